@@ -1,0 +1,51 @@
+"""What the READMEs tell people to type exists and parses."""
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+READMES = sorted(p for p in ROOT.rglob('README.md') if '.venv' not in p.parts and 'work_dirs' not in p.parts)
+COMMAND = re.compile(r'(?:^|\s|`)((?:tools/\w+\.py|make [a-z]+)[^`\n#|]*)')
+
+
+def commands() -> list[tuple[str, str]]:
+    found = []
+    for readme in READMES:
+        found += [(readme.relative_to(ROOT).as_posix(), match.strip()) for match in COMMAND.findall(readme.read_text())]
+    return sorted(set(found))
+
+
+def test_the_readme_names_the_two_commands():
+    text = (ROOT / 'README.md').read_text()
+    assert 'make demo' in text
+    assert 'make test' in text
+
+
+@pytest.mark.parametrize(('readme', 'command'), commands())
+def test_command_of_a_readme_exists(readme, command):
+    words = shlex.split(command.replace('...', ' '))
+    if words[0] == 'make':
+        targets = re.findall(r'^([a-z]+):', (ROOT / 'Makefile').read_text(), re.M)
+        assert words[1] in targets, f'{readme}: no target {words[1]}'
+        return
+    assert (ROOT / words[0]).is_file(), f'{readme}: {words[0]} does not exist'
+    for word in words[1:]:
+        if word.startswith('configs/') and word.endswith('.py'):
+            assert (ROOT / word).is_file(), f'{readme}: {word} does not exist'
+    flags = [word.split('=')[0] for word in words[1:] if word.startswith('--')]
+    if flags:
+        sub = [words[1]] if words[0] == 'tools/benchmark.py' else []
+        text = subprocess.run([sys.executable, ROOT / words[0], *sub, '--help'], capture_output=True, text=True,
+                              check=True).stdout
+        assert all(flag in text for flag in flags), f'{readme}: {command}: {flags} against\n{text}'
+
+
+@pytest.mark.parametrize('readme', READMES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(readme):
+    targets = re.findall(r'\]\((?!https?:|#)([^)#]+)', readme.read_text())
+    missing = [target for target in targets if not (readme.parent / target).exists()]
+    assert not missing, f'{readme}: {missing}'
