@@ -1,0 +1,91 @@
+"""The one door to sparse convolution: backend choice, autograd, autocast and counting."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from perception.ops.sparse.backends import torch as torch_backend
+from perception.ops.sparse.maps import KernelMap
+from perception.utils.errors import ConfigError, DataError
+
+
+@dataclass
+class MacCount:
+    """Multiply-accumulates of the sparse convolutions that ran: `sum of pairs * Cin * Cout`, without biases.
+
+    Attributes:
+        layers: per call, pairs, Cin and Cout.
+    """
+    layers: list[tuple[int, int, int]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """Multiply-accumulates of all calls."""
+        return sum(pairs * cin * cout for pairs, cin, cout in self.layers)
+
+
+_counter: ContextVar[MacCount | None] = ContextVar('mac_counter', default=None)
+
+
+@contextmanager
+def count_macs() -> Iterator[MacCount]:
+    """Count the multiply-accumulates of every sparse convolution inside the block (rule of SPVNAS: map size * Cin * Cout)."""
+    token = _counter.set(MacCount())
+    try:
+        yield _counter.get()
+    finally:
+        _counter.reset(token)
+
+
+def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
+    """Sparse convolution of features along a kernel map, with gradients.
+
+    Args:
+        x: (num_in, Cin) features.
+        weight: (Cout, k0, k1, k2, Cin).
+        kernel_map: pairs of rows per offset.
+        bias: (Cout,).
+
+    Returns:
+        (num_out, Cout); rows without a pair hold the bias. Under autocast its dtype is autocast's.
+
+    Raises:
+        ConfigError: weight and map have different kernels.
+        DataError: features that do not fit weight or map.
+    """
+    if weight.ndim != 5 or weight[0, ..., 0].numel() != kernel_map.volume:
+        raise ConfigError(f'sparse_conv: weight of shape {tuple(weight.shape)}, expected (Cout, k0, k1, k2, Cin) with '
+                          f'{kernel_map.volume} offsets as in the map. Build the map with the same kernel.')
+    if x.ndim != 2 or x.shape[1] != weight.shape[4] or x.shape[0] != kernel_map.num_in:
+        raise DataError(f'sparse_conv: features of shape {tuple(x.shape)}, expected ({kernel_map.num_in}, '
+                        f'{weight.shape[4]}). Check in_channels and the level of the tensor.')
+    counter = _counter.get()
+    if counter is not None:
+        counter.layers.append((kernel_map.num_pairs, weight.shape[4], weight.shape[0]))
+    device = x.device.type
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    with torch.autocast(device, enabled=False):
+        out = _SparseConv.apply(x.to(dtype), weight, kernel_map)
+        return out if bias is None else out + bias.to(dtype)
+
+
+class _SparseConv(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.kernel_map = kernel_map
+        return torch_backend.forward(x, weight.to(x.dtype), kernel_map)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, weight = ctx.saved_tensors
+        needs_x, needs_weight, _ = ctx.needs_input_grad
+        grad_x, grad_weight = torch_backend.backward(x, weight.to(x.dtype), ctx.kernel_map, grad.contiguous(), needs_x,
+                                                     needs_weight)
+        return grad_x, grad_weight.to(weight.dtype) if needs_weight else None, None

@@ -1,0 +1,368 @@
+"""Kernel maps: which input row meets which output row at each kernel offset.
+
+Maps are pure geometry. They are built once per (voxels, kernel, stride, padding, dilation), never see a feature, and derive
+lazily whatever form an algorithm reads. Shape legend: V voxels, K kernel offsets (C order of the three axes, last axis
+fastest), P pairs.
+"""
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from math import prod
+
+import torch
+from torch import Tensor
+
+from perception.utils.errors import ConfigError, DataError
+
+MAX_GRID_CELLS = 64 * 2**20  # above it neighbours are searched in sorted keys instead of a dense int32 table (256 MB)
+MAX_KEY = 2**62
+
+
+def triple(value: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
+    """Three integers, one per axis, from one integer or three.
+
+    Raises:
+        ConfigError: neither an integer nor three integers.
+    """
+    values = (value,) * 3 if isinstance(value, int) else tuple(value)
+    if len(values) != 3 or not all(isinstance(v, int) for v in values):
+        raise ConfigError(f'{what}: {value!r}, expected one integer or three. Write one number per grid axis.')
+    return values
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Shape of a convolution: kernel size, stride, padding and dilation per axis."""
+    kernel_size: tuple[int, int, int]
+    stride: tuple[int, int, int] = (1, 1, 1)
+    padding: tuple[int, int, int] = (0, 0, 0)
+    dilation: tuple[int, int, int] = (1, 1, 1)
+
+    def out_shape(self, grid_shape: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Grid after the convolution, as of a dense one.
+
+        Raises:
+            ConfigError: the kernel is larger than the padded grid.
+        """
+        shape = tuple((d + 2 * p - w * (k - 1) - 1) // s + 1 for d, k, s, p, w in
+                      zip(grid_shape, self.kernel_size, self.stride, self.padding, self.dilation))
+        if min(shape) < 1:
+            raise ConfigError(f'SparseConv3d: {self} on a grid of {grid_shape} leaves {shape}, expected at least one '
+                              'cell per axis. Use a smaller kernel or more padding.')
+        return shape
+
+
+class KernelMap:
+    """Pairs of rows of one sparse convolution.
+
+    Args:
+        kind: 'subm' (output rows are the input rows), 'strided' or 'inverse'.
+        num_in: number of input rows.
+        num_out: number of output rows.
+        in_rows: K tensors (P_k,) int64.
+        out_rows: K tensors (P_k,) int64, ascending; an output row occurs at most once per offset.
+        parity: for 'strided' and 'inverse', see `Parity`; the fast inverse convolution reads it.
+    """
+
+    def __init__(self, kind: str, num_in: int, num_out: int, in_rows: list[Tensor], out_rows: list[Tensor],
+                 parity: 'Parity | None' = None) -> None:
+        self.kind = kind
+        self.num_in = num_in
+        self.num_out = num_out
+        self.in_rows = in_rows
+        self.out_rows = out_rows
+        self.parity = parity
+        self.sizes = [rows.numel() for rows in in_rows]
+        self.num_pairs = sum(self.sizes)
+
+    @property
+    def volume(self) -> int:
+        """K, number of kernel offsets."""
+        return len(self.in_rows)
+
+    @property
+    def centre(self) -> int | None:
+        """The offset at which every row meets itself, or None."""
+        return self.volume // 2 if self.kind == 'subm' else None
+
+    @property
+    def fill(self) -> float:
+        """Share of the (output row, offset) cells that hold a pair."""
+        return self.num_pairs / max(self.num_out * self.volume, 1)
+
+    def _by_output(self, values: Tensor, missing: int) -> Tensor:
+        """(num_out, K) table of one value per pair; `values` (P,) are offset-major."""
+        cells = torch.cat([rows * self.volume + k for k, rows in enumerate(self.out_rows)])
+        table = values.new_full((self.num_out * self.volume,), missing)
+        return table.index_copy_(0, cells, values).view(self.num_out, self.volume)
+
+    @cached_property
+    def table(self) -> Tensor:
+        """(num_out, K) input row of each output row and offset; `num_in` where there is none."""
+        return self._by_output(torch.cat(self.in_rows), self.num_in)
+
+    @cached_property
+    def csr_offset(self) -> Tensor:
+        """(num_out + 1,) start of each output row's pairs in `csr_pos` and `csr_flat`."""
+        counts = torch.bincount(torch.cat(self.out_rows), minlength=self.num_out)
+        return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+
+    @cached_property
+    def csr_pos(self) -> Tensor:
+        """(P,) pairs sorted by output row, as positions in the offset-major list of all pairs."""
+        table = self._by_output(torch.arange(self.num_pairs, device=self.in_rows[0].device), -1)
+        return table[table >= 0]
+
+    @cached_property
+    def csr_flat(self) -> Tensor:
+        """(P,) pairs sorted by output row, as `input row * K + offset`."""
+        table = self._by_output(torch.cat([rows * self.volume + k for k, rows in enumerate(self.in_rows)]), -1)
+        return table[table >= 0]
+
+    @cached_property
+    def _transposed(self) -> 'KernelMap':
+        kind = {'subm': 'subm', 'strided': 'inverse', 'inverse': 'strided'}[self.kind]
+        return KernelMap(kind, self.num_out, self.num_in, self.out_rows, self.in_rows, self.parity)
+
+    def transposed(self) -> 'KernelMap':
+        """The map with sides swapped and the same offsets: inverse convolution, gradient of the input."""
+        return self._transposed
+
+    def subset(self, offsets: list[int]) -> 'KernelMap':
+        """The map of a smaller kernel that consists of some of the offsets; the rows are shared."""
+        return KernelMap(self.kind, self.num_in, self.num_out, [self.in_rows[k] for k in offsets],
+                         [self.out_rows[k] for k in offsets])
+
+
+@dataclass
+class Parity:
+    """Fine rows of a strided map by their position within the stride, which decides the offsets they can have.
+
+    Args:
+        rows: per class (R_c,) fine rows, ascending.
+        offsets: per class the offsets k with `(position + padding - k * dilation) % stride == 0` on every axis.
+    """
+    rows: list[Tensor]
+    offsets: list[list[int]]
+
+
+@dataclass
+class NamedConv:
+    """A strided convolution that an inverse one can undo by name."""
+    geometry: Geometry
+    source: 'VoxelSet'
+    target: 'VoxelSet'
+    kernel_map: KernelMap
+
+
+class VoxelSet:
+    """Coordinates of the active voxels of one level, with the kernel maps that were built on them.
+
+    Two layers share a map exactly if they meet the same VoxelSet with the same `Geometry`; nothing else can make them share.
+
+    Args:
+        voxel_coords: (V, 4) integer batch, then the three grid axes; any order of rows, no duplicates.
+        grid_shape: number of cells per axis.
+        batch_size: number of samples; samples without voxels are allowed.
+        checked: the caller guarantees sorted, unique coordinates inside the grid.
+
+    Raises:
+        DataError: wrong shape or dtype, coordinates outside the grid or the batch, duplicates.
+        ConfigError: a grid too large for 64-bit keys.
+    """
+
+    def __init__(self, voxel_coords: Tensor, grid_shape: tuple[int, int, int], batch_size: int,
+                 checked: bool = False) -> None:
+        self.grid_shape = triple(grid_shape, 'SparseTensor: grid_shape')
+        self.batch_size = batch_size
+        if min(self.grid_shape) < 1 or batch_size < 1:
+            raise ConfigError(f'SparseTensor: grid {self.grid_shape} and batch size {batch_size}, expected at least one '
+                              'of each. Pass the grid of the voxeliser and the number of scans.')
+        self.order = None  # permutation that sorts the rows; None when they are sorted
+        self._maps: dict[Geometry, KernelMap] = {}
+        self._strided: dict[Geometry, tuple[VoxelSet, KernelMap]] = {}
+        if not checked:
+            voxel_coords = self._check(voxel_coords)
+        self.voxel_coords = voxel_coords
+
+    def __len__(self) -> int:
+        return len(self.voxel_coords)
+
+    def _check(self, coords: Tensor) -> Tensor:
+        if coords.ndim != 2 or coords.shape[1] != 4:
+            raise DataError(f'SparseTensor: voxel_coords of shape {tuple(coords.shape)}, expected (V, 4). '
+                            'Put the batch index in front of the three grid coordinates.')
+        if coords.is_floating_point() or coords.is_complex() or coords.dtype == torch.bool:
+            raise DataError(f'SparseTensor: voxel_coords of dtype {coords.dtype}, expected integers. '
+                            'Divide by the cell size and floor first.')
+        coords = coords.long().contiguous()
+        if not len(coords):
+            return coords
+        limits = (self.batch_size, *self.grid_shape)
+        low, high = torch.stack(coords.aminmax(dim=0)).tolist()
+        for axis, (least, most, limit) in enumerate(zip(low, high, limits)):
+            if least < 0 or most >= limit:
+                name = 'batch index' if axis == 0 else f'coordinate on grid axis {axis - 1}'
+                raise DataError(f'SparseTensor: {name} from {least} to {most}, expected 0 to {limit - 1}. '
+                                'Clip or drop points outside the grid before building the tensor.')
+        keys = halo_keys(coords, self.grid_shape, self.batch_size, (0, 0, 0))
+        if not bool((keys[1:] > keys[:-1]).all()):
+            keys, self.order = torch.sort(keys)
+            equal = (keys[1:] == keys[:-1]).nonzero()
+            if len(equal):
+                twice = coords[self.order[equal[0, 0]]].tolist()
+                raise DataError(f'SparseTensor: {len(equal)} duplicate voxels, the first is {twice}, expected unique '
+                                'rows. Merge the points of a voxel first.')
+        return coords
+
+    def subm_map(self, kernel_size: tuple[int, int, int], dilation: tuple[int, int, int]) -> KernelMap:
+        """Map of a sub-manifold convolution with padding `dilation * (kernel // 2)`; odd kernels only.
+
+        All kernels made of 1 and 3 take their offsets from one 3x3x3 map.
+        """
+        dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, kernel_size))
+        geometry = Geometry(kernel_size, dilation=dilation)
+        if geometry not in self._maps:
+            if kernel_size != (3, 3, 3) and set(kernel_size) <= {1, 3} and max(dilation) == 1:
+                offsets = [k for k, cell in enumerate(product(range(3), repeat=3))
+                           if all(c == 1 or size == 3 for c, size in zip(cell, kernel_size))]
+                self._maps[geometry] = self.subm_map((3, 3, 3), dilation).subset(offsets)
+            else:
+                self._maps[geometry] = build_subm_map(self, kernel_size, dilation)
+        return self._maps[geometry]
+
+    def strided_map(self, geometry: Geometry) -> tuple['VoxelSet', KernelMap]:
+        """Output voxels (every cell that some window touches) and map of a strided convolution."""
+        if geometry not in self._strided:
+            self._strided[geometry] = build_strided_map(self, geometry)
+        return self._strided[geometry]
+
+
+def halo_keys(coords: Tensor, grid_shape: tuple[int, ...], batch_size: int, halo: tuple[int, ...]) -> Tensor:
+    """One int64 per voxel, ordered as (batch, axis 0, 1, 2), in a grid with an empty border of `halo` cells.
+
+    With the border a neighbour is `key + constant`: it needs no bounds test and never wraps into the next column.
+
+    Raises:
+        ConfigError: the keys would not fit 64 bits.
+    """
+    dims = [d + 2 * h for d, h in zip(grid_shape, halo)]
+    if prod(dims) * batch_size >= MAX_KEY:
+        raise ConfigError(f'SparseTensor: {batch_size} grids of {tuple(grid_shape)} cells, expected fewer than 2^62 cells '
+                          'in all. Use larger voxels or a smaller range.')
+    batch, *axes = coords.unbind(1)
+    key = batch
+    for axis, dim, border in zip(axes, dims, halo):
+        key = key * dim + (axis + border)
+    return key
+
+
+def lookup_rows(voxels: VoxelSet, keys: Tensor, queries: Tensor, num_cells: int) -> Tensor:
+    """Rows of the voxels with the given keys, `len(keys)` where there is none.
+
+    Args:
+        voxels: whose rows are looked up.
+        keys: (V,) their keys.
+        queries: any shape, keys to find.
+        num_cells: all keys lie in [0, num_cells).
+    """
+    if num_cells <= MAX_GRID_CELLS:
+        grid = torch.full((num_cells,), len(keys), dtype=torch.int32, device=keys.device)
+        grid[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        return grid.index_select(0, queries.flatten()).long().view(queries.shape)
+    ordered = keys if voxels.order is None else keys[voxels.order]
+    place = torch.searchsorted(ordered, queries).clamp_(max=len(keys) - 1)
+    found = ordered[place] == queries
+    rows = place if voxels.order is None else voxels.order[place]
+    return torch.where(found, rows, len(keys))
+
+
+def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> KernelMap:
+    """Find the neighbours at the first half of the offsets; the other half mirrors them."""
+    coords, num = voxels.voxel_coords, len(voxels)
+    volume = prod(kernel_size)
+    rows = torch.arange(num, device=coords.device)
+    if volume == 1 or num == 0:
+        return KernelMap('subm', num, num, [rows] * volume, [rows] * volume)
+    halo = tuple(d * (k // 2) for d, k in zip(dilation, kernel_size))
+    dims = [d + 2 * h for d, h in zip(voxels.grid_shape, halo)]
+    keys = halo_keys(coords, voxels.grid_shape, voxels.batch_size, halo)
+    steps = [((i * d0 - h0) * dims[1] + (j * d1 - h1)) * dims[2] + (k * d2 - h2)
+             for (d0, d1, d2), (h0, h1, h2) in [(dilation, halo)]
+             for i, j, k in product(*map(range, kernel_size))][:volume // 2]
+    queries = keys + torch.tensor(steps, device=keys.device)[:, None]  # (K // 2, V)
+    found = lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size)
+    cells = (found.flatten() < num).nonzero().squeeze(1)
+    sizes = (found < num).sum(1).tolist()
+    outs = list((cells % num).split(sizes))
+    ins = list(found.flatten()[cells].split(sizes))
+    mirrored = list(zip(outs, ins))
+    if voxels.order is not None:  # the neighbours' rows ascend with the rows only where those are sorted
+        mirrored = [(a[order], b[order]) for a, b in mirrored for order in [torch.argsort(b)]]
+    mirrored.reverse()
+    return KernelMap('subm', num, num, [*ins, rows, *(a for a, _ in mirrored)], [*outs, rows, *(b for _, b in mirrored)])
+
+
+def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, KernelMap]:
+    """Pairs `in = out * stride - padding + k * dilation`, and the sorted set of all `out`."""
+    out_shape = geometry.out_shape(voxels.grid_shape)
+    coords, num = voxels.voxel_coords, len(voxels)
+    batch, *axes = coords.unbind(1)
+    per_axis = []  # for each axis and k: is there an output, and which
+    for axis, size, kernel, stride, padding, dilation in zip(axes, out_shape, geometry.kernel_size, geometry.stride,
+                                                             geometry.padding, geometry.dilation):
+        reach = axis + padding - torch.arange(kernel, device=coords.device)[:, None] * dilation  # (kernel, V)
+        out = torch.div(reach, stride, rounding_mode='floor')
+        per_axis.append(((out * stride == reach) & (out >= 0) & (out < size), out))
+    ins, keys = [], []
+    (valid0, out0), (valid1, out1), (valid2, out2) = per_axis
+    for i in range(geometry.kernel_size[0]):
+        key0 = batch * out_shape[0] + out0[i]
+        for j in range(geometry.kernel_size[1]):
+            valid01, key01 = valid0[i] & valid1[j], key0 * out_shape[1] + out1[j]
+            for k in range(geometry.kernel_size[2]):
+                rows = (valid01 & valid2[k]).nonzero().squeeze(1)
+                ins.append(rows)
+                keys.append(key01[rows] * out_shape[2] + out2[k][rows])
+    out_keys, out_rows = unique_keys(torch.cat(keys), prod(out_shape) * voxels.batch_size)
+    outs = list(out_rows.split([rows.numel() for rows in ins]))
+    if voxels.order is not None:
+        orders = [torch.argsort(rows) for rows in outs]
+        ins, outs = ([rows[order] for rows, order in zip(side, orders)] for side in (ins, outs))
+    target = VoxelSet(coords_of_keys(out_keys, out_shape), out_shape, voxels.batch_size, checked=True)
+    return target, KernelMap('strided', num, len(target), ins, outs, parity_classes(axes, geometry))
+
+
+def unique_keys(keys: Tensor, num_cells: int) -> tuple[Tensor, Tensor]:
+    """Sorted unique keys (U,) and, for each key, its place among them."""
+    if num_cells > MAX_GRID_CELLS:
+        return torch.unique(keys, return_inverse=True)
+    grid = torch.zeros(num_cells, dtype=torch.bool, device=keys.device)
+    grid[keys] = True
+    unique = grid.nonzero().squeeze(1)
+    place = torch.empty(num_cells, dtype=torch.int32, device=keys.device)
+    place[unique] = torch.arange(len(unique), dtype=torch.int32, device=keys.device)
+    return unique, place[keys].long()
+
+
+def coords_of_keys(keys: Tensor, grid_shape: tuple[int, int, int]) -> Tensor:
+    """(U, 4) coordinates of keys without a border."""
+    columns = []
+    for dim in reversed(grid_shape):
+        columns.append(keys % dim)
+        keys = torch.div(keys, dim, rounding_mode='floor')
+    return torch.stack((keys, *reversed(columns)), 1)
+
+
+def parity_classes(axes: list[Tensor], geometry: Geometry) -> Parity:
+    """Group fine rows by `(position + padding) % stride` and list the offsets that can reach each group."""
+    which = torch.zeros_like(axes[0])
+    for axis, stride, padding in zip(axes, geometry.stride, geometry.padding):
+        which = which * stride + (axis + padding) % stride
+    order = torch.argsort(which, stable=True)
+    sizes = torch.bincount(which, minlength=prod(geometry.stride)).tolist()
+    cells = list(enumerate(product(*map(range, geometry.kernel_size))))
+    offsets = [[k for k, cell in cells
+                if all((r - c * d) % s == 0 for r, c, d, s in zip(rest, cell, geometry.dilation, geometry.stride))]
+               for rest in product(*map(range, geometry.stride))]
+    return Parity(list(order.split(sizes)), offsets)
