@@ -1,0 +1,46 @@
+"""What every distillation loss has in common."""
+from typing import Any
+
+from torch import Tensor, nn
+
+from perception.utils.errors import ConfigError
+
+
+class DistillLoss(nn.Module):
+    """Base of the distillation losses: which teacher, how much, and when.
+
+    A subclass names the taps it reads in `taps` and computes in `forward`. What it needs beside them (adapters,
+    projection heads, memory banks) are its own modules and buffers.
+
+    Args:
+        teacher: name of the teacher in the Distiller's `teachers`, or `'student'` for self-distillation.
+        weight: factor on everything `forward` returns.
+        begin: first iteration (counted from 0) at which the loss is added.
+        end: iteration from which on it is no longer added, or None for always.
+
+    Raises:
+        ConfigError: `begin` is negative or not before `end`.
+    """
+
+    taps: tuple[str, ...] = ()
+
+    def __init__(self, teacher: str, weight: float = 1.0, begin: int = 0, end: int | None = None):
+        super().__init__()
+        if begin < 0 or (end is not None and end <= begin):
+            raise ConfigError(f'{type(self).__name__}: begin={begin}, end={end}, expected 0 <= begin < end. '
+                              'Both count iterations; end=None means always.')
+        self.teacher, self.weight, self.begin, self.end = teacher, weight, begin, end
+
+    def is_active(self, iteration: int) -> bool:
+        """Whether the loss is added at this iteration."""
+        return self.begin <= iteration and (self.end is None or iteration < self.end)
+
+    def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor | dict[str, Tensor]:
+        """The loss, a scalar or a dict of named scalar terms; the Distiller applies `weight`.
+
+        Args:
+            student: recorded outputs of the student, by tap name.
+            teacher: recorded outputs of the teacher, by tap name.
+            batch: `inputs` and `data_samples` as the models saw them, and `iteration` (int).
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no forward; write one that returns the loss.')

@@ -1,0 +1,107 @@
+"""The model that trains a student with its own loss plus what teachers add; mmengine's Runner is the training loop."""
+from typing import Any
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from perception.distill.taps import record, tapped_module
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError
+
+STUDENT = 'student'
+
+
+class Distiller(BaseModel):
+    """A student, the taps on it, its teachers, and the distillation losses between them.
+
+    In `mode='loss'` the student's own loss runs while its taps record, every teacher observes the same batch, and each
+    active loss adds `loss_<name>` (or `loss_<name>_<term>`). All other modes are the student's, untouched. `student` is
+    the deployable model; the data preprocessor is the student's.
+
+    After a forward in `mode='loss'`, `tap_shapes` tells what was recorded: `{'student': {'logits': (V, C)}, ...}`, for
+    `tools/train.py --check`.
+
+    Args:
+        student: config of an mmengine model, or the model.
+        taps: short name -> path of a sub-module of the student.
+        losses: name -> config of a `DistillLoss`, or the loss.
+        teachers: name -> config of a teacher (`FrozenTeacher`), or the teacher. A loss whose teacher is `'student'`
+            needs none.
+
+    Raises:
+        ConfigError: a tap's path is missing, a loss names an unknown teacher or reads a tap that is not there.
+    """
+
+    def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module],
+                 teachers: dict[str, dict | nn.Module] | None = None):
+        student = _build(student)
+        super().__init__(data_preprocessor=student.data_preprocessor)
+        self.student = student  # built before the teachers: equal seeds give equal students with and without them
+        self.taps = dict(taps)
+        self.teachers = nn.ModuleDict({name: _build(cfg) for name, cfg in (teachers or {}).items()})
+        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in losses.items()})
+        self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))  # in the checkpoint, for begin and end
+        self.tap_shapes: dict[str, dict[str, Any]] = {}
+        self._check()
+
+    def forward(self, inputs: Any, data_samples: list | None = None, mode: str = 'tensor') -> Any:
+        """The student's forward; in `mode='loss'` with the losses of its teachers added.
+
+        Args:
+            inputs: what the data preprocessor made of the batch.
+            data_samples: labels and meta information, one per sample.
+            mode: `'loss'`, `'predict'` or `'tensor'`.
+        """
+        if mode != 'loss':
+            return self.student(inputs, data_samples, mode=mode)
+        with record(self.student, self.taps) as outputs:
+            losses = self.student(inputs, data_samples, mode='loss')
+        batch = dict(inputs=inputs, data_samples=data_samples, iteration=int(self.iteration))
+        seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()}}
+        for name, loss in self.losses.items():
+            if loss.is_active(batch['iteration']):
+                losses.update(_named(name, loss(outputs, seen[loss.teacher], batch), loss.weight))
+        self.tap_shapes = {who: {tap: _shape(value) for tap, value in taps.items()} for who, taps in seen.items()}
+        self.iteration += int(self.training)
+        return losses
+
+    def _check(self) -> None:
+        for name, path in self.taps.items():
+            tapped_module(self.student, name, path)
+        if STUDENT in self.teachers:
+            raise ConfigError(f'Distiller: a teacher is called {STUDENT!r}, expected another name. '
+                              f'That name stands for the student as its own teacher; rename it.')
+        known = {STUDENT: self.taps, **{name: teacher.taps for name, teacher in self.teachers.items()}}
+        for name, loss in self.losses.items():
+            if loss.teacher not in known:
+                raise ConfigError(f'Distiller: loss {name!r} names the teacher {loss.teacher!r}, expected one of its '
+                                  f'teachers. {close_matches(loss.teacher, known)}')
+            for who in (STUDENT, loss.teacher):
+                for tap in loss.taps:
+                    if tap not in known[who]:
+                        raise ConfigError(f'Distiller: loss {name!r} ({type(loss).__name__}) reads the tap {tap!r}, '
+                                          f'expected it among the taps of {who!r}. {close_matches(tap, known[who])}')
+
+
+def _build(cfg: dict | nn.Module) -> nn.Module:
+    return cfg if isinstance(cfg, nn.Module) else MODELS.build(cfg)
+
+
+def _named(name: str, value: Tensor | dict[str, Tensor], weight: float) -> dict[str, Tensor]:
+    if isinstance(value, dict):
+        return {f'loss_{name}_{term}': weight * part for term, part in value.items()}
+    return {f'loss_{name}': weight * value}
+
+
+def _shape(value: Any) -> Any:
+    """Shape of a recorded output: of its features when it is sparse, of each part when it is a collection."""
+    value = getattr(value, 'feats', value)
+    if isinstance(value, Tensor):
+        return tuple(value.shape)
+    if isinstance(value, dict):
+        return {key: _shape(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shape(part) for part in value]
+    return type(value).__name__
