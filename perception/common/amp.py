@@ -1,0 +1,24 @@
+"""Mixed precision that works on a CPU and on a GPU."""
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import OptimWrapper
+
+from perception.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class BFloat16OptimWrapper(OptimWrapper):
+    """Optimiser steps under bfloat16 autocast; weights, gradients and the optimiser stay in float32.
+
+    bfloat16 has float32's exponent range, so losses need no scaling. mmengine's `AmpOptimWrapper` does the same with
+    float16 and needs CUDA.
+    """
+
+    @contextmanager
+    def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
+        """Autocast on the device of the model."""
+        device = next(model.parameters()).device.type
+        with super().optim_context(model), torch.autocast(device, torch.bfloat16):
+            yield

@@ -1,0 +1,118 @@
+"""Checkpoints of a run: plain, atomic, never fewer than two, and what makes a resumed run complete."""
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import Runner
+
+from perception.registry import HOOKS
+from perception.utils.checkpoint import atomic_path, check_weights, to_plain, unwrap, weights_of
+from perception.utils.errors import ConfigError
+
+
+@HOOKS.register_module()
+class CheckpointHook(MMEngineCheckpointHook):
+    """mmengine's hook, made safe against a kill at any moment.
+
+    Each checkpoint is written to a temporary file, synced and renamed before an old one is deleted. Its message hub is
+    turned into plain values, and back after loading. Once a validation is complete the checkpoint of its epoch is
+    written again with that knowledge; a run resumed from a checkpoint without it validates first.
+
+    The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered.
+
+    Args:
+        interval: epochs (iterations when `by_epoch=False`) between checkpoints.
+        by_epoch: unit of `interval`.
+        max_keep_ckpts: how many checkpoints stay; at least 2, or -1 for all.
+        **kwargs: further arguments of mmengine's hook.
+    """
+
+    def __init__(self, interval: int = 1, by_epoch: bool = True, max_keep_ckpts: int = 2, **kwargs) -> None:
+        if max_keep_ckpts in (0, 1):
+            raise ConfigError(f'CheckpointHook: max_keep_ckpts={max_keep_ckpts} came, expected 2 or more, or -1 for '
+                              f'all. A single file could be the one that a crash damages.')
+        for name in ('save_best', 'published_keys'):
+            if kwargs.get(name):
+                raise ConfigError(f'CheckpointHook: {name}={kwargs[name]!r} came, expected none. Name the metric in '
+                                  f'ExportHook(metric=...), which writes model.pth.')
+        super().__init__(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, **kwargs)
+        self._training = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the old files again and repeat a validation that was cut off."""
+        super().before_train(runner)
+        self._training = True
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt') if self._step(runner) else None
+        if self._validation_is_due(runner):
+            runner.logger.info(f'Validation after {self._unit} {self._step(runner)} was cut off; repeating it.')
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Note in the checkpoint of this epoch that its validation is complete, and the best score with it."""
+        if not self._training:
+            return
+        step = self._step(runner)
+        runner.message_hub.update_info('validated', step)
+        if self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Turn everything into tensors and plain values."""
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = {name: [torch.as_tensor(part) for part in scalar.data]
+                              for name, scalar in hub['log_scalars'].items()}
+        plain = to_plain(checkpoint)
+        checkpoint.clear()
+        checkpoint.update(plain)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse a checkpoint of another model; give the message hub its own types back."""
+        check_weights(unwrap(runner.model), weights_of(checkpoint))
+        if 'message_hub' not in checkpoint:
+            return
+        hub = checkpoint['message_hub']
+        hub['log_scalars'] = OrderedDict((name, HistoryBuffer(values.tolist(), counts.tolist()))
+                                         for name, (values, counts) in hub['log_scalars'].items())
+        own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+        if to_plain(own) == checkpoint['meta'].get('dataset_meta'):  # mmengine compares pickles, our types differ
+            checkpoint['meta']['dataset_meta'] = own
+
+    # --- details ---
+    @property
+    def _unit(self) -> str:
+        return 'epoch' if self.by_epoch else 'iteration'
+
+    def _step(self, runner: Runner) -> int:
+        return runner.epoch if self.by_epoch else runner.iter
+
+    def _validation_is_due(self, runner: Runner) -> bool:
+        """Whether the resumed step should have been validated and was not."""
+        loop, step = runner.train_loop, self._step(runner)
+        last = runner.max_epochs if self.by_epoch else runner.max_iters
+        return (runner.val_loop is not None and step >= max(loop.val_begin, 1)
+                and (step % loop.val_interval == 0 or step == last)
+                and runner.message_hub.get_info('validated') != step)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        """Write `epoch_<step>.pth`, then delete what is no longer wanted."""
+        path = Path(self.out_dir, self.filename_tmpl.format(step))
+        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
+            self.keep_ckpt_ids = type(self.keep_ckpt_ids)([*self.keep_ckpt_ids, step])
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt = str(path)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        if is_main_process():
+            with atomic_path(path) as part:
+                runner.save_checkpoint(str(part.parent), part.name, save_optimizer=self.save_optimizer,
+                                       save_param_scheduler=self.save_param_scheduler, meta=meta,
+                                       by_epoch=self.by_epoch)
+            with atomic_path(Path(runner.work_dir, 'last_checkpoint')) as part:
+                part.write_text(self.last_ckpt)
+        while 0 < self.max_keep_ckpts < len(self.keep_ckpt_ids):
+            old = Path(self.out_dir, self.filename_tmpl.format(self.keep_ckpt_ids.popleft()))
+            if is_main_process():
+                old.unlink(missing_ok=True)
+        runner.call_hook('after_save_checkpoint')

@@ -1,0 +1,77 @@
+"""Weights to deploy, beside the checkpoints to resume from."""
+import math
+from pathlib import Path
+
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from torch import nn
+
+from perception.registry import HOOKS
+from perception.utils.checkpoint import save_atomic, unwrap
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError
+
+
+@HOOKS.register_module()
+class ExportHook(Hook):
+    """Writes `<work_dir>/model.pth`, plain weights of the deployable model at its best epoch.
+
+    The deployable model is the model itself, or the attribute `student` of a distiller. Without validation it is the
+    latest epoch. A distiller also leaves `student.pth`, its latest student, after each checkpoint.
+
+    Args:
+        metric: name of the validation result to compare; None takes the first one.
+        rule: `'greater'` when more is better, else `'less'`.
+    """
+
+    priority = 'LOW'  # before CheckpointHook, which notes that the validation is complete
+
+    def __init__(self, metric: str | None = None, rule: str = 'greater') -> None:
+        if rule not in ('greater', 'less'):
+            raise ConfigError(f"ExportHook: rule={rule!r} came, expected 'greater' or 'less'. Correct the config.")
+        self.metric = metric
+        self.rule = rule
+        self._training = False
+
+    def before_train(self, runner: Runner) -> None:
+        """Results count from here on only, not those of a test."""
+        self._training = True
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        """Write model.pth when the score is the best so far."""
+        if not self._training or not metrics:
+            return
+        name = self.metric or next(iter(metrics))
+        if name not in metrics:
+            raise ConfigError(f'ExportHook: metric {name!r} came, expected a result of the validation. '
+                              f'{close_matches(name, metrics)}')
+        score, best = float(metrics[name]), runner.message_hub.get_info('best_score')
+        if best is None or math.isnan(best) or (score > best if self.rule == 'greater' else score < best):
+            runner.message_hub.update_info('best_score', score)
+            runner.message_hub.update_info('best_epoch', runner.epoch)
+            self._write(runner, 'model.pth')
+            runner.logger.info(f'Best {name} so far: {score:.4f}, weights in {Path(runner.work_dir, "model.pth")}')
+
+    def after_save_checkpoint(self, runner: Runner) -> None:
+        """Called by `CheckpointHook` after each checkpoint."""
+        if isinstance(getattr(unwrap(runner.model), 'student', None), nn.Module):
+            self._write(runner, 'student.pth')
+        if runner.val_loop is None:
+            self._write(runner, 'model.pth')
+
+    def after_train(self, runner: Runner) -> None:
+        """Write again what a kill may have left behind, and say where the weights are."""
+        self.after_save_checkpoint(runner)
+        if not Path(runner.work_dir, 'model.pth').is_file():
+            self._write(runner, 'model.pth')
+        best = runner.message_hub.get_info('best_score')
+        what = '' if best is None else f' of epoch {runner.message_hub.get_info("best_epoch")} (score {best:.4f})'
+        runner.logger.info(f'Weights{what} to test and deploy: {Path(runner.work_dir, "model.pth")}')
+
+    @staticmethod
+    @master_only
+    def _write(runner: Runner, name: str) -> None:
+        model = unwrap(runner.model)
+        deployable = getattr(model, 'student', model)
+        save_atomic({k: v.detach().cpu() for k, v in deployable.state_dict().items()}, Path(runner.work_dir, name))

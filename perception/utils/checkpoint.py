@@ -1,0 +1,289 @@
+"""Checkpoints that cannot execute code and cannot be half-written.
+
+Loading goes through `torch.load(weights_only=True)` everywhere: importing this module replaces every scheme of
+mmengine's `CheckpointLoader`. Writing goes to a temporary file that is synced to disk and renamed.
+"""
+import errno
+import os
+import pickle
+import re
+import shutil
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.runner import CheckpointLoader
+from torch import Tensor
+
+from perception.utils.errors import CheckpointError
+
+_FOREIGN = re.compile(r'^(module\.)?cylinder_3d_(generator|spconv_seg)\.')  # names in Cylinder3D and PVKD releases
+_PLAIN = (str, bytes, bool, int, float, complex, type(None), Tensor, torch.Size, torch.dtype, torch.device)
+
+
+def to_plain(value: Any, where: str = 'checkpoint') -> Any:
+    """Copy of nested containers in which every leaf is a tensor or a plain Python value.
+
+    NumPy scalars become Python numbers, arrays become lists, paths become strings; dict and tuple subclasses become
+    `dict` and `tuple`, except `OrderedDict` (state dicts keep their version metadata) and `Counter`.
+
+    Args:
+        value: what to convert.
+        where: name of `value` in the error message.
+
+    Raises:
+        CheckpointError: something in `value` has no plain form.
+    """
+    if isinstance(value, Tensor):
+        return value.data if type(value) is torch.nn.Parameter else value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, _PLAIN):
+        return value
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist(), where)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, dict):
+        kind = next((kind for kind in (OrderedDict, Counter) if isinstance(value, kind)), dict)
+        plain = kind({to_plain(k, where): to_plain(v, f'{where}.{k}') for k, v in value.items()})
+        if hasattr(value, '_metadata'):
+            plain._metadata = value._metadata
+        return plain
+    if isinstance(value, (list, tuple, set, frozenset)):
+        kind = next(kind for kind in (list, tuple, set, frozenset) if isinstance(value, kind))
+        return kind(to_plain(v, f'{where}[{i}]') for i, v in enumerate(value))
+    raise CheckpointError(f'{where}: a {type(value).__module__}.{type(value).__qualname__} came, expected tensors and '
+                          f'plain Python values. Store it as numbers, strings, lists or dicts.')
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Give a temporary path to write to; when the block ends well, its file replaces `path` in one step.
+
+    At every moment `path` is either the old file or the complete new one, also after a power cut.
+
+    Args:
+        path: the file to be written; its folder must exist.
+
+    Raises:
+        CheckpointError: the file cannot be written, such as on a full disk; the old file is intact.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.part')
+    try:
+        yield part
+        _sync(part)
+        os.replace(part, path)
+        _sync(path.parent)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        advice = f'Check the folder {path.parent}'
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = f'Free some space ({shutil.disk_usage(path.parent).free // 2**20} MiB are left there)'
+        raise CheckpointError(f'{path}: writing failed ({error.strerror or error}), expected room for the whole file. '
+                              f'{advice}; files written before are intact.') from error
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def save_atomic(obj: Any, path: str | Path) -> None:
+    """Write tensors and plain values with `torch.save`, wholly or not at all.
+
+    Args:
+        obj: nested containers of tensors and plain values; made plain first, see `to_plain`.
+        path: the file to be written; its folder is made.
+
+    Raises:
+        CheckpointError: `obj` holds something that has no plain form, or the file cannot be written.
+    """
+    path, plain = Path(path), to_plain(obj, Path(path).name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as part, open(part, 'wb') as file:
+        try:
+            torch.save(plain, file)
+        except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
+            cause = error.__context__ or error.__cause__
+            raise cause if isinstance(cause, OSError) else OSError(errno.EIO, str(error)) from error
+        file.flush()
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = False) -> dict:
+    """Read a checkpoint without executing anything that it may contain.
+
+    Args:
+        path: a local file.
+        map_location: as in `torch.load`.
+        mmap: read tensors from the file only when they are used.
+
+    Returns:
+        the dict in the file: a training checkpoint (`state_dict`, `optimizer`, ...) or a plain state dict.
+
+    Raises:
+        CheckpointError: no such file, a remote address, an unreadable file, or one that holds more than plain data.
+    """
+    if '://' in str(path):
+        raise CheckpointError(f'{path}: a remote address came, expected a local file. Download it first, then give '
+                              f'its path.')
+    path = Path(path).expanduser()
+    if not path.is_file():
+        near = sorted(p.name for p in path.parent.glob('*.pth')) if path.parent.is_dir() else []
+        there = f'That folder holds {", ".join(near[:8])}' if near else 'Check the path, or train the model first'
+        raise CheckpointError(f'{path}: no such file, expected a checkpoint. {there}.')
+    try:
+        checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap or None)
+    except pickle.UnpicklingError as error:
+        names = re.findall(r'GLOBAL ([\w.]+)', str(error))
+        if names:
+            raise CheckpointError(
+                f'{path}: it holds {names[0]}, expected tensors and plain values only; it was refused, for it could '
+                f'execute code. If you trust its origin, save its plain weights once: torch.save(torch.load(FILE, '
+                f"weights_only=False)['state_dict'], NEW_FILE).") from error
+        raise CheckpointError(f'{path}: unreadable ({_first_line(error)}), expected a file of torch.save. Fetch or '
+                              f'write it again.') from error
+    except OSError as error:
+        raise CheckpointError(f'{path}: unreadable ({error.strerror or error}), expected a file of torch.save. Check '
+                              f'the disk and the permissions.') from error
+    except Exception as error:  # a truncated or foreign file meets torch.load in many ways
+        raise CheckpointError(f'{path}: unreadable ({type(error).__name__}: {_first_line(error)}), expected a file of '
+                              f'torch.save. It is probably truncated or not a checkpoint; fetch or write it '
+                              f'again.') from error
+    if not isinstance(checkpoint, dict):
+        raise CheckpointError(f'{path}: a {type(checkpoint).__name__} came, expected a dict of weights. Give a '
+                              f'checkpoint of this project or a plain state dict.')
+    return checkpoint
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+
+
+def load_from_file(filename: str, map_location: Any = None) -> dict:
+    """The one loader behind mmengine's `CheckpointLoader`; see `load_checkpoint`."""
+    return load_checkpoint(filename, map_location)
+
+
+CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loader=load_from_file, force=True)
+
+
+def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
+    """The training checkpoint to resume from: the newest one that can be read.
+
+    Args:
+        work_dir: folder of a run.
+
+    Returns:
+        its path (None where there is none), and a sentence for each newer file that is unreadable.
+    """
+    steps = [p for p in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+', p.stem)]
+    problems = []
+    for path in sorted(steps, key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True):
+        try:
+            load_checkpoint(path, mmap=True)
+        except CheckpointError as error:
+            problems.append(str(error))
+        else:
+            return path, problems
+    return None, problems
+
+
+# --- weights into models ---------------------------------------------------------------------------------------------
+def unwrap(model: torch.nn.Module) -> torch.nn.Module:
+    """The model inside mmengine's or torch's data-parallel wrappers."""
+    while isinstance(model, torch.nn.parallel.DistributedDataParallel):
+        model = model.module
+    return model
+
+
+def weights_of(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Tensor]:
+    """The state dict in a training checkpoint, or the plain state dict itself.
+
+    Raises:
+        CheckpointError: the dict holds no weights.
+    """
+    weights = checkpoint.get('state_dict', checkpoint)
+    tensors = {re.sub(r'^module\.', '', k): v for k, v in weights.items() if isinstance(v, Tensor)}
+    if not tensors or any(not isinstance(v, Tensor) and v is not None for v in weights.values()):
+        raise CheckpointError(f'{where}: no weights among its keys ({", ".join(map(str, list(weights)[:8]))}), '
+                              f"expected a state dict or a training checkpoint with the key 'state_dict'. Give such a "
+                              f'file.')
+    return tensors
+
+
+def load_weights(model: torch.nn.Module, checkpoint: dict | str | Path) -> None:
+    """Load weights into a model, completely or not at all.
+
+    Takes training checkpoints and plain state dicts, for the model itself, for the student of a distiller (a bare model
+    takes `student.*` of a distiller's checkpoint; a distiller takes the student's plain weights).
+
+    Args:
+        model: any module; the student of a distiller is its attribute `student`.
+        checkpoint: a loaded checkpoint or the path of one.
+
+    Raises:
+        CheckpointError: unreadable, or names or shapes differ; all of them are counted, the first ones named.
+    """
+    where = 'checkpoint'
+    if not isinstance(checkpoint, dict):
+        where, checkpoint = str(checkpoint), load_checkpoint(checkpoint)
+    model, weights = unwrap(model), weights_of(checkpoint, where)
+    of_distiller = any(k.startswith('student.') for k in weights)
+    student = getattr(model, 'student', None)
+    if of_distiller and student is None:
+        weights = {k.removeprefix('student.'): v for k, v in weights.items() if k.startswith('student.')}
+    elif student is not None and not of_distiller:
+        model = student
+    check_weights(model, weights, where)
+    model.load_state_dict(weights, strict=False)
+
+
+def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str = 'checkpoint') -> None:
+    """Compare the names and shapes of weights with those of a model.
+
+    Raises:
+        CheckpointError: they differ; the message counts and names what is missing, unexpected and mis-shaped.
+    """
+    own = model.state_dict()
+    missing = [k for k in own if k not in weights and not k.endswith('num_batches_tracked')]
+    unexpected = [k for k in weights if k not in own]
+    shapes = {k: (tuple(v.shape), tuple(own[k].shape)) for k, v in weights.items() if k in own}
+    shapes = {k: pair for k, pair in shapes.items() if pair[0] != pair[1]}
+    if not (missing or unexpected or shapes):
+        return
+    parts = [f'{len(names)} {what} ({", ".join(names[:4])}{", ..." if len(names) > 4 else ""})' for what, names in (
+        ('missing', missing), ('unexpected', unexpected),
+        ('mis-shaped', [f'{k} {a} for {b}' for k, (a, b) in shapes.items()])) if names]
+    raise CheckpointError(f'{where}: {", ".join(parts)} of {len(own)} weights of {type(model).__name__}, expected the '
+                          f'same names and shapes. {_advice(weights, missing or unexpected, shapes)}')
+
+
+def _advice(weights: dict[str, Tensor], names_differ: list, shapes: dict) -> str:
+    """What to do about weights that do not fit."""
+    if any(_FOREIGN.match(k) for k in weights):
+        return ('This looks like a spconv 1 / PVKD checkpoint: convert it with '
+                'tools/convert_checkpoint.py.')
+    outputs = {(a[0], b[0]) for a, b in shapes.values() if a and b and a[1:] == b[1:]}
+    if shapes and not names_differ and len(outputs) == 1 and all(a[1:] == b[1:] for a, b in shapes.values()):
+        theirs, ours = outputs.pop()
+        return (f'It was trained with {theirs} class outputs, the model has {ours}: use the config it was trained '
+                f'with, or set num_classes.')
+    if any(sorted(a) == sorted(b) for a, b in shapes.values()):
+        return 'The axes of kernels are ordered otherwise: convert it with tools/convert_checkpoint.py.'
+    if shapes and not names_differ:
+        return 'The widths differ: use the config it was trained with (--mini for a mini run).'
+    return 'Use the config it was trained with.'
