@@ -1,0 +1,120 @@
+"""Cylindrical voxels of LiDAR points, as Cylinder3D defines them (Zhu et al., CVPR 2021), on CPU and CUDA.
+
+Shapes: N points, V occupied voxels. Grid axes are (rho, phi, z): distance in the ground plane [m], azimuth [rad] from
+the x axis towards y, height [m]. Indices are equal to those of the authors' NumPy code: polar coordinates in float32,
+everything from the clipping on in float64.
+"""
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from perception.utils.errors import ConfigError
+
+
+def polar_coordinates(points: Tensor) -> Tensor:
+    """Cylinder coordinates of points.
+
+    Args:
+        points: (N, 3+) float32 x, y, z [m], further columns are ignored.
+
+    Returns:
+        (N, 3) rho [m], phi [rad] in [-pi, pi], z [m], in the dtype of the points.
+    """
+    x, y, z = points[:, 0], points[:, 1], points[:, 2]
+    return torch.stack([torch.sqrt(x ** 2 + y ** 2), torch.atan2(y, x), z], dim=1)
+
+
+def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequence[float],
+                      max_bound: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Cell of each point and the nine input features of Cylinder3D.
+
+    The cell is (max - min) / (grid - 1) wide, so the last cell of an axis holds only what lies at or beyond the upper
+    bound. Points outside the bounds are moved into the border cells for the index, not for the features.
+
+    Args:
+        points: (N, 4) float32 x, y, z [m], intensity.
+        grid_shape: number of cells along rho, phi, z, each at least 2.
+        min_bound: lower bounds of rho [m], phi [rad], z [m].
+        max_bound: upper bounds of rho [m], phi [rad], z [m].
+
+    Returns:
+        grid_index: (N, 3) int64 cell along rho, phi, z.
+        point_feats: (N, 9) float32: polar coordinates minus the cell's centre (3), polar coordinates (3), x, y,
+            intensity.
+
+    Raises:
+        ConfigError: a grid or bounds that cannot work.
+    """
+    check_grid(grid_shape, min_bound, max_bound)
+    polar = polar_coordinates(points).double()
+    low, high, grid = (torch.tensor(tuple(v), dtype=torch.float64, device=points.device)
+                       for v in (min_bound, max_bound, grid_shape))
+    cell = (high - low) / (grid - 1)
+    index = torch.floor((polar.clamp(low, high) - low) / cell)
+    centre = (index + 0.5) * cell + low
+    feats = torch.cat([polar - centre, polar, points[:, [0, 1, 3]].double()], dim=1)
+    return index.long(), feats.float()
+
+
+def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Occupied voxels of a batch.
+
+    Args:
+        grid_index: (N, 3) int64 cell of each point.
+        point_batch: (N,) int64 scan of each point.
+        grid_shape: number of cells along each axis.
+
+    Returns:
+        voxel_coords: (V, 4) int64 scan, rho, phi, z; sorted lexicographically.
+        point_to_voxel: (N,) int64 row of each point's voxel.
+    """
+    _, d1, d2 = d = tuple(int(n) for n in grid_shape)
+    key = ((point_batch * d[0] + grid_index[:, 0]) * d1 + grid_index[:, 1]) * d2 + grid_index[:, 2]
+    key, point_to_voxel = torch.unique(key, sorted=True, return_inverse=True)
+    rest = key.div(d2, rounding_mode='floor')
+    plane = rest.div(d1, rounding_mode='floor')
+    scan = plane.div(d[0], rounding_mode='floor')
+    return torch.stack([scan, plane - scan * d[0], rest - plane * d1, key - rest * d2], dim=1), point_to_voxel
+
+
+def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ignore_index: int = 255) -> Tensor:
+    """The most frequent label of each voxel's points.
+
+    Ignored points vote too. Ties go to the ignored label, then to the smallest (as in the authors' code, where the
+    ignored label is 0).
+
+    Args:
+        labels: (N,) int64 labels.
+        point_to_voxel: (N,) int64 voxel of each point.
+        num_voxels: V.
+        ignore_index: the label that stands for "no class".
+
+    Returns:
+        (V,) int64 labels; `ignore_index` where a voxel has no point.
+    """
+    if labels.numel() == 0:
+        return labels.new_full((num_voxels,), ignore_index)
+    vote = torch.where(labels == ignore_index, -1, labels) + 1  # the ignored label votes first, as number 0
+    num_votes = int(vote.max()) + 1
+    counts = torch.bincount(point_to_voxel * num_votes + vote, minlength=num_voxels * num_votes)
+    winner = counts.view(num_voxels, num_votes).argmax(dim=1)  # the first of equal maxima
+    return torch.where(winner == 0, ignore_index, winner - 1)
+
+
+def check_grid(grid_shape: Sequence[int], min_bound: Sequence[float], max_bound: Sequence[float]) -> None:
+    """Refuse a grid with an axis of fewer than two cells, or with bounds that enclose nothing.
+
+    Raises:
+        ConfigError: says which value is wrong.
+    """
+    lengths = [len(v) for v in (grid_shape, min_bound, max_bound)]
+    if lengths != [3, 3, 3]:
+        raise ConfigError(f'cylinder grid: grid_shape, min_bound, max_bound of lengths {lengths}, expected three values '
+                          'each. Give them for rho, phi and z.')
+    if any(n != int(n) or n < 2 for n in grid_shape):
+        raise ConfigError(f'cylinder grid: grid_shape {tuple(grid_shape)}, expected whole numbers of at least 2. The '
+                          'authors use (480, 360, 32).')
+    if any(not low < high for low, high in zip(min_bound, max_bound)):
+        raise ConfigError(f'cylinder grid: min_bound {tuple(min_bound)} and max_bound {tuple(max_bound)}, expected each '
+                          'minimum below its maximum. Check their order: rho, phi, z.')
