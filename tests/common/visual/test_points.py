@@ -1,0 +1,154 @@
+"""Open3D's pictures against a pinhole projection by hand."""
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from perception.common.visual import points as visual
+from perception.common.visual.points import BACKGROUND, BEHIND, TOP, View, paint, render, show, visible_points
+from perception.utils.errors import ConfigError, DataError, MissingDependency
+
+pytest.importorskip('open3d')
+needs_vulkan = pytest.mark.skipif(visual.vulkan_problem() is not None, reason=f'{visual.vulkan_problem()} here')
+
+
+def project(points, view, width, height):
+    """(N, 2) column and row, and (N,) depth of points, by the definition of a pinhole or parallel camera."""
+    forward = np.subtract(view.target, view.eye)
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, view.up)
+    right /= np.linalg.norm(right)
+    x, y, depth = (np.subtract(points[:, :3], view.eye) @ axis for axis in (right, np.cross(right, forward), forward))
+    if view.fov:
+        focal = height / 2 / np.tan(np.radians(view.fov) / 2)
+        return np.stack([width / 2 + focal * x / depth, height / 2 - focal * y / depth], 1), depth
+    pixel = view.height / height
+    return np.stack([width / 2 + x / pixel, height / 2 - y / pixel], 1), depth
+
+
+@needs_vulkan
+@pytest.mark.parametrize('view', [BEHIND, TOP, View((3, -20, 8), (0, 2, 0), fov=60, point_size=1)],
+                         ids=['behind', 'top', 'side'])
+@pytest.mark.parametrize('size', [(320, 180), (200, 240)], ids=str)
+def test_each_pixel_shows_a_point_that_projects_there(view, size):
+    points = np.random.default_rng(0).uniform((-20, -20, -3), (20, 20, 3), (150_000, 3))
+    visible = visible_points(points, view, *size)
+    assert visible.shape == (size[1], size[0])
+    rows, columns = np.nonzero(visible >= 0)
+    assert len(rows) > 0.3 * visible.size
+    assert visible.max() > 140_000  # numbers beyond two bytes survive the way through colours
+    where, _ = project(points[visible[rows, columns]], view, *size)
+    assert np.abs(where - np.stack([columns, rows], 1) - 0.5).max() <= view.point_size / 2 + 0.02
+
+
+@needs_vulkan
+@pytest.mark.parametrize(('point', 'view', 'column', 'row'), [
+    ((10., 0., 0.), TOP, 'right', 'middle'), ((0., 10., 0.), TOP, 'middle', 'upper'),
+    ((11., 0., 3.), BEHIND, 'middle', 'upper'), ((11., 5., -2.), BEHIND, 'left', 'middle')])
+def test_left_is_left_and_forward_is_forward(point, view, column, row):
+    rows, columns = np.nonzero(visible_points(np.array([point]), view, 160, 90) == 0)
+    words = {'left': -1, 'upper': -1, 'middle': 0, 'right': 1}
+    assert np.sign(round((columns.mean() + 0.5 - 80) / 4)) == words[column]
+    assert np.sign(round((rows.mean() + 0.5 - 45) / 4)) == words[row]
+
+
+@needs_vulkan
+def test_the_nearer_point_hides_the_farther():
+    points = np.array([[20., 0., 0.], [5., 0., 0.]])
+    view = View(eye=(0., 0., 0.), target=(1., 0., 0.), point_size=4)
+    for order in ([0, 1], [1, 0]):
+        seen = visible_points(points[order], view, 64, 48)
+        assert set(np.unique(seen)) == {-1, order.index(1)}
+
+
+@needs_vulkan
+def test_colours_are_exact():
+    rng = np.random.default_rng(1)
+    points, colors = rng.uniform(-10, 10, (500, 4)), rng.integers(0, 256, (500, 3)).astype(np.uint8)
+    image = render(points, colors, TOP, 320, 200)
+    assert image.dtype == np.uint8
+    drawn = {tuple(c) for c in image.reshape(-1, 3)} - {BACKGROUND}
+    assert len(drawn) > 300
+    assert drawn <= {tuple(c) for c in colors}
+
+
+def test_paint_looks_colours_up():
+    colors = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
+    image = paint(np.array([[-1, 1], [0, -1]]), colors, (9, 9, 9))
+    assert image.tolist() == [[[9, 9, 9], [4, 5, 6]], [[1, 2, 3], [9, 9, 9]]]
+    assert (paint(np.full((2, 2), -1), np.zeros((0, 3))) == BACKGROUND).all()
+
+
+@needs_vulkan
+def test_no_point_and_one_point():
+    assert (visible_points(np.zeros((0, 4)), width=32, height=16) == -1).all()
+    assert (visible_points(np.array([[5., 0., 0., 1.]]), width=64, height=36) == 0).sum() == BEHIND.point_size ** 2
+
+
+@pytest.mark.parametrize('shape', [(5,), (5, 2), (2, 5, 3)])
+def test_refuses_other_shapes(shape):
+    with pytest.raises(DataError, match=r'expected \(N, 3\)'):
+        visible_points(np.zeros(shape))
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_refuses_coordinates_that_are_not_finite(value):
+    points = np.zeros((4, 3))
+    points[2, 1] = value
+    with pytest.raises(DataError, match='row 2 is'):
+        visible_points(points)
+
+
+@pytest.mark.parametrize('size', [(0, 10), (4000, 100), (100, 4000)])
+def test_refuses_sizes_it_cannot_draw(size):
+    with pytest.raises(ConfigError, match='1920 x 1080'):
+        visible_points(np.zeros((1, 3)), TOP, *size)
+
+
+def test_refuses_a_wrong_number_of_colours():
+    with pytest.raises(DataError, match='3 colours for 4 points'):
+        render(np.zeros((4, 3)), np.zeros((3, 3)))
+
+
+def test_show_says_when_there_is_no_display(monkeypatch):
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    monkeypatch.delenv('DISPLAY', raising=False)
+    monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    assert show(np.zeros((4, 3)), np.zeros((4, 3))) is False
+
+
+DRAW_TWICE = """
+import numpy as np
+from perception.common.visual.points import TOP, visible_points
+for size in ((64, 48), (128, 96), (64, 48)):
+    assert (visible_points(np.eye(3), TOP, *size) >= 0).any()
+"""
+
+
+def run(code, root, **env):
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=root,
+                          env=dict(os.environ, PYTHONPATH=str(root), **env))
+
+
+@needs_vulkan
+def test_a_process_that_drew_ends_quietly(root):
+    done = run(DRAW_TWICE, root)
+    assert (done.returncode, done.stdout) == (0, ''), done.stderr
+
+
+def test_without_a_driver_a_sentence_comes_instead_of_an_abort(root):
+    done = run(DRAW_TWICE, root, VK_ICD_FILENAMES='/nowhere.json', VK_DRIVER_FILES='/nowhere.json')
+    assert done.returncode == 1
+    assert 'MissingDependency' in done.stderr
+    assert 'mesa-vulkan-drivers' in done.stderr
+
+
+def test_without_the_vulkan_library_a_sentence_comes(monkeypatch):
+    def absent(name):
+        raise OSError(f'{name}: cannot open shared object file')
+    monkeypatch.setattr(visual.ctypes, 'CDLL', absent)
+    monkeypatch.setattr(sys, 'platform', 'linux')
+    with pytest.raises(MissingDependency, match='apt-get install libvulkan1 mesa-vulkan-drivers'):
+        visual._renderer.__wrapped__()
