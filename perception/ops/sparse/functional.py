@@ -41,7 +41,8 @@ def count_macs() -> Iterator[MacCount]:
         _counter.reset(token)
 
 
-def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None) -> Tensor:
+def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None,
+                algorithm: str | None = None) -> Tensor:
     """Sparse convolution of features along a kernel map, with gradients.
 
     Args:
@@ -49,6 +50,7 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
         weight: (Cout, k0, k1, k2, Cin).
         kernel_map: pairs of rows per offset.
         bias: (Cout,).
+        algorithm: forces one of the backend's algorithms, for tests and benchmarks.
 
     Returns:
         (num_out, Cout); rows without a pair hold the bias. Under autocast its dtype is autocast's.
@@ -67,25 +69,26 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
     if counter is not None:
         counter.layers.append((kernel_map.num_pairs, weight.shape[4], weight.shape[0]))
     device = x.device.type
-    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    lowered = torch.is_autocast_enabled(device) and x.dtype != torch.float64
+    dtype = torch.get_autocast_dtype(device) if lowered else x.dtype
     with torch.autocast(device, enabled=False):
-        out = _SparseConv.apply(x.to(dtype), weight, kernel_map)
+        out = _SparseConv.apply(x.to(dtype), weight, kernel_map, algorithm)
         return out if bias is None else out + bias.to(dtype)
 
 
 class _SparseConv(torch.autograd.Function):
 
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.kernel_map = kernel_map
-        return torch_backend.forward(x, weight.to(x.dtype), kernel_map)
+        ctx.kernel_map, ctx.algorithm = kernel_map, algorithm
+        return torch_backend.forward(x.contiguous(), weight, kernel_map, algorithm)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
-        needs_x, needs_weight, _ = ctx.needs_input_grad
-        grad_x, grad_weight = torch_backend.backward(x, weight.to(x.dtype), ctx.kernel_map, grad.contiguous(), needs_x,
-                                                     needs_weight)
-        return grad_x, grad_weight.to(weight.dtype) if needs_weight else None, None
+        needs_x, needs_weight = ctx.needs_input_grad[:2]
+        grad_x, grad_weight = torch_backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
+                                                     needs_weight, ctx.algorithm)
+        return grad_x, grad_weight.to(weight.dtype) if needs_weight else None, None, None

@@ -62,16 +62,19 @@ class KernelMap:
         in_rows: K tensors (P_k,) int64.
         out_rows: K tensors (P_k,) int64, ascending; an output row occurs at most once per offset.
         parity: for 'strided' and 'inverse', see `Parity`; the fast inverse convolution reads it.
+        ordered: input rows ascend too.
     """
 
     def __init__(self, kind: str, num_in: int, num_out: int, in_rows: list[Tensor], out_rows: list[Tensor],
-                 parity: 'Parity | None' = None) -> None:
+                 parity: 'Parity | None' = None, ordered: bool = True) -> None:
         self.kind = kind
         self.num_in = num_in
         self.num_out = num_out
         self.in_rows = in_rows
         self.out_rows = out_rows
         self.parity = parity
+        self.ordered = ordered
+        self._slabs: dict[int, list[tuple[int, KernelMap]]] = {}
         self.sizes = [rows.numel() for rows in in_rows]
         self.num_pairs = sum(self.sizes)
 
@@ -120,9 +123,38 @@ class KernelMap:
         return table[table >= 0]
 
     @cached_property
+    def class_tables(self) -> tuple[list[tuple[list[int], Tensor]], Tensor]:
+        """For 'inverse': per parity class its offsets and the (R_c, k) table of its rows, and each row's place (num_out,)."""
+        rows = torch.cat(self.parity.rows)
+        place = torch.empty_like(rows)
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        return [(offsets, self.table[rows][:, offsets])
+                for rows, offsets in zip(self.parity.rows, self.parity.offsets)], place
+
+    def slabs(self, num_rows: int) -> list[tuple[int, 'KernelMap']]:
+        """The map cut into runs of at most `num_rows` output rows: (first row, map with output rows counted from it)."""
+        if num_rows >= self.num_out:
+            return [(0, self)]
+        if num_rows not in self._slabs:
+            starts = range(0, self.num_out, num_rows)
+            edges = torch.tensor([*starts, self.num_out], device=self.out_rows[0].device)
+            cuts = torch.stack([torch.searchsorted(rows, edges) for rows in self.out_rows], 1).tolist()
+            self._slabs[num_rows] = [
+                (start, KernelMap(self.kind, self.num_in, min(num_rows, self.num_out - start),
+                                  [rows[a:b] for rows, a, b in zip(self.in_rows, low, high)],
+                                  [rows[a:b] - start for rows, a, b in zip(self.out_rows, low, high)]))
+                for start, low, high in zip(starts, cuts, cuts[1:])]
+        return self._slabs[num_rows]
+
+    @cached_property
     def _transposed(self) -> 'KernelMap':
-        kind = {'subm': 'subm', 'strided': 'inverse', 'inverse': 'strided'}[self.kind]
-        return KernelMap(kind, self.num_out, self.num_in, self.out_rows, self.in_rows, self.parity)
+        if self.kind == 'subm':
+            return KernelMap('subm', self.num_in, self.num_out, self.in_rows[::-1], self.out_rows[::-1])
+        kind = {'strided': 'inverse', 'inverse': 'strided'}[self.kind]
+        ins, outs = self.out_rows, self.in_rows
+        if not self.ordered:
+            ins, outs = sort_pairs(ins, outs)
+        return KernelMap(kind, self.num_out, self.num_in, ins, outs, self.parity, self.ordered)
 
     def transposed(self) -> 'KernelMap':
         """The map with sides swapped and the same offsets: inverse convolution, gradient of the input."""
@@ -296,11 +328,10 @@ def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tup
     sizes = (found < num).sum(1).tolist()
     outs = list((cells % num).split(sizes))
     ins = list(found.flatten()[cells].split(sizes))
-    mirrored = list(zip(outs, ins))
+    mirrored_ins, mirrored_outs = outs[::-1], ins[::-1]
     if voxels.order is not None:  # the neighbours' rows ascend with the rows only where those are sorted
-        mirrored = [(a[order], b[order]) for a, b in mirrored for order in [torch.argsort(b)]]
-    mirrored.reverse()
-    return KernelMap('subm', num, num, [*ins, rows, *(a for a, _ in mirrored)], [*outs, rows, *(b for _, b in mirrored)])
+        mirrored_ins, mirrored_outs = sort_pairs(mirrored_ins, mirrored_outs)
+    return KernelMap('subm', num, num, [*ins, rows, *mirrored_ins], [*outs, rows, *mirrored_outs])
 
 
 def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, KernelMap]:
@@ -327,10 +358,16 @@ def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, K
     out_keys, out_rows = unique_keys(torch.cat(keys), prod(out_shape) * voxels.batch_size)
     outs = list(out_rows.split([rows.numel() for rows in ins]))
     if voxels.order is not None:
-        orders = [torch.argsort(rows) for rows in outs]
-        ins, outs = ([rows[order] for rows, order in zip(side, orders)] for side in (ins, outs))
+        ins, outs = sort_pairs(ins, outs)
     target = VoxelSet(coords_of_keys(out_keys, out_shape), out_shape, voxels.batch_size, checked=True)
-    return target, KernelMap('strided', num, len(target), ins, outs, parity_classes(axes, geometry))
+    parity = parity_classes(axes, geometry)
+    return target, KernelMap('strided', num, len(target), ins, outs, parity, ordered=voxels.order is None)
+
+
+def sort_pairs(in_rows: list[Tensor], out_rows: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The pairs of each offset by ascending output row."""
+    orders = [torch.argsort(rows) for rows in out_rows]
+    return [rows[o] for rows, o in zip(in_rows, orders)], [rows[o] for rows, o in zip(out_rows, orders)]
 
 
 def unique_keys(keys: Tensor, num_cells: int) -> tuple[Tensor, Tensor]:

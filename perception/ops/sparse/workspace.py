@@ -23,7 +23,8 @@ def scratch(slot: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
     buffer = buffers.get(key)
     if buffer is None or buffer.numel() < prod(shape):
         buffers[key] = None  # free the old one before the new one is made
-        buffer = buffers[key] = torch.empty(prod(shape), dtype=like.dtype, device=like.device)
+        with torch.inference_mode(False):  # usable in and out of inference mode
+            buffer = buffers[key] = torch.empty(prod(shape), dtype=like.dtype, device=like.device)
     return buffer[:prod(shape)].view(shape)
 
 

@@ -1,35 +1,211 @@
-"""Sparse convolution in plain PyTorch: the reference, on every device."""
+"""Sparse convolution in plain PyTorch, on every device: the reference.
+
+Five algorithms give the same sums and differ in what they move; `choose` picks one from channels and map alone.
+Shape legend: N input rows, M output rows, K offsets, P pairs; weights are `(Cout, K, Cin)` views of the stored layout, so a
+slice, all slices of one output and their transposes are views too.
+"""
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from perception.ops.sparse.maps import KernelMap
+from perception.ops.sparse.workspace import scratch
+from perception.utils.errors import ConfigError
+
+SLAB_BYTES = 64 * 2**20  # products of `pairs` held at once
+BLOCK_BYTES = 32 * 2**20  # products of `weight_stationary` held at once
+TILE_BYTES = 4 * 2**20  # gathered rows of `implicit` and `classes` held at once
+
+_cast_weights: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
 
 
-def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """(num_in, Cin) features times (Cout, k0, k1, k2, Cin) weights to (num_out, Cout)."""
-    return offset(x, weight.flatten(1, 3).permute(1, 2, 0), kernel_map)
+def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None = None) -> Tensor:
+    """(N, Cin) features times (Cout, k0, k1, k2, Cin) weights to (M, Cout), in the dtype of `x`.
+
+    Raises:
+        ConfigError: unknown algorithm, or one that the map does not allow.
+    """
+    return _run(x, cast_weight(weight, x.dtype).flatten(1, 3), kernel_map, algorithm)
 
 
-def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, needs_x: bool,
-             needs_weight: bool) -> tuple[Tensor | None, Tensor | None]:
-    """Gradients of features and weight, given that of the output (num_out, Cout)."""
-    slices = weight.flatten(1, 3).permute(1, 0, 2)  # (K, Cout, Cin)
-    grad_x = torch.zeros_like(x) if needs_x else None
-    grad_weight = torch.zeros_like(slices) if needs_weight else None
+def _run(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
+    name = algorithm or choose(x, weight.shape[0], kernel_map)
+    if name not in ALGORITHMS or (name == 'classes' and kernel_map.kind != 'inverse'):
+        raise ConfigError(f'sparse_conv: algorithm {name!r} for a map of kind {kernel_map.kind!r}, expected one of '
+                          f'{", ".join(ALGORITHMS)}; classes only for inverse. Pass None to let the rule choose.')
+    if kernel_map.num_pairs == 0:
+        return x.new_zeros(kernel_map.num_out, weight.shape[0])
+    return ALGORITHMS[name](x, weight, kernel_map)
+
+
+def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, needs_x: bool, needs_weight: bool,
+             algorithm: str | None = None) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients (N, Cin) of the features and (Cout, k0, k1, k2, Cin) of the weight, given (M, Cout) of the output.
+
+    In float32 and float64 one loop shares the gathered `grad` between both; in half precision, where adding row by row
+    is slow and rounds each time, the gradient of the features is the forward rule on the transposed map.
+    """
+    slices = cast_weight(weight, x.dtype).flatten(1, 3)
+    grad_x = None
+    fused = needs_x and algorithm is None and x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
+    if needs_x and not fused:
+        slices_t = slices.permute(2, 1, 0)  # (Cin, K, Cout)
+        if kernel_map.kind == 'subm':  # the other half of the offsets mirrors the first: same map, offsets reversed
+            grad_x = _run(grad, slices_t.flip(1), kernel_map, algorithm)
+        else:
+            grad_x = _run(grad, slices_t.contiguous(), kernel_map.transposed(), None)
+    if fused:
+        grad_x = torch.zeros_like(x)
+    if not (fused or needs_weight):
+        return grad_x, None
+    grad_weight = torch.zeros_like(weight, dtype=torch.promote_types(x.dtype, torch.float32)) if needs_weight else None
     for k, (ins, outs) in enumerate(zip(kernel_map.in_rows, kernel_map.out_rows)):
-        part = grad if k == kernel_map.centre else grad.index_select(0, outs)
-        if needs_x:
-            grad_x.index_add_(0, ins, part @ slices[k])
+        if not len(ins):
+            continue
+        centre = k == kernel_map.centre
+        part = grad if centre else _gather('grad', grad, outs)
+        if fused:
+            product = torch.mm(part, slices[:, k], out=scratch('product', (len(ins), x.shape[1]), x))
+            grad_x.add_(product) if centre else grad_x.index_add_(0, ins, product)
         if needs_weight:
-            torch.mm(part.t(), x.index_select(0, ins), out=grad_weight[k])
-    return grad_x, grad_weight.permute(1, 0, 2).reshape(weight.shape) if needs_weight else None
+            rows = x if centre else _gather('rows', x, ins)
+            grad_weight.flatten(1, 3)[:, k].copy_(
+                torch.mm(part.t(), rows, out=scratch('slice', (len(slices), x.shape[1]), x)))
+    return grad_x, grad_weight
+
+
+def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """The weight in the dtype of the features; the copy is kept until the weight changes (its version counter tells)."""
+    if weight.dtype == dtype:
+        return weight.detach().contiguous()
+    if weight.is_inference() or not weight.is_leaf:
+        return weight.detach().to(dtype)
+    known = _cast_weights.get(weight)
+    stamp = (weight._version, weight.data_ptr(), dtype)
+    if known is None or known[0] != stamp:
+        with torch.inference_mode(False), torch.no_grad():
+            known = _cast_weights[weight] = (stamp, weight.detach().to(dtype).contiguous())
+    return known[1]
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices many times faster than float32 ones (AMX)."""
+    capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
+    supported = getattr(torch.cpu, '_is_amx_tile_supported', bool)
+    return bool(capabilities.get('amx_bf16', False)) or bool(supported())
+
+
+def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: bool | None = None) -> str:
+    """The rule: which algorithm is fastest for these channels and this map.
+
+    Products are the bottleneck in float32, so only exact pairs are multiplied. With AMX products in bfloat16 are nearly
+    free, so missing neighbours may be multiplied if that saves memory traffic.
+
+    Args:
+        x: (N, Cin) features.
+        out_channels: Cout.
+        kernel_map: the map.
+        fast_bfloat16: overrules the look at the CPU; for tests.
+    """
+    in_channels, kind = x.shape[1], kernel_map.kind
+    if x.device.type != 'cpu':
+        return 'pairs' if torch.are_deterministic_algorithms_enabled() else 'offset'
+    if kernel_map.volume == 1:
+        return 'offset'
+    if kernel_map.num_pairs < 256 * kernel_map.volume:
+        return 'implicit'
+    if x.dtype == torch.bfloat16 and (has_fast_bfloat16() if fast_bfloat16 is None else fast_bfloat16):
+        if kind == 'inverse':
+            return 'classes' if in_channels <= 256 else 'weight_stationary'
+        if kind == 'strided':
+            return 'pairs' if in_channels <= 128 else 'offset'
+        if in_channels <= 32 or (in_channels <= 128 and out_channels >= 2 * in_channels):
+            return 'implicit'
+        return 'pairs' if kernel_map.fill < 0.45 and out_channels >= in_channels else 'weight_stationary'
+    if kind == 'inverse' and in_channels <= 256:
+        return 'classes'
+    return 'pairs' if max(in_channels, out_channels) <= 128 else 'offset'
+
+
+def _gather(slot: str, x: Tensor, rows: Tensor) -> Tensor:
+    return torch.index_select(x, 0, rows, out=scratch(slot, (len(rows), x.shape[1]), x))
+
+
+def _bag_sum(rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
+    """Sum of the rows of each bag, in float32 inside for half precision."""
+    return torch.embedding_bag(rows, index, starts, False, 0, False, None, True)[0]
 
 
 def offset(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
-    """One offset at a time: gather, multiply, scatter-add; `weight` is (K, Cin, Cout)."""
+    """One offset at a time: gather, multiply, scatter-add."""
     centre = kernel_map.centre
-    out = x.new_zeros(kernel_map.num_out, weight.shape[2]) if centre is None else x @ weight[centre]
+    out = x.new_zeros(kernel_map.num_out, len(weight)) if centre is None else x @ weight[:, centre].t()
     for k, (ins, outs) in enumerate(zip(kernel_map.in_rows, kernel_map.out_rows)):
         if k != centre and len(ins):
-            out.index_add_(0, outs, x.index_select(0, ins) @ weight[k])
+            product = scratch('product', (len(ins), len(weight)), x)
+            out.index_add_(0, outs, torch.mm(_gather('rows', x, ins), weight[:, k].t(), out=product))
     return out
+
+
+def pairs(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """All products of a slab of output rows in one buffer, then one sum per output row."""
+    row_bytes = kernel_map.num_pairs * len(weight) * x.element_size() / max(kernel_map.num_out, 1)
+    slabs = kernel_map.slabs(max(int(SLAB_BYTES / row_bytes), 1))
+    sums = []
+    for start, slab in slabs:
+        products = scratch('products', (slab.num_pairs, len(weight)), x)
+        for k, (ins, part) in enumerate(zip(slab.in_rows, products.split(slab.sizes))):
+            if len(ins):
+                rows = x[start:start + len(ins)] if k == slab.centre else _gather('rows', x, ins)
+                torch.mm(rows, weight[:, k].t(), out=part)
+        sums.append(_bag_sum(products, slab.csr_pos, slab.csr_offset))
+    return sums[0] if len(sums) == 1 else torch.cat(sums)
+
+
+def weight_stationary(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Every row times every slice, a block of output channels at a time, then one sum per output row."""
+    cout, volume, _ = weight.shape
+    block = min(max(BLOCK_BYTES // (len(x) * volume * x.element_size()) // 16 * 16, 16), cout)
+    out = x.new_empty(kernel_map.num_out, cout)
+    for columns, part in zip(out.split(block, 1), weight.split(block)):
+        wide = part.transpose(0, 1).reshape(-1, x.shape[1])  # (K * block, Cin)
+        products = torch.mm(x, wide.t(), out=scratch('products', (len(x), len(wide)), x))
+        columns.copy_(_bag_sum(products.view(-1, len(part)), kernel_map.csr_flat, kernel_map.csr_offset))
+    return out
+
+
+def implicit(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Tiles of output rows: all neighbours side by side, one product."""
+    out = x.new_empty(kernel_map.num_out, len(weight))
+    _multiply_tiles(_with_zero_row(x), kernel_map.table, weight.flatten(1), out)
+    return out
+
+
+def classes(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
+    """Inverse convolution: as `implicit`, per position within the stride, with the offsets that can occur there."""
+    padded = _with_zero_row(x)
+    ordered = scratch('ordered', (kernel_map.num_out, len(weight)), x)
+    tables, place = kernel_map.class_tables
+    for (offsets, table), part in zip(tables, ordered.split([len(table) for _, table in tables])):
+        _multiply_tiles(padded, table, weight[:, offsets].flatten(1), part)
+    return ordered.index_select(0, place)
+
+
+def _with_zero_row(x: Tensor) -> Tensor:
+    padded = scratch('padded', (len(x) + 1, x.shape[1]), x)
+    padded[:-1] = x
+    padded[-1] = 0
+    return padded
+
+
+def _multiply_tiles(padded: Tensor, table: Tensor, weight: Tensor, out: Tensor) -> None:
+    """`out` (M, Cout) = rows named by `table` (M, k), side by side, times `weight` (Cout, k * Cin)."""
+    if not weight.shape[1]:
+        out.zero_()
+        return
+    tile = max(TILE_BYTES // (weight.shape[1] * padded.element_size()), 64)
+    for rows, part in zip(table.split(tile), out.split(tile)):
+        torch.mm(_gather('tile', padded, rows.flatten()).view(len(rows), -1), weight.t(), out=part)
+
+
+ALGORITHMS = dict(offset=offset, pairs=pairs, weight_stationary=weight_stationary, implicit=implicit, classes=classes)
