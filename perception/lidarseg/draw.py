@@ -2,17 +2,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
+from mmengine.evaluator import BaseMetric
 
 from perception.common.visual import canvas
 from perception.common.visual.points import BEHIND, TOP, paint, visible_points
-from perception.utils.errors import DataError
+from perception.registry import METRICS
+from perception.utils.errors import ConfigError, DataError
 
-UNLABELED = (70, 70, 76)
-RIGHT, WRONG, IGNORED = (150, 150, 156), (255, 40, 40), (52, 52, 58)
+UNLABELED = (78, 78, 84)
+RIGHT, WRONG, IGNORED = (150, 150, 156), (255, 40, 40), (58, 58, 64)
 
 
-def label_colors(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
+def label_colors(labels: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
     """Colour of each point by its class.
 
     Args:
@@ -22,43 +25,57 @@ def label_colors(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     Returns:
         (N, 3) uint8 RGB.
     """
-    table = np.concatenate([np.asarray(palette, np.uint8).reshape(-1, 3), np.array([UNLABELED], np.uint8)])
-    return table[np.where((labels >= 0) & (labels < len(palette)), labels, len(palette))]
+    return _with_unlabeled(palette)[np.where(_is_class(labels, len(palette)), labels, len(palette))]
 
 
 def error_colors(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Red where the prediction is wrong, grey where it is right, dark where the truth is ignored; (N, 3) uint8 RGB."""
-    counted = (labels >= 0) & (labels < num_classes)
-    kind = np.where(counted, np.where(pred_labels == labels, 0, 1), 2)
+    """Colour of each of N points: red where its prediction is wrong, grey where right, dark where the truth is ignored.
+
+    Args:
+        pred_labels: (N,) predicted train ids.
+        labels: (N,) true train ids; whatever is not in 0..C-1 is ignored.
+        num_classes: C.
+
+    Returns:
+        (N, 3) uint8 RGB.
+    """
+    kind = np.where(_is_class(labels, num_classes), pred_labels != labels, 2)
     return np.array([RIGHT, WRONG, IGNORED], np.uint8)[kind]
 
 
+def height_colors(points: np.ndarray) -> np.ndarray:
+    """Colour of each of (N, 3+) points by z from 3 m below the sensor to 3 m above it, (N, 3) uint8 RGB."""
+    shades = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    return shades[(np.clip((np.asarray(points)[:, 2] + 3) / 6, 0, 1) * 255).astype(np.uint8)]
+
+
 def scan_score(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> str:
-    """Accuracy and mean IoU of one scan, over the classes that occur in its truth, as one line."""
-    counted = (labels >= 0) & (labels < num_classes)
+    """Accuracy and mean IoU of one scan as a line; the mean is taken over the classes that occur in its truth."""
+    counted = _is_class(labels, num_classes)
     labels, pred_labels = labels[counted], pred_labels[counted]
     if not len(labels):
         return 'no labelled point'
     hit = np.bincount(labels[pred_labels == labels], minlength=num_classes)
     truth = np.bincount(labels, minlength=num_classes)
-    valid = (pred_labels >= 0) & (pred_labels < num_classes)
-    union = truth + np.bincount(pred_labels[valid], minlength=num_classes) - hit
+    predicted = np.bincount(pred_labels[_is_class(pred_labels, num_classes)], minlength=num_classes)
     present = truth > 0
-    return (f'accuracy {100 * hit.sum() / len(labels):.1f} %, mIoU {100 * (hit[present] / union[present]).mean():.1f} % '
-            f'over the {present.sum()} classes of this scan')
+    miou = (hit[present] / (truth + predicted - hit)[present]).mean()
+    return (f'accuracy {100 * hit.sum() / len(labels):.1f} %, mIoU {100 * miou:.1f} % over the {present.sum()} classes '
+            'of this scan')
 
 
 def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
               pred_labels: np.ndarray | None = None, labels: np.ndarray | None = None, title: str = '',
               panel: tuple[int, int] = (640, 360)) -> np.ndarray:
-    """Panels of a scan from behind the car and from above (forward is right), with a legend.
+    """Views of a scan from behind the car and from above (forward is right), with a legend.
 
     Args:
         points: (N, 4) x, y, z [m], intensity; N may be 0.
         classes: C class names in the order of the train ids.
         palette: C RGB colours.
         pred_labels: (N,) predicted train ids, if there are any.
-        labels: (N,) true train ids, 255 = ignored, if there are any. With both, an error panel is added.
+        labels: (N,) true train ids, 255 = ignored, if there are any. With both, an error panel is added; with none,
+            the points are coloured by height.
         title: written above the picture, such as the file's name.
         panel: width and height of one view in pixels.
 
@@ -69,47 +86,97 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
         DataError: labels and points differ in number.
         MissingDependency: Open3D or its Vulkan libraries are missing.
     """
-    num_classes = len(classes)
-    pred_labels, labels = (_as_labels(values, len(points), name) for values, name in
-                           ((pred_labels, 'predictions'), (labels, 'labels')))
-    kinds = []
+    pred_labels = _checked(pred_labels, len(points), 'predictions')
+    labels = _checked(labels, len(points), 'labels')
+    kinds, score = [], ''
     if pred_labels is not None:
         kinds.append(('prediction', '', label_colors(pred_labels, palette)))
     if labels is not None:
         kinds.append(('ground truth', '', label_colors(labels, palette)))
-    score = ''
     if len(kinds) == 2:
-        kinds.append(('errors', 'wrong red, right grey, ignored dark', error_colors(pred_labels, labels, num_classes)))
-        score = scan_score(pred_labels, labels, num_classes)
+        colors = error_colors(pred_labels, labels, len(classes))
+        kinds.append(('errors', 'wrong red, right grey, ignored dark', colors))
+        score = scan_score(pred_labels, labels, len(classes))
     if not kinds:
         kinds.append(('points', 'coloured by height', height_colors(points)))
     views = [visible_points(points, view, *panel) for view in (BEHIND, TOP)]
     arrange = canvas.stacked if len(kinds) > 1 else canvas.beside
     body = canvas.beside([canvas.titled(arrange([paint(view, colors) for view in views]), name, note)
                           for name, note, colors in kinds])
-    seen = np.concatenate([np.zeros(0, np.int64), *(v for v in (pred_labels, labels) if v is not None)])
-    present = np.isin(np.arange(num_classes), seen)
-    rest = bool(((seen < 0) | (seen >= num_classes)).any())
-    width = body.shape[1]
-    return canvas.stacked([
-        canvas.bar(width, f'{title}   {len(points):,} points', score, height=32, size=16), body,
-        canvas.legend([*classes, 'unlabeled'], np.concatenate([np.asarray(palette, np.uint8).reshape(-1, 3), [UNLABELED]]), width,
-                      [*present, rest])], gap=0)
+    rows = [canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score, height=32, size=16), body]
+    drawn = [values for values in (pred_labels, labels) if values is not None]
+    if drawn:
+        seen = np.concatenate(drawn)
+        present = [*np.isin(np.arange(len(classes)), seen), not _is_class(seen, len(classes)).all()]
+        rows.append(canvas.legend([*classes, 'unlabeled'], _with_unlabeled(palette), body.shape[1], present))
+    return canvas.stacked(rows, gap=0)
 
 
-def height_colors(points: np.ndarray) -> np.ndarray:
-    """Colour of each point by its height above the lowest of the ground, (N, 3) uint8 RGB."""
-    import cv2
-    z = np.clip((np.asarray(points)[:, 2] + 3) / 6, 0, 1)
-    shades = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
-    return shades[(z * 255).astype(np.uint8)]
+@METRICS.register_module()
+class DrawScans(BaseMetric):
+    """Draws each scan that is evaluated into a PNG; it stands beside the metrics and adds no score.
+
+    Class names and colours come from the data set. Each process draws its own share of the scans.
+
+    Args:
+        out_dir: folder of the pictures, `<sample_id>.png`.
+        max_scans: draw only so many scans in each process; all by default.
+        num_colors: reduce each picture to a palette of so many colours, for smaller files.
+        panel: width and height of one view in pixels.
+        collect_device, prefix: as in mmengine.
+    """
+
+    def __init__(self, out_dir: str | Path, max_scans: int | None = None, num_colors: int | None = None,
+                 panel: tuple[int, int] = (640, 360), collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.out_dir = Path(out_dir).expanduser()
+        self.max_scans = max_scans
+        self.num_colors = num_colors
+        self.panel = panel
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Draw the scans of a batch.
+
+        Args:
+            data_batch: `inputs.points`, a list of (N, 4) tensors, as the data set gave them.
+            data_samples: for each scan a dict with `pred_labels` (N,), `sample_id` and, if known, `labels` (N,).
+        """
+        meta = self.dataset_meta or {}
+        if 'classes' not in meta or 'palette' not in meta:
+            raise ConfigError(f'DrawScans: the data set describes itself by {sorted(meta)}, expected classes and '
+                              'palette. Add both to its METAINFO.')
+        for points, sample in zip(data_batch['inputs']['points'], data_samples):
+            if self.max_scans is not None and len(self.results) >= self.max_scans:
+                return
+            image = draw_scan(points.cpu().numpy(), meta['classes'], meta['palette'], _array(sample['pred_labels']),
+                              _array(sample.get('labels')), sample['sample_id'], self.panel)
+            path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', image, self.num_colors)
+            self.results.append(str(path))
+
+    def compute_metrics(self, results: list[str]) -> dict:
+        """No score comes from pictures."""
+        return {}
 
 
-def _as_labels(values: np.ndarray | None, num_points: int, name: str) -> np.ndarray | None:
+def _is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    return (labels >= 0) & (labels < num_classes)
+
+
+def _with_unlabeled(palette: Sequence[Sequence[int]]) -> np.ndarray:
+    """(C + 1, 3) uint8 RGB."""
+    return np.array([*palette, UNLABELED], np.uint8)
+
+
+def _array(values: object) -> np.ndarray | None:
+    """A tensor, or nothing, as an array."""
+    return None if values is None else values.cpu().numpy()
+
+
+def _checked(values: np.ndarray | None, num_points: int, name: str) -> np.ndarray | None:
     if values is None:
         return None
-    values = np.asarray(values).astype(np.int64)
+    values = np.asarray(values)
     if values.shape != (num_points,):
-        raise DataError(f'drawing a scan: {name} of shape {values.shape} for {num_points:,} points, expected '
-                        f'({num_points},). Pass one label per point.')
-    return values
+        raise DataError(f'drawing a scan: {name} of shape {values.shape}, expected ({num_points},) for {num_points:,} '
+                        'points. Pass one label per point.')
+    return values.astype(np.int64)
