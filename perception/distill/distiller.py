@@ -1,7 +1,9 @@
 """The model that trains a student with its own loss plus what teachers add; mmengine's Runner is the training loop."""
+import logging
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -36,6 +38,8 @@ class Distiller(BaseModel):
 
     def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module],
                  teachers: dict[str, dict | nn.Module] | None = None):
+        for name, cfg in (teachers or {}).items():
+            _warn_of_other_inputs(name, student, cfg)
         student = _build(student)
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student  # built before the teachers: equal seeds give equal students with and without them
@@ -87,6 +91,16 @@ class Distiller(BaseModel):
 
 def _build(cfg: dict | nn.Module) -> nn.Module:
     return cfg if isinstance(cfg, nn.Module) else MODELS.build(cfg)
+
+
+def _warn_of_other_inputs(name: str, student: Any, teacher: Any) -> None:
+    """A teacher sees the batch that the student's data preprocessor made; say so where its own would differ."""
+    if isinstance(student, dict) and isinstance(teacher, dict) and isinstance(teacher.get('model'), dict):
+        ours, theirs = student.get('data_preprocessor') or {}, teacher['model'].get('data_preprocessor') or {}
+        for key in sorted(set(ours) | set(theirs)):
+            if ours.get(key) != theirs.get(key):
+                print_log(f'Distiller: data_preprocessor.{key} is {theirs.get(key)} for the teacher {name!r} and '
+                          f"{ours.get(key)} for the student; both see the student's batch.", 'current', logging.WARNING)
 
 
 def _named(name: str, value: Tensor | dict[str, Tensor], weight: float) -> dict[str, Tensor]:

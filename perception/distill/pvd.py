@@ -95,11 +95,12 @@ class PVDLoss(DistillLoss):
         self._check_batch(student, teacher, inputs)
         s, t = _features(student, self.taps), _features(teacher, self.taps)
         with torch.autocast(inputs['labels'].device.type, enabled=False):
-            points, voxels = self.sample(inputs)  # (B*K, N_p) and (B*K, N_v) rows, the same for both nets
+            points, voxels = self.sample(inputs)  # (3): (B*K, N_p) and (B*K, N_v) rows, the same for both nets
             return dict(
-                output_point=self.alpha[0] * self.output_loss(s['point_logits'], t['point_logits'], inputs['labels']),
-                output_voxel=self.alpha[1] * self.output_loss(s['voxel_logits'], t['voxel_logits'],
-                                                              inputs['voxel_labels']),
+                output_point=self.alpha[0] * self.output_loss(  # (1)
+                    s['point_logits'], t['point_logits'], inputs['labels']),
+                output_voxel=self.alpha[1] * self.output_loss(  # (2)
+                    s['voxel_logits'], t['voxel_logits'], inputs['voxel_labels']),
                 affinity_point=self.beta[0] * affinity_loss(s['point_feats'], t['point_feats'], points),  # (5)
                 affinity_voxel=self.beta[1] * affinity_loss(s['voxel_feats'], t['voxel_feats'], voxels))  # (6)
 

@@ -14,8 +14,8 @@ GRID = (12, 8, 4)
 class ToyNet(BaseModel):
     """Point features, mean per voxel, logits of both; the taps' names are those of the real nets."""
 
-    def __init__(self, width: int = 6, sparse: bool = False):
-        super().__init__()
+    def __init__(self, width: int = 6, sparse: bool = False, data_preprocessor=None):
+        super().__init__(data_preprocessor=data_preprocessor)
         self.sparse = sparse
         self.stem = nn.Sequential(nn.Linear(4, width), nn.BatchNorm1d(width), nn.Tanh())
         self.backbone, self.point_feats = nn.Identity(), nn.Identity()
@@ -56,6 +56,11 @@ def make_inputs(num_points=300, batch_size=2, seed=0, grid=GRID, classes=CLASSES
     return dict(points=torch.from_numpy(points), voxel_coords=torch.from_numpy(coords),
                 point_to_voxel=torch.from_numpy(point_to_voxel.ravel()), batch_size=batch_size, grid_shape=grid,
                 labels=torch.from_numpy(labels), voxel_labels=torch.from_numpy(voxel_labels))
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
 
 
 @pytest.fixture
