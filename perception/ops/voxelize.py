@@ -1,11 +1,12 @@
 """Cylindrical voxels of LiDAR points, as Cylinder3D defines them (Zhu et al., CVPR 2021), on CPU and CUDA.
 
 Shapes: N points, V occupied voxels. Grid axes are (rho, phi, z): distance in the ground plane [m], azimuth [rad] from
-the x axis towards y, height [m]. Indices are equal to those of the authors' NumPy code: polar coordinates in float32,
-everything from the clipping on in float64.
+the x axis towards y, height [m]. Results are those of the authors' NumPy code: polar coordinates in float32,
+everything from the clipping on in float64. On CUDA the azimuth may differ in its last digit.
 """
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +22,13 @@ def polar_coordinates(points: Tensor) -> Tensor:
     Returns:
         (N, 3) rho [m], phi [rad] in [-pi, pi], z [m], in the dtype of the points.
     """
-    x, y, z = points[:, 0], points[:, 1], points[:, 2]
-    return torch.stack([torch.sqrt(x ** 2 + y ** 2), torch.atan2(y, x), z], dim=1)
+    x, y, z = points[:, :3].detach().unbind(1)
+    rho = (x ** 2 + y ** 2).double().sqrt().to(points.dtype)  # rounded once; torch's float32 root is not
+    if points.is_cpu:
+        phi = torch.from_numpy(np.arctan2(y.numpy(), x.numpy()))  # torch.atan2 differs in the last digits
+    else:
+        phi = torch.atan2(y, x)
+    return torch.stack([rho, phi, z], dim=1)
 
 
 def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequence[float],
