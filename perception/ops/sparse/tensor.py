@@ -53,7 +53,7 @@ class SparseTensor:
 
     def replace(self, feats: Tensor, voxels: VoxelSet | None = None) -> 'SparseTensor':
         """The same voxels (or those of another level of the same net) with other features (V, C')."""
-        return object.__new__(SparseTensor)._set(feats, voxels or self.voxels, self.names)
+        return object.__new__(SparseTensor)._set(feats, self.voxels if voxels is None else voxels, self.names)
 
     def remember(self, name: str, geometry: Geometry, entry: NamedConv) -> None:
         """Give a strided convolution a name that an inverse convolution refers to.
