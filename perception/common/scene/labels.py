@@ -1,0 +1,36 @@
+"""What a triangle of the toy world is part of, and how each data set calls it."""
+import numpy as np
+
+PARTS = ('void', 'road', 'marking', 'parking', 'sidewalk', 'other_ground', 'terrain', 'building', 'fence',
+         'other_structure', 'vegetation', 'trunk', 'pole', 'sign', 'car', 'truck', 'bus', 'bendy_bus', 'trailer',
+         'construction', 'train', 'ambulance', 'police_car', 'bicycle', 'motorcycle', 'person', 'child', 'worker',
+         'police_officer', 'bicyclist', 'motorcyclist', 'personal_mobility', 'stroller', 'wheelchair', 'animal',
+         'cone', 'barrier', 'debris', 'pushable', 'rack', 'other_object', 'ego', 'outlier')
+PART = {name: index for index, name in enumerate(PARTS)}
+
+# raw SemanticKITTI ids, semantic-kitti.yaml `labels`: (at rest, moving)
+_SEMANTICKITTI = dict(
+    void=(0, 0), road=(40, 40), marking=(60, 60), parking=(44, 44), sidewalk=(48, 48), other_ground=(49, 49),
+    terrain=(72, 72), building=(50, 50), fence=(51, 51), other_structure=(52, 52), vegetation=(70, 70),
+    trunk=(71, 71), pole=(80, 80), sign=(81, 81), car=(10, 252), truck=(18, 258), bus=(13, 257), bendy_bus=(13, 257),
+    trailer=(20, 259), construction=(20, 259), train=(16, 256), ambulance=(10, 252), police_car=(10, 252),
+    bicycle=(11, 11), motorcycle=(15, 15), person=(30, 254), child=(30, 254), worker=(30, 254),
+    police_officer=(30, 254), bicyclist=(31, 253), motorcyclist=(32, 255), personal_mobility=(30, 254),
+    stroller=(99, 99), wheelchair=(30, 254), animal=(99, 99), cone=(99, 99), barrier=(99, 99), debris=(99, 99),
+    pushable=(99, 99), rack=(99, 99), other_object=(99, 99), ego=(0, 0), outlier=(1, 1))
+SEMANTICKITTI_RAW = np.array([_SEMANTICKITTI[name] for name in PARTS], np.uint32)
+
+
+def semantickitti_labels(part: np.ndarray, instance: np.ndarray, moving: np.ndarray) -> np.ndarray:
+    """Entries of a `.label` file: raw id in the lower 16 bits, instance id in the upper ones.
+
+    Args:
+        part: (N,) part ids.
+        instance: (N,) instance ids, 0 for what is no single thing.
+        moving: (I,) whether the instance with this id moves.
+
+    Returns:
+        (N,) uint32.
+    """
+    raw = SEMANTICKITTI_RAW[part, moving[instance].astype(np.int64)]
+    return raw | (instance.astype(np.uint32) << 16)

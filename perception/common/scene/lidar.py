@@ -1,0 +1,174 @@
+"""Rotating laser scanners: which rays they send and what comes back."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from perception.common.scene.caster import Caster, Hits
+from perception.common.scene.labels import PART
+from perception.common.scene.materials import COLOURED, GLOSSY, MATERIAL, REFLECTANCE, ROUGHNESS
+
+JITTER = 2e-4             # rad, direction noise of a beam
+THRESHOLD = .03           # relative echo at 80 m that is seen half of the time
+GLASS_PASSES = .75        # share of the rays that go on behind a car's window
+GLASS_RETURNS = .15       # share of the rest that comes back
+MIXED = .1                # share of the points at depth edges that lie between both surfaces
+OUTLIERS = 3e-4           # share of false echoes
+
+
+@dataclass(frozen=True)
+class LidarSpec:
+    """A scanner.
+
+    Attributes:
+        elevations: degrees, one per ring, from the top down.
+        columns: azimuth steps per turn, clockwise seen from above, the first one straight behind.
+        height: metres above the ground.
+        min_range, max_range: metres.
+        noise: standard deviation of the range, metres.
+        period: seconds per turn.
+        roof: the ego's roof as depth below the sensor, x from, x to, half width [m]; beams that meet it are gone.
+    """
+    elevations: tuple[float, ...]
+    columns: int
+    height: float
+    min_range: float
+    max_range: float
+    noise: float
+    period: float
+    roof: tuple[float, float, float, float] | None = None
+
+
+# Velodyne HDL-64E as on KITTI's car: 32 upper rings 1/3 degree apart, 32 lower ones 1/2 degree apart
+HDL64E = LidarSpec(elevations=(*np.linspace(2.0, -8.33, 32).tolist(), *np.linspace(-8.83, -24.33, 32).tolist()),
+                   columns=2083, height=1.73, min_range=2.5, max_range=80.0, noise=.015, period=.1,
+                   roof=(.26, -.88, .62, .45))
+
+
+class Scan(NamedTuple):
+    """One turn, in the sensor's frame at the middle of the turn, ring by ring.
+
+    Attributes:
+        points: (N, 4) float32 x, y, z [m], intensity in [0, 0.99].
+        part: (N,) int16 part ids.
+        instance: (N,) int32, 0 for what is no single thing.
+        ring: (N,) int16, 0 at the top.
+        time: (N,) float32 seconds relative to the middle of the turn.
+    """
+    points: np.ndarray
+    part: np.ndarray
+    instance: np.ndarray
+    ring: np.ndarray
+    time: np.ndarray
+
+
+def sensor_pose(ego: np.ndarray, spec: LidarSpec) -> np.ndarray:
+    """4x4 pose of the scanner above the ego's ground point."""
+    pose = ego.copy()
+    pose[:3, 3] += spec.height * ego[:3, 2]
+    return pose
+
+
+def scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Generator,
+         velocity: np.ndarray | None = None) -> Scan:
+    """One turn of a scanner, already corrected for the ego's motion.
+
+    Args:
+        caster: the world at this moment.
+        pose: 4x4 pose of the sensor at the middle of the turn.
+        spec: the scanner.
+        rng: source of all noise.
+        velocity: (3,) m/s of the sensor in the world; the rays start where it is at their time.
+    """
+    rings, columns = len(spec.elevations), spec.columns
+    local = _directions(spec, rng)
+    time = np.tile((np.arange(columns) / columns - .5) * spec.period, rings)
+    origin = pose[:3, 3] + time[:, None] * (np.zeros(3) if velocity is None else velocity)
+    direction = (local @ pose[:3, :3].T).astype(np.float32)
+    hits, distance, passed = _through_glass(caster, origin, direction, rng)
+    echo = _echo(hits)
+    seen = hits.hit & ~_meets_roof(local, spec) & (distance >= spec.min_range) & (distance <= spec.max_range)
+    seen &= passed & _detected(echo, distance, rng)
+    spread = np.hypot(spec.noise, ROUGHNESS[hits.material])
+    distance = distance + spread * rng.standard_normal(len(distance))
+    distance = _mix_edges(distance, seen, (rings, columns), rng)
+    false = rng.random(len(distance)) < OUTLIERS
+    distance = np.where(false, distance * rng.uniform(.2, .95, len(distance)), distance)
+    seen &= (distance >= spec.min_range) & (distance <= spec.max_range)
+    intensity = np.clip(.9 * echo**.7 * rng.gamma(12, 1 / 12, len(echo)), 0, .99)
+    world = origin + direction * distance[:, None]
+    points = np.concatenate([(world - pose[:3, 3]) @ pose[:3, :3], np.round(intensity, 2)[:, None]], 1)[seen]
+    part = np.where(false, PART['outlier'], hits.part)[seen].astype(np.int16)
+    instance = np.where(false, 0, hits.instance)[seen].astype(np.int32)
+    ring = np.repeat(np.arange(rings, dtype=np.int16), columns)[seen]
+    return Scan(points.astype(np.float32), part, instance, ring, time[seen].astype(np.float32))
+
+
+def _directions(spec: LidarSpec, rng: np.random.Generator) -> np.ndarray:
+    """(R * C, 3) unit directions in the sensor's frame, ring by ring, with the beams' jitter."""
+    azimuth = np.pi - 2 * np.pi * np.arange(spec.columns) / spec.columns
+    elevation = np.deg2rad(spec.elevations)[:, None]
+    shape = (len(spec.elevations), spec.columns)
+    azimuth = azimuth + JITTER * rng.standard_normal(shape)
+    elevation = elevation + JITTER * rng.standard_normal(shape)
+    cos = np.cos(elevation)
+    return np.stack([cos * np.cos(azimuth), cos * np.sin(azimuth), np.sin(elevation)], -1).reshape(-1, 3)
+
+
+def _through_glass(caster: Caster, origin: np.ndarray, direction: np.ndarray,
+                   rng: np.random.Generator) -> tuple[Hits, np.ndarray, np.ndarray]:
+    """Hits, their distances and whether there is an echo, where most rays pass through the windows of cars."""
+    hits = caster.cast(origin, direction)
+    distance = hits.distance.astype(np.float64)
+    passed = np.ones(len(distance), bool)
+    glass = MATERIAL['car_glass']
+    for _ in range(3):
+        window = np.flatnonzero(hits.hit & (hits.material == glass) & passed)
+        through = rng.random(len(window)) < GLASS_PASSES
+        passed[window[~through]] = rng.random((~through).sum()) < GLASS_RETURNS
+        go_on = window[through]
+        if not len(go_on):
+            break
+        start = distance[go_on] + .01
+        behind = caster.cast(origin[go_on] + start[:, None] * direction[go_on], direction[go_on])
+        for field, new in zip(hits, behind):
+            field[go_on] = new
+        distance[go_on] = start + behind.distance
+        if not (behind.hit & (behind.material == glass)).any():
+            break
+    return hits, distance, passed
+
+
+def _echo(hits: Hits) -> np.ndarray:
+    """(N,) returned energy before the distance: Lambert's law plus the shine of paint, metal and glass."""
+    tone = hits.albedo.mean(1)
+    tone = np.where(COLOURED[hits.material], .35 + 1.1 * tone, .7 + .6 * tone)
+    shine = np.where(GLOSSY[hits.material], .8 * hits.cosine**40, 0)
+    return REFLECTANCE[hits.material] * tone * hits.cosine + shine
+
+
+def _detected(echo: np.ndarray, distance: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Whether an echo is strong enough, a soft threshold."""
+    strength = np.log(np.maximum(echo * (80 / np.maximum(distance, 4)) ** 2, 1e-9)) - np.log(THRESHOLD)
+    return rng.random(len(echo)) < .995 / (1 + np.exp(-np.clip(strength / .45, -50, 50)))
+
+
+def _meets_roof(local: np.ndarray, spec: LidarSpec) -> np.ndarray:
+    if spec.roof is None:
+        return np.zeros(len(local), bool)
+    depth, back, front, half = spec.roof
+    reach = np.where(local[:, 2] < 0, depth / np.maximum(-local[:, 2], 1e-9), np.inf)
+    reach = np.minimum(reach, 1e6)
+    x, y = reach * local[:, 0], reach * local[:, 1]
+    return (x > back) & (x < front) & (np.abs(y) < half)
+
+
+def _mix_edges(distance: np.ndarray, seen: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """Some points at depth edges get a range between both surfaces, as a beam has a width."""
+    grid, valid = distance.reshape(shape), seen.reshape(shape)
+    nxt = np.roll(grid, -1, 1)
+    gap = np.abs(nxt - grid)
+    edge = valid & np.roll(valid, -1, 1) & (gap > .3) & (gap < 3) & (rng.random(shape) < MIXED)
+    return np.where(edge, grid + rng.random(shape) * (nxt - grid), grid).reshape(-1)

@@ -1,0 +1,327 @@
+"""A street: a centre line, a cross-section of strips to both sides, junctions and lane boundaries.
+
+Everything stands at (s, d, h): metres along the centre line, metres to the left of it, metres above it;
+`Street.at` maps these to the world. The world has x forward at s = 0, y left, z up.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from perception.common.scene.mesh import Mesh, MeshBuilder, grid_faces
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError
+
+END = 60.0           # metres of straight street beyond both ends
+FAR = 90.0           # metres to the side up to which there is ground
+JUNCTION = 10.0      # half length of what a junction cuts out of the strips
+CROSS_HALF = 5.0     # half width of a cross street's carriageway
+SKIRT = 0.35         # metres that every ground piece hangs down at its rim: kerb faces and closed cracks
+ASPHALT, KERB, PAVERS, GRAVEL = (.10, .10, .105), (.42, .41, .39), (.36, .34, .31), (.38, .33, .26)
+GRASS, PARKING = (.10, .17, .05), (.20, .19, .19)
+
+
+@dataclass(frozen=True)
+class Style:
+    """What the streets of a kind have in common; ranges are (low, high), lengths in metres."""
+    lanes: tuple[int, int]
+    max_curvature: float
+    speed: float
+    parking: float
+    verge: float
+    plot: tuple[float, float]
+    edge_lines: float
+    centre: str
+
+
+STYLES = dict(
+    residential=Style((2, 2), 1 / 70, 8.0, .45, .6, (6.0, 18.0), .4, 'dashed'),
+    urban=Style((3, 4), 1 / 150, 11.0, .35, .5, (5.0, 14.0), .9, 'double'))
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Ground along one side of a block, from |d| = inner to outer, rising from `h0` to `h1`."""
+    name: str
+    inner: float
+    outer: float
+    h0: float
+    h1: float
+    part: str
+    material: str
+    albedo: tuple[float, float, float]
+    cell: tuple[float, float]
+    bump: float = 0.0
+
+
+@dataclass(frozen=True)
+class Block:
+    """Street between two junctions; `sides` holds the strips to the left (+1) and to the right (-1)."""
+    s0: float
+    s1: float
+    sides: dict[int, list[Strip]]
+
+    def strip(self, side: int, name: str) -> Strip | None:
+        """The strip of that name, if this side has one."""
+        return next((strip for strip in self.sides[side] if strip.name == name), None)
+
+
+@dataclass(frozen=True)
+class LaneBoundary:
+    """One painted or unpainted boundary: `offset` (K, 2) holds knots (s, d) of the line.
+
+    Attributes:
+        kind: `'solid'`, `'dashed'`, `'double'` or `'none'`.
+        colour: `'white'` or `'yellow'`.
+        width: metres.
+    """
+    s0: float
+    s1: float
+    offset: np.ndarray
+    kind: str
+    colour: str
+    width: float = 0.14
+
+    def d(self, s: np.ndarray) -> np.ndarray:
+        """Lateral position at s."""
+        return np.interp(s, self.offset[:, 0], self.offset[:, 1])
+
+
+@dataclass(frozen=True)
+class Lane:
+    """A lane's centre `d`, width and direction of travel (+1 along s)."""
+    d: float
+    width: float
+    direction: int
+
+
+@dataclass
+class Street:
+    """A drawn street; use `draw_street`.
+
+    Attributes:
+        grid, x, y, heading, curvature, z: (K,) samples of the centre line every metre of s.
+        length: the street runs from s = 0 to here, and straight on for `END` metres at both ends.
+        half: half width of the carriageway.
+    """
+    style: Style
+    length: float
+    grid: np.ndarray
+    curvature: np.ndarray
+    heading: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    z: np.ndarray
+    lanes: list[Lane] = field(default_factory=list)
+    half: float = 0.0
+    junctions: list[float] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
+    boundaries: list[LaneBoundary] = field(default_factory=list)
+
+    def heading_at(self, s: np.ndarray) -> np.ndarray:
+        """Radians, counter-clockwise from +x."""
+        return np.interp(s, self.grid, self.heading)
+
+    def curvature_at(self, s: np.ndarray) -> np.ndarray:
+        """1/metres, positive to the left."""
+        return np.interp(s, self.grid, self.curvature)
+
+    def at(self, s: np.ndarray, d: np.ndarray, h: np.ndarray = 0.0) -> np.ndarray:
+        """World points (..., 3); on the inner side of a bend |d| is limited, so that the ground does not fold."""
+        heading, bend = self.heading_at(s), self.curvature_at(s)
+        limit = np.where(bend * d > 0, .92 / np.maximum(np.abs(bend), 1e-6), np.inf)
+        d = np.clip(d, -limit, limit)
+        x = np.interp(s, self.grid, self.x) - d * np.sin(heading)
+        y = np.interp(s, self.grid, self.y) + d * np.cos(heading)
+        return np.stack(np.broadcast_arrays(x, y, np.interp(s, self.grid, self.z) + h), -1)
+
+    def pose(self, s: float, d: float, h: float = 0.0, yaw: float = 0.0) -> np.ndarray:
+        """4x4 pose of a thing that stands on the ground at (s, d), turned by `yaw` against the street."""
+        heading = float(self.heading_at(s)) + yaw
+        slope = float(np.interp(s + .5, self.grid, self.z) - np.interp(s - .5, self.grid, self.z)) * np.cos(yaw)
+        forward = np.array([np.cos(heading), np.sin(heading), slope])
+        forward /= np.linalg.norm(forward)
+        left = np.array([-np.sin(heading), np.cos(heading), 0.0])
+        pose = np.eye(4)
+        pose[:3, 0], pose[:3, 1], pose[:3, 2] = forward, left, np.cross(forward, left)
+        pose[:3, 3] = self.at(s, d, h)
+        return pose
+
+    def ground(self, s: np.ndarray, d: np.ndarray) -> np.ndarray:
+        """Height of the ground above the centre line, (...), without its bumps."""
+        s, d = (np.asarray(v, float) for v in np.broadcast_arrays(s, d))
+        height = np.zeros(s.shape)
+        for block in self.blocks:
+            for side, strips in block.sides.items():
+                mask = (s > block.s0) & (s < block.s1) & (d * side > self.half)
+                if mask.any():
+                    edges = [e for strip in strips for e in (strip.inner + 1e-3, strip.outer - 1e-3)]
+                    height[mask] = np.interp(np.abs(d[mask]), edges, [h for p in strips for h in (p.h0, p.h1)])
+        for junction in self.junctions:
+            off = np.abs(s - junction)
+            height[(off > CROSS_HALF) & (off <= JUNCTION) & (np.abs(d) > self.half)] = .14
+        return height
+
+    def block_at(self, s: float) -> Block | None:
+        """The block that holds s, None in a junction."""
+        return next((block for block in self.blocks if block.s0 <= s <= block.s1), None)
+
+    def mesh(self, rng: np.random.Generator) -> Mesh:
+        """The ground: carriageways and all strips, without paint."""
+        builder = MeshBuilder()
+        road = dict(part='road', material='asphalt', albedo=ASPHALT)
+        self._patch(builder, rng, (-END, self.length + END), (-self.half, self.half), (0, 0), (1, 1.2), 0, **road)
+        for block in self.blocks:
+            for side, strips in block.sides.items():
+                for p in strips:
+                    self._patch(builder, rng, (block.s0, block.s1), (side * p.inner, side * p.outer), (p.h0, p.h1),
+                                p.cell, p.bump, part=p.part, material=p.material, albedo=p.albedo)
+        for junction in self.junctions:
+            for side in (1, -1):
+                self._cross_street(builder, rng, junction, side, road)
+        return builder.build()
+
+    def _cross_street(self, builder: MeshBuilder, rng: np.random.Generator, s: float, side: int, road: dict) -> None:
+        d = (side * self.half, side * FAR)
+        self._patch(builder, rng, (s - CROSS_HALF, s + CROSS_HALF), d, (0, 0), (1.25, 3), 0, **road)
+        walk = dict(part='sidewalk', material='pavers', albedo=PAVERS)
+        green = dict(part='terrain', material='grass', albedo=GRASS)
+        for sign in (1, -1):
+            edges = s + sign * CROSS_HALF, s + sign * (CROSS_HALF + 2.6), s + sign * JUNCTION
+            self._patch(builder, rng, edges[:2], d, (.14, .14), (1.3, 3), 0, **walk)
+            self._patch(builder, rng, edges[1:], d, (.14, .14), (1.2, 2), .03, **green)
+
+    def _patch(self, builder: MeshBuilder, rng: np.random.Generator, s: tuple[float, float], d: tuple[float, float],
+               h: tuple[float, float], cell: tuple[float, float], bump: float, *, part: str, material: str,
+               albedo: Sequence[float]) -> None:
+        """A rectangle of ground in (s, d) with a rim that hangs down."""
+        rows = max(1, int(np.ceil(abs(s[1] - s[0]) / cell[0]))) + 1
+        columns = max(1, int(np.ceil(abs(d[1] - d[0]) / cell[1]))) + 1
+        ss, dd = np.meshgrid(np.linspace(*s, rows), np.linspace(*d, columns), indexing='ij')
+        height = np.broadcast_to(np.linspace(*h, columns), ss.shape).copy()
+        if bump:
+            noise = cv2.GaussianBlur(rng.standard_normal(ss.shape), (0, 0), 1.2)
+            height[1:-1, 1:-1] += bump * (noise / max(float(noise.std()), 1e-9))[1:-1, 1:-1]
+        index = np.arange(rows * columns).reshape(rows, columns)
+        rim = np.concatenate([index[0], index[1:, -1], index[-1, -2::-1], index[-2:0:-1, 0]])
+        points = self.at(ss, dd, height).reshape(-1, 3)
+        skirt = np.concatenate([points[rim], points[rim] - [0, 0, SKIRT]])
+        faces = np.concatenate([grid_faces(rows, columns), grid_faces(2, len(rim), closed=True) + len(points)])
+        builder.add(np.concatenate([points, skirt]), faces, material, albedo, part)
+
+
+def draw_street(rng: np.random.Generator, style: str = 'residential', length: float = 300.0,
+                max_curvature: float | None = None) -> Street:
+    """Draws a street.
+
+    Args:
+        rng: source of all choices.
+        style: a key of `STYLES`.
+        length: metres, at least 120.
+        max_curvature: 1/metres, the style's when None.
+
+    Raises:
+        ConfigError: unknown style or impossible length.
+    """
+    if style not in STYLES:
+        raise ConfigError(f'draw_street: style={style!r}, expected one of {", ".join(STYLES)}. '
+                          f'{close_matches(style, STYLES)}')
+    if not 120 <= length <= 1500:
+        raise ConfigError(f'draw_street: length={length}, expected 120 to 1500 metres. Choose a length in between.')
+    kind = STYLES[style]
+    street = Street(kind, float(length), *_centre_line(rng, length, max_curvature or kind.max_curvature))
+    _draw_lanes(rng, street)
+    first = rng.uniform(70, 100)
+    street.junctions = list(np.arange(first, length - 25, rng.uniform(110, 150)))
+    edges = [-END, *[v for j in street.junctions for v in (j - JUNCTION, j + JUNCTION)], length + END]
+    covers = _covers(rng, len(edges))
+    street.blocks = [Block(s0, s1, {side: _draw_side(rng, kind, street.half, next(covers)) for side in (1, -1)})
+                     for s0, s1 in zip(edges[::2], edges[1::2])]
+    street.boundaries = _draw_boundaries(rng, street)
+    return street
+
+
+def _integral(values: np.ndarray, start: int) -> np.ndarray:
+    """Trapezoid rule over samples 1 m apart, zero at index `start`."""
+    total = np.concatenate([[0.0], np.cumsum((values[1:] + values[:-1]) / 2)])
+    return total - total[start]
+
+
+def _centre_line(rng: np.random.Generator, length: float, max_curvature: float) -> tuple[np.ndarray, ...]:
+    """Grid, curvature, heading, x, y and z, every metre."""
+    grid = np.arange(-END - 40, length + END + 41)
+    curvature = np.zeros(len(grid))
+    s, sign = rng.uniform(10, 50), rng.choice([-1, 1])
+    while s < length:
+        bend = rng.uniform(30, 70)
+        strength = sign * max_curvature * rng.uniform(.35, 1)
+        curvature += strength * np.clip(np.minimum((grid - s) / 15, (s + bend - grid) / 15), 0, 1)
+        s += bend + rng.uniform(15, 50)
+        sign = -sign if rng.random() < .7 else sign
+    start = int(END + 40)
+    heading = _integral(curvature, start)
+    most = np.abs(heading).max()
+    if most > np.deg2rad(100):
+        curvature, heading = curvature * np.deg2rad(100) / most, heading * np.deg2rad(100) / most
+    x, y = _integral(np.cos(heading), start), _integral(np.sin(heading), start)
+    z = rng.uniform(.2, .6) * np.sin(2 * np.pi * grid / rng.uniform(160, 260) + rng.uniform(0, 2 * np.pi))
+    return grid, curvature, heading, x, y, z
+
+
+def _draw_lanes(rng: np.random.Generator, street: Street) -> None:
+    count = int(rng.integers(street.style.lanes[0], street.style.lanes[1] + 1))
+    width = rng.uniform(3.2, 3.7)
+    street.half = count * width / 2
+    forward = count - count // 2
+    street.lanes = [Lane((i + .5) * width - street.half, width, 1 if i < forward else -1) for i in range(count)]
+
+
+def _covers(rng: np.random.Generator, count: int):
+    """What the plots are made of, drawn without replacement so that each street gets every kind."""
+    for _ in range(count):
+        yield from rng.permutation(['other_ground', 'terrain', 'terrain', 'paved'])
+
+
+def _draw_side(rng: np.random.Generator, style: Style, half: float, cover: str) -> list[Strip]:
+    """Strips of one side of a block, from the carriageway outwards."""
+    strips: list[Strip] = []
+
+    def put(name, width, h0, h1, part, material, albedo, cell, bump=0.0):
+        inner = strips[-1].outer if strips else half
+        strips.append(Strip(name, inner, inner + width, h0, h1, part, material, albedo, cell, bump))
+
+    if rng.random() < style.parking:
+        put('parking', 2.2, .005, .03, 'parking', 'parking_stone', PARKING, (1, 1.1))
+    put('kerb', .16, .14, .14, 'sidewalk', 'kerb', KERB, (2, 1))
+    grass, walk = ('terrain', 'grass', GRASS), ('sidewalk', 'pavers', PAVERS)
+    if rng.random() < style.verge:
+        put('verge', rng.uniform(1.4, 5.0), .14, .16, *grass, (.8, .7), .03)
+    put('sidewalk', rng.uniform(1.8, 3.2), .14, .17, *walk, (2, 1.5))
+    rise = rng.uniform(0, .4)
+    width = rng.uniform(*style.plot)
+    if cover == 'other_ground':
+        put('plot', width, .15, .15 + rise, 'other_ground', 'gravel', GRAVEL, (.8, .7), .045)
+    elif cover == 'paved':
+        put('plot', width * .6, .17, .17 + rise * .5, *walk, (2, 2))
+    else:
+        put('plot', width, .15, .15 + rise, *grass, (.9, .8), .035)
+    put('beyond', FAR - strips[-1].outer, strips[-1].h1, strips[-1].h1 + rng.uniform(.1, .8), *grass, (4, 4), .16)
+    return strips
+
+
+def _draw_boundaries(rng: np.random.Generator, street: Street) -> list[LaneBoundary]:
+    """Records of all lane boundaries, cut at the junctions."""
+    edge = 'solid' if rng.random() < street.style.edge_lines else 'none'
+    lines = [(-street.half + .25, edge, 'white'), (street.half - .25, edge, 'white')]
+    for right, left in zip(street.lanes[:-1], street.lanes[1:]):
+        between = right.d + right.width / 2
+        if right.direction == left.direction:
+            lines.append((between, 'dashed', 'white'))
+        else:
+            lines.append((between, street.style.centre, 'yellow' if street.style.centre == 'double' else 'white'))
+    return [LaneBoundary(block.s0 + (3 if block.s0 > -END else 0), block.s1 - (3 if block.s1 < street.length else 0),
+                         np.array([[block.s0, d], [block.s1, d]]), kind, colour)
+            for block in street.blocks for d, kind, colour in sorted(lines)]
