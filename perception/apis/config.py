@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.lazy import LazyObject
 
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
@@ -34,8 +35,8 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     except PerceptionError:
         raise
     except Exception as error:
-        raise ConfigError(f'{path}: the config cannot be read ({type(error).__name__}: {error}), expected a pure-Python '
-                          f'config. Correct the file.') from error
+        raise ConfigError(f'{path}: the config cannot be read ({type(error).__name__}: {error}), expected '
+                          f'a pure-Python config. Correct the file.') from error
     # one dict that stands under two names becomes two, so that an override changes only what it names
     object.__setattr__(cfg, '_cfg_dict', ConfigDict(cfg._cfg_dict._to_lazy_dict()))
     overrides = cfg.pop('mini', None)
@@ -47,6 +48,24 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     for name, value in (options or {}).items():
         set_option(cfg._cfg_dict, name, value)
     cfg.work_dir = str(from_root(cfg.get('work_dir') or f'work_dirs/{path.stem}{"_mini" if mini else ""}'))
+    return cfg
+
+
+def dumpable(cfg: Config) -> Config:
+    """Make a config that was changed writable as a file again: classes among its values become references by name.
+
+    Args:
+        cfg: the config, changed in place; reading a value still gives the class.
+    """
+    def refer(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: refer(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return type(value)(refer(item) for item in value)
+        return LazyObject(value.__module__, value.__qualname__) if inspect.isclass(value) or inspect.isfunction(
+            value) else value
+
+    object.__setattr__(cfg, '_cfg_dict', ConfigDict(refer(cfg._cfg_dict._to_lazy_dict())))
     return cfg
 
 

@@ -1,5 +1,5 @@
 """Checkpoints of a run: plain, atomic, never fewer than two, and what makes a resumed run complete."""
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from pathlib import Path
 
 import torch
@@ -21,7 +21,7 @@ class CheckpointHook(MMEngineCheckpointHook):
     turned into plain values, and back after loading. Once a validation is complete the checkpoint of its epoch is
     written again with that knowledge; a run resumed from a checkpoint without it validates first.
 
-    The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered.
+    The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered, nor is `out_dir`.
 
     Args:
         interval: epochs (iterations when `by_epoch=False`) between checkpoints.
@@ -34,18 +34,19 @@ class CheckpointHook(MMEngineCheckpointHook):
         if max_keep_ckpts in (0, 1):
             raise ConfigError(f'CheckpointHook: max_keep_ckpts={max_keep_ckpts} came, expected 2 or more, or -1 for '
                               f'all. A single file could be the one that a crash damages.')
-        for name in ('save_best', 'published_keys'):
+        for name in ('save_best', 'published_keys', 'out_dir'):
             if kwargs.get(name):
                 raise ConfigError(f'CheckpointHook: {name}={kwargs[name]!r} came, expected none. Name the metric in '
-                                  f'ExportHook(metric=...), which writes model.pth.')
+                                  f'ExportHook(metric=...), which writes model.pth; files go to the work dir.')
         super().__init__(interval=interval, by_epoch=by_epoch, max_keep_ckpts=max_keep_ckpts, **kwargs)
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
         """Find the old files again and repeat a validation that was cut off."""
-        super().before_train(runner)
         self._training = True
-        self.last_ckpt = runner.message_hub.get_info('last_ckpt') if self._step(runner) else None
+        self.out_dir = runner.work_dir
+        self.keep_ckpt_ids = deque(runner.message_hub.get_info('keep_ckpt_ids', []))
+        self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         if self._validation_is_due(runner):
             runner.logger.info(f'Validation after {self._unit} {self._step(runner)} was cut off; repeating it.')
             runner.val_loop.run()
@@ -55,7 +56,7 @@ class CheckpointHook(MMEngineCheckpointHook):
         if not self._training:
             return
         step = self._step(runner)
-        runner.message_hub.update_info('validated', step)
+        runner.message_hub.update_info('step_validated', step)
         if self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
@@ -94,14 +95,14 @@ class CheckpointHook(MMEngineCheckpointHook):
         last = runner.max_epochs if self.by_epoch else runner.max_iters
         return (runner.val_loop is not None and step >= max(loop.val_begin, 1)
                 and (step % loop.val_interval == 0 or step == last)
-                and runner.message_hub.get_info('validated') != step)
+                and runner.message_hub.get_info('step_validated') != step)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         """Write `epoch_<step>.pth`, then delete what is no longer wanted."""
         path = Path(self.out_dir, self.filename_tmpl.format(step))
-        if self.max_keep_ckpts > 0 and step not in self.keep_ckpt_ids:
-            self.keep_ckpt_ids = type(self.keep_ckpt_ids)([*self.keep_ckpt_ids, step])
-            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        if step not in self.keep_ckpt_ids:
+            self.keep_ckpt_ids.append(step)
+        runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
         self.last_ckpt = str(path)
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         if is_main_process():

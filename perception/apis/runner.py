@@ -1,0 +1,120 @@
+"""Everything around mmengine's Runner that training and testing share."""
+import logging
+import os
+
+import mmengine
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
+from mmengine.logging import print_log
+from mmengine.model import MMDistributedDataParallel
+from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.runner import Runner as MMEngineRunner
+from mmengine.visualization import LocalVisBackend, Visualizer
+
+import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
+from perception.apis.config import dumpable
+from perception.common.amp import BFloat16OptimWrapper
+from perception.registry import RUNNERS
+from perception.utils.errors import ConfigError
+from perception.utils.paths import data_path
+
+
+@RUNNERS.register_module()
+class Runner(MMEngineRunner):
+    """mmengine's Runner with a start of the log that fits a screen; the resolved config is dumped to the work dir."""
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        """Build a Runner from a config."""
+        return super().from_cfg(dumpable(cfg))
+
+    def _log_env(self, env_cfg: dict) -> None:
+        cuda = torch.cuda.is_available()
+        device = torch.cuda.get_device_name() if cuda else f'CPU with {torch.get_num_threads()} threads'
+        versions = f'torch {torch.__version__}, mmengine {mmengine.__version__}'
+        self.logger.info(f'perception: {versions}, {device}, {self.world_size} process(es), seed {self.seed}, '
+                         f'work dir {self.work_dir}')
+
+    def build_visualizer(self, visualizer: dict | None = None) -> Visualizer:
+        """mmengine's default with a class for the backend: names would import every room to find them."""
+        return super().build_visualizer(visualizer or dict(
+            type=Visualizer, name=self._experiment_name, vis_backends=[dict(type=LocalVisBackend)]))
+
+    def build_optim_wrapper(self, optim_wrapper: dict | OptimWrapper) -> OptimWrapper:
+        """mmengine's, with a class for the constructor."""
+        if isinstance(optim_wrapper, dict):
+            optim_wrapper.setdefault('constructor', DefaultOptimWrapperConstructor)
+        return super().build_optim_wrapper(optim_wrapper)
+
+    def get_hooks_info(self) -> str:
+        """The hooks, in one line."""
+        return ', '.join(type(hook).__name__ for hook in self.hooks)
+
+
+def start_processes(launcher: str, cfg: Config) -> None:
+    """Join the other processes, over NCCL where there is CUDA, else over gloo.
+
+    Args:
+        launcher: `'none'`, `'pytorch'` (torchrun) or `'slurm'`.
+        cfg: gets a wrapper for models on a CPU, which mmengine does not choose itself.
+
+    Raises:
+        ConfigError: the launcher's environment variables are missing.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    cuda = torch.cuda.is_available()
+    if launcher == 'pytorch' and not is_distributed():
+        if 'LOCAL_RANK' not in os.environ:
+            raise ConfigError('--launcher pytorch: no LOCAL_RANK in the environment, expected torchrun to set it. Run '
+                              '`torchrun --nproc_per_node=2 tools/train.py ... --launcher pytorch`.')
+        if cuda:
+            torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
+        torch.distributed.init_process_group('nccl' if cuda else 'gloo')
+    elif not is_distributed():
+        init_dist(launcher, backend='nccl' if cuda else 'gloo')
+    if not cuda:
+        cfg.model_wrapper_cfg = dict(type=MMDistributedDataParallel, device_ids=None, broadcast_buffers=False,
+                                     find_unused_parameters=cfg.get('find_unused_parameters', False))
+
+
+def write_mini_data(cfg: Config) -> None:
+    """Call the config's `mini_data` writer, on the first process alone; others wait.
+
+    The writer finds out itself whether the folder is complete.
+
+    Raises:
+        ConfigError: the config names no writer.
+    """
+    if not cfg.get('mini_data'):
+        raise ConfigError(f'{cfg.filename}: --mini was given, expected mini_data = dict(type=WRITER, root=...). Add it '
+                          f'beside the mini section.')
+    arguments = cfg.mini_data.to_dict() | dict(root=data_path(cfg.mini_data.root))
+    arguments.pop('type')
+    if is_main_process():
+        cfg.mini_data.type(**arguments)
+    barrier()
+    print_log(f'--mini: the data in {arguments["root"]} are simulated; scores on them say nothing about real scans.',
+              'current', logging.WARNING)
+
+
+def use_amp(cfg: Config) -> None:
+    """Mixed precision: bfloat16 on a CPU and on GPUs that have it, float16 with scaled losses on older GPUs.
+
+    Raises:
+        ConfigError: the config has another optimiser wrapper than `OptimWrapper`.
+    """
+    half = torch.bfloat16
+    if torch.cuda.is_available():
+        half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+        torch.set_autocast_dtype('cuda', half)  # mmengine's loops take the default
+    if cfg.get('optim_wrapper'):
+        if cfg.optim_wrapper.get('type', OptimWrapper) not in (OptimWrapper, 'OptimWrapper'):
+            raise ConfigError(f'--amp: optim_wrapper is a {cfg.optim_wrapper.type}, expected OptimWrapper. Leave out '
+                              f'--amp, or set the wrapper in the config.')
+        cfg.optim_wrapper.type = BFloat16OptimWrapper if half is torch.bfloat16 else AmpOptimWrapper
+    for loop in ('val_cfg', 'test_cfg'):
+        if cfg.get(loop) is not None:
+            cfg[loop].fp16 = True

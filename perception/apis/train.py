@@ -1,0 +1,146 @@
+"""Train a config; the body of tools/train.py."""
+import logging
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from torch import Tensor
+
+from perception.apis.config import load_config
+from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
+from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
+from perception.utils.errors import CheckpointError
+from perception.utils.paths import from_root
+
+
+def train(config: str | Path, mini: bool = False, work_dir: str | None = None, resume: str | bool = False,
+          amp: bool = False, options: dict[str, Any] | None = None, launcher: str = 'none',
+          check: bool = False) -> Runner:
+    """Train a config from its file.
+
+    Args:
+        config: the config file.
+        mini: train its mini section on simulated data, written at first use.
+        work_dir: folder for checkpoints and logs, relative to the current directory; default
+            `work_dirs/<config>[_mini]` in the project.
+        resume: True continues from the newest readable checkpoint in the work dir, a path from that file.
+        amp: mixed precision.
+        options: dotted overrides of the config.
+        launcher: `'none'`, `'pytorch'` or `'slurm'`.
+        check: build everything, run two iterations, log taps, shapes and losses, write nothing.
+
+    Returns:
+        the Runner after training; its model is trained.
+
+    Raises:
+        PerceptionError: input that cannot work, see the subclasses.
+    """
+    cfg = load_config(config, mini, options)
+    if work_dir is not None:
+        cfg.work_dir = str(Path(work_dir).absolute())
+    start_processes(launcher, cfg)
+    if mini:
+        write_mini_data(cfg)
+    if amp:
+        use_amp(cfg)
+    if check:
+        return check_run(cfg)
+    if resume:
+        resume_from(cfg, resume)
+    else:
+        set_aside(Path(cfg.work_dir))
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def resume_from(cfg: Config, resume: str | bool) -> None:
+    """Point a config at the checkpoint to continue from, and at its seed.
+
+    Args:
+        cfg: the config, changed in place.
+        resume: True for the newest readable checkpoint of the work dir, or a path.
+
+    Raises:
+        CheckpointError: the file cannot be read or is no training checkpoint, or all those in the work dir are damaged.
+    """
+    path, problems = (from_root(Path(resume).absolute()), []) if isinstance(resume, str) else newest_checkpoint(
+        cfg.work_dir)
+    for problem in problems:
+        print_log(f'--resume: skipped {problem}', 'current', logging.WARNING)
+    if path is None:
+        if problems:
+            raise CheckpointError(f'{cfg.work_dir}: none of {len(problems)} checkpoints can be read, expected one to '
+                                  f'resume from. {problems[0]}')
+        print_log(f'--resume: {cfg.work_dir} holds no checkpoint yet; starting from the beginning.', 'current')
+        return
+    meta = load_checkpoint(path, mmap=True).get('meta', {})
+    if 'iter' not in meta:
+        raise CheckpointError(f'{path}: weights alone came, expected a training checkpoint (epoch_N.pth). Start from '
+                              f'these weights with --cfg-options load_from={path}.')
+    cfg.load_from, cfg.resume = str(path), True
+    cfg.randomness = dict(cfg.get('randomness') or {}, seed=meta.get('seed'))
+
+
+def set_aside(work_dir: Path) -> None:
+    """Move the weights of an earlier run out of the way of a new one, so that neither is lost nor mistaken.
+
+    Args:
+        work_dir: folder of the new run.
+    """
+    old = sorted(work_dir.glob('*.pth')) if is_main_process() else []
+    if old:
+        place = work_dir / f'before_{time.strftime("%Y%m%d_%H%M%S")}'
+        place.mkdir()
+        for path in [*old, *work_dir.glob('last_checkpoint')]:
+            path.rename(place / path.name)
+        print_log(f'{work_dir} held an earlier run; its {len(old)} weight files are now in {place}. Use --resume to '
+                  f'continue a run.', 'current')
+    barrier()
+
+
+def check_run(cfg: Config) -> Runner:
+    """Build all that training, validation and test need, train two iterations, log taps, shapes and losses.
+
+    Args:
+        cfg: the config, changed in place.
+
+    Returns:
+        the Runner.
+    """
+    cfg.train_dataloader.num_batch_per_epoch = 2
+    cfg.train_cfg.max_epochs = 1
+    cfg.train_cfg.val_begin = 2
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, checkpoint=None)
+    cfg.default_hooks.pop('export', None)
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        runner = Runner.from_cfg(cfg)
+        runner.register_hook(CheckHook())
+        _ = runner.val_loop, runner.test_loop
+        runner.train()
+        runner.logger.info('--check: everything was built and two iterations ran.')
+        for handler in runner.logger.handlers:  # the log file is in the folder that goes away
+            handler.close()
+    return runner
+
+
+class CheckHook(Hook):
+    """Logs after each iteration every loss, and once every tap with its shape."""
+
+    priority = 'VERY_LOW'
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None):
+        """Log what the step gave."""
+        if batch_idx == 0:
+            for who, taps in getattr(unwrap(runner.model), 'tap_shapes', {}).items():
+                for name, shape in taps.items():
+                    runner.logger.info(f'--check: tap {who}.{name}: {shape}')
+        losses = {k: float(v.detach()) if isinstance(v, Tensor) else v for k, v in (outputs or {}).items()}
+        text = ', '.join(f'{name} {value:.4f}' for name, value in losses.items())
+        runner.logger.info(f'--check: iteration {batch_idx + 1}: {text}')

@@ -1,0 +1,107 @@
+"""A data set, a model and a metric so small that a whole training takes a second."""
+import numpy as np
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+NUM_FEATURES, NUM_CLASSES = 6, 3
+
+
+class ToyDataset(torch.utils.data.Dataset):
+    """Feature vectors with classes; training samples get noise drawn from (seed, epoch, index)."""
+
+    metainfo = dict(classes=('a', 'b', 'c'), palette=np.eye(3))
+
+    def __init__(self, size=22, seed=3, noise=0.3):
+        rng = np.random.default_rng(seed)
+        self.labels = rng.integers(0, NUM_CLASSES, size)
+        centres = rng.normal(size=(NUM_CLASSES, NUM_FEATURES))
+        self.feats = (centres[self.labels] + rng.normal(size=(size, NUM_FEATURES))).astype(np.float32)
+        self.seed, self.noise = seed, noise
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, item):
+        epoch, index = item if isinstance(item, tuple) else (None, item)
+        feats = self.feats[index]
+        if epoch is not None:
+            noise = np.random.default_rng([self.seed, epoch, index]).normal(size=NUM_FEATURES)
+            feats = feats + self.noise * noise.astype(np.float32)
+        sample = BaseDataElement(metainfo=dict(sample_id=int(index)), label=int(self.labels[index]))
+        return dict(inputs=torch.as_tensor(feats), data_samples=sample)
+
+
+class ToyModel(BaseModel):
+    """A perceptron with batch normalisation and dropout, so that buffers and random states matter."""
+
+    def __init__(self, width=8, num_classes=NUM_CLASSES, dropout=0.2):
+        super().__init__(data_preprocessor=BaseDataPreprocessor())
+        self.backbone = nn.Sequential(nn.Linear(NUM_FEATURES, width), nn.BatchNorm1d(width), nn.ReLU(),
+                                      nn.Dropout(dropout))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, inputs, data_samples=None, mode='tensor'):
+        logits = self.head(self.backbone(torch.stack(list(inputs))))
+        if mode == 'tensor':
+            return dict(logits=logits)
+        if mode == 'loss':
+            labels = torch.tensor([sample.label for sample in data_samples], device=logits.device)
+            return dict(loss_ce=nn.functional.cross_entropy(logits, labels))
+        for sample, row in zip(data_samples, logits):
+            sample.pred = int(row.argmax())
+        return data_samples
+
+
+class ToyMetric(BaseMetric):
+    """Share of right answers, from integer counts."""
+
+    default_prefix = 'toy'
+
+    def process(self, data_batch, data_samples):
+        for sample in data_samples:
+            self.results.append(int(sample['pred'] == sample['label']))
+
+    def compute_metrics(self, results):
+        return dict(accuracy=100 * sum(results) / len(results), count=len(results))
+
+
+class ToySubmission(ToyMetric):
+    """Writes the answers of the test split to a file."""
+
+    def __init__(self, out_dir):
+        super().__init__()
+        self.out_dir = out_dir
+
+    def process(self, data_batch, data_samples):
+        self.results += [(sample['sample_id'], sample['pred']) for sample in data_samples]
+
+    def compute_metrics(self, results):
+        from pathlib import Path
+        Path(self.out_dir).mkdir(parents=True, exist_ok=True)
+        Path(self.out_dir, 'answers.txt').write_text('\n'.join(f'{i} {p}' for i, p in results))
+        return dict(written=len(results))
+
+
+class ToyTTA(BaseModel):
+    """Averages the logits with those of the mirrored input."""
+
+    def __init__(self, model, mode):
+        super().__init__(data_preprocessor=model.data_preprocessor)
+        self.model, self.mode = model, mode
+
+    def forward(self, inputs, data_samples=None, mode='predict'):
+        inputs = torch.stack(list(inputs))
+        logits = self.model(inputs)['logits'] + self.model(-inputs)['logits']
+        for sample, row in zip(data_samples, logits):
+            sample.pred = int(row.argmax())
+        return data_samples
+
+
+def write_toy_data(root, size=3):
+    """A mini-data writer that only counts its calls."""
+    root.mkdir(parents=True, exist_ok=True)
+    calls = root / 'calls.txt'
+    calls.write_text((calls.read_text() if calls.exists() else '') + f'{size}\n')

@@ -1,0 +1,34 @@
+"""Train a config."""
+import argparse
+
+from perception.apis.cli import run_command
+from perception.apis.config import parse_options
+from perception.apis.train import train
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    parser = argparse.ArgumentParser(
+        description='Train a config; checkpoints, log and model.pth (weights of the best epoch) go to the work dir.',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='example, on simulated data in a few minutes:\n'
+               '  python tools/train.py configs/lidarseg/cylinder3d_half_kitti.py --mini')
+    parser.add_argument('config', metavar='CONFIG', help='config file')
+    parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
+    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/<config>[_mini] in the project')
+    parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CKPT',
+                        help='continue from the newest checkpoint in the work dir, or from CKPT')
+    parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='override single values, such as train_cfg.max_epochs=3')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
+                        help='pytorch: started by torchrun --nproc_per_node=N')
+    parser.add_argument('--check', action='store_true',
+                        help='build everything, two iterations, print taps, shapes and losses, stop')
+    args = parser.parse_args()
+    run_command(lambda: train(args.config, args.mini, args.work_dir, args.resume, args.amp,
+                              parse_options(args.cfg_options), args.launcher, args.check), resumable=not args.check)
+
+
+if __name__ == '__main__':
+    main()
