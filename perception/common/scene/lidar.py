@@ -29,7 +29,8 @@ class LidarSpec:
         min_range, max_range: metres.
         noise: standard deviation of the range, metres.
         period: seconds per turn.
-        roof: the ego's roof as depth below the sensor, x from, x to, half width [m]; beams that meet it are gone.
+        roof: the ego's roof as depth below the sensor and half axes backwards, forwards and sideways of its outline,
+            two half ellipses [m]; beams that meet it are gone.
     """
     elevations: tuple[float, ...]
     columns: int
@@ -41,10 +42,10 @@ class LidarSpec:
     roof: tuple[float, float, float, float] | None = None
 
 
-# Velodyne HDL-64E as on KITTI's car: 32 upper rings 1/3 degree apart, 32 lower ones 1/2 degree apart
-HDL64E = LidarSpec(elevations=(*np.linspace(2.0, -8.33, 32).tolist(), *np.linspace(-8.83, -24.33, 32).tolist()),
+# Velodyne HDL-64E as on KITTI's car; elevations, roof and columns as measured on real scans
+HDL64E = LidarSpec(elevations=(*np.linspace(2.39, -8.41, 32).tolist(), *np.linspace(-8.93, -23.63, 32).tolist()),
                    columns=2083, height=1.73, min_range=2.5, max_range=80.0, noise=.015, period=.1,
-                   roof=(.26, -.88, .62, .45))
+                   roof=(.26, .82, .68, .46))
 
 
 class Scan(NamedTuple):
@@ -97,7 +98,7 @@ def scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Gener
     false = rng.random(len(distance)) < OUTLIERS
     distance = np.where(false, distance * rng.uniform(.2, .95, len(distance)), distance)
     seen &= (distance >= spec.min_range) & (distance <= spec.max_range)
-    intensity = np.clip(.9 * echo**.7 * rng.gamma(12, 1 / 12, len(echo)), 0, .99)
+    intensity = np.clip(.62 * echo**.33 * rng.gamma(25, 1 / 25, len(echo)), 0, .99)
     world = origin + direction * distance[:, None]
     points = np.concatenate([(world - pose[:3, 3]) @ pose[:3, :3], np.round(intensity, 2)[:, None]], 1)[seen]
     part = np.where(false, PART['outlier'], hits.part)[seen].astype(np.int16)
@@ -159,10 +160,9 @@ def _meets_roof(local: np.ndarray, spec: LidarSpec) -> np.ndarray:
     if spec.roof is None:
         return np.zeros(len(local), bool)
     depth, back, front, half = spec.roof
-    reach = np.where(local[:, 2] < 0, depth / np.maximum(-local[:, 2], 1e-9), np.inf)
-    reach = np.minimum(reach, 1e6)
+    reach = depth / np.maximum(-local[:, 2], 1e-6)
     x, y = reach * local[:, 0], reach * local[:, 1]
-    return (x > back) & (x < front) & (np.abs(y) < half)
+    return np.hypot(x / np.where(x < 0, back, front), y / half) < 1
 
 
 def _mix_edges(distance: np.ndarray, seen: np.ndarray, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:

@@ -25,18 +25,18 @@ def _crown(builder: MeshBuilder, rng: np.random.Generator, centre: np.ndarray, r
 def tree(rng: np.random.Generator, height: float, leaves: int = 2600) -> Mesh:
     """A broad-leaved tree: bent trunk, branches, and leaf triangles that let beams through."""
     builder = MeshBuilder()
-    trunk = height * rng.uniform(.28, .4)
+    trunk = height * rng.uniform(.18, .34)
     bend = np.cumsum(rng.normal(0, .05 * height, (5, 2)) * np.array([0, .4, .6, .8, 1])[:, None], 0)
     knots = np.concatenate([bend, np.linspace(0, .8 * height, 5)[:, None]], 1)
-    radius = np.array([1.25, .95, .7, .45, .2]) * height * .018
+    radius = np.array([1.25, .95, .7, .45, .2]) * height * .013
     builder.tubes(knots[:-1], knots[1:], radius[:-1], 'bark', BARK, 'trunk', radius[1:], sides=8, caps=False)
-    count = rng.integers(5, 9)
+    count = rng.integers(6, 11)
     level = rng.uniform(trunk, .75 * height, count)
     foot = np.stack([np.interp(level, knots[:, 2], knots[:, i]) for i in range(3)], -1)
     angle = rng.uniform(0, 2 * np.pi, count)
     reach = height * rng.uniform(.14, .26, count)
     tip = foot + np.stack([reach * np.cos(angle), reach * np.sin(angle), reach * rng.uniform(.3, 1, count)], -1)
-    builder.tubes(foot, tip, .008 * height, 'bark', BARK, 'trunk', .003 * height, sides=5, caps=False)
+    builder.tubes(foot, tip, .006 * height, 'bark', BARK, 'trunk', .003 * height, sides=5, caps=False)
     top = knots[-1] + [0, 0, .04 * height]
     balls = np.concatenate([tip, top[None], knots[3:4]])
     green = np.array([.06, .13, .03]) * rng.uniform(.7, 1.4, 3)
@@ -47,8 +47,8 @@ def tree(rng: np.random.Generator, height: float, leaves: int = 2600) -> Mesh:
 def conifer(rng: np.random.Generator, height: float, leaves: int = 2000) -> Mesh:
     """A tree with a cone of leaf triangles almost down to the ground."""
     builder = MeshBuilder()
-    builder.tubes([0, 0, 0], [0, 0, .9 * height], .02 * height, 'bark', BARK, 'trunk', .004 * height, sides=7)
-    level = np.linspace(.2, .97, 9) * height
+    builder.tubes([0, 0, 0], [0, 0, .9 * height], .014 * height, 'bark', BARK, 'trunk', .004 * height, sides=7)
+    level = np.linspace(.1, .97, 10) * height
     _crown(builder, rng, np.stack([0 * level, 0 * level, level], -1), .24 * (1.08 * height - level), leaves,
            .06 + .01 * height, np.array([.03, .08, .03]))
     return builder.build()
@@ -66,9 +66,9 @@ def bush(rng: np.random.Generator) -> Mesh:
 def hedge(rng: np.random.Generator, length: float, height: float) -> Mesh:
     """A clipped hedge along x: leaf triangles on and in a box 0.7 m deep."""
     builder = MeshBuilder()
-    count = int(130 * length * height / 1.3)
+    count = int(240 * length * height / 1.3)
     at = rng.uniform([-length / 2, -.35, .02], [length / 2, .35, height], (count, 3))
-    side = rng.integers(3, size=count)
+    side = rng.integers(4, size=count) % 3
     at[side == 0, 1] = np.sign(at[side == 0, 1]) * .35
     at[side == 1, 2] = height
     at += rng.normal(0, .04, at.shape)
@@ -142,8 +142,8 @@ def signal(rng: np.random.Generator) -> Mesh:
     height = rng.uniform(2.4, 3.0)
     builder.tubes([0, 0, 0], [0, 0, height + .4], .06, 'metal', GREY, 'pole', sides=8)
     builder.boxes([-.14, 0, height - .45], [.22, .32, .95], 'plastic', DARK, 'sign')
-    builder.tubes([[-.25, 0, height - .3 + .3 * i] for i in range(3)], [[-.26, 0, height - .3 + .3 * i] for i in range(3)],
-                  .10, 'lamp', RED, 'sign', sides=8)
+    lamps = np.array([[-.25, 0, height - .3 + .3 * i] for i in range(3)])
+    builder.tubes(lamps, lamps - [.01, 0, 0], .10, 'lamp', RED, 'sign', sides=8)
     return builder.build()
 
 

@@ -30,7 +30,6 @@ class Style:
     lanes: tuple[int, int]
     max_curvature: float
     speed: float
-    parking: float
     verge: float
     plot: tuple[float, float]
     edge_lines: float
@@ -38,8 +37,8 @@ class Style:
 
 
 STYLES = dict(
-    residential=Style((2, 2), 1 / 70, 8.0, .45, .6, (6.0, 18.0), .4, 'dashed'),
-    urban=Style((3, 4), 1 / 150, 11.0, .35, .5, (5.0, 14.0), .9, 'double'))
+    residential=Style((2, 2), 1 / 70, 8.0, .6, (6.0, 18.0), .4, 'dashed'),
+    urban=Style((3, 4), 1 / 150, 11.0, .5, (5.0, 14.0), .9, 'double'))
 
 
 @dataclass(frozen=True)
@@ -237,8 +236,10 @@ def draw_street(rng: np.random.Generator, style: str = 'residential', length: fl
     first = rng.uniform(70, 100)
     street.junctions = list(np.arange(first, length - 25, rng.uniform(110, 150)))
     edges = [-END, *[v for j in street.junctions for v in (j - JUNCTION, j + JUNCTION)], length + END]
-    covers = _covers(rng, len(edges))
-    street.blocks = [Block(s0, s1, {side: _draw_side(rng, kind, street.half, next(covers)) for side in (1, -1)})
+    covers = _deck(rng, ['other_ground', 'terrain', 'terrain', 'paved'])
+    parking = _deck(rng, [True, True, False, False])
+    islands = _deck(rng, [True, False, False, False])
+    street.blocks = [Block(s0, s1, {side: _draw_side(rng, kind, street.half, next(covers), next(parking), next(islands)) for side in (1, -1)})
                      for s0, s1 in zip(edges[::2], edges[1::2])]
     street.boundaries = _draw_boundaries(rng, street)
     return street
@@ -279,13 +280,14 @@ def _draw_lanes(rng: np.random.Generator, street: Street) -> None:
     street.lanes = [Lane((i + .5) * width - street.half, width, 1 if i < forward else -1) for i in range(count)]
 
 
-def _covers(rng: np.random.Generator, count: int):
-    """What the plots are made of, drawn without replacement so that each street gets every kind."""
-    for _ in range(count):
-        yield from rng.permutation(['other_ground', 'terrain', 'terrain', 'paved'])
+def _deck(rng: np.random.Generator, cards: list):
+    """Endless cards, drawn without replacement before they are shuffled again: each street gets every kind."""
+    while True:
+        yield from (cards[i] for i in rng.permutation(len(cards)))
 
 
-def _draw_side(rng: np.random.Generator, style: Style, half: float, cover: str) -> list[Strip]:
+def _draw_side(rng: np.random.Generator, style: Style, half: float, cover: str, parking: bool,
+               island: bool) -> list[Strip]:
     """Strips of one side of a block, from the carriageway outwards."""
     strips: list[Strip] = []
 
@@ -293,11 +295,13 @@ def _draw_side(rng: np.random.Generator, style: Style, half: float, cover: str) 
         inner = strips[-1].outer if strips else half
         strips.append(Strip(name, inner, inner + width, h0, h1, part, material, albedo, cell, bump))
 
-    if rng.random() < style.parking:
+    if parking:
         put('parking', 2.2, .005, .03, 'parking', 'parking_stone', PARKING, (1, 1.1))
     put('kerb', .16, .14, .14, 'sidewalk', 'kerb', KERB, (2, 1))
     grass, walk = ('terrain', 'grass', GRASS), ('sidewalk', 'pavers', PAVERS)
-    if rng.random() < style.verge:
+    if island:
+        put('island', rng.uniform(1.5, 3.0), .14, .16, 'other_ground', 'gravel', GRAVEL, (.7, .6), .04)
+    elif rng.random() < style.verge:
         put('verge', rng.uniform(1.4, 5.0), .14, .16, *grass, (.8, .7), .03)
     put('sidewalk', rng.uniform(1.8, 3.2), .14, .17, *walk, (2, 1.5))
     rise = rng.uniform(0, .4)

@@ -28,7 +28,7 @@ def add_traffic(actors: list[Actor], street: Street, drive: Drive, lane: Lane, r
     traffic = _Traffic(actors, street, drive, rng)
     traffic.cast(lane)
     traffic.lanes(lane, amount)
-    traffic.walkers(int(26 * amount), int(8 * amount))
+    traffic.walkers(int(18 * amount), int(6 * amount))
     traffic.crossing()
 
 

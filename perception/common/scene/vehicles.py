@@ -98,8 +98,8 @@ def truck(rng: np.random.Generator, part: str = 'truck') -> Mesh:
     x = front + np.array([-2.0, -1.9, -1.2, -.5, -.12, 0])
     _body(builder, x, np.array([1.1, 1.16, 1.18, 1.18, 1.12, 1.0]), .45,
           np.array([2.55, 2.7, 2.72, 2.6, 2.0, 1.3]), 'car_paint', (.4, .4, .4), part)
-    builder.quads(np.array([[[front - .46, -.95, 2.45], [front - .46, .95, 2.45], [front - .08, .98, 1.72],
-                             [front - .08, -.98, 1.72]]]), 'car_glass', GLASS, part)
+    builder.quads(np.array([[[front - .47, -.9, 2.66], [front - .47, .9, 2.66], [front - .07, .86, 2.04],
+                             [front - .07, -.86, 2.04]]]), 'glass', GLASS, part)
     box = length - 2.25
     centre = -front + box / 2
     builder.boxes([centre, 0, 1.0], [box, 2.46, height - 1.0], 'metal', colour, part)

@@ -105,7 +105,7 @@ class _Planner:
         self.actors: list[Actor] = []
         self._booked = np.zeros((0, 3))
         heights = rng.uniform(5, 12, 6)
-        self.trees = [props.tree(rng, h) for h in heights] + [props.conifer(rng, h) for h in rng.uniform(6, 13, 2)]
+        self.trees = [props.tree(rng, h) for h in heights] + [props.conifer(rng, h) for h in rng.uniform(5, 12, 3)]
         self.far_trees = [props.tree(rng, h, 1500) for h in rng.uniform(8, 14, 3)]
         self.bushes = [props.bush(rng) for _ in range(4)]
         self.walls = [props.WALLS[i] for i in rng.permutation(len(props.WALLS))[:4]]
@@ -170,14 +170,21 @@ class _Planner:
                 else:
                     for _ in range(9):
                         self._tree(rng.uniform(s, s + width), side * rng.uniform(row, row + 14))
+                        self._bush(rng.uniform(s, s + width), side * rng.uniform(row - 1, row + 6))
                 s += width + rng.choice([0, .5, 4, 9, 14])
 
-    def _tree(self, s: float, d: float, far: bool = False, low_limit: float = 0.0) -> None:
+    def _tree(self, s: float, d: float, far: bool = False, high: bool = False) -> None:
         rng = self.rng
         meshes = self.far_trees if far else self.trees
-        mesh = meshes[rng.integers(len(meshes) - (2 if low_limit else 0))]
+        mesh = meshes[rng.integers(6 if high else len(meshes))]
         scale, turn = rng.uniform(.7, 1.35), rng.uniform(0, 2 * np.pi)
         if self.free(s, d, 1.0):
+            self.put(mesh, s, d, turn, scale)
+
+    def _bush(self, s: float, d: float, low: float = .8, high: float = 2.2) -> None:
+        rng = self.rng
+        mesh, turn, scale = self.bushes[rng.integers(len(self.bushes))], rng.uniform(0, 2 * np.pi), rng.uniform(low, high)
+        if self.free(s, d, .6 * scale):
             self.put(mesh, s, d, turn, scale)
 
     def _parking(self, block: Block, side: int) -> None:
@@ -203,9 +210,14 @@ class _Planner:
         for s in np.arange(block.s0 + rng.uniform(2, 9), block.s1 - 2, rng.uniform(12, 20)):
             if self.free(s, side * edge, .3):
                 self.put(props.sign(rng), s, side * edge, facing + rng.normal(0, .1))
-        if verge is not None and rng.random() < .7:
-            for s in np.arange(block.s0 + 5, block.s1 - 5, rng.uniform(7, 13)):
-                self._tree(s, side * (verge.inner + max(.9, .6 * (verge.outer - verge.inner))), low_limit=2.5)
+        if verge is not None:
+            middle = side * (verge.inner + max(.9, .6 * (verge.outer - verge.inner)))
+            step, shrubs = rng.uniform(7, 13), rng.random() < .5
+            for s in np.arange(block.s0 + 5, block.s1 - 5, step):
+                if rng.random() < .8:
+                    self._tree(s, middle, high=True)
+                for shift in (2.2, 3.8, 5.4) if shrubs and verge.outer - verge.inner > 2 else ():
+                    self._bush(s + shift, middle, .6, 1.0)
         for make, step, d in ((props.bin_, 17, walk.outer - .4), (props.bench, 60, walk.outer - .5),
                               (props.shelter, 150, walk.outer + .9)):
             for s in np.arange(block.s0 + rng.uniform(.2, 1) * step, block.s1 - 6, step):
@@ -217,7 +229,7 @@ class _Planner:
         s = block.s0 + 1.0
         while s < block.s1 - 8:
             length = rng.uniform(6, 20)
-            kind = rng.choice(['fence', 'hedge', 'wall', 'nothing'], p=[.27, .24, .07, .42])
+            kind = rng.choice(['fence', 'hedge', 'wall', 'nothing'], p=[.26, .36, .06, .32])
             bend = abs(float(self.street.curvature_at(s)))
             if kind != 'nothing' and line < .85 / max(bend, 1e-6):
                 height = rng.uniform(1.0, 1.9)
@@ -236,12 +248,10 @@ class _Planner:
         """Front gardens: bushes, trees, racks of bicycles, and machines that stand about."""
         rng, plot = self.rng, block.strip(side, 'plot')
         inner, outer = plot.inner + 1.0, plot.outer - .5
-        for s in np.arange(block.s0 + 2, block.s1 - 2, 4.0):
-            if rng.random() < .5:
-                d = rng.uniform(inner, outer)
-                if self.free(s, side * d, .7):
-                    self.put(self.bushes[rng.integers(4)], s, side * d, rng.uniform(0, 6), rng.uniform(.7, 1.3))
-        for s in np.arange(block.s0 + 4, block.s1 - 4, 14.0):
+        for s in np.arange(block.s0 + 2, block.s1 - 2, 2.5):
+            if rng.random() < .6:
+                self._bush(s, side * rng.uniform(inner, outer + 8))
+        for s in np.arange(block.s0 + 4, block.s1 - 4, 11.0):
             self._tree(s + rng.uniform(-4, 4), side * rng.uniform(inner, outer + 8))
         self._rare(block, side, inner, outer)
 
