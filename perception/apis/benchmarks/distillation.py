@@ -170,10 +170,11 @@ def read_run(job: Job) -> dict | None:
     cfg = load_config(job.config, mini=True, options=parse_options(job.options))
     checkpoint = load_checkpoint(path, mmap=True)
     meta, hub = checkpoint['meta'], checkpoint['message_hub']
-    if meta['epoch'] < cfg.train_cfg.max_epochs or hub['runtime_info'].get('validated') != meta['epoch']:
+    if meta['epoch'] < cfg.train_cfg.max_epochs or hub['runtime_info'].get('step_validated') != meta['epoch']:
         return None
     scalars = {name: values.tolist() for name, (values, _) in hub['log_scalars'].items()}
-    results = {name.removeprefix('val/'): values for name, values in scalars.items() if name.startswith('val/')}
+    results = {name.removeprefix('val/'): values for name, values in scalars.items()
+               if name.startswith('val/') and name not in ('val/time', 'val/data_time')}
     metric = cfg.default_hooks.export.get('metric') or next(iter(results))
     scores = results.pop(metric)
     epoch_length = max(meta['iter'] // meta['epoch'], 1)
@@ -264,7 +265,8 @@ def to_markdown(report: dict) -> str:
     runs = report['runs']
     metric = next((r['metric'] for r in runs.values()), 'score')
     state = f'{report["finished"]} of {report["planned"]} runs finished'
-    lines = [f'# {report["method"].upper()} on simulated mini data: {state}', '', f'Validation {metric}, mean and standard deviation over seeds.', '',
+    lines = [f'# {report["method"].upper()} on simulated mini data: {state}', '',
+             f'Validation {metric}, mean and standard deviation over seeds.', '',
              '| arm | seeds | last epoch | best epoch |', '|---|---|---|---|']
     for arm, title in ARMS.items():
         of_arm = [r for r in runs.values() if r['arm'] == arm]
@@ -276,11 +278,12 @@ def to_markdown(report: dict) -> str:
     lines += [f'| distilled minus alone, same seed | {len(pairs)} | {_spread(gains[0])} | {_spread(gains[1])} |', '',
               '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
     lines += [f'| {ARMS[r["arm"]]} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |' for r in runs.values()]
-    lines += ['', '| loss, mean over the last epoch | student alone | student distilled |', '|---|---|---|']
-    arms = {arm: [r['losses'] for r in runs.values() if r['arm'] == arm] for arm in ('student', 'distilled')}
-    for name in dict.fromkeys(name for losses in arms.values() for one in losses for name in one):
-        cells = [_spread([one[name] for one in losses if name in one]) for losses in arms.values()]
-        lines.append(f'| {name} | {" | ".join(cells)} |')
+    for key, title in (('losses', 'loss, mean over the last epoch'), ('classes', 'result of the last epoch')):
+        lines += ['', f'| {title} | {" | ".join(ARMS.values())} |', '|---|---|---|---|']
+        arms = {arm: [r[key] for r in runs.values() if r['arm'] == arm] for arm in ARMS}
+        for name in dict.fromkeys(name for results in arms.values() for one in results for name in one):
+            cells = [_spread([one[name] for one in results if name in one]) for results in arms.values()]
+            lines.append(f'| {name} | {" | ".join(cells)} |')
     lines += ['', 'One simulated scan, batch size 1, on a CPU, random weights.', '',
               '| scale | net | parameters | GMAC | latency [s] |', '|---|---|---|---|---|']
     for scale, pair in report['efficiency'].items():

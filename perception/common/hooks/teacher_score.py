@@ -1,4 +1,6 @@
 """The score of a teacher before its student learns from it."""
+import math
+
 import torch
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
@@ -45,7 +47,8 @@ class TeacherScoreHook(Hook):
         loop, loader = runner.val_loop, runner.val_dataloader
         count = min(self.num_samples, len(loader.dataset))
         runner.logger.info(f'Evaluating the teacher {name!r} on {count} validation samples ...')
-        mine = range(runner.rank, count, runner.world_size)
+        rounds = math.ceil(count / runner.world_size)  # every process gets equally many; metrics drop the repeated ones
+        mine = [i % count for i in range(runner.rank, rounds * runner.world_size, runner.world_size)]
         samples = DataLoader(Subset(loader.dataset, mine), loader.batch_size, collate_fn=loader.collate_fn,
                              generator=torch.Generator())  # an own generator: the run's random numbers stay as they are
         for batch in samples:

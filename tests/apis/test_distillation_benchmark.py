@@ -1,0 +1,171 @@
+"""The evidence command with trainings that take no time, and its reading of a real, tiny training."""
+import argparse
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from perception.apis.benchmarks import distillation
+from perception.apis.benchmarks.distillation import Job
+from perception.ops.sparse.modules import SubMConv3d
+from perception.ops.sparse.tensor import SparseTensor
+from perception.utils.errors import ConfigError
+
+EFFICIENCY = dict(mini=dict(teacher=dict(parameters=400, macs=4e9, latency=0.4), threads=2, points=10, voxels=5,
+                            student=dict(parameters=100, macs=1e9, latency=0.2), voxelisation=0.01))
+
+
+def arguments(*words):
+    parser = argparse.ArgumentParser()
+    distillation.add_arguments(parser)
+    return parser.parse_args(list(words))
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Trainings that only write what a real one leaves; `calls` lists them, `fail` names those that are cut off."""
+    state = SimpleNamespace(calls=[], fail=set(), scores=dict(teacher=0.5, student=0.3, distilled=0.4), epochs=2)
+
+    def fake_run(command, cwd):
+        job = next(job for job in state.jobs if job.command == command)
+        state.calls.append(job.work_dir.name)
+        if job.work_dir.name in state.fail:
+            return SimpleNamespace(returncode=1)
+        job.work_dir.mkdir(parents=True, exist_ok=True)
+        last = state.scores[job.arm] + 0.01 * job.seed * (1 + (job.arm == 'distilled'))
+        hub = dict(runtime_info=dict(step_validated=2), log_scalars={
+            'val/miou': [torch.tensor([0.9, last]), torch.ones(2)],
+            'val/iou_car': [torch.tensor([0.1, 0.2]), torch.ones(2)],
+            'train/loss_pvd_output_point': [torch.tensor([9., 9., 1., 2.]), torch.ones(4)]})
+        torch.save(dict(meta=dict(epoch=2, iter=4), message_hub=hub), job.work_dir / 'epoch_2.pth')
+        torch.save({}, job.work_dir / 'model.pth')
+        return SimpleNamespace(returncode=0)
+
+    def fake_config(path, mini=False, options=None):
+        assert mini
+        return SimpleNamespace(train_cfg=SimpleNamespace(max_epochs=state.epochs),
+                               default_hooks=SimpleNamespace(export=dict(metric=None)),
+                               model=SimpleNamespace(teachers=dict(full={})))
+
+    def remember(*args):
+        state.jobs = make_jobs(*args)
+        return state.jobs
+
+    make_jobs = distillation.make_jobs
+    monkeypatch.setattr(distillation, 'make_jobs', remember)
+    monkeypatch.setattr(distillation, 'load_config', fake_config)
+    monkeypatch.setattr(distillation, 'measure_efficiency', lambda configs: EFFICIENCY)
+    monkeypatch.setattr(subprocess, 'run', fake_run)
+    state.folder = tmp_path / 'evidence'
+    return state
+
+
+def test_trains_teacher_then_both_students_of_each_seed(bench):
+    report = distillation.run(arguments('--seeds', '2', '--work-dir', str(bench.folder), '--cfg-options', 'a.b=3'))
+    assert bench.calls == ['teacher', 'student_0', 'distilled_0', 'student_1', 'distilled_1']
+    for job in bench.jobs:
+        text = ' '.join(job.command)
+        assert f'{job.config} --mini --resume --work-dir {bench.folder}/{job.work_dir.name} ' in text
+        assert f'--cfg-options randomness.seed={job.seed} a.b=3' in text
+        assert (f'model.teachers.full.checkpoint={bench.folder}/teacher/model.pth' in text) == (job.arm == 'distilled')
+    student, distilled = bench.jobs[1], bench.jobs[2]
+    assert (student.config, distilled.config) == ('configs/lidarseg/cylinder3d_half_kitti.py',
+                                                  'configs/pvd/cylinder3d_kitti.py')
+    assert json.loads((bench.folder / 'report.json').read_text()) == report
+    text = (bench.folder / 'report.md').read_text()
+    assert '| student alone | 2 | 0.3050 ± 0.0071 | 0.9000 ± 0.0000 |' in text
+    assert '| student distilled | 2 | 0.4100 ± 0.0141 | 0.9000 ± 0.0000 |' in text
+    assert '| distilled minus alone, same seed | 2 | 0.1050 ± 0.0071 | 0.0000 ± 0.0000 |' in text
+    assert '| loss_pvd_output_point | 1.5000 | 1.5000 ± 0.0000 | 1.5000 ± 0.0000 |' in text
+    assert '| mini | student against teacher | 75.0 % fewer | 75.0 % fewer | 2.00x faster |' in text
+
+
+def test_continues_where_it_was_cut_off(bench):
+    words = ['--seeds', '1', '--work-dir', str(bench.folder)]
+    bench.fail.add('student_0')
+    with pytest.raises(RuntimeError, match='student_0: the training ended with code 1'):
+        distillation.run(arguments(*words))
+    assert '1 of 3 runs finished' in (bench.folder / 'report.md').read_text()
+    bench.fail.clear()
+    report = distillation.run(arguments(*words))
+    assert bench.calls == ['teacher', 'student_0', 'student_0', 'distilled_0']
+    assert report['finished'] == 3
+    distillation.run(arguments(*words))
+    assert len(bench.calls) == 4
+    report = distillation.run(arguments('--seeds', '2', '--work-dir', str(bench.folder), '--report-only'))
+    assert len(bench.calls) == 4
+    assert (report['finished'], report['planned']) == (3, 5)
+
+
+@pytest.mark.parametrize('damage', ['epochs', 'validation', 'export'])
+def test_an_unfinished_run_is_not_counted(bench, damage):
+    distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder)))
+    job = bench.jobs[1]
+    assert distillation.read_run(job)['last'] == pytest.approx(0.3)
+    if damage == 'epochs':
+        bench.epochs = 3
+    elif damage == 'export':
+        (job.work_dir / 'model.pth').unlink()
+    else:
+        checkpoint = torch.load(job.work_dir / 'epoch_2.pth')
+        checkpoint['message_hub']['runtime_info']['step_validated'] = 1
+        torch.save(checkpoint, job.work_dir / 'epoch_2.pth')
+    assert distillation.read_run(job) is None
+
+
+def test_runs_in_the_background(bench, monkeypatch):
+    started = []
+    monkeypatch.setattr(subprocess, 'Popen',
+                        lambda command, **options: started.append((command, options)) or SimpleNamespace(pid=7))
+    monkeypatch.setattr('sys.argv', ['tools/benchmark.py', 'distillation', '--background', '--seeds', '1'])
+    assert distillation.run(arguments('--background', '--work-dir', str(bench.folder))) == dict(pid=7)
+    command, options = started[0]
+    assert command[1:] == ['tools/benchmark.py', 'distillation', '--seeds', '1']
+    assert options['start_new_session']
+    assert (bench.folder / 'log.txt').is_file()
+    assert bench.calls == []
+
+
+def test_bad_arguments(bench):
+    with pytest.raises(ConfigError, match=r"'pdv' came, expected one of pvd. Did you mean pvd\?"):
+        distillation.run(arguments('--method', 'pdv'))
+    with pytest.raises(ConfigError, match='--seeds: 0 came, expected at least 1'):
+        distillation.run(arguments('--seeds', '0'))
+    distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder)))
+    with pytest.raises(ConfigError, match='holds runs made with'):
+        distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder), '--cfg-options', 'a.b=3'))
+
+
+def test_reads_a_real_training(run, toy_config, root, tmp_path):
+    done = run(root / 'tools/train.py', toy_config, '--work-dir', tmp_path / 'run', '--cfg-options',
+               'train_cfg.max_epochs=2')
+    assert done.returncode == 0, done.stderr
+    job = Job('student', 0, str(toy_config), tmp_path / 'run', ['train_cfg.max_epochs=2'])
+    result = distillation.read_run(job)
+    assert result['metric'] == 'toy/accuracy'
+    assert result['last'] == result['scores'][1]
+    assert len(result['scores']) == 2
+    assert result['losses']['loss'] > 0
+    assert result['classes'] == {'toy/count': 11}
+    job.options = ['train_cfg.max_epochs=3']
+    assert distillation.read_run(job) is None
+
+
+def test_macs_of_sparse_and_linear_layers():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.conv = nn.Linear(4, 3), SubMConv3d(3, 5, (1, 1, 3))
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            coords = torch.tensor([[0, 0, 0, 0], [0, 0, 0, 1], [0, 1, 0, 3]])
+            return self.conv(SparseTensor(self.linear(inputs), coords, (2, 2, 4), 1)).feats
+
+    net = Net()
+    batch = dict(inputs=torch.randn(3, 4), data_samples=None)
+    pairs = 3 + 2  # each voxel with itself, two neighbours with each other
+    assert distillation.count_model_macs(net, batch) == 3 * 4 * 3 + pairs * 3 * 5
+    assert not net.linear._forward_hooks
