@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyObject
+from torch.utils.data import DataLoader
 
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
@@ -31,7 +32,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     """
     path = find_config(path)
     try:
-        cfg = Config.fromfile(path)
+        cfg = Config.fromfile(path, format_python_code=False)  # yapf is slow and turns Ctrl-C into a SyntaxError
     except PerceptionError:
         raise
     except Exception as error:
@@ -87,7 +88,8 @@ def merge(base: ConfigDict, overrides: dict, where: str) -> None:
     """Apply nested overrides to a config in place, refusing what it does not know.
 
     A dict merges into a dict, anything else replaces the whole value, lists too. A dict with another `type` than the
-    one that stands there replaces it. Besides the keys that stand in the config, the arguments of its `type` are known.
+    one that stands there replaces it. Besides the keys that stand in the config, the arguments of its `type` are
+    known, and those of torch's DataLoader where there is a `dataset`.
 
     Args:
         base: the config.
@@ -152,7 +154,7 @@ def _known_key(node: Any, key: str, where: str) -> str | int:
     if not isinstance(node, dict):
         raise ConfigError(f'{where}: {key!r} came below the value {node!r}, expected the name to end there. Shorten '
                           f'the name.')
-    known = [*node, *_arguments(node.get('type'))]
+    known = [*node, *_arguments(DataLoader if 'dataset' in node else node.get('type'))]
     if key not in known:
         raise ConfigError(f'{where}: unknown key {key!r}, expected one that the config has. '
                           f'{close_matches(key, known)}')

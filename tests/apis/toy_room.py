@@ -17,7 +17,7 @@ class ToyDataset(torch.utils.data.Dataset):
     def __init__(self, size=22, seed=3, noise=0.3):
         rng = np.random.default_rng(seed)
         self.labels = rng.integers(0, NUM_CLASSES, size)
-        centres = rng.normal(size=(NUM_CLASSES, NUM_FEATURES))
+        centres = np.random.default_rng(0).normal(size=(NUM_CLASSES, NUM_FEATURES))
         self.feats = (centres[self.labels] + rng.normal(size=(size, NUM_FEATURES))).astype(np.float32)
         self.seed, self.noise = seed, noise
 
