@@ -238,9 +238,11 @@ def draw_street(rng: np.random.Generator, style: str = 'residential', length: fl
     edges = [-END, *[v for j in street.junctions for v in (j - JUNCTION, j + JUNCTION)], length + END]
     covers = _deck(rng, ['other_ground', 'terrain', 'terrain', 'paved'])
     parking = _deck(rng, [True, True, False, False])
-    islands = _deck(rng, [True, False, False, False])
-    street.blocks = [Block(s0, s1, {side: _draw_side(rng, kind, street.half, next(covers), next(parking), next(islands)) for side in (1, -1)})
-                     for s0, s1 in zip(edges[::2], edges[1::2])]
+    islands = _deck(rng, [True, False, False])
+    for s0, s1 in zip(edges[::2], edges[1::2]):
+        sides = {side: _draw_side(rng, kind, street.half, next(covers), next(parking), next(islands))
+                 for side in (1, -1)}
+        street.blocks.append(Block(s0, s1, sides))
     street.boundaries = _draw_boundaries(rng, street)
     return street
 

@@ -7,15 +7,17 @@ from perception.common.scene import people
 from perception.common.scene.actors import Actor, Path, across, along, standing, with_ego
 from perception.common.scene.drive import Drive
 from perception.common.scene.mesh import Mesh
-from perception.common.scene.street import JUNCTION, Lane, Street
+from perception.common.scene.street import CROSS_HALF, JUNCTION, Lane, Street
 from perception.common.scene.vehicles import draw_vehicle
 
-HEADWAY = 15.0          # metres ahead of the ego without a vehicle in its lane
+EGO = (4.9, 1.25)       # half length and half width that are kept free around the ego, metres
+TOWED = 6.8             # metres between a trailer and the car before it
+MIX = dict(car=.70, motorcyclist=.15, truck=.05, bus=.05, trailer=.05)      # of the vehicles in other lanes
 
 
 def add_traffic(actors: list[Actor], street: Street, drive: Drive, lane: Lane, rng: np.random.Generator,
                 amount: float = 1.0) -> None:
-    """Appends moving actors and people who stand.
+    """Appends what moves and people who stand.
 
     Args:
         actors: the things with an identity so far; ids go on from their number.
@@ -23,107 +25,121 @@ def add_traffic(actors: list[Actor], street: Street, drive: Drive, lane: Lane, r
         drive: the ego's drive, which nobody may come near to.
         lane: the ego's lane.
         rng: source of all choices.
-        amount: factor on the numbers.
+        amount: factor on the number of vehicles and people; the cast of rare things stays.
     """
-    traffic = _Traffic(actors, street, drive, rng)
+    traffic = Traffic(actors, street, drive, rng)
     traffic.cast(lane)
     traffic.lanes(lane, amount)
-    traffic.walkers(int(18 * amount), int(6 * amount))
     traffic.crossing()
+    traffic.walkers(int(24 * amount), int(8 * amount))
 
 
-class _Traffic:
+class Traffic:
+    """Adds actors so that nobody ever touches somebody else or the ego.
+
+    Args:
+        actors: the list to append to.
+        street, drive: the street and the ego's drive.
+        rng: source of all choices.
+    """
+
     def __init__(self, actors: list[Actor], street: Street, drive: Drive, rng: np.random.Generator) -> None:
         self.actors, self.street, self.drive, self.rng = actors, street, drive, rng
-        self.times = np.arange(0, drive.time_at(street.length - 50), .5)
+        self.times = np.arange(0, drive.time_at(street.length - 50), .4)
+        ego = np.stack([drive.s(self.times), drive.d(self.times)], -1)
+        self._tracks = [np.concatenate([ego, np.broadcast_to(EGO, ego.shape)], 1)]
 
-    def add(self, part: str, meshes: list[Mesh], path: Path, moving: bool = True, on_ground: bool = True) -> None:
-        """Adds an actor unless it would ever come near the ego or start inside another one."""
+    def add(self, part: str, meshes: list[Mesh], path: Path, moving: bool = True, on_ground: bool = True) -> bool:
+        """Adds an actor unless it would ever overlap with another one, both as rectangles in (s, d)."""
         low, high = meshes[0].bounds()
-        reach, width = max(high[0], -low[0]), max(high[1], -low[1])
         places = np.array([path(t) for t in self.times])
-        ahead, aside = places[:, 0] - self.drive.s(self.times), np.abs(places[:, 1] - self.drive.d(self.times))
-        turned = np.abs(np.sin(places[:, 2])) > .5
-        along_, across_ = np.where(turned, width, reach), np.where(turned, reach, width)
-        if ((np.abs(ahead) < 3.2 + along_) & (aside < 1.25 + across_)).any():
-            return
+        size = np.maximum(high, -low)[:2]
+        turned = np.abs(np.sin(places[:, 2:])) > .5
+        track = np.concatenate([places[:, :2], np.where(turned, size[::-1], size)], 1)
+        others = np.stack(self._tracks)
+        gap = np.abs(others[..., :2] - track[:, :2]) - others[..., 2:] - track[:, 2:]
+        if (gap.max(-1) < 0).any():
+            return False
+        self._tracks.append(track)
         self.actors.append(Actor(part, meshes, self.street, path, len(self.actors) + 1, moving, on_ground))
+        return True
 
-    def vehicle(self, part: str, path: Path) -> None:
-        """A vehicle that moves on the carriageway."""
-        self.add(part, [draw_vehicle(self.rng, part)], path, on_ground=False)
+    def drive_by(self, part: str, path: Path) -> bool:
+        """A vehicle or a rider on the carriageway."""
+        rider = part in ('bicyclist', 'motorcyclist')
+        meshes = people.rider(self.rng, part) if rider else [draw_vehicle(self.rng, part)]
+        return self.add(part, meshes, path, on_ground=False)
 
-    def rider(self, part: str, path: Path) -> None:
-        """Somebody on a cycle."""
-        self.add(part, people.rider(self.rng, part), path, on_ground=False)
+    def near_ego(self, part: str, low: float, high: float, d: float, drift: float = 0.0) -> float | None:
+        """A vehicle or rider that stays `low` to `high` metres ahead of or behind the ego; returns its gap."""
+        for _ in range(8):
+            gap = self.rng.choice([-1, 1]) * self.rng.uniform(low, high)
+            if self.drive_by(part, with_ego(self.drive, gap, d, self.rng.uniform(-drift, drift))):
+                return gap
+        return None
 
     def cast(self, lane: Lane) -> None:
-        """Rare things that stay near the ego for the whole drive, and riders who come towards it."""
-        rng, drive, half = self.rng, self.drive, self.street.half
-        right, left = lane.d - lane.width / 2, half - .6
-        self.rider('bicyclist', with_ego(drive, 9 + rng.uniform(0, 4), right + .35, rng.uniform(-.05, .05)))
-        self.rider('bicyclist', with_ego(drive, -9 - rng.uniform(0, 4), right + .4, rng.uniform(-.05, .05)))
-        self.rider('motorcyclist', with_ego(drive, 14 + rng.uniform(0, 4), lane.d + .4, rng.uniform(0, .3)))
-        self.rider('motorcyclist', with_ego(drive, -12 - rng.uniform(0, 4), lane.d, rng.uniform(-.3, 0)))
-        for part, speed, step in (('bicyclist', 4.0, 27), ('motorcyclist', 7.0, 34)):
-            shift = left if part == 'bicyclist' else half - lane.width * .3
-            for start in np.arange(70 + rng.uniform(0, 20), self.street.length + 120, step + speed * 3):
-                self.rider(part, along(start, shift, -speed * rng.uniform(.95, 1.05)))
-        ahead, behind = ('bus', 'truck') if rng.random() < .5 else ('truck', 'bus')
-        self.vehicle(ahead, with_ego(drive, 36 + rng.uniform(0, 6), lane.d, rng.uniform(0, .2)))
-        self.vehicle('trailer', with_ego(drive, -25 - rng.uniform(0, 5), lane.d))
-        self.vehicle(behind, with_ego(drive, -42 - rng.uniform(0, 5), lane.d))
+        """Rare things that stay near the ego for the whole drive, and bicyclists who come towards it."""
+        rng = self.rng
+        for _ in range(2):
+            self.near_ego('bicyclist', 7, 20, lane.d - lane.width / 2 + rng.uniform(.3, .5), .15)
+        for _ in range(3):
+            self.near_ego('motorcyclist', 9, 26, lane.d + rng.uniform(-.6, .6), .05)
+        self.near_ego('bus', 30, 42, lane.d)
+        self.near_ego('truck', 24, 46, lane.d)
+        gap = self.near_ego('trailer', 26, 46, lane.d)
+        if gap is not None:
+            self.drive_by('car', with_ego(self.drive, gap + TOWED, lane.d))
+        self.near_ego('car', 18, 40, lane.d)
+        for start in np.arange(70 + rng.uniform(0, 20), self.street.length + 120, 36):
+            self.drive_by('bicyclist', along(start + rng.uniform(0, 8), self.street.half - .3, -4.0))
 
     def lanes(self, lane: Lane, amount: float) -> None:
-        """Cars, and some larger ones, in every lane; within a lane all keep the same speed."""
+        """Vehicles in every lane; within a lane all keep the same speed."""
         rng = self.rng
+        for gap in np.arange(54, 110, 14):
+            if rng.random() < .5 * amount:
+                self.drive_by('car', with_ego(self.drive, gap + rng.uniform(0, 5), lane.d))
         for own in self.street.lanes:
-            if own.d == lane.d:
-                for gap in np.arange(52, 120, 14 / max(amount, .05)):
-                    if rng.random() < .5:
-                        self.vehicle('car', with_ego(self.drive, gap + rng.uniform(0, 5), own.d))
-                self.vehicle('car', with_ego(self.drive, 25 + rng.uniform(0, 3), own.d))
+            if own is lane:
                 continue
             speed = rng.uniform(5, 9)
             s, stop = -60.0, self.street.length + speed * self.times[-1]
             while s < stop:
-                part = rng.choice(['car', 'truck', 'bus', 'trailer'], p=[.86, .05, .05, .04])
-                s += rng.uniform(14, 60) / max(amount, .05) + (8 if part != 'car' else 0)
-                if own.direction < 0:
-                    self.vehicle(part, along(s, own.d, -speed))
-                elif s < 140:
-                    self.vehicle(part, with_ego(self.drive, s - 40, own.d, .2))
+                part = rng.choice(list(MIX), p=list(MIX.values()))
+                path = along(s, own.d, -speed) if own.direction < 0 else with_ego(self.drive, s - 40, own.d, .2)
+                if (own.direction < 0 or s < 140) and self.drive_by(part, path) and part == 'trailer':
+                    shift = TOWED * own.direction
+                    self.drive_by('car', along(s + shift, own.d, -speed) if own.direction < 0 else
+                                  with_ego(self.drive, s - 40 + shift, own.d, .2))
+                s += rng.uniform(14, 55) / max(amount, .05)
 
     def walkers(self, moving: int, still: int) -> None:
         """People on the sidewalks near where the ego passes; some in pairs."""
         rng, street = self.rng, self.street
         for index in range(moving + still):
             walks = index < moving
-            s = rng.uniform(45, street.length - 35)
-            block, side = street.block_at(s), int(rng.choice([-1, 1]))
+            s, side = rng.uniform(45, street.length - 35), int(rng.choice([-1, 1]))
+            block = street.block_at(s)
             if block is None:
                 continue
             strip = block.strip(side, 'sidewalk')
-            d = side * rng.uniform(strip.inner + .3, strip.outer - .9)
+            d = side * rng.uniform(strip.inner + .75, strip.outer - .95)
             part = 'child' if rng.random() < .11 else 'person'
             speed = rng.choice([-1, 1]) * rng.uniform(.8, 1.6)
-            for shift in ((0, .65) if rng.random() < .3 else (0,)):
+            for shift in ((0, .7) if rng.random() < .3 else (0,)):
                 path = along(s + rng.normal(0, .2), d - side * shift, speed) if walks else \
                     standing(s, d - side * shift, rng.uniform(0, 2 * np.pi))
                 self.add(part, people.person(rng, part, walks), path, moving=walks)
 
     def crossing(self) -> None:
         """Riders, cars and people who cross at the junctions before and after the ego passes."""
-        rng, half = self.rng, self.street.half
+        rng = self.rng
         for junction in self.street.junctions:
             meets = self.drive.time_at(junction)
-            for part, d, v in (('bicyclist', -3.9, 4.0), ('motorcyclist', 1.8, -6.0), ('car', -1.8, 6.0)):
-                for when in (meets - rng.uniform(3.0, 4.5), meets + rng.uniform(3.0, 4.5)):
-                    path = across(junction - np.sign(v) * abs(d), -v * when, v)
-                    (self.vehicle if part == 'car' else self.rider)(part, path)
+            for part, offset, v in (('bicyclist', CROSS_HALF - 1, 4.0), ('motorcyclist', 2.0, -6.0), ('car', 2.0, 6.0)):
+                for when in (meets - rng.uniform(3, 4.5), meets + rng.uniform(3, 4.5)):
+                    self.drive_by(part, across(junction + np.sign(v) * offset, -v * when, v))
             for end in (1, -1):
-                walk = rng.uniform(1.0, 1.5) * rng.choice([-1, 1])
-                when = meets + rng.choice([-1, 1]) * rng.uniform(4.0, 6.0)
-                path = across(junction + end * (JUNCTION + 2), -walk * when, walk)
-                if abs(path(meets)[1]) > 0 and half > 0:
-                    self.add('person', people.person(rng, 'person', True), path)
+                v, when = rng.choice([-1, 1]) * rng.uniform(1, 1.5), meets + rng.choice([-1, 1]) * rng.uniform(4, 6)
+                self.add('person', people.person(rng), across(junction + end * (JUNCTION + 2), -v * when, v))
