@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,7 @@ class Job:
 
     Attributes:
         arm: 'teacher', 'student' or 'distilled'.
-        seed: of everything random.
+        seed: of everything random, as the options say.
         config: config file.
         work_dir: its folder.
         options: overrides for --cfg-options, `KEY=VALUE` each.
@@ -55,7 +56,7 @@ class Job:
     def command(self) -> list[str]:
         """The training as a user would type it."""
         return [sys.executable, str(from_root('tools/train.py')), self.config, '--mini', '--resume', '--work-dir',
-                str(self.work_dir), '--cfg-options', f'randomness.seed={self.seed}', *self.options]
+                str(self.work_dir), '--cfg-options', *self.options]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,13 +135,19 @@ def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[s
         folder: where their work dirs go.
         options: overrides for all of them.
     """
-    teacher = Job('teacher', 0, configs['teacher'], folder / 'teacher', list(options))
-    teachers = load_config(configs['distilled'], mini=True).model.teachers
-    checkpoints = [f'model.teachers.{name}.checkpoint={teacher.work_dir / "model.pth"}' for name in teachers]
-    jobs = [teacher]
+    distilled = load_config(configs['distilled'], mini=True)
+    seeded = ['randomness.seed']
+    if 'seed' in distilled.train_dataloader.dataset:  # of the augmentation
+        seeded.append('train_dataloader.dataset.seed')
+
+    def job(arm: str, seed: int, name: str, more: Sequence[str] = ()) -> Job:
+        return Job(arm, seed, configs[arm], folder / name, [*(f'{key}={seed}' for key in seeded), *options, *more])
+
+    jobs = [job('teacher', 0, 'teacher')]
+    checkpoints = [f'model.teachers.{name}.checkpoint={jobs[0].work_dir / "model.pth"}'
+                   for name in distilled.model.teachers]
     for seed in range(seeds):
-        jobs.append(Job('student', seed, configs['student'], folder / f'student_{seed}', list(options)))
-        jobs.append(Job('distilled', seed, configs['distilled'], folder / f'distilled_{seed}', options + checkpoints))
+        jobs += [job('student', seed, f'student_{seed}'), job('distilled', seed, f'distilled_{seed}', checkpoints)]
     return jobs
 
 
@@ -214,7 +221,7 @@ def measure_pair(cfgs: dict[str, Config], sample: dict, repeats: int) -> dict:
         per net `parameters`, `macs`, `latency` [s]; and `voxelisation` [s], `points`, `voxels`, `threads`.
     """
     models = {name: MODELS.build(cfg.model).eval() for name, cfg in cfgs.items()}
-    preprocessor = models['student'].data_preprocessor
+    preprocessor = next(iter(models.values())).data_preprocessor
 
     def voxelise() -> dict:
         return preprocessor(pseudo_collate([sample]))
