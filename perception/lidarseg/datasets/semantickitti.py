@@ -1,0 +1,299 @@
+"""SemanticKITTI: A Dataset for Semantic Scene Understanding of LiDAR Sequences (ICCV 2019).
+
+Jens Behley, Martin Garbade, Andres Milioto, Jan Quenzel, Sven Behnke, Cyrill Stachniss, Juergen Gall.
+
+The official folders are read as they are unpacked:
+
+    <data_root>/sequences/SS/velodyne/FFFFFF.bin    SS = 00..21, four float32 a point
+    <data_root>/sequences/SS/labels/FFFFFF.label    SS = 00..10, one uint32 a point
+
+Train ids 0..18 are the official classes 1..19; the official class 0, unlabelled, is 255. Intensity (remission) lies in
+[0, 1] and is passed on as it is.
+"""
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch.utils.data import Dataset
+
+from perception.common.formats.kitti import read_labels, read_points
+from perception.common.structures import PointSegSample
+from perception.registry import DATASETS, TRANSFORMS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import data_path
+
+DOWNLOAD = 'https://www.semantic-kitti.org/dataset.html'
+SPLITS = dict(train=(0, 1, 2, 3, 4, 5, 6, 7, 9, 10), val=(8,), test=tuple(range(11, 22)))
+OFFICIAL_SCANS = (4541, 1101, 4661, 801, 271, 2761, 1101, 1101, 4071, 1591, 1201,  # sequences 00..10
+                  921, 1061, 3281, 631, 1901, 1731, 491, 1801, 4981, 831, 2721)  # 11..21
+IGNORE = 255
+_UNKNOWN = 254  # in look-up tables
+
+
+class RawClass(NamedTuple):
+    """A class of the label files: name, official RGB colour, official class of the single-scan and multi-scan task."""
+
+    name: str
+    color: tuple[int, int, int]
+    single: int
+    multi: int
+
+
+RAW_CLASSES = {  # raw id -> class, as in semantic-kitti.yaml and semantic-kitti-all.yaml
+    0: RawClass('unlabeled', (0, 0, 0), 0, 0),
+    1: RawClass('outlier', (255, 0, 0), 0, 0),
+    10: RawClass('car', (100, 150, 245), 1, 1),
+    11: RawClass('bicycle', (100, 230, 245), 2, 2),
+    13: RawClass('bus', (100, 80, 250), 5, 5),
+    15: RawClass('motorcycle', (30, 60, 150), 3, 3),
+    16: RawClass('on-rails', (0, 0, 255), 5, 5),
+    18: RawClass('truck', (80, 30, 180), 4, 4),
+    20: RawClass('other-vehicle', (0, 0, 255), 5, 5),
+    30: RawClass('person', (255, 30, 30), 6, 6),
+    31: RawClass('bicyclist', (255, 40, 200), 7, 7),
+    32: RawClass('motorcyclist', (150, 30, 90), 8, 8),
+    40: RawClass('road', (255, 0, 255), 9, 9),
+    44: RawClass('parking', (255, 150, 255), 10, 10),
+    48: RawClass('sidewalk', (75, 0, 75), 11, 11),
+    49: RawClass('other-ground', (175, 0, 75), 12, 12),
+    50: RawClass('building', (255, 200, 0), 13, 13),
+    51: RawClass('fence', (255, 120, 50), 14, 14),
+    52: RawClass('other-structure', (255, 150, 0), 0, 0),
+    60: RawClass('lane-marking', (150, 255, 170), 9, 9),
+    70: RawClass('vegetation', (0, 175, 0), 15, 15),
+    71: RawClass('trunk', (135, 60, 0), 16, 16),
+    72: RawClass('terrain', (150, 240, 80), 17, 17),
+    80: RawClass('pole', (255, 240, 150), 18, 18),
+    81: RawClass('traffic-sign', (255, 0, 0), 19, 19),
+    99: RawClass('other-object', (50, 255, 255), 0, 0),
+    252: RawClass('moving-car', (100, 150, 245), 1, 20),
+    253: RawClass('moving-bicyclist', (255, 40, 200), 7, 21),
+    254: RawClass('moving-person', (255, 30, 30), 6, 22),
+    255: RawClass('moving-motorcyclist', (150, 30, 90), 8, 23),
+    256: RawClass('moving-on-rails', (0, 0, 255), 5, 24),
+    257: RawClass('moving-bus', (100, 80, 250), 5, 24),
+    258: RawClass('moving-truck', (80, 30, 180), 4, 25),
+    259: RawClass('moving-other-vehicle', (0, 0, 255), 5, 24),
+}
+SINGLE_RAW_IDS = (10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)  # of train ids 0..18
+MULTI_RAW_IDS = (*SINGLE_RAW_IDS, 252, 253, 254, 255, 259, 258)  # of train ids 0..24
+CLASSES = tuple(RAW_CLASSES[raw].name for raw in SINGLE_RAW_IDS)
+MULTI_CLASSES = tuple(RAW_CLASSES[raw].name for raw in MULTI_RAW_IDS)
+PALETTE = tuple(RAW_CLASSES[raw].color for raw in SINGLE_RAW_IDS)
+OFFICIAL_TABLE_SIZE = max(RAW_CLASSES) + 100  # larger raw ids stop the official tools; unknown smaller ones count as 0
+
+
+def learning_map(multi: bool = False) -> np.ndarray:
+    """Look-up table (65536,) uint8 from raw semantic ids to train ids; 255 = unlabelled, 254 = unknown id.
+
+    Args:
+        multi: the 25 classes of the multi-scan task, which tells moving objects apart, instead of 19.
+    """
+    table = np.full(65536, _UNKNOWN, np.uint8)
+    for raw, entry in RAW_CLASSES.items():
+        official = entry.multi if multi else entry.single
+        table[raw] = official - 1 if official else IGNORE
+    return table
+
+
+def inverse_map(multi: bool = False) -> np.ndarray:
+    """Look-up table (256,) int32 from train ids to raw ids; 255 becomes 0; -1 stands where there is no train id."""
+    table = np.full(256, -1, np.int32)
+    raw_ids = MULTI_RAW_IDS if multi else SINGLE_RAW_IDS
+    table[:len(raw_ids)] = raw_ids
+    table[IGNORE] = 0
+    return table
+
+
+LEARNING_MAP, INVERSE_MAP = learning_map(), inverse_map()
+
+
+def to_train_ids(labels: np.ndarray, where: str | Path, strict: bool = True, table: np.ndarray = LEARNING_MAP,
+                 ) -> np.ndarray:
+    """Train ids of raw labels.
+
+    Args:
+        labels: (N,) uint32 as in a label file; instance ids are ignored.
+        where: the file, for messages.
+        strict: refuse unknown ids. Otherwise they count as unlabelled, with a warning, where the official tools do so.
+        table: `learning_map()` of the task.
+
+    Returns:
+        (N,) uint8 train ids, 255 = unlabelled.
+
+    Raises:
+        DataError: an unknown raw id.
+    """
+    semantic = (labels & 0xFFFF).astype(np.uint16)
+    train_ids = table[semantic]
+    unknown = train_ids == _UNKNOWN
+    if unknown.any():
+        ids = np.unique(semantic[unknown])
+        text = f'{where}: unknown raw label {", ".join(map(str, ids[:8]))} at {unknown.sum():,} points'
+        if strict or ids[-1] >= OFFICIAL_TABLE_SIZE:
+            raise DataError(f'{text}, expected ids of semantic-kitti.yaml ({", ".join(map(str, RAW_CLASSES))}). '
+                            f'Correct the labels, or convert them to these ids.')
+        print_log(f'{text}; counted as unlabelled, as the official tools do.', 'current', logging.WARNING)
+        train_ids[unknown] = IGNORE
+    return train_ids
+
+
+def to_raw_ids(train_ids: np.ndarray, where: str | Path, table: np.ndarray = INVERSE_MAP) -> np.ndarray:
+    """Raw labels of train ids, as submissions need them.
+
+    Args:
+        train_ids: (N,) integers 0..C-1, or 255.
+        where: what they are of, for messages.
+        table: `inverse_map()` of the task.
+
+    Returns:
+        (N,) uint32 raw ids with instance id 0.
+
+    Raises:
+        DataError: a number that is no train id.
+    """
+    train_ids = np.asarray(train_ids)
+    raw = table[train_ids.clip(0, IGNORE)]
+    wrong = (raw < 0) | (train_ids < 0) | (train_ids > IGNORE)
+    if wrong.any():
+        raise DataError(f'{where}: predicted class {train_ids[wrong][0]}, expected train ids 0..{(table > 0).sum() - 1} or '
+                        f'{IGNORE}. Check the number of classes of the model.')
+    return raw.astype(np.uint32)
+
+
+@DATASETS.register_module()
+class SemanticKITTI(Dataset):
+    """Single scans of SemanticKITTI in their official layout.
+
+    `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`.
+    The pipeline sees `dict(points, labels, sample_id, rng)` as arrays; `rng` depends on (seed, epoch, i) alone, so that
+    augmentation is the same for any number of workers and after a resume.
+
+    Args:
+        data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
+        split: 'train', 'val' or 'test'. It names the official sequences and how strictly files are read: training
+            refuses unknown raw labels and scans with fewer than two points, 'test' reads no labels.
+        sequences: other sequences instead of the official ones, such as `[8]`.
+        pipeline: augmentations, callables or their configs, applied in turn.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: an unknown split.
+        DataError: missing folders, sequences without scans, scans without labels.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+
+    def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
+                 sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (),
+                 seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f'SemanticKITTI: split={split!r}, expected one of {", ".join(SPLITS)}. '
+                              f'{close_matches(split, SPLITS)}')
+        self.data_root = data_path(data_root)
+        self.split = split
+        self.sequences = tuple(SPLITS[split] if sequences is None else sequences)
+        self.seed = seed
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        self.scans = list_scans(self.data_root, self.sequences)
+        if split != 'test':
+            check_labels_exist(self.data_root, self.scans)
+        official = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))
+        print_log(f'SemanticKITTI {split}: {len(self):,} scans in {len(self.sequences)} sequence(s) of '
+                  f'{self.data_root}, {official:,} in the official release.', 'current')
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        sample_id = self.scans[index]
+        points_path, labels_path = scan_paths(self.data_root, sample_id)
+        points = read_points(points_path)
+        training = self.split == 'train'
+        if training and len(points) < 2:
+            raise DataError(f'{points_path}: {len(points)} points in a training scan, expected at least 2. Take this '
+                            f'scan out of the training split.')
+        sample = dict(points=points, sample_id=sample_id, rng=np.random.default_rng([self.seed, epoch, index]))
+        if self.split != 'test':
+            raw = read_labels(labels_path, len(points))
+            sample['labels'] = to_train_ids(raw, labels_path, strict=training).astype(np.int64)
+        for step in self.pipeline:
+            sample = step(sample)
+        return pack(sample, str(points_path))
+
+
+def pack(sample: dict, points_path: str = '') -> dict:
+    """A sample of arrays as the tensors that the collate function takes.
+
+    Args:
+        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,).
+        points_path: the scan's file.
+
+    Returns:
+        dict(inputs=dict(points=Tensor), data_samples=PointSegSample).
+    """
+    points = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
+    info = dict(sample_id=sample['sample_id'], points_path=points_path, num_points=len(points))
+    data_sample = PointSegSample(metainfo=info)
+    if 'labels' in sample:
+        data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))
+    return dict(inputs=dict(points=points), data_samples=data_sample)
+
+
+def scan_paths(data_root: str | Path, sample_id: str) -> tuple[Path, Path]:
+    """Files of the points and of the labels of a scan such as `'08_000700'`."""
+    sequence, frame = sample_id.split('_')
+    folder = Path(data_root, 'sequences', sequence)
+    return folder / 'velodyne' / f'{frame}.bin', folder / 'labels' / f'{frame}.label'
+
+
+def list_scans(data_root: str | Path, sequences: Sequence[int]) -> list[str]:
+    """Sample ids `'SS_FFFFFF'` of all scans of some sequences, in order.
+
+    Args:
+        data_root: folder that holds `sequences`.
+        sequences: their numbers.
+
+    Raises:
+        DataError: the data set or a sequence is not there.
+    """
+    root = Path(data_root)
+    if not (root / 'sequences').is_dir():
+        raise DataError(f'{root}: no folder {root / "sequences"}, expected SemanticKITTI in its official layout '
+                        f'(sequences/SS/velodyne/FFFFFF.bin). Download it from {DOWNLOAD} and unpack or link it there, '
+                        f'set PERCEPTION_DATA to the folder that replaces data/, or try simulated data with '
+                        f'`python tools/train.py CONFIG --mini`.')
+    scans = []
+    for sequence in sequences:
+        folder = root / 'sequences' / f'{sequence:02d}' / 'velodyne'
+        frames = sorted(path.stem for path in folder.glob('*.bin'))
+        if not frames:
+            there = sorted(path.parent.name for path in (root / 'sequences').glob('*/velodyne'))
+            came = 'no .bin file in it' if folder.is_dir() else 'no such folder'
+            raise DataError(f'{folder}: {came}, expected the scans of sequence {sequence:02d} (found sequences: '
+                            f'{", ".join(there) or "none"}). Unpack the missing archive from {DOWNLOAD}, or name other '
+                            f'sequences in the config.')
+        scans += [f'{sequence:02d}_{frame}' for frame in frames]
+    return scans
+
+
+def check_labels_exist(data_root: str | Path, scans: Sequence[str]) -> None:
+    """Make sure that every scan has its label file.
+
+    Raises:
+        DataError: some have none; the first one is named.
+    """
+    folders = {sequence: Path(data_root, 'sequences', sequence, 'labels') for sequence in {s[:2] for s in scans}}
+    labelled = {f'{sequence}_{path.stem}' for sequence, folder in folders.items() for path in folder.glob('*.label')}
+    missing = [scan for scan in scans if scan not in labelled]
+    if missing:
+        raise DataError(f'{scan_paths(data_root, missing[0])[1]}: no such file ({len(missing):,} of {len(scans):,} '
+                        f"scans have no labels), expected one for each scan. Unpack the labels from {DOWNLOAD}, or use "
+                        f"split='test', which needs none.")
