@@ -3,6 +3,7 @@
 Open3D draws every point in a colour that stands for its row number, so one rendering tells which point each pixel
 shows. Prediction, ground truth and errors of a scan are then painted from the same rendering, in exact colours.
 """
+import atexit
 import contextlib
 import ctypes
 import functools
@@ -175,7 +176,8 @@ def _open3d() -> ModuleType:
 
 @functools.cache
 def _renderer() -> tuple[ModuleType, object]:
-    """Open3D and the one renderer of this process: Open3D aborts when a second one is made or the first removed."""
+    """Open3D and the one renderer of this process: with two of them, or one alive at its end, Open3D aborts it."""
+    atexit.register(_renderer.cache_clear)
     o3d = _open3d()
     if sys.platform == 'linux' and (reason := vulkan_problem()):
         raise MissingDependency(f'drawing point clouds: {reason}, expected a Vulkan device (a software one will do). '

@@ -120,8 +120,10 @@ def test_show_says_when_there_is_no_display(monkeypatch):
 
 
 DRAW_TWICE = """
+import ctypes
 import numpy as np
-from perception.common.visual.points import TOP, visible_points
+from perception.common.visual.points import TOP, _renderer, visible_points
+ctypes.pythonapi.Py_IncRef(ctypes.py_object(_renderer))  # what somebody holds on to must not keep the renderer alive
 for size in ((64, 48), (128, 96), (64, 48)):
     assert (visible_points(np.eye(3), TOP, *size) >= 0).any()
 """
