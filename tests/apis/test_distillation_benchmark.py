@@ -48,7 +48,8 @@ def bench(tmp_path, monkeypatch):
         assert mini
         return SimpleNamespace(train_cfg=SimpleNamespace(max_epochs=state.epochs),
                                default_hooks=SimpleNamespace(export=dict(metric=None)),
-                               model=SimpleNamespace(teachers=dict(full={})))
+                               model=SimpleNamespace(teachers=dict(full={})),
+                               train_dataloader=SimpleNamespace(dataset=dict(seed=0)))
 
     def remember(*args):
         state.jobs = make_jobs(*args)
@@ -69,7 +70,7 @@ def test_trains_teacher_then_both_students_of_each_seed(bench):
     for job in bench.jobs:
         text = ' '.join(job.command)
         assert f'{job.config} --mini --resume --work-dir {bench.folder}/{job.work_dir.name} ' in text
-        assert f'--cfg-options randomness.seed={job.seed} a.b=3' in text
+        assert f'--cfg-options randomness.seed={job.seed} train_dataloader.dataset.seed={job.seed} a.b=3' in text
         assert (f'model.teachers.full.checkpoint={bench.folder}/teacher/model.pth' in text) == (job.arm == 'distilled')
     student, distilled = bench.jobs[1], bench.jobs[2]
     assert (student.config, distilled.config) == ('configs/lidarseg/cylinder3d_half_kitti.py',
