@@ -1,16 +1,48 @@
 """The one door to sparse convolution: backend choice, autograd, autocast and counting."""
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from perception.ops.sparse import backends
 from perception.ops.sparse.backends import torch as torch_backend
 from perception.ops.sparse.maps import KernelMap
+from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
+
+_backend: ModuleType = torch_backend
+
+
+def backend_names() -> list[str]:
+    """The backends there are: one file each in `backends/`."""
+    return sorted(module.name for module in pkgutil.iter_modules(backends.__path__))
+
+
+def set_backend(name: str) -> None:
+    """Choose who multiplies, for the whole process.
+
+    Args:
+        name: 'auto' (torch, on every device), 'torch' or 'spconv'.
+
+    Raises:
+        ConfigError: no such backend.
+        MissingDependency: its package is not installed.
+    """
+    global _backend
+    if name != 'auto' and name not in backend_names():
+        raise ConfigError(f'set_backend: {name!r}, expected auto or a file of ops/sparse/backends. '
+                          f'{close_matches(name, ["auto", *backend_names()])}')
+    backend = importlib.import_module(f'{backends.__name__}.{"torch" if name == "auto" else name}')
+    if hasattr(backend, 'load'):
+        backend.load()
+    _backend = backend
 
 
 @dataclass
@@ -81,14 +113,14 @@ class _SparseConv(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.kernel_map, ctx.algorithm = kernel_map, algorithm
-        return torch_backend.forward(x.contiguous(), weight, kernel_map, algorithm)
+        ctx.backend, ctx.kernel_map, ctx.algorithm = _backend, kernel_map, algorithm
+        return _backend.forward(x.contiguous(), weight, kernel_map, algorithm)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight = torch_backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
-                                                     needs_weight, ctx.algorithm)
+        grad_x, grad_weight = ctx.backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
+                                                   needs_weight, ctx.algorithm)
         return grad_x, grad_weight.to(weight.dtype) if needs_weight else None, None, None
