@@ -1,10 +1,13 @@
-"""SemanticKITTI, single scans: data loaders and the official evaluation."""
+"""SemanticKITTI, single scans: data loaders, the official evaluation, submission, pictures."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.samplers import EpochSampler
 from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.metrics.semantickitti import SemanticKITTIMetric
+from perception.lidarseg.submission import SemanticKITTISubmission
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.tta import TTASegmentor
 
 data_root = 'data/semantickitti'  # PERCEPTION_DATA replaces the leading data
 train_pipeline = [  # as in Cylinder3D's code, always in this order
@@ -34,3 +37,7 @@ submit_dataloader = dict(
 
 val_evaluator = dict(type=SemanticKITTIMetric)
 test_evaluator = dict(type=SemanticKITTIMetric)
+
+tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
+submission = dict(type=SemanticKITTISubmission)  # --submit DIR
+draw = dict(type=DrawScans)  # --draw DIR

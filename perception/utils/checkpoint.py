@@ -19,7 +19,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from perception.utils.errors import CheckpointError
+from perception.utils.errors import CheckpointError, PerceptionError
 
 _FOREIGN = re.compile(r'^(module\.)?cylinder_3d_(generator|spconv_seg)\.')  # names in Cylinder3D and PVKD releases
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), Tensor, torch.Size, torch.dtype, torch.device)
@@ -71,16 +71,17 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
+def atomic_path(path: str | Path, error_type: type[PerceptionError] = CheckpointError) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends well, its file replaces `path` in one step.
 
     At every moment `path` is either the old file or the complete new one, also after a power cut.
 
     Args:
         path: the file to be written; its folder must exist.
+        error_type: what to raise.
 
     Raises:
-        CheckpointError: the file cannot be written, such as on a full disk; the old file is intact.
+        PerceptionError: of the given type, the file cannot be written, such as on a full disk; the old file is intact.
     """
     path = Path(path)
     part = path.with_name(f'.{path.name}.part')
@@ -94,8 +95,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         advice = f'Check the folder {path.parent}'
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             advice = f'Free some space ({shutil.disk_usage(path.parent).free // 2**20} MiB are left there)'
-        raise CheckpointError(f'{path}: writing failed ({error.strerror or error}), expected room for the whole file. '
-                              f'{advice}; files written before are intact.') from error
+        raise error_type(f'{path}: writing failed ({error.strerror or error}), expected room for the whole file. '
+                         f'{advice}; files written before are intact.') from error
     except BaseException:
         part.unlink(missing_ok=True)
         raise

@@ -161,8 +161,9 @@ def to_raw_ids(train_ids: np.ndarray, where: str | Path, table: np.ndarray = INV
     raw = table[train_ids.clip(0, IGNORE)]
     wrong = (raw < 0) | (train_ids < 0) | (train_ids > IGNORE)
     if wrong.any():
-        raise DataError(f'{where}: predicted class {train_ids[wrong][0]}, expected train ids 0..{(table > 0).sum() - 1} or '
-                        f'{IGNORE}. Check the number of classes of the model.')
+        last = np.count_nonzero(table > 0) - 1
+        raise DataError(f'{where}: predicted class {train_ids[wrong][0]}, expected train ids 0..{last} or {IGNORE}. '
+                        f'Check the number of classes of the model.')
     return raw.astype(np.uint32)
 
 

@@ -1,0 +1,109 @@
+"""Test-time augmentation: several turned, mirrored and scaled views of a scan vote on each point."""
+import itertools
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perception.lidarseg.transforms import xy_matrix
+from perception.registry import MODELS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError
+
+MODES = ('flip4', 'grid36')
+
+
+def view_matrices(mode: str, rng: np.random.Generator) -> list[np.ndarray]:
+    """The (2, 2) matrices of x and y of all views.
+
+    Args:
+        mode: 'flip4', the four votes of PVKD's code: view v has flip v, a rotation from U(-45, 45) degrees and a scale
+            from U(0.95, 1.05). 'grid36', the 36 views of mmdetection3d: 4 flips, rotations by -45, 0, 45 degrees,
+            scales 0.95, 1, 1.05.
+        rng: used by flip4.
+
+    Raises:
+        ConfigError: unknown mode.
+    """
+    if mode == 'flip4':
+        return [xy_matrix(rng.uniform(-np.pi / 4, np.pi / 4), flip, rng.uniform(0.95, 1.05)) for flip in range(4)]
+    if mode == 'grid36':
+        grid = itertools.product(range(4), (-np.pi / 4, 0, np.pi / 4), (0.95, 1.0, 1.05))
+        return [xy_matrix(angle, flip, scale) for flip, angle, scale in grid]
+    raise ConfigError(f'test-time augmentation: mode {mode!r}, expected one of {", ".join(MODES)}. '
+                      f'{close_matches(mode, MODES)}')
+
+
+@MODELS.register_module()
+class TTASegmentor(nn.Module):
+    """Wraps a segmentor so that `test_step` predicts from the votes of several views.
+
+    Each view is made from the untouched scan, before voxelisation (the authors' code turns one array in place, so that
+    its views pile up). 'flip4' adds logits, 'grid36' averages probabilities; the class "unlabelled" is never predicted.
+    Views depend on (seed, sample_id) alone.
+
+    Args:
+        model: has a `data_preprocessor`, `num_classes`, and `forward(..., mode='tensor')` with `point_logits`.
+        mode: 'flip4' or 'grid36'.
+        chunk: views that run as one batch; fewer need less memory.
+        seed: of the random views.
+
+    Raises:
+        ConfigError: unknown mode, or a chunk without views.
+    """
+
+    def __init__(self, model: nn.Module | dict, mode: str = 'flip4', chunk: int = 2, seed: int = 0) -> None:
+        super().__init__()
+        if chunk < 1:
+            raise ConfigError(f'TTASegmentor: chunk={chunk}, expected at least 1. It counts the views of a batch.')
+        view_matrices(mode, np.random.default_rng(0))  # refuses an unknown mode before the data are read
+        self.model = MODELS.build(model) if isinstance(model, dict) else model
+        self.mode, self.chunk, self.seed = mode, chunk, seed
+
+    @torch.no_grad()
+    def test_step(self, data: dict) -> list:
+        """Predict a batch as it comes from the data loader.
+
+        Args:
+            data: `inputs` with `points`, a list of (N, 4) tensors, and `data_samples`, a PointSegSample each.
+
+        Returns:
+            the samples with `pred_labels` (N,) int64.
+        """
+        for points, sample in zip(data['inputs']['points'], data['data_samples']):
+            sample.pred_labels = self.vote(points, sample.sample_id).argmax(dim=1)
+        return data['data_samples']
+
+    def vote(self, points: Tensor, sample_id: str) -> Tensor:
+        """Sum of logits ('flip4') or mean of probabilities ('grid36') of all views.
+
+        Args:
+            points: (N, 4).
+            sample_id: seeds the random views.
+
+        Returns:
+            (N, C) float32.
+        """
+        rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
+        views = [moved(points, matrix) for matrix in view_matrices(self.mode, rng)]
+        total = 0
+        for start in range(0, len(views), self.chunk):
+            chunk = views[start:start + self.chunk]
+            total = total + self.scores(chunk).unflatten(0, (len(chunk), len(points))).sum(dim=0)
+        return total / len(views) if self.mode == 'grid36' else total
+
+    def scores(self, views: Sequence[Tensor]) -> Tensor:
+        """(M * N, C) float32 logits or probabilities of the points of M views."""
+        data = self.model.data_preprocessor(dict(inputs=dict(points=list(views)), data_samples=None), False)
+        logits = self.model(**data, mode='tensor')['point_logits'].float()  # (M * N, C or C+1)
+        scores = logits.softmax(dim=1) if self.mode == 'grid36' else logits
+        return scores[:, :self.model.num_classes]
+
+
+def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
+    """A copy of (N, 4) points with a (2, 2) matrix applied to x and y."""
+    points = points.clone()
+    points[:, :2] = (points[:, :2].double() @ torch.from_numpy(matrix.T).to(points.device)).to(points.dtype)
+    return points
