@@ -42,5 +42,5 @@ mini = dict(
     model=dict(student=student_mini['model'],
                teachers=dict(full=dict(model=teacher_mini['model'],
                                        checkpoint='work_dirs/cylinder3d_kitti_mini/model.pth')),
-               losses=dict(pvd=dict(supervoxel_size=(30, 15, 4)))),  # 4 x 6 x 4 supervoxels of the mini grid
+               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))),  # 4 x 6 x 4 supervoxels of the mini grid
     work_dir='work_dirs/pvd_cylinder3d_kitti_mini')
