@@ -26,5 +26,5 @@ def confusion_matrix(pred_labels: np.ndarray, labels: np.ndarray, num_classes: i
         if len(values) and not 0 <= values.min() <= values.max() < num_classes:
             raise DataError(f'confusion_matrix: {name} from {values.min()} to {values.max()}, expected '
                             f'0..{num_classes - 1}. Map them to classes first.')
-    pairs = pred_labels.astype(np.intp) * num_classes + labels
+    pairs = pred_labels.astype(np.intp) * num_classes + labels.astype(np.intp, copy=False)
     return np.bincount(pairs, minlength=num_classes ** 2).reshape(num_classes, num_classes)

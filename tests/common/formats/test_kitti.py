@@ -1,0 +1,102 @@
+"""Files of the KITTI odometry layout."""
+import struct
+
+import numpy as np
+import pytest
+
+from perception.common.formats import kitti
+from perception.utils.errors import DataError
+
+
+def test_points_are_four_little_endian_floats_without_a_header(tmp_path):
+    path = tmp_path / '000000.bin'
+    path.write_bytes(struct.pack('<8f', 1, 2, 3, 0.5, -4, -5, -6, 1))
+    points = kitti.read_points(path)
+    assert points.dtype == np.float32
+    assert points.tolist() == [[1, 2, 3, 0.5], [-4, -5, -6, 1]]
+    kitti.write_points(tmp_path / 'again.bin', points)
+    assert (tmp_path / 'again.bin').read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize('num_points', [0, 1])
+def test_tiny_scans_are_read(tmp_path, num_points):
+    kitti.write_points(tmp_path / 'a.bin', np.ones((num_points, 4)))
+    assert kitti.read_points(tmp_path / 'a.bin').shape == (num_points, 4)
+
+
+def test_truncated_scan_is_refused(tmp_path):
+    path = tmp_path / '000007.bin'
+    path.write_bytes(bytes(31))
+    with pytest.raises(DataError, match=r'000007\.bin: 31 bytes, expected a multiple of 16 .*truncated'):
+        kitti.read_points(path)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize('column', [0, 3])
+def test_values_that_are_not_finite_are_refused_with_file_and_row(tmp_path, value, column):
+    points = np.zeros((6, 4), np.float32)
+    points[4, column] = points[5, 1] = value
+    kitti.write_points(tmp_path / 'a.bin', points)
+    with pytest.raises(DataError, match=r'a\.bin: .* in row 4 \(2 such rows\), expected finite'):
+        kitti.read_points(tmp_path / 'a.bin')
+
+
+def test_missing_files_are_named(tmp_path):
+    for read in (kitti.read_points, kitti.read_labels, kitti.read_calib, kitti.read_poses, kitti.read_times):
+        with pytest.raises(DataError, match='absent: No such file'):
+            read(tmp_path / 'absent')
+
+
+def test_labels_hold_semantic_and_instance_ids(tmp_path):
+    path = tmp_path / '000000.label'
+    path.write_bytes(struct.pack('<2I', 252 | 7 << 16, 40))
+    labels = kitti.read_labels(path, 2)
+    semantic, instance = kitti.split_labels(labels)
+    assert semantic.tolist() == [252, 40]
+    assert instance.tolist() == [7, 0]
+    kitti.write_labels(tmp_path / 'again.label', kitti.join_labels(semantic, instance))
+    assert (tmp_path / 'again.label').read_bytes() == path.read_bytes()
+    assert kitti.join_labels([65535], [65535]).tolist() == [2 ** 32 - 1]
+
+
+def test_labels_must_be_as_many_as_points(tmp_path):
+    path = tmp_path / 'a.label'
+    path.write_bytes(bytes(12))
+    with pytest.raises(DataError, match=r'a\.label: 3 labels for 4 points, expected equal numbers'):
+        kitti.read_labels(path, 4)
+    path.write_bytes(bytes(13))
+    with pytest.raises(DataError, match=r'a\.label: 13 bytes, expected a multiple of 4'):
+        kitti.read_labels(path)
+
+
+def test_calib_poses_and_times_survive_a_round_trip(tmp_path):
+    rng = np.random.default_rng(0)
+    calib = {name: rng.normal(size=(3, 4)) for name in ('P0', 'P1', 'P2', 'P3', 'Tr')}
+    poses, times = rng.normal(size=(3, 4, 4)), np.array([0, 0.1037, 0.2075])
+    poses[:, 3] = 0, 0, 0, 1
+    kitti.write_calib(tmp_path / 'calib.txt', calib)
+    kitti.write_poses(tmp_path / 'poses.txt', poses)
+    kitti.write_times(tmp_path / 'times.txt', times)
+    again = kitti.read_calib(tmp_path / 'calib.txt')
+    assert list(again) == list(calib)
+    for name, matrix in again.items():
+        np.testing.assert_allclose(matrix, [*calib[name], [0, 0, 0, 1]], rtol=1e-12)
+    np.testing.assert_allclose(kitti.read_poses(tmp_path / 'poses.txt'), poses, rtol=1e-12)
+    np.testing.assert_allclose(kitti.read_times(tmp_path / 'times.txt'), times, rtol=1e-6)
+
+
+def test_damaged_text_files_are_refused_with_the_line(tmp_path):
+    path = tmp_path / 'poses.txt'
+    row = ' '.join('1' * 12)
+    path.write_text(f'{row}\n{row[:-2]}\n')
+    with pytest.raises(DataError, match='line 2 is .*expected 12 numbers'):
+        kitti.read_poses(path)
+    path.write_text(f'P0: {row}\nTr: {row} x\n')
+    with pytest.raises(DataError, match='line 2 is .*expected 12 numbers'):
+        kitti.read_calib(path)
+    path.write_text('0.0\nzero\n')
+    with pytest.raises(DataError, match='expected one number of seconds a line'):
+        kitti.read_times(path)
+    path.write_bytes(b'\xff\xfe')
+    with pytest.raises(DataError, match='not a text file'):
+        kitti.read_times(path)
