@@ -13,6 +13,7 @@ from mmengine.runner import LogProcessor
 
 from perception.common.hooks.checkpoint import CheckpointHook
 from perception.common.hooks.export import ExportHook
+from perception.common.hooks.memory import MemoryHook
 from perception.common.hooks.seed import SeedHook
 from perception.common.hooks.start import StartHook
 
@@ -21,6 +22,7 @@ default_hooks = dict(
     runtime_info=dict(type=RuntimeInfoHook),
     seed=dict(type=SeedHook),
     timer=dict(type=IterTimerHook),
+    memory=dict(type=MemoryHook),
     sampler_seed=dict(type=DistSamplerSeedHook),
     logger=dict(type=LoggerHook, interval=50),
     param_scheduler=dict(type=ParamSchedulerHook),

@@ -136,9 +136,7 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     *path, last = name.split('.')
     for key in path:
         key = _known_key(node, key, where)
-        if isinstance(node, dict) and node.get(key) is None:
-            node[key] = ConfigDict()
-        node = node[key]
+        node = node.get(key) if isinstance(node, dict) else node[key]
     last = _known_key(node, last, where)
     old = node.get(last) if isinstance(node, dict) else node[last]
     if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
@@ -152,8 +150,8 @@ def _known_key(node: Any, key: str, where: str) -> str | int:
             raise ConfigError(f'{where}: {key!r} came, expected a position in a list of {len(node)}. Count from 0.')
         return int(key)
     if not isinstance(node, dict):
-        raise ConfigError(f'{where}: {key!r} came below the value {node!r}, expected the name to end there. Shorten '
-                          f'the name.')
+        raise ConfigError(f'{where}: {key!r} came below the value {node!r}, expected the name to end there. Give a '
+                          f'whole dict as a value if you mean to put one there.')
     known = [*node, *_arguments(DataLoader if 'dataset' in node else node.get('type'))]
     if key not in known:
         raise ConfigError(f'{where}: unknown key {key!r}, expected one that the config has. '

@@ -11,6 +11,7 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, Visualizer
+from torch import nn
 
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable
@@ -18,6 +19,10 @@ from perception.common.amp import BFloat16OptimWrapper
 from perception.registry import RUNNERS
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path
+
+_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
+          'Distributed training is not used, all SyncBatchNorm',
+          'Hooks will be executed in the following order', 'Checkpoints will be saved to')
 
 
 @RUNNERS.register_module()
@@ -47,9 +52,18 @@ class Runner(MMEngineRunner):
             optim_wrapper.setdefault('constructor', DefaultOptimWrapperConstructor)
         return super().build_optim_wrapper(optim_wrapper)
 
-    def get_hooks_info(self) -> str:
-        """The hooks, in one line."""
-        return ', '.join(type(hook).__name__ for hook in self.hooks)
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """mmengine's, which asks for a device index that models on a CPU must not have."""
+        if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
+            return MMDistributedDataParallel(
+                model, broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    def build_logger(self, *args, **kwargs) -> logging.Logger:
+        """mmengine's, without lines that no user can act on."""
+        logger = super().build_logger(*args, **kwargs)
+        logger.addFilter(lambda record: not str(record.msg).startswith(_NOISE))
+        return logger
 
 
 def start_processes(launcher: str, cfg: Config) -> None:
@@ -57,7 +71,7 @@ def start_processes(launcher: str, cfg: Config) -> None:
 
     Args:
         launcher: `'none'`, `'pytorch'` (torchrun) or `'slurm'`.
-        cfg: gets a wrapper for models on a CPU, which mmengine does not choose itself.
+        cfg: told the launcher.
 
     Raises:
         ConfigError: the launcher's environment variables are missing.
@@ -75,9 +89,6 @@ def start_processes(launcher: str, cfg: Config) -> None:
         torch.distributed.init_process_group('nccl' if cuda else 'gloo')
     elif not is_distributed():
         init_dist(launcher, backend='nccl' if cuda else 'gloo')
-    if not cuda:
-        cfg.model_wrapper_cfg = dict(type=MMDistributedDataParallel, device_ids=None, broadcast_buffers=False,
-                                     find_unused_parameters=cfg.get('find_unused_parameters', False))
 
 
 def write_mini_data(cfg: Config) -> None:

@@ -9,6 +9,8 @@ import signal
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot  # noqa: F401  (here once, not in each child)
+import torch._dynamo  # noqa: F401
 import toy_room
 from mmengine.hooks import Hook
 from mmengine.runner import Runner

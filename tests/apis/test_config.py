@@ -1,0 +1,267 @@
+"""From a config file to a resolved config: mini, options, data, errors."""
+
+import pytest
+from mmengine.config import Config
+from torch.optim import SGD, Adam
+
+from perception.apis import runner as runner_module
+from perception.apis.cli import resume_command, run_command, sentence
+from perception.apis.config import dumpable, load_config, merge, parse_options, set_option
+from perception.apis.runner import start_processes, use_amp, write_mini_data
+from perception.apis.test import prepare
+from perception.common.amp import BFloat16OptimWrapper
+from perception.utils.errors import ConfigError, DataError
+
+
+def write(folder, text, name='x.py'):
+    path = folder / name
+    path.write_text('from mmengine.config import read_base\nfrom torch.optim import SGD, Adam\n' + text)
+    return path
+
+
+# --- mini ---
+def test_mini_overrides_nested_values_and_leaves_the_rest(toy, toy_config):
+    full, mini = load_config(toy_config), load_config(toy_config, mini=True)
+    assert (full.model.width, mini.model.width) == (16, 8)
+    assert (full.train_cfg.max_epochs, mini.train_cfg.max_epochs, mini.train_cfg.val_interval) == (3, 2, 1)
+    assert full.model.type is mini.model.type is toy.ToyModel
+    assert 'mini' not in full and 'mini' not in mini and mini.mini_data.size == 3
+
+
+def test_mini_replaces_lists_and_sections_of_another_type(tmp_path):
+    path = write(tmp_path, 'steps = [dict(a=1), dict(a=2)]\nopt = dict(type=Adam, lr=1, betas=(0.9, 0.99))\n'
+                           'same = dict(type=Adam, lr=1, betas=(0.9, 0.99))\nhead = dict(a=1)\n'
+                           'mini = dict(steps=[dict(a=3)], opt=dict(type=SGD, lr=2), same=dict(lr=3), head=None)\n')
+    cfg = load_config(path, mini=True)
+    assert cfg.steps == [dict(a=3)] and cfg.head is None
+    assert cfg.opt.type is SGD and dict(cfg.opt) == dict(type=SGD, lr=2)
+    assert cfg.same.type is Adam and cfg.same.lr == 3 and cfg.same.betas == (0.9, 0.99)
+
+
+def test_one_dict_under_two_names_is_overridden_under_one(tmp_path):
+    path = write(tmp_path, 'a = dict(x=1, deep=dict(y=1))\nb = a\nmini = dict(b=dict(deep=dict(y=2)))\n')
+    cfg = load_config(path, mini=True)
+    assert (cfg.a.deep.y, cfg.b.deep.y) == (1, 2)
+
+
+def test_minis_of_a_student_and_a_teacher_compose(tmp_path):
+    write(tmp_path, 'model = dict(width=8)\nsteps = 5\nmini = dict(model=dict(width=2), steps=1)\n', 'student.py')
+    write(tmp_path, 'model = dict(width=16)\nmini = dict(model=dict(width=4))\n', 'teacher.py')
+    path = write(tmp_path, '''
+with read_base():
+    from .student import *
+    from .student import mini as student_mini
+    from .student import model as student
+    from .teacher import mini as teacher_mini
+    from .teacher import model as teacher
+model = dict(student=student, teachers=dict(full=dict(model=teacher)))
+mini = dict(student_mini, model=dict(student=student_mini['model'],
+                                     teachers=dict(full=dict(model=teacher_mini['model']))))
+''')
+    cfg, mini = load_config(path), load_config(path, mini=True)
+    assert (cfg.model.student.width, cfg.model.teachers.full.model.width, cfg.steps) == (8, 16, 5)
+    assert (mini.model.student.width, mini.model.teachers.full.model.width, mini.steps) == (2, 4, 1)
+
+
+@pytest.mark.parametrize('mini, message', [
+    ("dict(opt=dict(lrr=3))", r"x.py: mini.opt: unknown key 'lrr'.*Did you mean lr\?"),
+    ("dict(optt=dict(lr=3))", r"unknown key 'optt'.*Did you mean opt\?"),
+    ("dict(opt=3)", r'mini.opt: 3 came, expected a dict or None. Its keys are type, lr'),
+    ("dict()", 'expected the config to end with mini')])
+def test_mini_refuses_what_the_config_does_not_have(tmp_path, mini, message):
+    path = write(tmp_path, f'opt = dict(type=Adam, lr=1)\nmini = {mini}\n')
+    with pytest.raises(ConfigError, match=message):
+        load_config(path, mini=True)
+    load_config(path)  # unused, it does no harm
+
+
+def test_arguments_of_the_type_are_known_keys(tmp_path):
+    path = write(tmp_path, 'opt = dict(type=Adam, lr=1)\nmini = dict(opt=dict(amsgrad=True))\n')
+    assert load_config(path, mini=True).opt.amsgrad is True
+
+
+# --- options ---
+def test_options_reach_every_place(toy, toy_config):
+    cfg = load_config(toy_config, options=parse_options([
+        'model.width=4', 'train_cfg.max_epochs=7', 'param_scheduler.0.gamma=0.1', 'load_from=x/y.pth',
+        'model.dropout=0.5', 'train_dataloader.persistent_workers=True', 'optim_wrapper.clip_grad={"max_norm": 2}',
+        'val_evaluator=None', 'param_scheduler.0.milestones=1,2']))
+    assert cfg.model.width == 4 and cfg.train_cfg.max_epochs == 7 and cfg.param_scheduler[0].gamma == 0.1
+    assert cfg.load_from == 'x/y.pth' and cfg.model.dropout == 0.5 and cfg.train_dataloader.persistent_workers is True
+    assert cfg.optim_wrapper.clip_grad == dict(max_norm=2) and cfg.val_evaluator is None
+    assert cfg.param_scheduler[0].milestones == [1, 2]
+    assert cfg.test_evaluator is not None
+
+
+@pytest.mark.parametrize('pair, message', [
+    ('model.wdth=4', r"unknown key 'wdth'.*Did you mean width\?"),
+    ('modle.width=4', r"unknown key 'modle'.*Did you mean model"),
+    ('train_cfg.max_epoch=4', r"unknown key 'max_epoch'.*Did you mean max_epochs"),
+    ('train_dataloader.num_worker=4', r"unknown key 'num_worker'.*Did you mean num_workers"),
+    ('param_scheduler.1.gamma=1', "'1' came, expected a position in a list of 1"),
+    ('param_scheduler.x=1', "'x' came, expected a position"),
+    ('model.width.x=1', "'x' came below the value 16"),
+    ('optim_wrapper.clip_grad.max_norm=1', "'max_norm' came below the value None.*Give a whole dict"),
+    ('model=3', '3 came, expected a dict or None')])
+def test_unknown_options_are_refused_with_close_matches(toy_config, pair, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(toy_config, options=parse_options([pair]))
+
+
+def test_option_values_are_literals_or_text():
+    assert parse_options(['a=1', 'b=1e-3', 'c=true', 'd=None', 'e=some/path.pth', 'f=1,2', 'g=[1, "x"]', 'h=a,b',
+                          'i=(1, 2)', 'j=x=y', 'k=']) == dict(
+        a=1, b=1e-3, c=True, d=None, e='some/path.pth', f=[1, 2], g=[1, 'x'], h=['a', 'b'], i=(1, 2), j='x=y', k='')
+    for bad in ('novalue', '=3'):
+        with pytest.raises(ConfigError, match='expected KEY=VALUE'):
+            parse_options([bad])
+
+
+# --- files ---
+def test_a_config_is_found_from_any_folder(root, tmp_path, monkeypatch, toy):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config('tests/apis/toy_config.py')
+    assert cfg.filename == str(root / 'tests/apis/toy_config.py')
+    assert cfg.work_dir == str(root / 'work_dirs/toy_config')
+    assert load_config('tests/apis/toy_config.py', mini=True).work_dir == str(root / 'work_dirs/toy_config_mini')
+
+
+def test_a_missing_config_shows_close_matches(tmp_path, monkeypatch):
+    folder = tmp_path / 'configs' / 'pvd'
+    folder.mkdir(parents=True)
+    (folder / 'cylinder3d_kitti.py').touch()
+    monkeypatch.setattr('perception.apis.config.PROJECT_ROOT', tmp_path)
+    with pytest.raises(ConfigError, match='pvd/cylinder_kitti.py: no such file, expected a config. Did you mean '
+                                          'configs/pvd/cylinder3d_kitti.py'):
+        load_config('configs/pvd/cylinder_kitti.py')
+
+
+@pytest.mark.parametrize('text', ['a = (', 'import nowhere_at_all\na = dict(type=nowhere_at_all.X)\nb = 1 + "x"',
+                                  'a = undefined_name'])
+def test_an_error_in_a_config_names_the_file(tmp_path, text):
+    with pytest.raises(ConfigError, match=r'x.py: the config cannot be read'):
+        load_config(write(tmp_path, text))
+
+
+def test_the_resolved_config_can_be_written_and_read_again(toy, toy_config, tmp_path):
+    cfg = load_config(toy_config, mini=True)
+    use_amp(cfg)  # puts classes in
+    dumpable(cfg).dump(tmp_path / 'dump.py')
+    again = Config.fromfile(tmp_path / 'dump.py')
+    assert again.model == dict(type='toy_room.ToyModel', width=8)
+    assert again.optim_wrapper.type == 'perception.common.amp.BFloat16OptimWrapper'
+    assert cfg.model.type is toy.ToyModel
+
+
+# --- data, processes, mixed precision ---
+def test_mini_data_are_written_where_the_data_lie(toy, toy_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path))
+    write_mini_data(load_config(toy_config, mini=True))
+    assert (tmp_path / 'mini/toy/calls.txt').read_text() == '3\n'
+
+
+def test_other_processes_do_not_write_mini_data(toy, toy_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path))
+    monkeypatch.setattr(runner_module, 'is_main_process', lambda: False)
+    write_mini_data(load_config(toy_config, mini=True))
+    assert not list(tmp_path.iterdir())
+
+
+def test_mini_without_a_writer_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match='expected mini_data = dict'):
+        write_mini_data(load_config(write(tmp_path, 'a = 1\nmini = dict(a=2)\n'), mini=True))
+
+
+def test_amp_changes_the_optimiser_and_the_evaluation(toy_config):
+    cfg = load_config(toy_config)
+    use_amp(cfg)
+    assert cfg.optim_wrapper.type is BFloat16OptimWrapper and cfg.val_cfg.fp16 and cfg.test_cfg.fp16
+    with pytest.raises(ConfigError, match='--amp: optim_wrapper is a .*BFloat16OptimWrapper'):
+        use_amp(cfg)
+
+
+def test_a_launcher_without_its_environment_is_explained(monkeypatch):
+    monkeypatch.delenv('LOCAL_RANK', raising=False)
+    with pytest.raises(ConfigError, match='torchrun --nproc_per_node=2'):
+        start_processes('pytorch', Config())
+
+
+# --- test preparation ---
+def test_a_test_keeps_the_training_alone(toy_config, tmp_path):
+    cfg = load_config(toy_config)
+    prepare(cfg)
+    assert cfg.train_dataloader is None and cfg.val_evaluator is None and cfg.work_dir.endswith('toy_config/test')
+    cfg = load_config(toy_config)
+    prepare(cfg, submit=str(tmp_path / 's'))
+    assert cfg.test_dataloader.dataset.size == 7 and cfg.test_evaluator[0].out_dir == str(tmp_path / 's')
+
+
+def test_of_a_distiller_the_student_is_tested(toy, toy_config):
+    cfg = load_config(toy_config)
+    cfg.model = dict(type='anything', student=dict(type=toy.ToyModel, width=4))
+    prepare(cfg)
+    assert cfg.model == dict(type=toy.ToyModel, width=4)
+
+
+@pytest.mark.parametrize('arguments, absent', [(dict(draw='d'), 'draw'), (dict(submit='s'), 'submission')])
+def test_a_config_that_cannot_do_it_says_so(toy_config, arguments, absent):
+    cfg = load_config(toy_config)
+    cfg.submission = None
+    with pytest.raises(ConfigError, match=f'was asked for, expected the config to define {absent}'):
+        prepare(cfg, **arguments)
+
+
+# --- command line ---
+def test_our_errors_end_with_their_sentence_and_code_2(capsys):
+    def fail():
+        raise DataError('scan.bin: 7 bytes, expected a multiple of 16. Fetch it again.')
+
+    with pytest.raises(SystemExit) as end:
+        run_command(fail)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == 'DataError: scan.bin: 7 bytes, expected a multiple of 16. Fetch it again.\n'
+    with pytest.raises(ZeroDivisionError):
+        run_command(lambda: 1 / 0)
+    assert run_command(lambda a, b: a + b, 1, b=2) == 3
+
+
+def test_an_error_in_a_worker_keeps_its_sentence_alone():
+    inner = ('Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+             '  File "x.py", line 3\nperception.utils.errors.DataError: scan.bin: bad, expected good. Do this.\n')
+    assert sentence(DataError(inner)) == 'scan.bin: bad, expected good. Do this.'
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch):
+    monkeypatch.setattr('sys.argv', ['tools/train.py', 'a config.py', '--mini'])
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as end:
+        run_command(interrupt, resumable=True)
+    assert end.value.code == 130 and "tools/train.py 'a config.py' --mini --resume" in capsys.readouterr().err
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setattr('sys.argv', ['tools/train.py', 'x.py', '--resume', '--launcher', 'pytorch'])
+    assert resume_command() == 'torchrun --nproc_per_node=2 tools/train.py x.py --launcher pytorch --resume'
+
+
+@pytest.mark.parametrize('tool', ['train', 'test'])
+def test_help_ends_with_an_example_on_mini_data(run, root, tool, tmp_path):
+    done = run(root / f'tools/{tool}.py', '--help', cwd=tmp_path)
+    assert done.returncode == 0 and '--mini' in done.stdout.strip().splitlines()[-1]
+    assert f'python tools/{tool}.py' in done.stdout.strip().splitlines()[-1]
+
+
+def test_tools_end_with_one_sentence(run, root, tmp_path):
+    done = run(root / 'tools/train.py', 'tests/apis/toy_config.py', '--cfg-options', 'model.wdth=1', cwd=tmp_path)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith('ConfigError: --cfg-options model.wdth: unknown key')
+
+
+def test_merge_and_set_option_change_in_place():
+    cfg = Config(dict(a=dict(b=1), c=[1, 2]))._cfg_dict
+    merge(cfg, dict(a=dict(b=2)), 'x')
+    set_option(cfg, 'c.1', 5)
+    assert cfg == dict(a=dict(b=2), c=[1, 5])
+
+

@@ -1,0 +1,252 @@
+"""Training and testing of a config in one process, with every switch of the tools."""
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+
+import perception.apis.test
+import perception.apis.train
+from perception.apis.cli import run_command
+from perception.apis.config import load_config
+from perception.utils.checkpoint import load_checkpoint, save_atomic
+from perception.utils.errors import CheckpointError, ConfigError, DataError
+
+evaluate = perception.apis.test.test
+train = perception.apis.train.train
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    """The work dir of a training with the mini section."""
+    folder = tmp_path_factory.mktemp('trained')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        patch.setenv('PERCEPTION_DATA', str(folder / 'data'))
+        train(Path(__file__).with_name('toy_config.py'), mini=True, work_dir=str(folder))
+    return folder
+
+
+@pytest.fixture
+def score(trained, toy_config, tmp_path, monkeypatch):
+    """Test the trained weights with further arguments."""
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+
+    def call(checkpoint='model.pth', options=None, **arguments):
+        options = dict(dict(work_dir=str(tmp_path)), **(options or {}))
+        return evaluate(toy_config, trained / checkpoint, mini=True, options=options, **arguments)
+    return call
+
+
+def log_of(folder):
+    return '\n'.join(p.read_text() for p in sorted(folder.rglob('*.log')))
+
+
+# --- train ---
+def test_a_training_leaves_weights_a_log_and_its_config(trained):
+    assert {'epoch_1.pth', 'epoch_2.pth', 'model.pth', 'toy_config.py'} <= {p.name for p in trained.iterdir()}
+    log = log_of(trained)
+    for part in ('perception: torch', 'training data: 22 samples', 'validation data: 11 samples', 'eta:', 'loss_ce:',
+                 'memory', 'toy/accuracy', 'to test and deploy'):
+        assert part in log, part
+    assert 'FileClient' not in log and 'SyncBatchNorm' not in log
+    assert 'width=8' in (trained / 'toy_config.py').read_text().replace(' ', '')
+
+
+def test_the_same_seed_gives_the_same_weights(trained, toy_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+    for name, options in (('same', {}), ('other', {'randomness.seed': 5})):
+        train(toy_config, mini=True, work_dir=str(tmp_path / name), options=options)
+        weights, ours = (load_checkpoint(folder / 'epoch_2.pth')['state_dict'] for folder in (trained, tmp_path / name))
+        assert all(torch.equal(weights[k], ours[k]) for k in weights) == (name == 'same')
+
+
+def test_an_earlier_run_is_moved_aside(toy_config, tmp_path):
+    (tmp_path / 'epoch_40.pth').write_bytes(b'precious')
+    train(toy_config, work_dir=str(tmp_path), options={'train_cfg.max_epochs': 1})
+    assert [p.read_bytes() for p in tmp_path.glob('before_*/epoch_40.pth')] == [b'precious']
+    assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'model.pth']
+
+
+def test_amp_trains_and_validates_in_bfloat16(toy, toy_config, tmp_path, monkeypatch):
+    seen, forward = [], toy.ToyModel.forward
+
+    def watch(self, inputs, data_samples=None, mode='tensor'):
+        seen.append((mode, torch.is_autocast_enabled(next(self.parameters()).device.type)))
+        return forward(self, inputs, data_samples, mode)
+
+    monkeypatch.setattr(toy.ToyModel, 'forward', watch)
+    runner = train(toy_config, work_dir=str(tmp_path), amp=True, options={'train_cfg.max_epochs': 1})
+    assert set(seen) == {('loss', True), ('predict', True)}
+    assert {p.dtype for p in runner.model.parameters()} == {torch.float32}
+    seen.clear()
+    evaluate(toy_config, tmp_path / 'model.pth', amp=True, options=dict(work_dir=str(tmp_path)))
+    assert set(seen) == {('predict', True)}
+    seen.clear()
+    evaluate(toy_config, tmp_path / 'model.pth', options=dict(work_dir=str(tmp_path)))
+    assert set(seen) == {('predict', False)}
+
+
+def test_without_a_seed_one_is_drawn_and_kept_on_resume(toy_config, tmp_path):
+    options = {'randomness.seed': None, 'train_cfg.max_epochs': 2}
+    train(toy_config, work_dir=str(tmp_path / 'whole'), options=options)
+    seed = load_checkpoint(tmp_path / 'whole/epoch_1.pth')['meta']['seed']
+    (tmp_path / 'cut').mkdir()
+    (tmp_path / 'whole/epoch_1.pth').rename(tmp_path / 'cut/epoch_1.pth')
+    runner = train(toy_config, work_dir=str(tmp_path / 'cut'), options=options, resume=True)
+    assert runner.seed == seed == runner.train_dataloader.sampler.seed
+    weights, ours = (load_checkpoint(tmp_path / name / 'epoch_2.pth')['state_dict'] for name in ('whole', 'cut'))
+    assert all(torch.equal(weights[k], ours[k]) for k in weights)
+
+
+def test_resume_from_a_given_file(toy_config, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+    runner = train(toy_config, mini=True, work_dir=str(tmp_path / 'new'), resume=str(trained / 'epoch_1.pth'))
+    weights, ours = (load_checkpoint(f / 'epoch_2.pth')['state_dict'] for f in (trained, tmp_path / 'new'))
+    assert runner.epoch == 2 and all(torch.equal(weights[k], ours[k]) for k in weights)
+    with pytest.raises(CheckpointError, match='weights alone came, expected a training checkpoint'):
+        train(toy_config, mini=True, work_dir=str(tmp_path / 'new'), resume=str(trained / 'model.pth'))
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(toy_config, tmp_path):
+    runner = train(toy_config, work_dir=str(tmp_path), resume=True, options={'train_cfg.max_epochs': 1})
+    assert runner.epoch == 1
+
+
+def test_load_from_starts_from_weights(toy_config, trained, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+    options = dict(load_from=str(trained / 'model.pth'))
+    options['optim_wrapper.optimizer.lr'] = 0.0
+    runner = train(toy_config, mini=True, work_dir=str(tmp_path), options=options)
+    start = load_checkpoint(trained / 'model.pth')
+    assert all(torch.equal(p, start[name]) for name, p in runner.model.named_parameters())
+
+
+# --- check ---
+def test_check_logs_losses_and_taps_and_writes_nothing(toy, toy_config, tmp_path, caplog, monkeypatch):
+    class Tapped(toy.ToyModel):
+        tap_shapes = dict(student=dict(logits=(4, 3)), full=dict(logits=(4, 5)))
+
+    monkeypatch.setattr(toy, 'ToyModel', Tapped)
+    build = perception.apis.train.Runner.build_logger
+
+    def listen(self, *args, **kwargs):
+        logger = build(self, *args, **kwargs)
+        logger.addHandler(caplog.handler)
+        return logger
+
+    monkeypatch.setattr(perception.apis.train.Runner, 'build_logger', listen)
+    runner = train(toy_config, work_dir=str(tmp_path / 'w'), check=True)
+    assert runner.iter == 1 and not (tmp_path / 'w').exists()
+    for part in ('tap student.logits: (4, 3)', 'tap full.logits: (4, 5)', 'iteration 1: loss ', 'iteration 2: loss ',
+                 'everything was built'):
+        assert caplog.text.count(part) == 1, part
+    assert 'iteration 2: loss ' in caplog.text and ', loss_ce ' in caplog.text
+
+
+def test_check_builds_the_validation_and_the_test_too(toy_config, tmp_path):
+    for part in ('val_dataloader', 'test_dataloader'):
+        with pytest.raises(TypeError):
+            train(toy_config, work_dir=str(tmp_path), check=True, options={f'{part}.dataset.size': 'many'})
+
+
+# --- test ---
+def test_the_best_weights_give_the_score_of_their_validation(trained, score):
+    best = load_checkpoint(trained / 'epoch_2.pth')['message_hub']['runtime_info']['best_score']
+    assert score() == {'toy/accuracy': best, 'toy/count': 11}
+
+
+def test_a_test_leaves_the_training_alone(trained, toy_config, monkeypatch, tmp_path):
+    monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+    before = {p: p.stat().st_mtime_ns for p in trained.glob('*.*')}
+    evaluate(toy_config, trained / 'model.pth', mini=True, options=dict(work_dir=str(trained)))
+    assert before == {p: p.stat().st_mtime_ns for p in trained.glob('*.*')}
+
+
+def test_tta_wraps_the_model(score):
+    assert score(tta='flip4')['toy/accuracy'] != score()['toy/accuracy']
+
+
+def test_a_submission_is_made_from_the_test_split(score, tmp_path):
+    assert score(submit=str(tmp_path / 'answers')) == {'toy/written': 7}
+    assert len((tmp_path / 'answers/answers.txt').read_text().splitlines()) == 7
+
+
+def test_pictures_come_from_a_metric_or_a_hook(toy, toy_config, trained, tmp_path, monkeypatch):
+    seen = []
+
+    class DrawHook(Hook):
+        def __init__(self, out_dir):
+            self.out_dir = out_dir
+
+        def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            seen.extend((self.out_dir, sample.sample_id) for sample in outputs)
+
+    class DrawMetric(toy.ToyMetric):
+        default_prefix = 'drawn'
+
+        def __init__(self, out_dir):
+            super().__init__()
+            self.out_dir = out_dir
+
+        def process(self, data_batch, data_samples):
+            super().process(data_batch, data_samples)
+            seen.extend((self.out_dir, sample['sample_id']) for sample in data_samples)
+
+    def with_drawing(kind):
+        def load(*args, **kwargs):
+            cfg = load_config(*args, **kwargs)
+            cfg.draw = dict(type=kind)
+            return cfg
+        return load
+
+    for kind in (DrawHook, DrawMetric):
+        seen.clear()
+        monkeypatch.setattr(toy, kind.__name__, kind, raising=False)
+        kind.__module__, kind.__qualname__ = 'toy_room', kind.__name__
+        monkeypatch.setattr(perception.apis.test, 'load_config', with_drawing(kind))
+        monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+        results = evaluate(toy_config, trained / 'model.pth', mini=True, draw=str(tmp_path / 'pictures'),
+                           options=dict(work_dir=str(tmp_path)))
+        assert sorted(seen) == [(str(tmp_path / 'pictures'), i) for i in range(11)] and 'toy/accuracy' in results
+
+
+def test_weights_of_another_width_are_refused_by_name(score, toy_config, trained, tmp_path):
+    with pytest.raises(CheckpointError, match=r'model.pth: 7 mis-shaped .*The widths differ.*--mini'):
+        evaluate(toy_config, trained / 'model.pth', options=dict(work_dir=str(tmp_path)))
+    with pytest.raises(CheckpointError, match='trained with 3 class outputs, the model has 5'):
+        score(options={'model.num_classes': 5})
+
+
+def test_a_foreign_checkpoint_is_refused(toy_config, tmp_path):
+    (tmp_path / 'x.pth').write_bytes(b'what is this')
+    with pytest.raises(CheckpointError, match='x.pth: unreadable'):
+        evaluate(toy_config, tmp_path / 'x.pth', options=dict(work_dir=str(tmp_path)))
+
+
+def test_the_student_of_a_distiller_is_tested_by_its_own_config(toy, score, trained):
+    weights = load_checkpoint(trained / 'model.pth')
+    distilled = {f'student.{k}': v for k, v in weights.items()}
+    distilled['losses.kd.weight'] = torch.ones(2)
+    save_atomic(dict(state_dict=distilled, meta={}), trained / 'distilled.pth')
+    assert score('distilled.pth') == score()
+
+
+def test_tta_must_be_offered_by_the_config(toy_config, trained, monkeypatch):
+    with pytest.raises(ConfigError, match='--tta was asked for, expected the config to define tta_model'):
+        evaluate(toy_config, trained / 'model.pth', tta='flip4', options=dict(tta_model=None))
+
+
+def test_an_error_in_a_worker_reaches_the_user_as_one_sentence(toy, toy_config, tmp_path, monkeypatch, capsys):
+    def broken(self, item):
+        raise DataError('scan 7: 3 bytes, expected 16. Fetch it again.')
+
+    monkeypatch.setattr(toy.ToyDataset, '__getitem__', broken)
+    for workers in (0, 1):
+        with pytest.raises(SystemExit) as end:
+            run_command(train, toy_config, work_dir=str(tmp_path), options={'train_dataloader.num_workers': workers})
+        assert end.value.code == 2
+        assert capsys.readouterr().err.strip().splitlines()[-1] == \
+            'DataError: scan 7: 3 bytes, expected 16. Fetch it again.'
+
+
