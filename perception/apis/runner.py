@@ -1,4 +1,5 @@
 """Everything around mmengine's Runner that training and testing share."""
+import itertools
 import logging
 import os
 
@@ -20,6 +21,7 @@ from perception.registry import RUNNERS
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path
 
+_count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
           'Distributed training is not used, all SyncBatchNorm',
           'Hooks will be executed in the following order', 'Checkpoints will be saved to')
@@ -33,6 +35,12 @@ class Runner(MMEngineRunner):
     def from_cfg(cls, cfg: Config) -> 'Runner':
         """Build a Runner from a config."""
         return super().from_cfg(dumpable(cfg))
+
+    def setup_env(self, env_cfg: dict) -> None:
+        """mmengine's, with a name of its own for each Runner of a process: those of one second would share a log."""
+        super().setup_env(env_cfg)
+        count = next(_count)
+        self._timestamp += f'_{count}' if count else ''
 
     def _log_env(self, env_cfg: dict) -> None:
         cuda = torch.cuda.is_available()
