@@ -26,4 +26,4 @@ def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SemanticKITTI of simulated scans with few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)."""
     from perception.lidarseg.mini import write_semantickitti_mini
     return write_semantickitti_mini(tmp_path_factory.mktemp('mini') / 'semantickitti', train_scans=(3,), val_scans=2,
-                                    columns=260)
+                                    columns=260, interval=0.8)

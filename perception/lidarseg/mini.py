@@ -25,6 +25,7 @@ from perception.common.scene.labels import semantickitti_labels
 from perception.common.scene.lidar import HDL64E, LidarSpec, scan, sensor_pose
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
 from perception.utils.errors import DataError
+from perception.utils.paths import data_path
 
 VAL_SEQUENCE = 8
 TEST_SEQUENCES = range(11, 22)
@@ -42,7 +43,7 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:
-        root: folder of the data set; it appears only when it is complete.
+        root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train_scans: scans per training sequence, for sequences 00, 01, ... (08 and the test ones left out).
         val_scans: scans of sequence 08.
@@ -56,7 +57,7 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
     Raises:
         DataError: an argument out of range, a folder that holds something else, or a disk that is full.
     """
-    root = Path(root)
+    root = data_path(root)
     _check(seed, train_scans, val_scans, columns, interval)
     stamp = dict(dataset='semantickitti', simulated=True, scene_version=SCENE_VERSION, seed=seed,
                  train_scans=list(train_scans), val_scans=val_scans, columns=columns, interval=interval)
@@ -94,6 +95,31 @@ def is_complete(root: Path, stamp: dict) -> bool:
         return False
     files = sum(path.is_file() for path in root.rglob('*')) - 1
     return found == dict(stamp, files=files)
+
+
+def draw_sheet(root: str | Path, path: str | Path) -> Path:
+    """Draws the first scan of each labelled sequence, from behind and from above, for people to look at.
+
+    Args:
+        root: a data set in SemanticKITTI's layout.
+        path: PNG file to write.
+
+    Raises:
+        DataError: there is no labelled scan, or the picture cannot be written.
+        MissingDependency: Open3D or its Vulkan libraries are missing.
+    """
+    from perception.common.visual import canvas
+    from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, to_train_ids
+    from perception.lidarseg.draw import draw_scan
+    rows = []
+    for label_path in sorted(Path(root).glob('sequences/*/labels/000000.label')):
+        points = np.fromfile(label_path.parents[1] / 'velodyne' / '000000.bin', '<f4').reshape(-1, 4)
+        labels = to_train_ids(np.fromfile(label_path, '<u4'), label_path)
+        rows.append(draw_scan(points, CLASSES, PALETTE, labels=labels, title=f'sequence {label_path.parts[-3]}'))
+    if not rows:
+        raise DataError(f'{root}: no labelled first scan, expected sequences/SS/labels/000000.label. Give the root of '
+                        'a data set, or write one with tools/make_mini.py.')
+    return canvas.save_png(path, canvas.stacked(rows))
 
 
 def _check(seed: int, train_scans: Sequence[int], val_scans: int, columns: int, interval: float) -> None:

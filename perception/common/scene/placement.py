@@ -132,7 +132,7 @@ class Planner:
     def houses(self, block: Block, side: int) -> None:
         """Two rows of houses with gaps, and thickets where there is none."""
         rng, outer = self.rng, block.sides[side][-1].inner
-        for row, chance in ((outer + rng.uniform(-1.5, 2), .76), (outer + rng.uniform(20, 28), .6)):
+        for row, chance in ((outer + rng.uniform(-1.5, 2), .82), (outer + rng.uniform(20, 28), .75)):
             s = block.s0 + rng.uniform(0, 6)
             while s < block.s1 - 10:
                 width = min(rng.uniform(9, 22), block.s1 - s)

@@ -129,12 +129,16 @@ class Street:
         return np.interp(s, self.grid, self.curvature)
 
     def at(self, s: np.ndarray, d: np.ndarray, h: np.ndarray = 0.0) -> np.ndarray:
-        """World points (..., 3); on the inner side of a bend |d| is limited, so that the ground does not fold."""
+        """World points (..., 3); straight on beyond both ends.
+
+        On the inner side of a bend |d| is limited, so that the ground does not fold.
+        """
         heading, bend = self.heading_at(s), self.curvature_at(s)
         limit = np.where(bend * d > 0, .92 / np.maximum(np.abs(bend), 1e-6), np.inf)
         d = np.clip(d, -limit, limit)
-        x = np.interp(s, self.grid, self.x) - d * np.sin(heading)
-        y = np.interp(s, self.grid, self.y) + d * np.cos(heading)
+        beyond = s - np.clip(s, self.grid[0], self.grid[-1])
+        x = np.interp(s, self.grid, self.x) + beyond * np.cos(heading) - d * np.sin(heading)
+        y = np.interp(s, self.grid, self.y) + beyond * np.sin(heading) + d * np.cos(heading)
         return np.stack(np.broadcast_arrays(x, y, np.interp(s, self.grid, self.z) + h), -1)
 
     def pose(self, s: float, d: float, h: float = 0.0, yaw: float = 0.0) -> np.ndarray:
@@ -233,11 +237,11 @@ def draw_street(rng: np.random.Generator, style: str = 'residential', length: fl
     kind = STYLES[style]
     street = Street(kind, float(length), *_centre_line(rng, length, max_curvature or kind.max_curvature))
     _draw_lanes(rng, street)
-    first = rng.uniform(70, 100)
+    first = rng.uniform(25, 125)
     street.junctions = list(np.arange(first, length - 25, rng.uniform(110, 150)))
     edges = [-END, *[v for j in street.junctions for v in (j - JUNCTION, j + JUNCTION)], length + END]
     covers = _deck(rng, ['other_ground', 'terrain', 'terrain', 'paved'])
-    parking = _deck(rng, [True, True, False, False])
+    parking = _deck(rng, [True, False])
     islands = _deck(rng, [True, False, False])
     for s0, s1 in zip(edges[::2], edges[1::2]):
         sides = {side: _draw_side(rng, kind, street.half, next(covers), next(parking), next(islands))

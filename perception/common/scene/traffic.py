@@ -45,24 +45,28 @@ class Traffic:
 
     def __init__(self, actors: list[Actor], street: Street, drive: Drive, rng: np.random.Generator) -> None:
         self.actors, self.street, self.drive, self.rng = actors, street, drive, rng
-        self.times = np.arange(0, drive.time_at(street.length - 50), .4)
+        self.times = np.arange(0, drive.time_at(street.length - 50), .2)
         ego = np.stack([drive.s(self.times), drive.d(self.times)], -1)
         self._tracks = [np.concatenate([ego, np.broadcast_to(EGO, ego.shape)], 1)]
+        self._tracks += [self._track(actor.meshes, actor.path) for actor in actors]
 
     def add(self, part: str, meshes: list[Mesh], path: Path, moving: bool = True, on_ground: bool = True) -> bool:
         """Adds an actor unless it would ever overlap with another one, both as rectangles in (s, d)."""
-        low, high = meshes[0].bounds()
-        places = np.array([path(t) for t in self.times])
-        size = np.maximum(high, -low)[:2]
-        turned = np.abs(np.sin(places[:, 2:])) > .5
-        track = np.concatenate([places[:, :2], np.where(turned, size[::-1], size)], 1)
+        track = self._track(meshes, path)
         others = np.stack(self._tracks)
         gap = np.abs(others[..., :2] - track[:, :2]) - others[..., 2:] - track[:, 2:]
-        if (gap.max(-1) < 0).any():
+        if (gap.max(-1) < .05).any():
             return False
         self._tracks.append(track)
         self.actors.append(Actor(part, meshes, self.street, path, len(self.actors) + 1, moving, on_ground))
         return True
+
+    def _track(self, meshes: list[Mesh], path: Path) -> np.ndarray:
+        """(T, 4) centre and half extents in s and d at `times`."""
+        s, d, yaw = np.array([path(t) for t in self.times]).T
+        length, width = np.max([np.abs(mesh.bounds()) for mesh in meshes], (0, 1))[:2]
+        cos, sin = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))
+        return np.stack([s, d, cos * length + sin * width, sin * length + cos * width], -1)
 
     def drive_by(self, part: str, path: Path) -> bool:
         """A vehicle or a rider on the carriageway."""
