@@ -1,0 +1,127 @@
+"""Augmentations against the reference's replayed draws, and their distributions."""
+import numpy as np
+import pytest
+
+from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate, xy_matrix
+from perception.registry import TRANSFORMS
+from perception.utils.errors import ConfigError
+
+ALL = [RandomRotate, RandomFlip, RandomScale, RandomTranslate]
+
+
+class Draws:
+    """A generator that returns given values."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def uniform(self, low, high):
+        value = self.values.pop(0)
+        assert low <= value <= high
+        return value
+
+    def integers(self, high):
+        return self.values.pop(0)
+
+    def normal(self, mean, std, size):
+        assert (mean, std, size) == (0, 0.1, 3)
+        return np.array(self.values.pop(0))
+
+
+def sample(num_points=30, seed=0):
+    rng = np.random.default_rng(seed)
+    return dict(points=rng.normal(size=(num_points, 4)).astype(np.float32), labels=np.arange(num_points), rng=rng)
+
+
+@pytest.mark.parametrize('k', range(4))
+def test_pipeline_replays_the_reference(shared, k):
+    arrays = np.load(shared / 'goldens/lidarseg/cylinder3d_data_A.npz')
+    angle, flip, scale, *shift = arrays[f'aug{k}_params']
+    augmented = dict(points=arrays['kitti_points'], rng=Draws(angle, int(flip), scale, shift))
+    for transform in (RandomRotate(), RandomFlip(), RandomScale(), RandomTranslate()):
+        augmented = transform(augmented)
+    feats = arrays[f'aug{k}_fea']  # 3 offsets, rho, phi, z, x, y, intensity
+    np.testing.assert_allclose(augmented['points'][::12, [2, 0, 1, 3]], feats[:, 5:], atol=2e-5)
+
+
+def test_test_time_views_replay_the_reference(shared):
+    arrays = np.load(shared / 'goldens/lidarseg/cylinder3d_data_A.npz')
+    xy = arrays['kitti_points'][::8, :2]
+    for (angle, flip, scale), expected in zip(arrays['tta_params'], arrays['tta_xy']):
+        xy = xy @ xy_matrix(angle, int(flip), scale).T  # the reference's views pile up
+        np.testing.assert_allclose(xy, expected, atol=5e-5)
+
+
+def test_matrix_rotates_counter_clockwise_then_flips_then_scales():
+    np.testing.assert_allclose(xy_matrix(np.pi / 2) @ [1, 0], [0, 1], atol=1e-15)
+    np.testing.assert_allclose(xy_matrix(np.pi / 2, flip=2, scale=2) @ [1, 0], [0, -2], atol=1e-15)
+    signs = [xy_matrix(flip=flip) @ [1, 1] for flip in range(4)]
+    np.testing.assert_array_equal(signs, [[1, 1], [-1, 1], [1, -1], [-1, -1]])
+
+
+@pytest.mark.parametrize('transform', ALL)
+def test_input_is_left_alone_and_labels_pass(transform):
+    given = sample()
+    before = given['points'].copy()
+    result = transform()(given)
+    np.testing.assert_array_equal(given['points'], before)
+    assert result['labels'] is given['labels']
+    assert result['points'].dtype == np.float32 and result['points'].shape == (30, 4)
+    np.testing.assert_array_equal(result['points'][:, 3], before[:, 3])
+    if transform is not RandomTranslate:
+        np.testing.assert_array_equal(result['points'][:, 2], before[:, 2])
+
+
+@pytest.mark.parametrize('transform', ALL)
+@pytest.mark.parametrize('num_points', [0, 1])
+def test_tiny_scans(transform, num_points):
+    assert transform()(sample(num_points))['points'].shape == (num_points, 4)
+
+
+def test_rotation_keeps_distances_and_covers_its_range():
+    points = np.array([[1, 0, 0, 0]], np.float32)
+    rng = np.random.default_rng(0)
+    moved = np.concatenate([RandomRotate(45)(dict(points=points, rng=rng))['points'] for _ in range(500)])
+    np.testing.assert_allclose(np.linalg.norm(moved[:, :2], axis=1), 1, rtol=1e-6)
+    angles = np.rad2deg(np.arctan2(moved[:, 1], moved[:, 0]))
+    assert -45 <= angles.min() < -40 and 40 < angles.max() <= 45
+
+
+def test_flips_are_equally_likely():
+    points = np.array([[1, 1, 0, 0]], np.float32)
+    rng = np.random.default_rng(0)
+    signs = [tuple(RandomFlip()(dict(points=points, rng=rng))['points'][0, :2]) for _ in range(800)]
+    counts = [signs.count(pair) for pair in ((1, 1), (-1, 1), (1, -1), (-1, -1))]
+    assert sum(counts) == 800 and min(counts) > 150
+
+
+def test_scale_and_shift_cover_their_ranges():
+    points = np.array([[1, 2, 3, 0]], np.float32)
+    rng = np.random.default_rng(0)
+    scaled = np.concatenate([RandomScale()(dict(points=points, rng=rng))['points'] for _ in range(500)])
+    np.testing.assert_allclose(scaled[:, 1], 2 * scaled[:, 0], rtol=1e-6)
+    assert 0.95 <= scaled[:, 0].min() < 0.955 and 1.045 < scaled[:, 0].max() <= 1.05
+    shifted = np.concatenate([RandomTranslate(0.1)(dict(points=points, rng=rng))['points'] for _ in range(2000)])
+    np.testing.assert_allclose(shifted.mean(axis=0), points[0], atol=0.01)
+    np.testing.assert_allclose(shifted[:, :3].std(axis=0), 0.1, atol=0.01)
+    two = RandomTranslate(0.1)(dict(points=np.repeat(points, 2, axis=0), rng=rng))['points']
+    np.testing.assert_array_equal(two[0], two[1])  # one shift for the whole scan
+
+
+def test_equal_generators_give_equal_points():
+    for transform in ALL:
+        np.testing.assert_array_equal(transform()(sample(seed=5))['points'], transform()(sample(seed=5))['points'])
+
+
+def test_transforms_are_registered():
+    assert isinstance(TRANSFORMS.build(dict(type='RandomTranslate', std=0.2)), RandomTranslate)
+
+
+@pytest.mark.parametrize('build, message', [
+    (lambda: RandomRotate(200), 'RandomRotate: max_degrees=200, expected 0..180'),
+    (lambda: RandomScale(1.1, 0.9), 'RandomScale: low=1.1, high=0.9'),
+    (lambda: RandomScale(0, 1), 'expected 0 < low <= high'),
+    (lambda: RandomTranslate(-1), 'RandomTranslate: std=-1')])
+def test_bad_settings_are_refused(build, message):
+    with pytest.raises(ConfigError, match=message):
+        build()
