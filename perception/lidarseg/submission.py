@@ -1,6 +1,7 @@
 """Submissions to the SemanticKITTI server: label files as predictions arrive, then one checked zip."""
 import logging
 import zipfile
+import zlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def validate_submission(path: str | Path, data_root: str | Path, check_values: b
             problems = layout_problems([entry.filename for entry in entries if entry.is_dir()], sizes, data_root)
             if not problems and check_values:
                 _warn_of_values(archive, data_root)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         return [f'{path.name} is no readable zip file ({error})']
     if not problems:
         extra = set(sizes) - {'description.txt'} - {prediction_name(scan) for scan in _test_scans(data_root)}

@@ -115,9 +115,9 @@ def test_the_test_split_needs_no_labels(folder):
     assert 'labels' not in labelled['data_samples']
 
 
-def test_sizes_are_logged_beside_the_official_ones(folder, logged):
-    SemanticKITTI(folder, 'val')
-    assert logged == [f'SemanticKITTI val: 1 scans in 1 sequence(s) of {folder}, 4,071 in the official release.']
+def test_official_sizes_are_those_of_the_sequences(folder):
+    assert SemanticKITTI(folder, 'val').official_size == 4071
+    assert SemanticKITTI(folder, 'train', sequences=[0, 8]).official_size == 4541 + 4071
 
 
 def test_data_root_follows_the_environment(folder, monkeypatch):

@@ -205,9 +205,7 @@ class SemanticKITTI(Dataset):
         self.scans = list_scans(self.data_root, self.sequences)
         if split != 'test':
             check_labels_exist(self.data_root, self.scans)
-        official = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))
-        print_log(f'SemanticKITTI {split}: {len(self):,} scans in {len(self.sequences)} sequence(s) of '
-                  f'{self.data_root}, {official:,} in the official release.', 'current')
+        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))  # for the log
 
     def __len__(self) -> int:
         return len(self.scans)
