@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Convert published Cylinder3D weights."""
 import argparse
 

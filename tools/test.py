@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Test a checkpoint."""
 import argparse
 

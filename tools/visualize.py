@@ -1,3 +1,4 @@
+#!/usr/bin/env python
 """Draw scans with predictions, labels, or both."""
 import argparse
 
