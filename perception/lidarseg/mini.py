@@ -127,6 +127,9 @@ def _check(seed: int, train_scans: Sequence[int], val_scans: int, columns: int, 
     if not 1 <= len(train_scans) <= len(TRAIN_SEQUENCES) or min(counts) < 1 or max(counts) > 100:
         raise DataError(f'write_semantickitti_mini: train_scans={tuple(train_scans)}, val_scans={val_scans}, expected '
                         f'1 to {len(TRAIN_SEQUENCES)} training sequences of 1 to 100 scans. Give smaller numbers.')
+    if max(counts) * interval > 160:
+        raise DataError(f'write_semantickitti_mini: {max(counts)} scans every {interval} s, expected at most 160 s per '
+                        'sequence, which is what a street is long enough for. Give fewer scans or a shorter interval.')
     if seed < 0 or columns < 16 or not 0 < interval <= 10:
         raise DataError(f'write_semantickitti_mini: seed={seed}, columns={columns}, interval={interval}, expected a '
                         'seed of 0 or more, 16 columns or more and 0 to 10 seconds. Give numbers in these ranges.')
@@ -140,7 +143,7 @@ def _write_all(root: Path, seed: int, train_scans: dict[int, int], val_scans: in
               disable=None) as bar:
         for sequences, count, labelled in jobs:
             street_seed = (seed, DATASET_CODE, sequences[0])
-            world = build_world(street_seed, length=2 * LEAD_IN + 20 + count * interval * 7.5)
+            world = build_world(street_seed, length=2 * LEAD_IN + 20 + 8 * count * interval)
             times = interval * np.arange(count)
             groups = [times] if len(sequences) == 1 else times[:, None]
             caster = world.caster()

@@ -146,7 +146,8 @@ def test_a_folder_with_something_else_is_not_touched(tmp_path):
 
 
 @pytest.mark.parametrize('bad', [dict(seed=-1), dict(train_scans=()), dict(train_scans=(0,)), dict(val_scans=101),
-                                 dict(train_scans=(1,) * 11), dict(columns=3), dict(interval=0.0)])
+                                 dict(train_scans=(1,) * 11), dict(columns=3), dict(interval=0.0),
+                                 dict(val_scans=50, interval=4.0)])
 def test_arguments_out_of_range_are_refused(tmp_path, bad):
     with pytest.raises(DataError, match='expected'):
         write_semantickitti_mini(tmp_path / 'a', **dict(SMALL, **bad))

@@ -53,19 +53,20 @@ def test_points_of_things_lie_in_their_boxes(world, look, t):
     pose, found = look(t)
     points = found.points[:, :3] @ pose[:3, :3].T + pose[:3, 3]
     boxes = world.boxes(t)
-    checked = 0
+    within = []
     for box, instance, part in zip(boxes.boxes_3d, boxes.instance, boxes.part):
         own = found.instance == instance
         assert set(found.part[own]) <= {PART[part]}
         if own.sum() >= 30:
-            assert inside(points[own], box, .12).mean() >= .97       # range noise and mixed pixels reach out
-            checked += 1
-    assert checked > 15
+            within.append(inside(points[own], box, .10))
+            assert within[-1].mean() >= .9                           # mixed pixels lie between two things
+    assert len(within) > 15
+    assert np.concatenate(within).mean() >= .99
     assert (found.instance[np.isin(found.part, STATIC)] == 0).all()
 
 
 def test_things_do_not_overlap(world):
-    for t in (0.0, 4.0, 8.0):
+    for t in (0.0, 3.5, 7.0):
         found = world.boxes(t)
         pairs = cKDTree(found.boxes_3d[:, :2]).query_pairs(12.0)
         touching = [(found.part[i], found.part[j]) for i, j in pairs if overlap(found.boxes_3d[i], found.boxes_3d[j])]
