@@ -205,7 +205,7 @@ class SemanticKITTI(Dataset):
         self.scans = list_scans(self.data_root, self.sequences)
         if split != 'test':
             check_labels_exist(self.data_root, self.scans)
-        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))  # for the log
+        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))
 
     def __len__(self) -> int:
         return len(self.scans)
