@@ -1,6 +1,6 @@
 """Cylinder3D at full width on SemanticKITTI, single scans, with the point refinement head; PVD's teacher."""
 from mmengine.config import read_base
-from mmengine.optim import OneCycleLR
+from mmengine.optim import CosineAnnealingLR, LinearLR
 
 from perception.lidarseg.mini import write_semantickitti_mini
 from perception.lidarseg.models.cylinder3d import Cylinder3D
@@ -36,7 +36,9 @@ mini = dict(
     val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(data_root='data/mini/semantickitti')),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
     submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
-    param_scheduler=[dict(type=OneCycleLR, eta_max=5e-3, total_steps=mini_epochs, pct_start=0.2,
+    optim_wrapper=dict(optimizer=dict(lr=5e-3)),
+    param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=1, convert_to_iter_based=True),
+                     dict(type=CosineAnnealingLR, T_max=mini_epochs - 1, begin=1, eta_min=1e-5,
                           convert_to_iter_based=True)],
     train_cfg=dict(max_epochs=mini_epochs, val_interval=4),
     default_hooks=dict(logger=dict(interval=25)))

@@ -12,7 +12,8 @@ from perception.utils.errors import CheckpointError, ConfigError
 
 BRANCHES = ('branch1.0', 'branch1.1', 'branch2.0', 'branch2.1')
 # (base_channels, compression, point_channels) of the project's configs
-CONFIGS = {(32, 32, 256): 'configs/lidarseg/cylinder3d_kitti.py', (16, 16, 256): 'configs/lidarseg/cylinder3d_half_kitti.py'}
+CONFIGS = {(32, 32, 256): 'configs/lidarseg/cylinder3d_kitti.py',
+           (16, 16, 256): 'configs/lidarseg/cylinder3d_half_kitti.py'}
 
 
 def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy') -> tuple[dict[str, Tensor], dict]:
@@ -94,7 +95,8 @@ def _sizes(source: dict[str, Tensor], style: str) -> dict:
         return source[old].shape
     outputs, head = shape('head.bias')[0], shape('head.weight')
     in_channels = head[-1] if head[0] == outputs else head[-2]
-    return dict(num_classes=outputs - 1, base_channels=in_channels // 4, compression=shape('encoder.compress.weight')[0],
+    return dict(num_classes=outputs - 1, base_channels=in_channels // 4,
+                compression=shape('encoder.compress.weight')[0],
                 point_channels=shape('encoder.project.weight')[0],
                 point_widths=[shape(f'encoder.layers.{k}.0.weight')[0] for k in range(3)])
 

@@ -74,23 +74,23 @@ class CylinderVoxelizer(BaseDataPreprocessor):
 def _labels(samples: list, num_points: list[int]) -> Tensor:
     for i, (sample, expected) in enumerate(zip(samples, num_points)):
         if len(sample.labels) != expected:
-            raise DataError(f'{_name(samples, i)}: {len(sample.labels):,} labels for {expected:,} points, expected equal '
-                            'numbers. Apply every transform that drops points to both.')
+            raise DataError(f'{_name(samples, i)}: {len(sample.labels):,} labels for {expected:,} points, expected '
+                            'equal numbers. Apply every transform that drops points to both.')
     return torch.cat([sample.labels for sample in samples])
 
 
 def _check_scan(scan: Tensor, name: str, training: bool) -> None:
     if scan.dim() != 2 or scan.shape[1] != 4:
-        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select these '
-                        'columns first.')
+        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select '
+                        'these columns first.')
     finite = torch.isfinite(scan).all(dim=1)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0])
-        raise DataError(f'{name}: NaN or infinite value in row {row} of the points, expected finite numbers. Repair the '
-                        'file; points are never dropped silently.')
+        raise DataError(f'{name}: NaN or infinite value in row {row} of the points, expected finite numbers. Repair '
+                        'the file; points are never dropped silently.')
     if training and len(scan) < 2:
-        raise DataError(f'{name}: {len(scan)} points in a training scan, expected at least 2. Take this scan out of the '
-                        'training split.')
+        raise DataError(f'{name}: {len(scan)} points in a training scan, expected at least 2. Take this scan out of '
+                        'the training split.')
 
 
 def _name(samples: list | None, i: int) -> str:

@@ -116,11 +116,11 @@ def check_grid(grid_shape: Sequence[int], min_bound: Sequence[float], max_bound:
     """
     lengths = [len(v) for v in (grid_shape, min_bound, max_bound)]
     if lengths != [3, 3, 3]:
-        raise ConfigError(f'cylinder grid: grid_shape, min_bound, max_bound of lengths {lengths}, expected three values '
-                          'each. Give them for rho, phi and z.')
+        raise ConfigError(f'cylinder grid: grid_shape, min_bound, max_bound of lengths {lengths}, expected three '
+                          'values each. Give them for rho, phi and z.')
     if any(n != int(n) or n < 2 for n in grid_shape):
         raise ConfigError(f'cylinder grid: grid_shape {tuple(grid_shape)}, expected whole numbers of at least 2. The '
                           'authors use (480, 360, 32).')
     if any(not low < high for low, high in zip(min_bound, max_bound)):
-        raise ConfigError(f'cylinder grid: min_bound {tuple(min_bound)} and max_bound {tuple(max_bound)}, expected each '
-                          'minimum below its maximum. Check their order: rho, phi, z.')
+        raise ConfigError(f'cylinder grid: min_bound {tuple(min_bound)} and max_bound {tuple(max_bound)}, expected '
+                          'each minimum below its maximum. Check their order: rho, phi, z.')

@@ -204,6 +204,6 @@ def test_the_tool_writes_what_the_net_loads(root, tmp_path):
 
 def test_the_tool_refuses_what_is_no_checkpoint(root, tmp_path):
     (tmp_path / 'bad.pt').write_bytes(b'no checkpoint')
-    run = subprocess.run([sys.executable, root / 'tools/convert_checkpoint.py', tmp_path / 'bad.pt', tmp_path / 'o.pth'],
-                         capture_output=True, text=True)
+    run = subprocess.run([sys.executable, root / 'tools/convert_checkpoint.py', tmp_path / 'bad.pt',
+                          tmp_path / 'o.pth'], capture_output=True, text=True)
     assert run.returncode and 'bad.pt: unreadable' in run.stderr and not (tmp_path / 'o.pth').exists()

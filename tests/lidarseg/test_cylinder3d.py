@@ -19,7 +19,7 @@ GRID = (32, 24, 8)
 TOLERANCE = dict(rtol=1e-4, atol=1e-4)
 
 
-# --- goldens -----------------------------------------------------------------------------------------------------------
+# --- goldens -------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def golden(shared):
     with np.load(shared / 'goldens/lidarseg/cylinder3d_A.npz') as file:
@@ -129,7 +129,7 @@ def test_one_training_step_equals_the_authors(golden, golden_batch, variant, sha
         close(buffers[name.split('/', 2)[2]], value)
 
 
-# --- sizes ---------------------------------------------------------------------------------------------------------------
+# --- sizes ---------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(('width', 'count'), [(32, 55_866_694), (16, 14_071_542)])
 def test_parameters_as_published(width, count):
     with torch.device('meta'):
@@ -154,7 +154,7 @@ def test_macs_on_the_real_scan(shared):
     assert macs[16] / 1e9 == pytest.approx(73.9, abs=0.05)
 
 
-# --- behaviour -------------------------------------------------------------------------------------------------------------
+# --- behaviour -----------------------------------------------------------------------------------------------------
 def small_net(**kwargs):
     torch.manual_seed(0)
     kwargs = dict(base_channels=2, compression=4, point_channels=8, point_widths=(4, 8, 16), refine='mirror') | kwargs

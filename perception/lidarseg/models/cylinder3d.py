@@ -63,8 +63,8 @@ class Cylinder3D(BaseModel):
         _check_choice('indice_sharing', indice_sharing, SHARING)
         _check_choice('refine', refine, ('mirror', None))
         if class_weights is not None and len(class_weights) != num_classes:
-            raise ConfigError(f'Cylinder3D: {len(class_weights)} class_weights for {num_classes} classes, expected equal '
-                              'numbers. Leave the ignored class out.')
+            raise ConfigError(f'Cylinder3D: {len(class_weights)} class_weights for {num_classes} classes, expected '
+                              'equal numbers. Leave the ignored class out.')
         self.num_classes = num_classes
         self.ce_weight, self.lovasz_weight, self.point_weight = ce_weight, lovasz_weight, point_weight
         self.lovasz_classes, self.ignore_index, self.keep_logits = lovasz_classes, ignore_index, keep_logits
@@ -122,8 +122,8 @@ class Cylinder3D(BaseModel):
             `loss_voxel_ce`, `loss_voxel_lovasz` and, with the refinement, `loss_point_ce`; scalars.
         """
         if 'voxel_labels' not in inputs:
-            raise DataError('Cylinder3D.loss: a batch without labels, expected `labels` in every data sample. Train on a '
-                            'split that has them.')
+            raise DataError('Cylinder3D.loss: a batch without labels, expected `labels` in every data sample. Train on '
+                            'a split that has them.')
         voxel_labels = inputs['voxel_labels']
         probs = _at_least_float32(voxel_logits).softmax(dim=1)
         losses = dict(
