@@ -303,3 +303,19 @@ def test_bad_calls_are_refused():
         net(inputs, mode='loss')
     with pytest.raises(ConfigError, match="mode='train'"):
         net(inputs, mode='train')
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_mixed_precision_stays_near_float32(device):
+    net = small_net().to(device).eval()
+    data = net.data_preprocessor(small_batch())
+    with torch.no_grad():
+        exact = net(**data, mode='loss')
+    with torch.autocast(device, torch.bfloat16):
+        losses = net(**data, mode='loss')
+    sum(losses.values()).backward()
+    for name, value in losses.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=0.03, atol=0.03)
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 and p.grad.isfinite().all()
+               for p in net.parameters())
