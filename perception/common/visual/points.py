@@ -142,7 +142,7 @@ def show(points: np.ndarray, colors: np.ndarray, title: str = 'points', point_si
     Returns:
         Whether there was a display to open the window on.
     """
-    if sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+    if not has_display():
         return False
     o3d = _open3d()
     window = o3d.visualization.Visualizer()
@@ -153,9 +153,32 @@ def show(points: np.ndarray, colors: np.ndarray, title: str = 'points', point_si
     window.add_geometry(cloud)
     window.get_render_option().background_color = np.array(BACKGROUND) / 255
     window.get_render_option().point_size = point_size
+    camera = window.get_view_control()
+    camera.set_front(np.subtract(BEHIND.eye, BEHIND.target))
+    camera.set_lookat(BEHIND.target)
+    camera.set_up(BEHIND.up)
+    camera.set_zoom(0.15)
     window.run()
     window.destroy_window()
     return True
+
+
+def has_display() -> bool:
+    """Whether a window can be opened. Asked first, as Open3D would go on without a window and never come back."""
+    if sys.platform != 'linux':
+        return True
+    for library, connect, disconnect in (('libX11.so.6', 'XOpenDisplay', 'XCloseDisplay'),
+                                         ('libwayland-client.so.0', 'wl_display_connect', 'wl_display_disconnect')):
+        try:
+            functions = ctypes.CDLL(library)
+        except OSError:
+            continue
+        connect = getattr(functions, connect)
+        connect.restype = ctypes.c_void_p
+        if display := connect(None):
+            getattr(functions, disconnect)(ctypes.c_void_p(display))
+            return True
+    return False
 
 
 def _aim(o3d: ModuleType, camera: object, view: View, width: int, height: int) -> None:

@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 
 from perception.common.visual import points as visual
-from perception.common.visual.points import BACKGROUND, BEHIND, TOP, View, paint, render, show, visible_points
+from perception.common.visual.points import (
+    BACKGROUND,
+    BEHIND,
+    TOP,
+    View,
+    has_display,
+    paint,
+    render,
+    show,
+    visible_points,
+)
 from perception.utils.errors import ConfigError, DataError, MissingDependency
 
 pytest.importorskip('open3d')
@@ -112,10 +122,15 @@ def test_refuses_a_wrong_number_of_colours():
         render(np.zeros((4, 3)), np.zeros((3, 3)))
 
 
-def test_show_says_when_there_is_no_display(monkeypatch):
-    monkeypatch.setattr(sys, 'platform', 'linux')
-    monkeypatch.delenv('DISPLAY', raising=False)
+@pytest.mark.skipif(sys.platform != 'linux', reason='displays are named by variables on Linux alone')
+@pytest.mark.parametrize('display', [None, ':973'], ids=['unset', 'nobody there'])
+def test_show_says_when_there_is_no_display(monkeypatch, display):
     monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    monkeypatch.delenv('DISPLAY', raising=False)
+    monkeypatch.setenv('XDG_RUNTIME_DIR', '/nowhere')
+    if display:
+        monkeypatch.setenv('DISPLAY', display)
+    assert not has_display()
     assert show(np.zeros((4, 3)), np.zeros((4, 3))) is False
 
 
