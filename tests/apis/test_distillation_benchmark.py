@@ -35,7 +35,7 @@ def bench(tmp_path, monkeypatch):
         if job.work_dir.name in state.fail:
             return SimpleNamespace(returncode=1)
         job.work_dir.mkdir(parents=True, exist_ok=True)
-        last = state.scores[job.arm] + 0.01 * job.seed * (1 + (job.arm == 'distilled'))
+        last = state.scores.get(job.arm, 0.35) + 0.01 * job.seed * (1 + (job.arm == 'distilled'))
         hub = dict(runtime_info=dict(step_validated=2), log_scalars={
             'val/miou': [torch.tensor([0.9, last]), torch.ones(2)],
             'val/iou_car': [torch.tensor([0.1, 0.2]), torch.ones(2)],
@@ -77,11 +77,25 @@ def test_trains_teacher_then_both_students_of_each_seed(bench):
                                                   'configs/pvd/cylinder3d_kitti.py')
     assert json.loads((bench.folder / 'report.json').read_text()) == report
     text = (bench.folder / 'report.md').read_text()
-    assert '| student alone | 2 | 0.3050 ± 0.0071 | 0.9000 ± 0.0000 |' in text
-    assert '| student distilled | 2 | 0.4100 ± 0.0141 | 0.9000 ± 0.0000 |' in text
-    assert '| distilled minus alone, same seed | 2 | 0.1050 ± 0.0071 | 0.0000 ± 0.0000 |' in text
+    assert '| student alone | 2 | 0.3050 ± 0.0071 | 0.9000 ± 0.0000 |  |  |' in text
+    assert ('| student distilled | 2 | 0.4100 ± 0.0141 | 0.9000 ± 0.0000 | +0.1050 ± 0.0071 | +0.0000 ± 0.0000 |'
+            in text)
     assert '| loss_pvd_output_point | 1.5000 | 1.5000 ± 0.0000 | 1.5000 ± 0.0000 |' in text
     assert '| mini | student against teacher | 75.0 % fewer | 75.0 % fewer | 2.00x faster |' in text
+
+
+def test_a_variant_is_one_more_arm_beside_runs_that_are_there(bench):
+    words = ['--seeds', '1', '--work-dir', str(bench.folder)]
+    distillation.run(arguments(*words))
+    distillation.run(arguments(*words, '--variant', 'strong', 'model.losses.pvd.weight=20'))
+    assert bench.calls == ['teacher', 'student_0', 'distilled_0', 'strong_0']
+    job = bench.jobs[-1]
+    assert job.config == 'configs/pvd/cylinder3d_kitti.py'
+    assert 'model.losses.pvd.weight=20' in job.command
+    assert not any('weight' in word for other in bench.jobs[:-1] for word in other.command)
+    assert '| strong | 1 | 0.3500 | 0.9000 | +0.0500 | +0.0000 |' in (bench.folder / 'report.md').read_text()
+    with pytest.raises(ConfigError, match='holds runs with strong='):
+        distillation.run(arguments(*words, '--variant', 'strong', 'model.losses.pvd.weight=2'))
 
 
 def test_continues_where_it_was_cut_off(bench):
@@ -135,8 +149,11 @@ def test_bad_arguments(bench):
         distillation.run(arguments('--method', 'pdv'))
     with pytest.raises(ConfigError, match='--seeds: 0 came, expected at least 1'):
         distillation.run(arguments('--seeds', '0'))
+    for variant in (['student', 'a=1'], ['strong'], ['a/b', 'a=1']):
+        with pytest.raises(ConfigError, match='expected a new word and at least one KEY=VALUE'):
+            distillation.run(arguments('--variant', *variant))
     distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder)))
-    with pytest.raises(ConfigError, match='holds runs made with'):
+    with pytest.raises(ConfigError, match='holds runs with cfg_options='):
         distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder), '--cfg-options', 'a.b=3'))
 
 

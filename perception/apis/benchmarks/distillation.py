@@ -32,7 +32,7 @@ from perception.utils.paths import PROJECT_ROOT, from_root
 METHODS = dict(pvd=dict(teacher='configs/lidarseg/cylinder3d_kitti.py',
                         student='configs/lidarseg/cylinder3d_half_kitti.py',
                         distilled='configs/pvd/cylinder3d_kitti.py'))
-ARMS = dict(teacher='teacher', student='student alone', distilled='student distilled')
+ARMS = dict(teacher='teacher', student='student alone', distilled='student distilled')  # then the variants by name
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Job:
     """One training: an arm of the comparison with a seed.
 
     Attributes:
-        arm: 'teacher', 'student' or 'distilled'.
+        arm: 'teacher', 'student', 'distilled' or the name of a variant.
         seed: of everything random, as the options say.
         config: config file.
         work_dir: its folder.
@@ -65,6 +65,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--seeds', type=int, default=3, help='students per arm (default: 3)')
     parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/evidence_<method>')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
+    parser.add_argument('--variant', nargs='+', action='append', default=[], metavar=('NAME', 'KEY=VALUE'),
+                        help='a further distilled arm with overrides, such as strong model.losses.pvd.weight=20')
     parser.add_argument('--background', action='store_true', help='return at once; the log goes to <work dir>/log.txt')
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the runs that are finished')
 
@@ -76,19 +78,25 @@ def run(args: argparse.Namespace) -> dict:
         the report, as written to <work dir>/report.json.
 
     Raises:
-        ConfigError: an unknown method, no seeds, or a work dir with runs of other settings.
+        ConfigError: an unknown method, no seeds, a variant without overrides or with the name of an arm, or a work dir
+            with runs of other settings.
     """
     if args.method not in METHODS:
         raise ConfigError(f'--method: {args.method!r} came, expected one of {", ".join(METHODS)}. '
                           f'{close_matches(args.method, METHODS)}')
     if args.seeds < 1:
         raise ConfigError(f'--seeds: {args.seeds} came, expected at least 1. Three give a first idea of the spread.')
+    variants = {name: options for name, *options in args.variant}
+    for name, options in variants.items():
+        if name in ARMS or not name.isidentifier() or not options:
+            raise ConfigError(f'--variant: {name!r} with {len(options)} overrides came, expected a new word and at '
+                              f'least one KEY=VALUE. Write for example --variant strong model.losses.pvd.weight=20.')
     folder = Path(args.work_dir).absolute() if args.work_dir else from_root(f'work_dirs/evidence_{args.method}')
     folder.mkdir(parents=True, exist_ok=True)
-    check_settings(folder, dict(METHODS[args.method], cfg_options=sorted(args.cfg_options)))
+    check_settings(folder, dict(METHODS[args.method], cfg_options=sorted(args.cfg_options), **variants))
     if args.background:
         return start_in_background(folder)
-    jobs = make_jobs(METHODS[args.method], args.seeds, folder, args.cfg_options)
+    jobs = make_jobs(METHODS[args.method], args.seeds, folder, args.cfg_options, variants)
     for job in jobs if not args.report_only else []:
         if read_run(job) is None:
             train_job(job)
@@ -102,17 +110,22 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def check_settings(folder: Path, settings: dict) -> None:
-    """Refuse to mix runs of different settings in one folder.
+    """Refuse to mix runs of different settings in one folder; arms may be added.
+
+    Args:
+        folder: the work dir, where settings.json keeps what was seen so far.
+        settings: configs, overrides for all arms, and those of each variant.
 
     Raises:
         ConfigError: the folder was made with others.
     """
     path = folder / 'settings.json'
-    if not path.is_file():
-        path.write_text(json.dumps(settings, indent=1) + '\n')
-    elif json.loads(path.read_text()) != settings:
-        raise ConfigError(f'{folder}: it holds runs made with {path.read_text().strip()}, expected the settings of '
-                          f'this command. Give another --work-dir.')
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    for key, value in settings.items():
+        if known.get(key, value) != value:
+            raise ConfigError(f'{folder}: it holds runs with {key}={known[key]}, expected {value} as in this command. '
+                              f'Give another --work-dir.')
+    path.write_text(json.dumps({**known, **settings}, indent=1) + '\n')
 
 
 def start_in_background(folder: Path) -> dict:
@@ -126,14 +139,16 @@ def start_in_background(folder: Path) -> dict:
     return dict(pid=process.pid)
 
 
-def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[str]) -> list[Job]:
-    """The trainings in their order: the teacher, then both students of each seed.
+def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[str],
+              variants: dict[str, list[str]]) -> list[Job]:
+    """The trainings in their order: the teacher, then all students of each seed.
 
     Args:
         configs: config file of each arm.
         seeds: students per arm.
         folder: where their work dirs go.
         options: overrides for all of them.
+        variants: name -> further overrides of the distilled student.
     """
     distilled = load_config(configs['distilled'], mini=True)
     seeded = ['randomness.seed']
@@ -141,13 +156,16 @@ def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[s
         seeded.append('train_dataloader.dataset.seed')
 
     def job(arm: str, seed: int, name: str, more: Sequence[str] = ()) -> Job:
-        return Job(arm, seed, configs[arm], folder / name, [*(f'{key}={seed}' for key in seeded), *options, *more])
+        config = configs.get(arm, configs['distilled'])
+        return Job(arm, seed, config, folder / name, [*(f'{key}={seed}' for key in seeded), *options, *more])
 
     jobs = [job('teacher', 0, 'teacher')]
     checkpoints = [f'model.teachers.{name}.checkpoint={jobs[0].work_dir / "model.pth"}'
                    for name in distilled.model.teachers]
     for seed in range(seeds):
-        jobs += [job('student', seed, f'student_{seed}'), job('distilled', seed, f'distilled_{seed}', checkpoints)]
+        jobs.append(job('student', seed, f'student_{seed}'))
+        for arm, more in dict(distilled=[], **variants).items():
+            jobs.append(job(arm, seed, f'{arm}_{seed}', [*checkpoints, *more]))
     return jobs
 
 
@@ -157,7 +175,7 @@ def train_job(job: Job) -> None:
     Raises:
         RuntimeError: the training failed.
     """
-    print_log(f'{ARMS[job.arm]}, seed {job.seed}: {" ".join(job.command)}', 'current')
+    print_log(f'{ARMS.get(job.arm, job.arm)}, seed {job.seed}: {" ".join(job.command)}', 'current')
     code = subprocess.run(job.command, cwd=PROJECT_ROOT).returncode
     if code:
         raise RuntimeError(f'{job.work_dir.name}: the training ended with code {code}, expected 0. Its output is '
@@ -210,10 +228,10 @@ def measure_efficiency(configs: dict[str, str], repeats: int = 5) -> dict:
 
 @torch.no_grad()
 def measure_pair(cfgs: dict[str, Config], sample: dict, repeats: int) -> dict:
-    """Efficiency of two nets on one scan.
+    """Efficiency of some nets on one scan.
 
     Args:
-        cfgs: config of each net.
+        cfgs: config of each net, by name; the first one's data preprocessor serves all.
         sample: a scan of the data set.
         repeats: timed runs of each.
 
@@ -273,23 +291,25 @@ def to_markdown(report: dict) -> str:
     metric = next((r['metric'] for r in runs.values()), 'score')
     state = f'{report["finished"]} of {report["planned"]} runs finished'
     lines = [f'# {report["method"].upper()} on simulated mini data: {state}', '',
-             f'Validation {metric}, mean and standard deviation over seeds.', '',
-             '| arm | seeds | last epoch | best epoch |', '|---|---|---|---|']
-    for arm, title in ARMS.items():
-        of_arm = [r for r in runs.values() if r['arm'] == arm]
-        lines.append(f'| {title} | {len(of_arm)} | {_spread([r["last"] for r in of_arm])} | '
-                     f'{_spread([r["best"] for r in of_arm])} |')
-    pairs = [(a, b) for a in runs.values() for b in runs.values()
-             if (a['arm'], b['arm']) == ('student', 'distilled') and a['seed'] == b['seed']]
-    gains = [[b[key] - a[key] for a, b in pairs] for key in ('last', 'best')]
-    lines += [f'| distilled minus alone, same seed | {len(pairs)} | {_spread(gains[0])} | {_spread(gains[1])} |', '',
-              '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
-    lines += [f'| {ARMS[r["arm"]]} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |' for r in runs.values()]
+             f'Validation {metric}, mean and standard deviation over seeds; gains: over the student alone, same seed.',
+             '',
+             '| arm | seeds | last epoch | best epoch | gain, last epoch | gain, best epoch |',
+             '|---|---|---|---|---|---|']
+    arms = {arm: [r for r in runs.values() if r['arm'] == arm] for arm in
+            dict.fromkeys([*ARMS, *(r['arm'] for r in runs.values())])}
+    alone = {r['seed']: r for r in arms['student']}
+    for arm, members in arms.items():
+        pairs = [(r, alone[r['seed']]) for r in members if arm not in ('teacher', 'student') and r['seed'] in alone]
+        cells = [_spread([r[key] for r in members]) for key in ('last', 'best')]
+        cells += [_spread([r[key] - base[key] for r, base in pairs], '+') for key in ('last', 'best')]
+        lines.append(f'| {ARMS.get(arm, arm)} | {len(members)} | {" | ".join(cells)} |')
+    lines += ['', '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
+    lines += [f'| {ARMS.get(r["arm"], r["arm"])} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |'
+              for r in runs.values()]
     for key, title in (('losses', 'loss, mean over the last epoch'), ('classes', 'result of the last epoch')):
-        lines += ['', f'| {title} | {" | ".join(ARMS.values())} |', '|---|---|---|---|']
-        arms = {arm: [r[key] for r in runs.values() if r['arm'] == arm] for arm in ARMS}
-        for name in dict.fromkeys(name for results in arms.values() for one in results for name in one):
-            cells = [_spread([one[name] for one in results if name in one]) for results in arms.values()]
+        lines += ['', f'| {title} | {" | ".join(ARMS.get(arm, arm) for arm in arms)} |', '|---' * (1 + len(arms)) + '|']
+        for name in dict.fromkeys(name for r in runs.values() for name in r[key]):
+            cells = [_spread([r[key][name] for r in members if name in r[key]]) for members in arms.values()]
             lines.append(f'| {name} | {" | ".join(cells)} |')
     lines += ['', 'One simulated scan, batch size 1, on a CPU, random weights.', '',
               '| scale | net | parameters | GMAC | latency [s] |', '|---|---|---|---|---|']
@@ -308,11 +328,11 @@ def _less(student: dict, teacher: dict, key: str) -> str:
     return f'{100 * (1 - student[key] / teacher[key]):.1f} % fewer'
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float], sign: str = '') -> str:
     if not values:
         return ''
     spread = f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else ''
-    return f'{statistics.fmean(values):.4f}{spread}'
+    return f'{statistics.fmean(values):{sign}.4f}{spread}'
 
 
 def _seconds(function) -> float:
