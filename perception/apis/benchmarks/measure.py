@@ -1,0 +1,171 @@
+"""What the speed benchmarks share: a scan, interleaved timing, the matrix-product rate, where time goes."""
+import gc
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from perception.apis.inference import read_scan
+from perception.lidarseg.preprocessor import CylinderVoxelizer
+from perception.ops.sparse.maps import KernelMap
+from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
+from perception.utils.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[3]
+SCANS = ('../shared/real/semantickitti/sequences/08/velodyne/000700.bin',
+         'data/semantickitti/sequences/08/velodyne/000700.bin',
+         'data/mini/semantickitti/sequences/08/velodyne/000000.bin')  # the first that exists is measured
+PARTS = dict(products=('aten::mm', 'aten::addmm'), gather=('aten::index_select',),
+             scatter=('aten::index_add_', 'aten::scatter_add_', 'aten::_embedding_bag_forward_only'),
+             norm=('aten::native_batch_norm', 'aten::native_batch_norm_backward'),
+             activation=('aten::leaky_relu_', 'aten::leaky_relu_backward', 'aten::sigmoid', 'aten::relu', 'aten::relu_'))
+
+
+def find_scan(path: str | None) -> Path:
+    """The scan to measure: the given one, else the real scan, else a simulated one.
+
+    Raises:
+        DataError: no such file.
+    """
+    candidates = [Path(path)] if path else [ROOT / name for name in SCANS]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate.resolve()
+    raise DataError(f'benchmark: none of {", ".join(map(str, candidates))} exists, expected a scan. Pass --scan FILE or '
+                    'run `tools/make_mini.py semantickitti`.')
+
+
+def voxelise(path: Path, grid_shape: tuple[int, int, int] = (480, 360, 32)) -> dict:
+    """The batch of one scan, see `CylinderVoxelizer`."""
+    points = torch.from_numpy(read_scan(path))
+    return CylinderVoxelizer(grid_shape)(dict(inputs=dict(points=[points]), data_samples=None))['inputs']
+
+
+def interleave(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run, A B A B ..., after one round that is not counted."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            gc.collect()
+            start = time.perf_counter()
+            run()
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> str:
+    """`median (min)` in seconds."""
+    return f'{statistics.median(seconds):.3f} s (min {min(seconds):.3f})'
+
+
+def machine() -> str:
+    """Threads, instruction sets that matter and load, for the head of a report."""
+    flags = getattr(torch.cpu, 'get_capabilities', dict)()
+    sets = [name for name in ('avx2', 'avx512_f', 'avx512_bf16', 'amx_bf16') if flags.get(name)]
+    return (f'torch {torch.__version__}, {torch.get_num_threads()} threads, {" ".join(sets) or "unknown CPU"}, load '
+            f'{" ".join(f"{load:.1f}" for load in os.getloadavg())}')
+
+
+def peak_memory() -> str:
+    """Largest resident memory of this process so far."""
+    return f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB'
+
+
+def autocast(dtype: torch.dtype):
+    """bfloat16 autocast on the CPU, or nothing for float32."""
+    return torch.autocast('cpu', dtype) if dtype != torch.float32 else nullcontext()
+
+
+@dataclass
+class Layer:
+    """One convolution as it ran.
+
+    Attributes:
+        name: path of the module.
+        kernel_map: its map.
+        weight: (Cout, k0, k1, k2, Cin).
+        grid_shape: cells of the finer grid.
+    """
+    name: str
+    kernel_map: KernelMap
+    weight: Tensor
+    grid_shape: tuple[int, int, int]
+
+    @property
+    def macs(self) -> int:
+        """Exact pairs times channels."""
+        return self.kernel_map.num_pairs * self.weight.shape[0] * self.weight.shape[4]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Rows of an average offset, Cin and Cout: the matrix product behind the layer."""
+        rows = self.kernel_map.num_pairs // self.kernel_map.volume
+        return max(rows, 1), self.weight.shape[4], self.weight.shape[0]
+
+
+@contextmanager
+def record_layers(model: nn.Module):
+    """List the sparse convolutions that run inside the block, as `Layer`s."""
+    layers: list[Layer] = []
+
+    def add(name: str, module: nn.Module, x) -> None:
+        if isinstance(module, SubMConv3d):
+            kernel_map, voxels = x.voxels.subm_map(module.kernel_size, module.dilation), x.voxels
+        elif isinstance(module, SparseConv3d):
+            kernel_map, voxels = x.voxels.strided_map(module.geometry)[1], x.voxels
+        else:
+            named = x.recall(module.name)
+            kernel_map, voxels = named.kernel_map.transposed(), named.source
+        layers.append(Layer(name, kernel_map, module.weight, voxels.grid_shape))
+
+    hooks = [module.register_forward_pre_hook(lambda module, args, name=name: add(name, module, args[0]))
+             for name, module in model.named_modules()
+             if isinstance(module, (SubMConv3d, SparseConv3d, SparseInverseConv3d))]
+    try:
+        yield layers
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def best_seconds(run: Callable[[], object], repeats: int = 5) -> float:
+    """The shortest of some runs, after one that is not counted."""
+    run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def product_seconds(layers: list[Layer], dtype: torch.dtype) -> list[float]:
+    """Seconds of the bare matrix products of each layer: K products of the average number of rows."""
+    known: dict[tuple[int, int, int], float] = {}
+    for layer in layers:
+        if layer.shape not in known:
+            rows, cin, cout = layer.shape
+            a, b = torch.randn(rows, cin).to(dtype), torch.randn(cin, cout).to(dtype)
+            out = torch.empty(rows, cout, dtype=dtype)
+            known[layer.shape] = best_seconds(lambda a=a, b=b, out=out: torch.mm(a, b, out=out), repeats=7)
+    return [known[layer.shape] * layer.kernel_map.volume for layer in layers]
+
+
+def parts_of(run: Callable[[], object]) -> dict[str, float]:
+    """Seconds of one run by kind of operation; 'maps and the rest' is what is in no other part."""
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        run()
+    events = record.key_averages()
+    total = sum(event.self_cpu_time_total for event in events) / 1e6
+    parts = {name: sum(event.self_cpu_time_total for event in events if event.key in keys) / 1e6
+             for name, keys in PARTS.items()}
+    return dict(parts, rest=total - sum(parts.values()))
