@@ -33,6 +33,8 @@ class SemanticKITTISubmission(BaseMetric):
         collect_device, prefix: as in mmengine.
     """
 
+    default_prefix = ''  # none; spares mmengine's warning
+
     def __init__(self, out_dir: str | Path, data_root: str | Path | None = None, multi: bool = False,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

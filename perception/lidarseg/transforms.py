@@ -25,7 +25,7 @@ def xy_matrix(angle: float = 0.0, flip: int = 0, scale: float = 1.0) -> np.ndarr
 
 def _move_xy(sample: dict, matrix: np.ndarray) -> dict:
     points = sample['points'].copy()
-    points[:, :2] = points[:, :2] @ matrix.T
+    points[:, :2] = points[:, :2] @ matrix.T.astype(points.dtype)
     return dict(sample, points=points)
 
 

@@ -86,7 +86,7 @@ def _selected_classes(classes: str | Sequence[int], labels: Tensor, num_classes:
             raise ConfigError(f"lovasz_softmax: classes={classes!r}, expected 'present', 'all' or a list of classes. "
                               f'Choose one of them.')
         if classes == 'present':
-            return labels.unique()
+            return torch.bincount(labels, minlength=num_classes).nonzero().flatten()
         return torch.arange(num_classes, device=labels.device)
     if any(not 0 <= c < num_classes for c in classes):
         raise ConfigError(f'lovasz_softmax: classes={list(classes)}, expected numbers in 0..{num_classes - 1}. Leave '

@@ -90,6 +90,8 @@ class SemanticKITTIMetric(BaseMetric):
         collect_device, prefix: as in mmengine.
     """
 
+    default_prefix = ''  # none; spares mmengine's warning
+
     def __init__(self, multi: bool = False, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         self.classes = MULTI_CLASSES if multi else CLASSES
