@@ -36,7 +36,7 @@ class Planner:
         self._booked = np.zeros((0, 3))
         self.trees = [props.tree(rng, h) for h in rng.uniform(5, 12, 6)]
         self.conifers = [props.conifer(rng, h) for h in rng.uniform(5, 12, 3)]
-        self.far_trees = [props.tree(rng, h, 1500) for h in rng.uniform(8, 14, 3)]
+        self.far_trees = [props.tree(rng, h, 800) for h in rng.uniform(8, 14, 3)]
         self.bushes = [props.bush(rng) for _ in range(4)]
         self.borders = dict(fence=[props.fence(rng, PIECE) for _ in range(3)],
                             hedge=[props.hedge(rng, PIECE, h) for h in rng.uniform(1.0, 1.9, 3)],
@@ -79,8 +79,7 @@ class Planner:
         mesh = draw_vehicle(self.rng, part)
         low, high = mesh.bounds()
         length, width = (high - low)[:2]
-        count = max(1, round(length / max(width, .8)))
-        along = np.linspace(-1, 1, count) * (length - width) / 2 if count > 1 else np.zeros(1)
+        along = np.linspace(low[0] + width / 2, high[0] - width / 2, max(2, round(length / max(width, .8))))
         if self.claim([(s + o * np.cos(yaw), d + o * np.sin(yaw)) for o in along], width / 2):
             self.actors.append(Actor(part, [mesh], self.street, standing(s, d, yaw), len(self.actors) + 1, False))
 
@@ -102,9 +101,10 @@ class Planner:
         """A house whose front has its middle at (s, d), if there is room; it reaches back along local +y."""
         rng = self.rng
         depth, storeys, colour = rng.uniform(8, 13), int(rng.integers(1, 5)), self.colours[rng.integers(4)]
-        across, back = np.arange(-width / 2 + 2, width / 2 - 1, 4), depth / 2
-        spots = [(s + a * np.cos(yaw) - back * np.sin(yaw), d + a * np.sin(yaw) + back * np.cos(yaw)) for a in across]
-        if not self.claim(spots, depth / 2):
+        across, back = np.linspace(2 - width / 2, width / 2 - 2, 5), np.linspace(2, depth - 2, 3)
+        spots = [(s + a * np.cos(yaw) - b * np.sin(yaw), d + a * np.sin(yaw) + b * np.cos(yaw))
+                 for a in across for b in back]
+        if not self.claim(spots, 1.9):
             return False
         self.put(props.building(rng, width, depth, storeys, colour), s, d, yaw)
         return True
@@ -132,10 +132,10 @@ class Planner:
     def houses(self, block: Block, side: int) -> None:
         """Two rows of houses with gaps, and thickets where there is none."""
         rng, outer = self.rng, block.sides[side][-1].inner
-        for row, chance in ((outer + rng.uniform(-1.5, 2), .82), (outer + rng.uniform(20, 28), .75)):
+        for row, chance in ((outer + rng.uniform(-1.5, 2), .76), (outer + rng.uniform(20, 28), .6)):
             s = block.s0 + rng.uniform(0, 6)
             while s < block.s1 - 10:
-                width = min(rng.uniform(9, 22), block.s1 - s)
+                width = min(rng.uniform(9, 22), block.s1 - 1 - s)
                 built = rng.random() < chance and self.house(s + width / 2, side * row, width, 0 if side > 0 else np.pi)
                 for _ in range(0 if built else 9):
                     self.tree(rng.uniform(s, s + width), side * rng.uniform(row, row + 14), self.trees + self.conifers)
@@ -163,10 +163,10 @@ class Planner:
             if part in ('bicycle', 'motorcycle'):
                 d = side * (near if rng.random() < .6 else plot.inner + 1.3)
                 yaw = rng.choice([IN, OUT])
-                pitch, count = (.7, rng.integers(3, 7)) if part == 'bicycle' else (1.1, rng.integers(1, 3))
+                pitch, count = (.7, rng.integers(3, 7)) if part == 'bicycle' else (1.3, rng.integers(1, 3))
                 for i in range(count):
                     self.park(part, s + i * pitch, d, yaw + rng.normal(0, .1))
-            elif rng.random() < .6 and plot.outer - plot.inner > 4.5:
+            elif rng.random() < .35 and plot.outer - plot.inner > 4.5:
                 self.park(part, s, side * (plot.inner + plot.outer) / 2, rng.choice([0, np.pi]) + rng.normal(0, .3))
 
     def kerb_line(self, block: Block, side: int) -> None:

@@ -22,7 +22,7 @@ def _crown(builder: MeshBuilder, rng: np.random.Generator, centre: np.ndarray, r
     builder.leaves(at, normal, size, colour * shade[:, None], rng.uniform(0, 2 * np.pi, count))
 
 
-def tree(rng: np.random.Generator, height: float, leaves: int = 2600) -> Mesh:
+def tree(rng: np.random.Generator, height: float, leaves: int = 1600) -> Mesh:
     """A broad-leaved tree: bent trunk, branches, and leaf triangles that let beams through."""
     builder = MeshBuilder()
     trunk = height * rng.uniform(.18, .34)
@@ -40,17 +40,18 @@ def tree(rng: np.random.Generator, height: float, leaves: int = 2600) -> Mesh:
     top = knots[-1] + [0, 0, .04 * height]
     balls = np.concatenate([tip, top[None], knots[3:4]])
     green = np.array([.06, .13, .03]) * rng.uniform(.7, 1.4, 3)
-    _crown(builder, rng, balls, height * rng.uniform(.12, .19, len(balls)), leaves, .07 + .013 * height, green)
+    _crown(builder, rng, balls, height * rng.uniform(.12, .19, len(balls)), leaves,
+           (.07 + .013 * height) * np.sqrt(2600 / leaves), green)
     return builder.build()
 
 
-def conifer(rng: np.random.Generator, height: float, leaves: int = 2000) -> Mesh:
+def conifer(rng: np.random.Generator, height: float, leaves: int = 1400) -> Mesh:
     """A tree with a cone of leaf triangles almost down to the ground."""
     builder = MeshBuilder()
     builder.tubes([0, 0, 0], [0, 0, .9 * height], .014 * height, 'bark', BARK, 'trunk', .004 * height, sides=7)
     level = np.linspace(.1, .97, 10) * height
     _crown(builder, rng, np.stack([0 * level, 0 * level, level], -1), .24 * (1.08 * height - level), leaves,
-           .06 + .01 * height, np.array([.03, .08, .03]))
+           .07 + .012 * height, np.array([.03, .08, .03]))
     return builder.build()
 
 

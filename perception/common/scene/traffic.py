@@ -66,7 +66,8 @@ class Traffic:
         s, d, yaw = np.array([path(t) for t in self.times]).T
         length, width = np.max([np.abs(mesh.bounds()) for mesh in meshes], (0, 1))[:2]
         cos, sin = np.abs(np.cos(yaw)), np.abs(np.sin(yaw))
-        return np.stack([s, d, cos * length + sin * width, sin * length + cos * width], -1)
+        metres = np.maximum(1 - self.street.curvature_at(s) * d, .1)      # per metre of s, at d
+        return np.stack([s, d, (cos * length + sin * width) / metres, sin * length + cos * width], -1)
 
     def drive_by(self, part: str, path: Path) -> bool:
         """A vehicle or a rider on the carriageway."""
@@ -74,11 +75,12 @@ class Traffic:
         meshes = people.rider(self.rng, part) if rider else [draw_vehicle(self.rng, part)]
         return self.add(part, meshes, path, on_ground=False)
 
-    def near_ego(self, part: str, low: float, high: float, d: float, drift: float = 0.0) -> float | None:
+    def near_ego(self, part: str, low: float, high: float, d: tuple[float, float], drift: float = 0.0) -> float | None:
         """A vehicle or rider that stays `low` to `high` metres ahead of or behind the ego; returns its gap."""
-        for _ in range(8):
-            gap = self.rng.choice([-1, 1]) * self.rng.uniform(low, high)
-            if self.drive_by(part, with_ego(self.drive, gap, d, self.rng.uniform(-drift, drift))):
+        rng = self.rng
+        for _ in range(12):
+            gap = rng.choice([-1, 1]) * rng.uniform(low, high)
+            if self.drive_by(part, with_ego(self.drive, gap, rng.uniform(*d), rng.uniform(-drift, drift))):
                 return gap
         return None
 
@@ -86,17 +88,18 @@ class Traffic:
         """Rare things that stay near the ego for the whole drive, and bicyclists who come towards it."""
         rng = self.rng
         for _ in range(2):
-            self.near_ego('bicyclist', 7, 20, lane.d - lane.width / 2 + rng.uniform(.3, .5), .15)
+            self.near_ego('bicyclist', 7, 20, (lane.d - lane.width / 2 + .4, lane.d - lane.width / 2 + .9), .15)
         for _ in range(3):
-            self.near_ego('motorcyclist', 9, 26, lane.d + rng.uniform(-.6, .6), .05)
-        self.near_ego('bus', 30, 42, lane.d)
-        self.near_ego('truck', 24, 46, lane.d)
-        gap = self.near_ego('trailer', 26, 46, lane.d)
+            self.near_ego('motorcyclist', 9, 26, (lane.d - .6, lane.d + .6), .05)
+        middle = lane.d, lane.d
+        self.near_ego('bus', 30, 42, middle)
+        self.near_ego('truck', 24, 46, middle)
+        gap = self.near_ego('trailer', 26, 46, middle)
         if gap is not None:
             self.drive_by('car', with_ego(self.drive, gap + TOWED, lane.d))
-        self.near_ego('car', 18, 40, lane.d)
+        self.near_ego('car', 18, 40, middle)
         for start in np.arange(70 + rng.uniform(0, 20), self.street.length + 120, 36):
-            self.drive_by('bicyclist', along(start + rng.uniform(0, 8), self.street.half - .3, -4.0))
+            self.drive_by('bicyclist', along(start + rng.uniform(0, 8), self.street.half - .4, -4.0))
 
     def lanes(self, lane: Lane, amount: float) -> None:
         """Vehicles in every lane; within a lane all keep the same speed."""
@@ -107,15 +110,15 @@ class Traffic:
         for own in self.street.lanes:
             if own is lane:
                 continue
-            speed = rng.uniform(5, 9)
+            speed, d = rng.uniform(5, 9), own.d + .2 * own.direction      # keeps off the bicycles at the edge
             s, stop = -60.0, self.street.length + speed * self.times[-1]
             while s < stop:
                 part = rng.choice(list(MIX), p=list(MIX.values()))
-                path = along(s, own.d, -speed) if own.direction < 0 else with_ego(self.drive, s - 40, own.d, .2)
+                path = along(s, d, -speed) if own.direction < 0 else with_ego(self.drive, s - 40, d, .2)
                 if (own.direction < 0 or s < 140) and self.drive_by(part, path) and part == 'trailer':
                     shift = TOWED * own.direction
-                    self.drive_by('car', along(s + shift, own.d, -speed) if own.direction < 0 else
-                                  with_ego(self.drive, s - 40 + shift, own.d, .2))
+                    self.drive_by('car', along(s + shift, d, -speed) if own.direction < 0 else
+                                  with_ego(self.drive, s - 40 + shift, d, .2))
                 s += rng.uniform(14, 55) / max(amount, .05)
 
     def walkers(self, moving: int, still: int) -> None:
