@@ -59,7 +59,7 @@ def test_points_of_things_lie_in_their_boxes(world, look, t):
         assert set(found.part[own]) <= {PART[part]}
         if own.sum() >= 30:
             within.append(inside(points[own], box, .10))
-            assert within[-1].mean() >= .9                           # mixed pixels lie between two things
+            assert within[-1].mean() >= .75          # thin things have mixed pixels, between them and what is behind
     assert len(within) > 15
     assert np.concatenate(within).mean() >= .99
     assert (found.instance[np.isin(found.part, STATIC)] == 0).all()
