@@ -88,6 +88,24 @@ class RandomTranslate:
         return dict(sample, points=points)
 
 
+@TRANSFORMS.register_module()
+class RandomThin:
+    """Keeps a random part of the points, which makes training steps cheaper where voxels hold many.
+
+    Args:
+        keep: share of the points, in (0, 1].
+    """
+
+    def __init__(self, keep: float = 0.5) -> None:
+        _check(0 < keep <= 1, f'RandomThin: keep={keep}, expected a share in (0, 1]')
+        self.keep = keep
+
+    def __call__(self, sample: dict) -> dict:
+        count = len(sample['points'])
+        rows = np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))])
+        return dict(sample, **{key: sample[key][rows] for key in ('points', 'labels') if key in sample})
+
+
 def _check(good: bool, message: str) -> None:
     if not good:
         raise ConfigError(f'{message}. Correct it in the pipeline.')

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate, xy_matrix
+from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomThin, RandomTranslate, xy_matrix
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError
 
@@ -121,7 +121,20 @@ def test_transforms_are_registered():
     (lambda: RandomRotate(200), 'RandomRotate: max_degrees=200, expected 0..180'),
     (lambda: RandomScale(1.1, 0.9), 'RandomScale: low=1.1, high=0.9'),
     (lambda: RandomScale(0, 1), 'expected 0 < low <= high'),
+    (lambda: RandomThin(0), 'RandomThin: keep=0'), (lambda: RandomThin(1.5), 'RandomThin: keep=1.5'),
     (lambda: RandomTranslate(-1), 'RandomTranslate: std=-1')])
 def test_bad_settings_are_refused(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
+
+
+def test_thinning_keeps_a_share_of_the_rows_in_order_with_their_labels():
+    whole = sample(1001)
+    thinned = RandomThin(0.4)(dict(whole, rng=np.random.default_rng(1)))
+    rows = thinned['labels']
+    assert len(rows) == 401 and (np.diff(rows) > 0).all()
+    np.testing.assert_array_equal(thinned['points'], whole['points'][rows])
+    again, other = (RandomThin(0.4)(dict(whole, rng=np.random.default_rng(seed)))['labels'] for seed in (1, 2))
+    assert np.array_equal(again, rows) and not np.array_equal(other, rows)
+    assert 'labels' not in RandomThin(0.4)(dict(points=whole['points'], rng=np.random.default_rng(0)))
+    assert len(RandomThin(1.0)(sample(7))['points']) == 7
