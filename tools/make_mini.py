@@ -13,7 +13,8 @@ WRITERS = dict(semantickitti=write_semantickitti_mini)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, epilog='Example: tools/make_mini.py semantickitti --seed 1',
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('dataset', nargs='*', choices=[*WRITERS, []], help='which one; all by default')
+    parser.add_argument('dataset', nargs='*', metavar='DATASET', choices=[*WRITERS, []],
+                        help=f'any of {", ".join(WRITERS)}; all by default')
     parser.add_argument('--root', type=Path, help='folder of the data set (default: data/mini/<dataset>)')
     parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
     parser.add_argument('--force', action='store_true', help='write it again even if it is complete')
