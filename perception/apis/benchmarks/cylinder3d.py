@@ -6,8 +6,19 @@ from collections.abc import Callable
 import torch
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import (autocast, best_seconds, find_scan, interleave, machine, parts_of,
-                                                peak_memory, product_seconds, record_layers, summary, voxelise)
+from perception.apis.benchmarks.measure import (
+    autocast,
+    best_seconds,
+    find_scan,
+    interleave,
+    machine,
+    parts_of,
+    peak_memory,
+    product_seconds,
+    record_layers,
+    summary,
+    voxelise,
+)
 from perception.apis.benchmarks.spconv_peer import spconv_twin
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.ops.sparse.tensor import SparseTensor
@@ -20,7 +31,7 @@ DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tools/benchmark.py cylinder3d`."""
-    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan if present, else a mini scan')
+    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan, else a mini scan')
     parser.add_argument('--base-channels', type=int, help='width of the net (default: 32, for --train 16)')
     parser.add_argument('--rounds', type=int, default=5, help='interleaved rounds that count (default: 5)')
     parser.add_argument('--train', action='store_true', help='time a training step instead of evaluation')

@@ -26,7 +26,8 @@ SCANS = ('../shared/real/semantickitti/sequences/08/velodyne/000700.bin',
 PARTS = dict(products=('aten::mm', 'aten::addmm'), gather=('aten::index_select',),
              scatter=('aten::index_add_', 'aten::scatter_add_', 'aten::_embedding_bag_forward_only'),
              norm=('aten::native_batch_norm', 'aten::native_batch_norm_backward'),
-             activation=('aten::leaky_relu_', 'aten::leaky_relu_backward', 'aten::sigmoid', 'aten::relu', 'aten::relu_'))
+             activation=('aten::leaky_relu_', 'aten::leaky_relu_backward', 'aten::sigmoid', 'aten::relu',
+                         'aten::relu_'))
 
 
 def find_scan(path: str | None) -> Path:
@@ -39,8 +40,8 @@ def find_scan(path: str | None) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
-    raise DataError(f'benchmark: none of {", ".join(map(str, candidates))} exists, expected a scan. Pass --scan FILE or '
-                    'run `tools/make_mini.py semantickitti`.')
+    raise DataError(f'benchmark: none of {", ".join(map(str, candidates))} exists, expected a scan. Pass --scan FILE '
+                    'or run `tools/make_mini.py semantickitti`.')
 
 
 def voxelise(path: Path, grid_shape: tuple[int, int, int] = (480, 360, 32)) -> dict:

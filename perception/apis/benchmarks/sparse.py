@@ -4,8 +4,15 @@ import argparse
 import torch
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import (Layer, best_seconds, find_scan, machine, product_seconds, record_layers,
-                                                voxelise)
+from perception.apis.benchmarks.measure import (
+    Layer,
+    best_seconds,
+    find_scan,
+    machine,
+    product_seconds,
+    record_layers,
+    voxelise,
+)
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.ops.sparse.backends import torch as backend
 from perception.ops.sparse.functional import sparse_conv
@@ -15,11 +22,11 @@ DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tools/benchmark.py sparse`."""
-    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan if present, else a mini scan')
+    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan, else a mini scan')
     parser.add_argument('--base-channels', type=int, default=32, help='width of the net (default: 32)')
     parser.add_argument('--dtype', choices=DTYPES, default='float32', help='default: float32')
     parser.add_argument('--all', action='store_true', help='time every algorithm, not only the chosen one')
-    parser.add_argument('--repeats', type=int, default=5, help='runs per layer, of which the shortest counts (default: 5)')
+    parser.add_argument('--repeats', type=int, default=5, help='runs per layer; the shortest counts (default: 5)')
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -52,7 +59,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         print_log(to_line(rows[-1]))
     total = sum(row['count'] * row['milliseconds'][row['algorithm']] for row in rows) / 1e3
     share = sum(row['count'] * row['product_milliseconds'] for row in rows) / 1e3 / total
-    print_log(f'all {len(layers)} layers: {total:.3f} s, {sum(layer.macs for layer in layers) / total / 1e9:.0f} GMAC/s, '
+    rate = sum(layer.macs for layer in layers) / total / 1e9
+    print_log(f'all {len(layers)} layers: {total:.3f} s, {rate:.0f} GMAC/s, '
               f'{share:.2f} of the bare matrix products\' rate')
     return rows
 
@@ -78,6 +86,7 @@ def to_line(row: dict) -> str:
     """A row of the table."""
     time = row['milliseconds'][row['algorithm']]
     line = (f'{row["layer"]:<44}{row["count"]:>3}{row["pairs"]:>9,}{row["algorithm"]:>18}{time:>8.1f}'
-            f'{row["macs"] / time / 1e6:>8.0f}{row["product_milliseconds"]:>9.1f}{row["product_milliseconds"] / time:>7.2f}')
+            f'{row["macs"] / time / 1e6:>8.0f}{row["product_milliseconds"]:>9.1f}'
+            f'{row["product_milliseconds"] / time:>7.2f}')
     others = [f'{name} {value:.1f}' for name, value in row['milliseconds'].items() if name != row['algorithm']]
     return line + (f'  | {", ".join(others)}' if others else '')

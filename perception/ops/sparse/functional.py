@@ -65,7 +65,10 @@ _counter: ContextVar[MacCount | None] = ContextVar('mac_counter', default=None)
 
 @contextmanager
 def count_macs() -> Iterator[MacCount]:
-    """Count the multiply-accumulates of every sparse convolution inside the block (rule of SPVNAS: map size * Cin * Cout)."""
+    """Count the multiply-accumulates of every sparse convolution inside the block.
+
+    The rule is that of SPVNAS: size of the kernel map times Cin times Cout.
+    """
     token = _counter.set(MacCount())
     try:
         yield _counter.get()

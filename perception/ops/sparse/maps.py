@@ -1,8 +1,8 @@
 """Kernel maps: which input row meets which output row at each kernel offset.
 
-Maps are pure geometry. They are built once per (voxels, kernel, stride, padding, dilation), never see a feature, and derive
-lazily whatever form an algorithm reads. Shape legend: V voxels, K kernel offsets (C order of the three axes, last axis
-fastest), P pairs.
+Maps are pure geometry. They are built once per (voxels, kernel, stride, padding, dilation), never see a feature, and
+derive lazily whatever form an algorithm reads. Shape legend: V voxels, K kernel offsets (C order of the three axes,
+last axis fastest), P pairs.
 """
 from dataclasses import dataclass
 from functools import cached_property
@@ -124,7 +124,7 @@ class KernelMap:
 
     @cached_property
     def class_tables(self) -> tuple[list[tuple[list[int], Tensor]], Tensor]:
-        """For 'inverse': per parity class its offsets and the (R_c, k) table of its rows, and each row's place (num_out,)."""
+        """For 'inverse': per parity class its offsets and (R_c, k) table; each row's place (num_out,) among them."""
         rows = torch.cat(self.parity.rows)
         place = torch.empty_like(rows)
         place[rows] = torch.arange(len(rows), device=rows.device)
@@ -132,7 +132,7 @@ class KernelMap:
                 for rows, offsets in zip(self.parity.rows, self.parity.offsets)], place
 
     def slabs(self, num_rows: int) -> list[tuple[int, 'KernelMap']]:
-        """The map cut into runs of at most `num_rows` output rows: (first row, map with output rows counted from it)."""
+        """The map in runs of at most `num_rows` output rows: (first row, map with output rows counted from it)."""
         if num_rows >= self.num_out:
             return [(0, self)]
         if num_rows not in self._slabs:
@@ -190,7 +190,7 @@ class NamedConv:
 class VoxelSet:
     """Coordinates of the active voxels of one level, with the kernel maps that were built on them.
 
-    Two layers share a map exactly if they meet the same VoxelSet with the same `Geometry`; nothing else can make them share.
+    Two layers share a map exactly if they meet the same VoxelSet with the same `Geometry`, and never otherwise.
 
     Args:
         voxel_coords: (V, 4) integer batch, then the three grid axes; any order of rows, no duplicates.
@@ -208,8 +208,8 @@ class VoxelSet:
         self.grid_shape = triple(grid_shape, 'SparseTensor: grid_shape')
         self.batch_size = batch_size
         if min(self.grid_shape) < 1 or batch_size < 1:
-            raise ConfigError(f'SparseTensor: grid {self.grid_shape} and batch size {batch_size}, expected at least one '
-                              'of each. Pass the grid of the voxeliser and the number of scans.')
+            raise ConfigError(f'SparseTensor: grid {self.grid_shape} and batch size {batch_size}, expected at least '
+                              'one of each. Pass the grid of the voxeliser and the number of scans.')
         self.order = None  # permutation that sorts the rows; None when they are sorted
         self._maps: dict[Geometry, KernelMap] = {}
         self._strided: dict[Geometry, tuple[VoxelSet, KernelMap]] = {}
@@ -280,7 +280,7 @@ def halo_keys(coords: Tensor, grid_shape: tuple[int, ...], batch_size: int, halo
     """
     dims = [d + 2 * h for d, h in zip(grid_shape, halo)]
     if prod(dims) * batch_size >= MAX_KEY:
-        raise ConfigError(f'SparseTensor: {batch_size} grids of {tuple(grid_shape)} cells, expected fewer than 2^62 cells '
+        raise ConfigError(f'SparseTensor: {batch_size} grids of {tuple(grid_shape)} cells, expected fewer than 2^62 '
                           'in all. Use larger voxels or a smaller range.')
     batch, *axes = coords.unbind(1)
     key = batch

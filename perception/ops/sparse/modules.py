@@ -13,13 +13,15 @@ from perception.utils.errors import ConfigError
 class _SparseConv(nn.Module):
     """Weight, bias and initialisation (as of a dense convolution) of all three layers."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int], bias: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int],
+                 bias: bool) -> None:
         super().__init__()
         self.kernel_size = triple(kernel_size, f'{type(self).__name__}: kernel_size')
         for what, value in (('in_channels', in_channels), ('out_channels', out_channels),
                             ('kernel_size', min(self.kernel_size))):
             if value < 1:
-                raise ConfigError(f'{type(self).__name__}: {what} {value}, expected at least 1. Pass a positive number.')
+                raise ConfigError(f'{type(self).__name__}: {what} {value}, expected at least 1. '
+                                  'Pass a positive number.')
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.weight = nn.Parameter(torch.empty(out_channels, *self.kernel_size, in_channels))
@@ -56,8 +58,8 @@ class SubMConv3d(_SparseConv):
         super().__init__(in_channels, out_channels, kernel_size, bias)
         self.dilation = triple(dilation, 'SubMConv3d: dilation')
         if not all(k % 2 for k in self.kernel_size) or min(self.dilation) < 1:
-            raise ConfigError(f'SubMConv3d: kernel {self.kernel_size} with dilation {self.dilation}, expected odd sizes '
-                              'and dilations of at least 1. Use SparseConv3d for even kernels.')
+            raise ConfigError(f'SubMConv3d: kernel {self.kernel_size} with dilation {self.dilation}, expected odd '
+                              'sizes and dilations of at least 1. Use SparseConv3d for even kernels.')
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, Cin) features to (V, Cout) features on the same voxels."""
@@ -90,8 +92,8 @@ class SparseConv3d(_SparseConv):
                                  triple(padding, 'SparseConv3d: padding'), triple(dilation, 'SparseConv3d: dilation'))
         self.name = name
         if min(self.geometry.stride) < 1 or min(self.geometry.padding) < 0 or min(self.geometry.dilation) < 1:
-            raise ConfigError(f'SparseConv3d: {self.geometry}, expected stride and dilation of at least 1 and no negative '
-                              'padding. Correct the numbers.')
+            raise ConfigError(f'SparseConv3d: {self.geometry}, expected stride and dilation of at least 1 and no '
+                              'negative padding. Correct the numbers.')
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, Cin) features to (V', Cout) features on the coarser grid, rows sorted."""

@@ -9,7 +9,7 @@ from perception.utils.errors import ConfigError, DataError
 class SparseTensor:
     """Features on active voxels; cells without a row are zero.
 
-    The rows keep the caller's order. Tensors derived from one another share their voxels, and with them the kernel maps.
+    The rows keep the caller's order. Tensors derived from one another share their voxels, and so the kernel maps.
 
     Args:
         feats: (V, C) features.
@@ -63,8 +63,8 @@ class SparseTensor:
         """
         known = self.names.setdefault(name, entry)
         if known.geometry != geometry or known.source is not entry.source:
-            raise ConfigError(f'SparseConv3d: the name {name!r} is used for {geometry} on {len(entry.source)} voxels and '
-                              f'for {known.geometry} on {len(known.source)} voxels, expected one layer per name. '
+            raise ConfigError(f'SparseConv3d: the name {name!r} is used for {geometry} on {len(entry.source)} voxels '
+                              f'and for {known.geometry} on {len(known.source)} voxels, expected one layer per name. '
                               'Rename one of them.')
 
     def recall(self, name: str) -> NamedConv:

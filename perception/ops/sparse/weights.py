@@ -1,7 +1,7 @@
 """Weights of other sparse convolution libraries in our layout (Cout, k0, k1, k2, Cin), which is spconv 2's.
 
-Axis names are the file's: k0, k1, k2 follow the coordinate columns of the library's own tensors. A net that orders its grid
-differently must permute the three middle axes afterwards.
+Axis names are the file's: k0, k1, k2 follow the coordinate columns of the library's own tensors. A net that orders its
+grid differently must permute the three middle axes afterwards.
 """
 from math import prod
 
@@ -34,8 +34,8 @@ def from_spconv2(weight: Tensor) -> Tensor:
 def from_torchsparse(weight: Tensor, kernel_size: int | tuple[int, int, int]) -> Tensor:
     """From TorchSparse and MinkowskiEngine, (K, Cin, Cout), or (Cin, Cout) for a kernel of one cell.
 
-    The first coordinate runs fastest in kernels of an odd number of cells, the last one in those of an even number (their
-    offsets start at 0 for size 2; in TorchSparse the product of the sizes decides, not each axis).
+    The first coordinate runs fastest in kernels of an odd number of cells, the last one in those of an even number
+    (their offsets start at 0 for size 2; in TorchSparse the product of the sizes decides, not each axis).
 
     Args:
         weight: the file's weight.
@@ -49,8 +49,8 @@ def from_torchsparse(weight: Tensor, kernel_size: int | tuple[int, int, int]) ->
         weight = weight[None]
     _check_axes('from_torchsparse', weight, '(K, Cin, Cout)', 3)
     if len(weight) != prod(kernel_size):
-        raise CheckpointError(f'from_torchsparse: {len(weight)} kernel offsets, expected {prod(kernel_size)} for a kernel '
-                              f'of {kernel_size}. Pass the kernel size of the layer.')
+        raise CheckpointError(f'from_torchsparse: {len(weight)} kernel offsets, expected {prod(kernel_size)} for a '
+                              f'kernel of {kernel_size}. Pass the kernel size of the layer.')
     channels = weight.shape[1:]
     if prod(kernel_size) % 2:
         return weight.reshape(*kernel_size[::-1], *channels).permute(4, 2, 1, 0, 3).contiguous()
@@ -59,5 +59,5 @@ def from_torchsparse(weight: Tensor, kernel_size: int | tuple[int, int, int]) ->
 
 def _check_axes(where: str, weight: Tensor, layout: str, axes: int) -> None:
     if weight.ndim != axes:
-        raise CheckpointError(f'{where}: a weight of shape {tuple(weight.shape)}, expected {layout}. The file probably comes '
-                              'from another library; use its converter.')
+        raise CheckpointError(f'{where}: a weight of shape {tuple(weight.shape)}, expected {layout}. The file probably '
+                              'comes from another library; use its converter.')

@@ -35,14 +35,15 @@ def check_gradients(ours, dense, *leaves):
 
 @pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('shuffled', [False, True])
-@pytest.mark.parametrize(('kernel', 'dilation'), [(3, 1), ((3, 1, 3), 1), ((1, 3, 3), 1), ((1, 1, 3), 1), (5, 1), (1, 1),
-                                                  (3, 2), ((3, 5, 1), (2, 1, 1))])
+@pytest.mark.parametrize(('kernel', 'dilation'), [
+    (3, 1), ((3, 1, 3), 1), ((1, 3, 3), 1), ((1, 1, 3), 1), (5, 1), (1, 1), (3, 2), ((3, 5, 1), (2, 1, 1))])
 def test_submanifold_equals_dense(kernel, dilation, shuffled, device):
     x = tensor(shuffled=shuffled, device=device)
     layer = SubMConv3d(3, 4, kernel, dilation, bias=True).double().to(device)
     y = layer(x)
     padding = [d * (k // 2) for d, k in zip(layer.dilation, layer.kernel_size)]
-    dense = F.conv3d(x.dense(), layer.weight.permute(0, 4, 1, 2, 3), layer.bias, padding=padding, dilation=layer.dilation)
+    dense = F.conv3d(x.dense(), layer.weight.permute(0, 4, 1, 2, 3), layer.bias, padding=padding,
+                     dilation=layer.dilation)
     torch.testing.assert_close(y.feats, at(dense, x.voxel_coords), rtol=1e-12, atol=1e-12)
     assert y.voxels is x.voxels
     check_gradients(y.feats, at(dense, x.voxel_coords), x.feats, layer)
@@ -87,7 +88,8 @@ def test_gradcheck(kind):
     feats = torch.randn(kernel_map.num_in, cin, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(2, 3, 3, 3, cin, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda a, w, b: sparse_conv(a, w, kernel_map, b), (feats, weight, bias), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda a, w, b: sparse_conv(a, w, kernel_map, b), (feats, weight, bias),
+                                    fast_mode=True)
     value = sparse_conv(feats, weight, kernel_map)
     first, = torch.autograd.grad(value.square().sum(), feats, create_graph=True)
     with pytest.raises(RuntimeError, match='once_differentiable'):
@@ -160,7 +162,8 @@ def test_inverse_layers_find_their_level():
 
 @pytest.mark.parametrize(('build', 'message'), [
     (lambda: SubMConv3d(3, 4, 2), 'expected odd sizes'), (lambda: SubMConv3d(3, 4, (3, 3)), 'one integer or three'),
-    (lambda: SubMConv3d(0, 4, 3), 'in_channels 0'), (lambda: SubMConv3d(3, 4, 3, dilation=0), 'dilations of at least 1'),
+    (lambda: SubMConv3d(0, 4, 3), 'in_channels 0'),
+    (lambda: SubMConv3d(3, 4, 3, dilation=0), 'dilations of at least 1'),
     (lambda: SparseConv3d(3, 4, 3, stride=0), 'stride'), (lambda: SparseConv3d(3, 4, 3, padding=-1), 'padding'),
     (lambda: SparseConv3d(3, 4, 9)(tensor(dtype=torch.float32)), 'at least one cell per axis')])
 def test_impossible_layers_are_refused(build, message):

@@ -44,9 +44,9 @@ GRIDS = [((6, 5, 4), 2), ((1, 1, 1), 2), ((1, 7, 1), 3), ((2, 9, 3), 1)]
 @pytest.mark.parametrize('limit', [0, maps.MAX_GRID_CELLS], ids=['sorted', 'grid'])
 @pytest.mark.parametrize('shuffled', [False, True])
 @pytest.mark.parametrize(('grid', 'batch'), GRIDS)
-@pytest.mark.parametrize(('kernel', 'dilation'), [((3, 3, 3), (1, 1, 1)), ((3, 1, 3), (1, 1, 1)), ((1, 1, 3), (1, 1, 1)),
-                                                  ((5, 5, 5), (1, 1, 1)), ((3, 3, 3), (2, 2, 2)), ((1, 5, 3), (1, 1, 2)),
-                                                  ((1, 1, 1), (1, 1, 1))])
+@pytest.mark.parametrize(('kernel', 'dilation'), [
+    ((3, 3, 3), (1, 1, 1)), ((3, 1, 3), (1, 1, 1)), ((1, 1, 3), (1, 1, 1)), ((5, 5, 5), (1, 1, 1)),
+    ((3, 3, 3), (2, 2, 2)), ((1, 5, 3), (1, 1, 2)), ((1, 1, 1), (1, 1, 1))])
 def test_submanifold_map(monkeypatch, grid, batch, kernel, dilation, shuffled, limit):
     monkeypatch.setattr(maps, 'MAX_GRID_CELLS', limit)
     coords = random_coords(grid, batch, 0.4, shuffled)
@@ -137,7 +137,8 @@ def test_samples_that_touch_do_not_meet():
     coords = torch.tensor([[0, 2, 2, 2], [1, 0, 0, 0], [1, 2, 2, 2], [2, 0, 0, 0]])
     kernel_map = VoxelSet(coords, (3, 3, 3), 3).subm_map((3, 3, 3), (1, 1, 1))
     assert kernel_map.num_pairs == 4
-    assert VoxelSet(torch.tensor([[0, 0, 0, 2], [0, 0, 1, 0]]), (1, 2, 3), 1).subm_map((3, 3, 3), (1, 1, 1)).num_pairs == 2
+    wrapped = torch.tensor([[0, 0, 0, 2], [0, 0, 1, 0]])  # the last cell of a column and the first of the next
+    assert VoxelSet(wrapped, (1, 2, 3), 1).subm_map((3, 3, 3), (1, 1, 1)).num_pairs == 2
 
 
 @pytest.mark.parametrize(('coords', 'message'), [
@@ -154,8 +155,8 @@ def test_wrong_coordinates_are_refused(coords, message):
         SparseTensor(torch.zeros(len(coords), 1), coords, (4, 4, 4), 2)
 
 
-@pytest.mark.parametrize(('grid', 'batch', 'message'), [((4, 4), 1, 'one integer or three'), ((4, 0, 4), 1, 'at least one'),
-                                                        ((4, 4, 4), 0, 'at least one')])
+@pytest.mark.parametrize(('grid', 'batch', 'message'), [
+    ((4, 4), 1, 'one integer or three'), ((4, 0, 4), 1, 'at least one'), ((4, 4, 4), 0, 'at least one')])
 def test_wrong_grids_are_refused(grid, batch, message):
     with pytest.raises(ConfigError, match=message):
         SparseTensor(torch.zeros(0, 1), torch.zeros(0, 4, dtype=torch.long), grid, batch)

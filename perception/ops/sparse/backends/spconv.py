@@ -38,8 +38,8 @@ def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | N
                           "Algorithms belong to set_backend('torch').")
     half = torch.float16 if x.is_cuda else torch.float32
     if x.dtype not in (torch.float32, half):
-        raise ConfigError(f"sparse_conv: {x.dtype} on {x.device.type} with the backend 'spconv', expected float32 or, on "
-                          "CUDA, float16. Use set_backend('torch').")
+        raise ConfigError(f"sparse_conv: {x.dtype} on {x.device.type} with the backend 'spconv', expected float32 or, "
+                          "on CUDA, float16. Use set_backend('torch').")
     if not kernel_map.num_pairs:
         return x.new_zeros(kernel_map.num_out, len(weight))
     pairs, sizes = pair_table(kernel_map)
@@ -54,8 +54,8 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
         ConfigError: on a CPU.
     """
     if not x.is_cuda:
-        raise ConfigError("sparse_conv: a gradient on the CPU with the backend 'spconv', which has none there, expected "
-                          "CUDA. Train with set_backend('torch').")
+        raise ConfigError("sparse_conv: a gradient on the CPU with the backend 'spconv', which has none there, "
+                          "expected CUDA. Train with set_backend('torch').")
     if not kernel_map.num_pairs:
         return (torch.zeros_like(x) if needs_x else None), (torch.zeros_like(weight) if needs_weight else None)
     pairs, sizes = pair_table(kernel_map)

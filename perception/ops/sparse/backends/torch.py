@@ -1,8 +1,8 @@
 """Sparse convolution in plain PyTorch, on every device: the reference.
 
 Five algorithms give the same sums and differ in what they move; `choose` picks one from channels and map alone.
-Shape legend: N input rows, M output rows, K offsets, P pairs; weights are `(Cout, K, Cin)` views of the stored layout, so a
-slice, all slices of one output and their transposes are views too.
+Shape legend: N input rows, M output rows, K offsets, P pairs; weights are `(Cout, K, Cin)` views of the stored layout,
+so a slice, all slices of one output and their transposes are views too.
 """
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
 
 
 def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight in the dtype of the features; the copy is kept until the weight changes (its version counter tells)."""
+    """The weight in the dtype of the features; a copy is kept until the weight's version counter moves."""
     if weight.dtype == dtype:
         return weight.detach().contiguous()
     if weight.is_inference() or not weight.is_leaf:
@@ -114,17 +114,17 @@ def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: b
         return 'offset'
     if kernel_map.num_pairs < 256 * kernel_map.volume:
         return 'implicit'
-    if x.dtype == torch.bfloat16 and (has_fast_bfloat16() if fast_bfloat16 is None else fast_bfloat16):
-        if kind == 'inverse':
-            return 'classes' if in_channels <= 256 else 'weight_stationary'
-        if kind == 'strided':
-            return 'pairs' if in_channels <= 128 else 'offset'
-        if in_channels <= 32 or (in_channels <= 128 and out_channels >= 2 * in_channels):
-            return 'implicit'
-        return 'pairs' if kernel_map.fill < 0.45 and out_channels >= in_channels else 'weight_stationary'
+    if fast_bfloat16 is None:
+        fast_bfloat16 = has_fast_bfloat16()
+    cheap_products = fast_bfloat16 and x.dtype == torch.bfloat16
     if kind == 'inverse' and in_channels <= 256:
         return 'classes'
-    return 'pairs' if max(in_channels, out_channels) <= 128 else 'offset'
+    if not cheap_products or kind == 'strided':
+        return 'pairs'
+    if kind == 'subm' and (in_channels <= 32 or (in_channels <= 128 and out_channels >= 2 * in_channels)):
+        return 'implicit'
+    thin = kind == 'subm' and kernel_map.fill < 0.45 and out_channels >= in_channels
+    return 'pairs' if thin else 'weight_stationary'
 
 
 def _gather(slot: str, x: Tensor, rows: Tensor) -> Tensor:
