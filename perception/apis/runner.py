@@ -2,11 +2,13 @@
 import itertools
 import logging
 import os
+from importlib.metadata import version
 
 import mmengine
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
@@ -17,6 +19,7 @@ from torch import nn
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable
 from perception.common.amp import BFloat16OptimWrapper
+from perception.ops.sparse import functional
 from perception.registry import RUNNERS
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path
@@ -45,9 +48,10 @@ class Runner(MMEngineRunner):
     def _log_env(self, env_cfg: dict) -> None:
         cuda = torch.cuda.is_available()
         device = torch.cuda.get_device_name() if cuda else f'CPU with {torch.get_num_threads()} threads'
-        versions = f'torch {torch.__version__}, mmengine {mmengine.__version__}'
-        self.logger.info(f'perception: {versions}, {device}, {self.world_size} process(es), seed {self.seed}, '
-                         f'work dir {self.work_dir}')
+        backend = functional._backend.__name__.rpartition('.')[2]
+        self.logger.info(f'perception {version("perception")}, torch {torch.__version__}, mmengine '
+                         f'{mmengine.__version__}, mmdet3d {version("mmdet3d")}, sparse convolution by {backend}')
+        self.logger.info(f'{device}, {self.world_size} process(es), seed {self.seed}, work dir {self.work_dir}')
 
     def build_visualizer(self, visualizer: dict | None = None) -> Visualizer:
         """mmengine's default with a class for the backend: names would import every room to find them."""
@@ -59,6 +63,14 @@ class Runner(MMEngineRunner):
         if isinstance(optim_wrapper, dict):
             optim_wrapper.setdefault('constructor', DefaultOptimWrapperConstructor)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        """mmengine's, with results of several processes exchanged in the work dir, not in the current directory."""
+        evaluator = super().build_evaluator(evaluator)
+        for metric in evaluator.metrics if self.distributed else []:
+            if metric.collect_device == 'cpu' and metric.collect_dir is None:
+                metric.collect_dir = os.path.join(self.work_dir, '.collect')
+        return evaluator
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         """mmengine's, which asks for a device index that models on a CPU must not have."""

@@ -85,6 +85,7 @@ def test_a_test_by_two_processes_gives_the_metric_of_one(two, notes, toy, toy_co
 
 
 def test_one_process_alone_writes_files(two):
+    assert not list(two.rglob('.collect')) and not list(two.rglob('.dist_test'))
     assert (two / 'data/mini/toy/calls.txt').read_text() == '3\n3\n'  # once by the training, once by the test
     assert sorted(p.name for p in two.glob('*.pth') if 'notes' not in p.name) == [
         'epoch_1.pth', 'epoch_2.pth', 'model.pth']
