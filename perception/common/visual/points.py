@@ -7,20 +7,23 @@ import atexit
 import contextlib
 import ctypes
 import functools
-import math
+import json
 import os
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from types import ModuleType
 
 import numpy as np
 
+from perception.common.visual.renderer import LARGEST
 from perception.utils.errors import ConfigError, DataError, MissingDependency
 from perception.utils.optional import import_optional
+from perception.utils.paths import PROJECT_ROOT
 
 BACKGROUND = (14, 14, 17)
-LARGEST = (1920, 1080)  # width, height of the renderer's own picture; smaller ones are a corner of it
 
 
 @dataclass(frozen=True)
@@ -78,22 +81,7 @@ def visible_points(points: np.ndarray, view: View = BEHIND, width: int = 640, he
                           f'{LARGEST[0]} x {LARGEST[1]}. Choose a smaller one.')
     if not len(xyz):
         return np.full((height, width), -1, np.int64)
-    o3d, renderer = _renderer()
-    number = np.arange(1, len(xyz) + 1)
-    cloud = o3d.t.geometry.PointCloud(o3d.core.Tensor(xyz))
-    cloud.point.colors = o3d.core.Tensor((number[:, None] >> (16, 8, 0) & 255).astype(np.float32) / 255)
-    material = o3d.visualization.rendering.MaterialRecord()
-    material.shader = 'defaultUnlit'
-    material.point_size = view.point_size
-    scene = renderer.scene
-    scene.add_geometry('points', cloud, material)
-    try:
-        _aim(o3d, scene.camera, view, width, height)
-        image = np.asarray(renderer.render_to_image())[:height, :width].astype(np.int64)
-    finally:
-        # Filament aborts the process when it is torn down while geometry is still in a scene
-        scene.clear_geometry()
-    return (image << (16, 8, 0)).sum(-1) - 1
+    return _renderer().draw(xyz, view, width, height).astype(np.int64)
 
 
 def paint(visible: np.ndarray, colors: np.ndarray, background: Sequence[int] = BACKGROUND) -> np.ndarray:
@@ -181,58 +169,79 @@ def has_display() -> bool:
     return False
 
 
-def _aim(o3d: ModuleType, camera: object, view: View, width: int, height: int) -> None:
-    """Point Open3D's camera so that the view fills the upper left width x height pixels of the renderer's picture."""
-    near, far = 0.5, 500.
-    kinds = o3d.visualization.rendering.Camera.Projection
-    kind = kinds.Perspective if view.fov else kinds.Ortho
-    half = near * math.tan(math.radians(view.fov) / 2) if view.fov else view.height / 2
-    pixel = 2 * half / height
-    left = -width / 2 * pixel
-    camera.set_projection(kind, left, left + LARGEST[0] * pixel, half - LARGEST[1] * pixel, half, near, far)
-    camera.look_at(*(np.array(vector, np.float32) for vector in (view.target, view.eye, view.up)))
-
-
 def _open3d() -> ModuleType:
     return import_optional('open3d', 'drawing point clouds', 'pip install open3d; apt-get install libusb-1.0-0')
 
 
+class _Renderer:
+    """A process that draws, see `renderer.py`; it is replaced after so many pictures, for each costs it memory."""
+
+    PICTURES = 100
+
+    def __init__(self) -> None:
+        self.process = None
+        self.drawn = 0
+        atexit.register(self.stop)
+
+    def start(self) -> None:
+        if sys.platform == 'linux' and (reason := vulkan_problem()):
+            raise _cannot_draw(reason)
+        paths = [str(PROJECT_ROOT), *filter(None, [os.environ.get('PYTHONPATH')])]
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115
+        self.process = subprocess.Popen(
+            [sys.executable, '-m', 'perception.common.visual.renderer'], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self.log, env=dict(os.environ, PYTHONPATH=os.pathsep.join(paths)))
+        self.drawn = 0
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                with contextlib.suppress(OSError):  # what was not sent is of no interest any more
+                    pipe.close()
+            self.log.close()
+            self.process = None
+
+    def draw(self, xyz: np.ndarray, view: View, width: int, height: int) -> np.ndarray:
+        """(height, width) int32 row of the visible one of (N, 3) float32 points, -1 for none."""
+        if self.drawn >= self.PICTURES:
+            self.stop()
+        if self.process is None:
+            self.start()
+        self.drawn += 1
+        size = 4 * width * height
+        try:
+            answer = b''
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.write(json.dumps([asdict(view), width, height, len(xyz)]).encode() + b'\n')
+                self.process.stdin.write(xyz.tobytes())
+                self.process.stdin.flush()
+                answer = self.process.stdout.read(size)
+            if len(answer) < size:
+                self.process.wait()
+                self.log.seek(0)
+                lines = self.log.read().decode(errors='replace').split('\n')
+                raise _cannot_draw(next((line.strip() for line in reversed(lines) if line.strip()), 'Open3D ended'))
+        except BaseException:  # after Ctrl-C too, the next request must not read an old answer
+            self.stop()
+            raise
+        return np.frombuffer(answer, np.int32).reshape(height, width)
+
+
 @functools.cache
-def _renderer() -> tuple[ModuleType, object]:
-    """Open3D and the one renderer of this process: with two of them, or one alive at its end, Open3D aborts it."""
-    atexit.register(_renderer.cache_clear)
-    o3d = _open3d()
-    if sys.platform == 'linux' and (reason := vulkan_problem()):
-        raise MissingDependency(f'drawing point clouds: {reason}, expected a Vulkan device (a software one will do). '
-                                'Run `apt-get install libvulkan1 mesa-vulkan-drivers`.')
-    o3d.utility.set_verbosity_level(o3d.utility.VerbosityLevel.Error)
-    with _no_output():
-        renderer = o3d.visualization.rendering.OffscreenRenderer(*LARGEST)
-    scene = renderer.scene
-    scene.set_background([0., 0., 0., 1.])
-    # colours carry numbers here: nothing may blend or tone them
-    scene.view.set_post_processing(False)
-    scene.view.set_antialiasing(False)
-    scene.view.set_sample_count(1)
-    return o3d, renderer
+def _renderer() -> _Renderer:
+    return _Renderer()
 
 
-@contextlib.contextmanager
-def _no_output() -> Iterator[None]:
-    """Keep Filament's greeting, which it writes past Python, off the standard output."""
-    sys.stdout.flush()
-    kept, nothing = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 1)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-        os.close(nothing)
+def _cannot_draw(reason: str) -> MissingDependency:
+    return MissingDependency(
+        f'drawing point clouds: {reason}, expected Open3D and a Vulkan device (a software one will do). Run '
+        '`pip install open3d` and `apt-get install libusb-1.0-0 libvulkan1 mesa-vulkan-drivers`.')
 
 
 def vulkan_problem() -> str | None:
-    """Why Vulkan cannot draw here, or None. Asked first, as Open3D aborts the whole process where no driver is."""
+    """Why Vulkan cannot draw here, or None; Open3D itself just aborts where there is no driver."""
     try:
         vulkan = ctypes.CDLL('libvulkan.so.1')
     except OSError:

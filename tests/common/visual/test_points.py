@@ -135,10 +135,8 @@ def test_show_says_when_there_is_no_display(monkeypatch, display):
 
 
 DRAW_TWICE = """
-import ctypes
 import numpy as np
-from perception.common.visual.points import TOP, _renderer, visible_points
-ctypes.pythonapi.Py_IncRef(ctypes.py_object(_renderer))  # what somebody holds on to must not keep the renderer alive
+from perception.common.visual.points import TOP, visible_points
 for size in ((64, 48), (128, 96), (64, 48)):
     assert (visible_points(np.eye(3), TOP, *size) >= 0).any()
 """
@@ -167,5 +165,64 @@ def test_without_the_vulkan_library_a_sentence_comes(monkeypatch):
         raise OSError(f'{name}: cannot open shared object file')
     monkeypatch.setattr(visual.ctypes, 'CDLL', absent)
     monkeypatch.setattr(sys, 'platform', 'linux')
-    with pytest.raises(MissingDependency, match='apt-get install libvulkan1 mesa-vulkan-drivers'):
-        visual._renderer.__wrapped__()
+    with pytest.raises(MissingDependency, match='cannot be loaded.* libvulkan1 mesa-vulkan-drivers'):
+        visual._Renderer().start()
+
+
+@pytest.fixture
+def renderer(monkeypatch):
+    """A renderer of this test's own."""
+    own = visual._Renderer()
+    monkeypatch.setattr(visual, '_renderer', lambda: own)
+    yield own
+    own.stop()
+
+
+@needs_vulkan
+def test_the_drawing_process_is_replaced_now_and_then(renderer, monkeypatch):
+    monkeypatch.setattr(renderer, 'PICTURES', 2)
+    points = np.random.default_rng(0).uniform(-10, 10, (100, 3))
+    images, numbers = [], []
+    for _ in range(3):
+        images.append(visible_points(points, TOP, 64, 36))
+        numbers.append(renderer.process.pid)
+    assert (images[0] >= 0).any()
+    assert all((image == images[0]).all() for image in images)
+    assert numbers[0] == numbers[1] != numbers[2]
+
+
+@needs_vulkan
+@pytest.mark.parametrize('size', [2, 400_000], ids=['small', 'more than a pipe holds'])
+def test_a_drawing_process_that_died_is_reported_once(renderer, size):
+    points = np.random.default_rng(0).uniform(-10, 10, (size, 3))
+    expected = visible_points(points, TOP, 64, 36)
+    renderer.process.kill()
+    with pytest.raises(MissingDependency, match='drawing point clouds'):
+        visible_points(points, TOP, 64, 36)
+    assert (visible_points(points, TOP, 64, 36) == expected).all()
+
+
+@needs_vulkan
+def test_no_old_answer_is_read_after_an_interruption(renderer, monkeypatch):
+    points = np.random.default_rng(0).uniform(-10, 10, (100, 3))
+    expected = visible_points(points, TOP, 64, 36)
+
+    class Interrupted:
+        def read(self, size):
+            raise KeyboardInterrupt('Ctrl-C')
+
+        def close(self):
+            pass
+    monkeypatch.setattr(renderer.process, 'stdout', Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        visible_points(points[:1], TOP, 64, 36)
+    assert renderer.process is None
+    assert (visible_points(points, TOP, 64, 36) == expected).all()
+
+
+def test_why_open3d_ended_is_said(renderer, monkeypatch, tmp_path):
+    (tmp_path / 'open3d.py').write_text("raise ImportError('libusb-1.0.so.0: cannot open shared object file')")
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path))
+    monkeypatch.setattr(visual, 'vulkan_problem', lambda: None)
+    with pytest.raises(MissingDependency, match=r'libusb-1\.0\.so\.0: cannot open .* Run `pip install open3d`'):
+        visible_points(np.zeros((3, 3)))
