@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from perception.apis.train import train
 from perception.utils.checkpoint import newest_checkpoint
+from perception.utils.errors import CheckpointError
 
 HERE = Path(__file__).parent
 WORKERS = {'train_dataloader.num_workers': 2, 'train_dataloader.persistent_workers': True,
@@ -100,23 +102,22 @@ def test_a_validation_that_was_cut_off_is_repeated_once(runs):
         assert (runs / name / 'output.txt').read_text().count('was cut off; repeating it') == times, name
 
 
-def test_a_damaged_newest_checkpoint_is_skipped(runs, run, tmp_path, root):
+def test_a_damaged_newest_checkpoint_is_skipped(runs, toy_config, tmp_path, capsys):
     for name in ('epoch_2.pth', 'epoch_3.pth'):
         data = (runs / 'whole' / name).read_bytes()
         (tmp_path / name).write_bytes(data if name == 'epoch_2.pth' else data[:-500])
     assert newest_checkpoint(tmp_path)[0] == tmp_path / 'epoch_2.pth'
-    done = run(root / 'tools/train.py', HERE / 'toy_config.py', '--work-dir', tmp_path, '--resume')
-    assert done.returncode == 0, done.stderr
-    assert 'skipped' in done.stderr + done.stdout and 'epoch_3.pth: unreadable' in done.stderr + done.stdout
+    train(toy_config, work_dir=str(tmp_path), resume=True)
+    captured = ''.join(capsys.readouterr())
+    assert 'skipped' in captured and 'epoch_3.pth: unreadable' in captured and 'resumed epoch: 2' in captured
     assert_same(torch.load(tmp_path / 'epoch_3.pth')['state_dict'],
                 torch.load(runs / 'whole' / 'epoch_3.pth')['state_dict'])
 
 
-def test_nothing_is_resumed_when_all_checkpoints_are_damaged(run, tmp_path, root):
+def test_nothing_is_resumed_when_all_checkpoints_are_damaged(toy_config, tmp_path):
     (tmp_path / 'epoch_1.pth').write_bytes(b'nothing')
-    done = run(root / 'tools/train.py', HERE / 'toy_config.py', '--work-dir', tmp_path, '--resume')
-    assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert 'none of 1 checkpoints can be read' in done.stderr
+    with pytest.raises(CheckpointError, match='none of 1 checkpoints can be read, expected one to resume from'):
+        train(toy_config, work_dir=str(tmp_path), resume=True)
 
 
 def test_ctrl_c_leaves_the_last_checkpoint_and_says_how_to_go_on(run, tmp_path, root):
