@@ -102,8 +102,29 @@ class RandomThin:
 
     def __call__(self, sample: dict) -> dict:
         count = len(sample['points'])
-        rows = np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))])
-        return dict(sample, **{key: sample[key][rows] for key in ('points', 'labels') if key in sample})
+        return _select(sample, np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))]))
+
+
+@TRANSFORMS.register_module()
+class RandomSector:
+    """Keeps the points in a random sector around the scanner: cheaper and more varied training steps.
+
+    Args:
+        degrees: width of the sector, in (0, 360].
+    """
+
+    def __init__(self, degrees: float = 120.0) -> None:
+        _check(0 < degrees <= 360, f'RandomSector: degrees={degrees}, expected more than 0 and at most 360')
+        self.width = np.deg2rad(degrees)
+
+    def __call__(self, sample: dict) -> dict:
+        start = sample['rng'].uniform(-np.pi, np.pi)
+        azimuth = np.arctan2(sample['points'][:, 1], sample['points'][:, 0])
+        return _select(sample, (azimuth - start) % (2 * np.pi) <= self.width)
+
+
+def _select(sample: dict, rows: np.ndarray) -> dict:
+    return dict(sample, **{key: sample[key][rows] for key in ('points', 'labels') if key in sample})
 
 
 def _check(good: bool, message: str) -> None:

@@ -2,7 +2,15 @@
 import numpy as np
 import pytest
 
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomThin, RandomTranslate, xy_matrix
+from perception.lidarseg.transforms import (
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomSector,
+    RandomThin,
+    RandomTranslate,
+    xy_matrix,
+)
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError
 
@@ -121,6 +129,7 @@ def test_transforms_are_registered():
     (lambda: RandomRotate(200), 'RandomRotate: max_degrees=200, expected 0..180'),
     (lambda: RandomScale(1.1, 0.9), 'RandomScale: low=1.1, high=0.9'),
     (lambda: RandomScale(0, 1), 'expected 0 < low <= high'),
+    (lambda: RandomSector(0), 'RandomSector: degrees=0'), (lambda: RandomSector(361), 'RandomSector: degrees=361'),
     (lambda: RandomThin(0), 'RandomThin: keep=0'), (lambda: RandomThin(1.5), 'RandomThin: keep=1.5'),
     (lambda: RandomTranslate(-1), 'RandomTranslate: std=-1')])
 def test_bad_settings_are_refused(build, message):
@@ -138,3 +147,18 @@ def test_thinning_keeps_a_share_of_the_rows_in_order_with_their_labels():
     assert np.array_equal(again, rows) and not np.array_equal(other, rows)
     assert 'labels' not in RandomThin(0.4)(dict(points=whole['points'], rng=np.random.default_rng(0)))
     assert len(RandomThin(1.0)(sample(7))['points']) == 7
+
+
+def test_sectors_have_their_width_lie_anywhere_and_keep_labels_beside_points():
+    rng = np.random.default_rng(0)
+    angles = np.deg2rad(np.arange(-179.5, 180))
+    points = np.stack([5 * np.cos(angles), 5 * np.sin(angles), 0 * angles, 0 * angles], axis=1).astype(np.float32)
+    kept = [RandomSector(90)(dict(points=points, labels=np.arange(360), rng=rng)) for _ in range(300)]
+    for sector in kept:
+        assert len(sector['labels']) in (90, 91)
+        np.testing.assert_array_equal(sector['points'], points[sector['labels']])
+        gaps = np.diff(sector['labels'], append=sector['labels'][0] + 360)
+        assert (gaps > 1).sum() == 1  # one piece, also across the back
+    counts = np.bincount(np.concatenate([sector['labels'] for sector in kept]), minlength=360)
+    assert counts.min() > 30 and counts.max() < 130  # 75 expected
+    assert len(RandomSector(360)(dict(points=points, rng=rng))['points']) == 360
