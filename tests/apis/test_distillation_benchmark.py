@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import nn
 
 from perception.apis.benchmarks import distillation
@@ -14,8 +15,8 @@ from perception.ops.sparse.modules import SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError
 
-EFFICIENCY = dict(mini=dict(teacher=dict(parameters=400, macs=4e9, latency=0.4), threads=2, points=10, voxels=5,
-                            student=dict(parameters=100, macs=1e9, latency=0.2), voxelisation=0.01))
+EFFICIENCY = dict(mini=dict(teacher=dict(parameters=400, macs=4e9, latency=0.4), machine='2 threads', points=10,
+                            student=dict(parameters=100, macs=1e9, latency=0.2), voxels=5, voxelisation=0.01))
 
 
 def arguments(*words):
@@ -170,6 +171,29 @@ def test_reads_a_real_training(run, toy_config, root, tmp_path):
     assert result['classes'] == {'toy/count': 11}
     job.options = ['train_cfg.max_epochs=3']
     assert distillation.read_run(job) is None
+
+
+def test_efficiency_of_two_nets(monkeypatch):
+    class Net(BaseModel):
+        def __init__(self, width):
+            super().__init__()
+            self.linear = nn.Linear(4, width)
+
+        def forward(self, inputs, data_samples=None, mode='tensor'):
+            assert not self.training
+            assert not torch.is_grad_enabled()
+            return self.linear(inputs['points'][0])
+
+    monkeypatch.setattr(BaseDataPreprocessor, 'forward', lambda self, data, training=False: dict(
+        inputs=dict(points=torch.stack(data['inputs']['points']), voxel_coords=data['inputs']['points']),
+        data_samples=None))
+    sample = dict(inputs=dict(points=torch.randn(6, 4)), data_samples=None)
+    cfgs = {name: SimpleNamespace(model=dict(type=Net, width=width)) for name, width in (('big', 8), ('small', 2))}
+    report = distillation.measure_pair(cfgs, sample, 3)
+    assert report['big']['parameters'] == 40
+    assert (report['big']['macs'], report['small']['macs']) == (6 * 4 * 8, 6 * 4 * 2)
+    assert report['small']['latency'] > 0
+    assert report['voxelisation'] > 0
 
 
 def test_macs_of_sparse_and_linear_layers():

@@ -9,9 +9,9 @@ import json
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import nn
 
+from perception.apis.benchmarks.measure import interleave, machine
 from perception.apis.config import load_config, parse_options
 from perception.apis.runner import write_mini_data
 from perception.ops.sparse.functional import count_macs
@@ -236,7 +237,7 @@ def measure_pair(cfgs: dict[str, Config], sample: dict, repeats: int) -> dict:
         repeats: timed runs of each.
 
     Returns:
-        per net `parameters`, `macs`, `latency` [s]; and `voxelisation` [s], `points`, `voxels`, `threads`.
+        per net `parameters`, `macs`, `latency` [s]; and `voxelisation` [s], `points`, `voxels`, `threads`, `machine`.
     """
     models = {name: MODELS.build(cfg.model).eval() for name, cfg in cfgs.items()}
     preprocessor = next(iter(models.values())).data_preprocessor
@@ -247,16 +248,13 @@ def measure_pair(cfgs: dict[str, Config], sample: dict, repeats: int) -> dict:
     batch = voxelise()
     report = {name: dict(parameters=sum(p.numel() for p in model.parameters()), macs=count_model_macs(model, batch))
               for name, model in models.items()}
-    seconds = {name: [] for name in (*models, 'voxelisation')}
-    for _ in range(repeats):
-        for name, model in models.items():
-            seconds[name].append(_seconds(lambda model=model: model(**batch, mode='predict')))
-        seconds['voxelisation'].append(_seconds(voxelise))
+    runs = {name: partial(model, **batch, mode='predict') for name, model in models.items()}
+    seconds = interleave(dict(runs, voxelisation=voxelise), repeats)
     for name in models:
         report[name]['latency'] = statistics.median(seconds[name])
     inputs = batch['inputs']
     return dict(report, voxelisation=statistics.median(seconds['voxelisation']), points=len(inputs['points']),
-                voxels=len(inputs['voxel_coords']), threads=torch.get_num_threads())
+                voxels=len(inputs['voxel_coords']), threads=torch.get_num_threads(), machine=machine())
 
 
 def count_model_macs(model: nn.Module, batch: dict) -> int:
@@ -311,7 +309,8 @@ def to_markdown(report: dict) -> str:
         for name in dict.fromkeys(name for r in runs.values() for name in r[key]):
             cells = [_spread([r[key][name] for r in members if name in r[key]]) for members in arms.values()]
             lines.append(f'| {name} | {" | ".join(cells)} |')
-    lines += ['', 'One simulated scan, batch size 1, on a CPU, random weights.', '',
+    machines = dict.fromkeys(pair['machine'] for pair in report['efficiency'].values())
+    lines += ['', 'One simulated scan, batch size 1, on a CPU, random weights.', *machines, '',
               '| scale | net | parameters | GMAC | latency [s] |', '|---|---|---|---|---|']
     for scale, pair in report['efficiency'].items():
         teacher, student = pair['teacher'], pair['student']
@@ -319,8 +318,8 @@ def to_markdown(report: dict) -> str:
                   for name, net in (('teacher', teacher), ('student', student))]
         lines.append(f'| {scale} | student against teacher | {_less(student, teacher, "parameters")} | '
                      f'{_less(student, teacher, "macs")} | {teacher["latency"] / student["latency"]:.2f}x faster |')
-        lines.append(f'| {scale} | voxelisation, {pair["threads"]} threads, {pair["points"]:,} points to '
-                     f'{pair["voxels"]:,} voxels | | | {pair["voxelisation"]:.3f} |')
+        lines.append(f'| {scale} | voxelisation, {pair["points"]:,} points to {pair["voxels"]:,} voxels | | | '
+                     f'{pair["voxelisation"]:.3f} |')
     return '\n'.join(lines) + '\n'
 
 
@@ -333,9 +332,3 @@ def _spread(values: list[float], sign: str = '') -> str:
         return ''
     spread = f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else ''
     return f'{statistics.fmean(values):{sign}.4f}{spread}'
-
-
-def _seconds(function) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
