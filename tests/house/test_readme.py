@@ -1,4 +1,5 @@
 """What the READMEs tell people to type exists and parses."""
+import functools
 import re
 import shlex
 import subprocess
@@ -17,6 +18,12 @@ def commands() -> list[tuple[str, str]]:
     for readme in READMES:
         found += [(readme.relative_to(ROOT).as_posix(), match.strip()) for match in COMMAND.findall(readme.read_text())]
     return sorted(set(found))
+
+
+@functools.cache
+def help_text(tool: str, sub: str | None) -> str:
+    words = [sys.executable, ROOT / tool, *([sub] if sub else []), '--help']
+    return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_readme_names_the_two_commands():
@@ -38,9 +45,7 @@ def test_command_of_a_readme_exists(readme, command):
             assert (ROOT / word).is_file(), f'{readme}: {word} does not exist'
     flags = [word.split('=')[0] for word in words[1:] if word.startswith('--')]
     if flags:
-        sub = [words[1]] if words[0] == 'tools/benchmark.py' else []
-        text = subprocess.run([sys.executable, ROOT / words[0], *sub, '--help'], capture_output=True, text=True,
-                              check=True).stdout
+        text = help_text(words[0], words[1] if words[0] == 'tools/benchmark.py' else None)
         assert all(flag in text for flag in flags), f'{readme}: {command}: {flags} against\n{text}'
 
 
