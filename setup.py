@@ -17,8 +17,9 @@ setup(
         'mmdet>=3.0.0,<3.4.0',
         'mmdet3d>=1.4.0',
         'nuscenes-devkit>=1.1.11',
-        'open3d>=0.18',
+        'open3d>=0.20',
         'opencv-python',
+        'pillow',
         'tqdm',
     ],
     extras_require={

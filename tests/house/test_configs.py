@@ -6,6 +6,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from perception.apis.config import load_config
+
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 IDS = [p.relative_to(ROOT / 'configs').as_posix() for p in CONFIGS]
@@ -75,3 +77,8 @@ def test_has_its_own_mini_and_is_short(path):
     assert re.search(r'^mini = ', text, re.M), 'each config defines its own mini'
     assert re.search(r'^mini_data = ', text, re.M) or 'import *' in text
     assert text.startswith('"""'), 'a config starts by saying what it is'
+
+
+def test_no_two_configs_share_a_work_dir():
+    dirs = [load_config(path, mini).work_dir for path in CONFIGS for mini in (False, True)]
+    assert len(set(dirs)) == len(dirs), sorted(dirs)
