@@ -72,7 +72,7 @@ def test_teacher_and_student_share_no_object(path):
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=IDS)
-def test_has_its_own_mini_and_is_short(path):
+def test_says_what_it_is_and_has_its_own_mini(path):
     text = path.read_text()
     assert re.search(r'^mini = ', text, re.M), 'each config defines its own mini'
     assert re.search(r'^mini_data = ', text, re.M) or 'import *' in text
