@@ -218,3 +218,15 @@ def test_two_layers_and_threads_at_once():
     assert len(results) == 24
     for result in results:
         torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_a_run_of_rows_without_pairs_is_zero(monkeypatch, dtype):
+    monkeypatch.setattr(backend, 'SLAB_BYTES', 500)
+    rows = torch.tensor([0, 1, 2])
+    kernel_map = KernelMap('strided', 3, 40, [rows], [rows + 30])
+    x, weight = torch.ones(3, 2, dtype=dtype), torch.ones(4, 1, 1, 1, 2, dtype=dtype)
+    out = sparse_conv(x, weight, kernel_map, algorithm='pairs')
+    assert len(kernel_map.slabs(10)) > 2
+    assert torch.equal(out[30:33], torch.full((3, 4), 2, dtype=dtype))
+    assert not out[:30].any() and not out[33:].any()

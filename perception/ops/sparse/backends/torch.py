@@ -4,6 +4,8 @@ Five algorithms give the same sums and differ in what they move; `choose` picks 
 Shape legend: N input rows, M output rows, K offsets, P pairs; weights are `(Cout, K, Cin)` views of the stored layout,
 so a slice, all slices of one output and their transposes are views too.
 """
+import functools
+
 import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -88,6 +90,7 @@ def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
     return known[1]
 
 
+@functools.cache
 def has_fast_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices many times faster than float32 ones (AMX)."""
     capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
