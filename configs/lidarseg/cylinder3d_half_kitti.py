@@ -6,4 +6,4 @@ with read_base():
 
 model.update(base_channels=16, compression=16)  # the point MLP keeps its widths, as in PVKD's 0.5x configs
 
-mini = dict(mini, model=dict(mini['model'], base_channels=8, compression=8))
+mini = dict(mini, model=dict(mini['model'], base_channels=6, compression=6))
