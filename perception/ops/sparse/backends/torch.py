@@ -14,7 +14,7 @@ from perception.ops.sparse.maps import KernelMap
 from perception.ops.sparse.workspace import scratch
 from perception.utils.errors import ConfigError
 
-SLAB_BYTES = 64 * 2**20  # products of `pairs` held at once
+SLAB_BYTES = 32 * 2**20  # products of `pairs` held at once
 BLOCK_BYTES = 32 * 2**20  # products of `weight_stationary` held at once
 TILE_BYTES = 4 * 2**20  # gathered rows of `implicit` and `classes` held at once
 
