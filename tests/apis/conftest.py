@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 @pytest.fixture(scope='session')
 def run():
     """Call `python ARGUMENTS` from any folder, with the toy room importable; returns the completed process."""
-    def run_python(*arguments, cwd=None, timeout=120, **environment):
+    def run_python(*arguments, cwd=None, timeout=300, **environment):
         paths = [str(HERE), *filter(None, [os.environ.get('PYTHONPATH')])]
         env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths), OMP_NUM_THREADS='1', **environment)
         return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=env, timeout=timeout, text=True,

@@ -106,10 +106,11 @@ def test_a_damaged_newest_checkpoint_is_skipped(runs, toy_config, tmp_path, caps
     for name in ('epoch_2.pth', 'epoch_3.pth'):
         data = (runs / 'whole' / name).read_bytes()
         (tmp_path / name).write_bytes(data if name == 'epoch_2.pth' else data[:-500])
-    assert newest_checkpoint(tmp_path)[0] == tmp_path / 'epoch_2.pth'
+    newest, problems = newest_checkpoint(tmp_path)
+    assert newest == tmp_path / 'epoch_2.pth'
+    assert len(problems) == 1 and 'epoch_3.pth: unreadable' in problems[0]
     train(toy_config, work_dir=str(tmp_path), resume=True)
-    captured = ''.join(capsys.readouterr())
-    assert 'skipped' in captured and 'epoch_3.pth: unreadable' in captured and 'resumed epoch: 2' in captured
+    assert 'resumed epoch: 2' in ''.join(capsys.readouterr())
     assert_same(torch.load(tmp_path / 'epoch_3.pth')['state_dict'],
                 torch.load(runs / 'whole' / 'epoch_3.pth')['state_dict'])
 
@@ -131,11 +132,11 @@ def test_ctrl_c_leaves_the_last_checkpoint_and_says_how_to_go_on(run, tmp_path, 
     while not (tmp_path / 'epoch_2.pth').exists() and time.time() < deadline:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to the workers too
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=300)[1]
     assert process.returncode == 130, errors
     command = errors.strip().splitlines()[-1].strip()
     assert command.endswith('--resume') and str(tmp_path) in command and 'Traceback' not in errors
     assert newest_checkpoint(tmp_path)[1] == []
     done = subprocess.run(command.replace('100000', '3'), shell=True, env=env, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=60, cwd=os.getcwd())
+                          stderr=subprocess.STDOUT, timeout=300, cwd=os.getcwd())
     assert done.returncode == 0 and 'resumed epoch' in done.stdout, done.stdout
