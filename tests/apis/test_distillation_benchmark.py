@@ -28,11 +28,13 @@ def arguments(*words):
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Trainings that only write what a real one leaves; `calls` lists them, `fail` names those that are cut off."""
-    state = SimpleNamespace(calls=[], fail=set(), scores=dict(teacher=0.5, student=0.3, distilled=0.4), epochs=2)
+    state = SimpleNamespace(calls=[], threads=[], fail=set(), epochs=2,
+                            scores=dict(teacher=0.5, student=0.3, distilled=0.4))
 
-    def fake_run(command, cwd):
+    def fake_run(command, cwd, env):
         job = next(job for job in state.jobs if job.command == command)
         state.calls.append(job.work_dir.name)
+        state.threads.append(int(env['OMP_NUM_THREADS']))
         if job.work_dir.name in state.fail:
             return SimpleNamespace(returncode=1)
         job.work_dir.mkdir(parents=True, exist_ok=True)
@@ -63,6 +65,14 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, 'run', fake_run)
     state.folder = tmp_path / 'evidence'
     return state
+
+
+def test_trains_students_side_by_side_after_the_teacher(bench, monkeypatch):
+    monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
+    report = distillation.run(arguments('--seeds', '2', '--jobs', '2', '--work-dir', str(bench.folder)))
+    assert report['finished'] == 5
+    assert bench.calls[0] == 'teacher'
+    assert bench.threads == [4, 2, 2, 2, 2]
 
 
 def test_trains_teacher_then_both_students_of_each_seed(bench):

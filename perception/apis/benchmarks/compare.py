@@ -69,7 +69,7 @@ def to_table(rows: list[dict], scan: dict, data: str) -> str:
                      f'{row["latency"] * 1e3:>8.0f}  {row["weights"]}')
     first, last = rows[0], rows[-1]
     if len(rows) > 1:
-        lines.append(f'the last against the first: {1 - last["parameters"] / first["parameters"]:.0%} fewer parameters, '
+        lines.append(f'last against first: {1 - last["parameters"] / first["parameters"]:.0%} fewer parameters, '
                      f'{1 - last["macs"] / first["macs"]:.0%} fewer MACs, '
                      f'{first["latency"] / last["latency"]:.2f}x as fast')
     lines.append(f'score: best epoch on {data}; MACs and ms (median): one scan of {scan["points"]:,} points in '

@@ -6,13 +6,16 @@ same command continues after any interruption. The table says what came out, als
 """
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 import torch
 from mmengine.config import Config
@@ -68,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
     parser.add_argument('--variant', nargs='+', action='append', default=[], metavar=('NAME', 'KEY=VALUE'),
                         help='a further distilled arm with overrides, such as strong model.losses.pvd.weight=20')
+    parser.add_argument('--jobs', type=int, default=1, help='students trained side by side (default: 1)')
     parser.add_argument('--background', action='store_true', help='return at once; the log goes to <work dir>/log.txt')
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the runs that are finished')
 
@@ -98,10 +102,11 @@ def run(args: argparse.Namespace) -> dict:
     if args.background:
         return start_in_background(folder)
     jobs = make_jobs(METHODS[args.method], args.seeds, folder, args.cfg_options, variants)
-    for job in jobs if not args.report_only else []:
-        if read_run(job) is None:
-            train_job(job)
-            write_report(jobs, args.method, folder)
+    if not args.report_only:
+        unfinished = [job for job in jobs if read_run(job) is None]
+        for side_by_side, of_teacher in ((1, True), (max(args.jobs, 1), False)):  # the teacher before its students
+            train_jobs([job for job in unfinished if (job.arm == 'teacher') == of_teacher], side_by_side,
+                       lambda: write_report(jobs, args.method, folder))
     if not (folder / 'efficiency.json').is_file():
         efficiency = measure_efficiency(METHODS[args.method])
         (folder / 'efficiency.json').write_text(json.dumps(efficiency, indent=1) + '\n')
@@ -170,14 +175,46 @@ def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[s
     return jobs
 
 
-def train_job(job: Job) -> None:
+def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], object]) -> None:
+    """Train jobs, a few at a time; after a failure no further one starts.
+
+    Args:
+        jobs: the trainings in their order.
+        side_by_side: how many run at once.
+        after_each: called whenever one is finished.
+
+    Raises:
+        RuntimeError: a training failed.
+    """
+    failed = Event()
+
+    def train(job: Job) -> None:
+        if not failed.is_set():
+            try:
+                train_job(job, side_by_side)
+            except BaseException:
+                failed.set()
+                raise
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        for done in as_completed([pool.submit(train, job) for job in jobs]):
+            done.result()
+            after_each()
+
+
+def train_job(job: Job, shares: int = 1) -> None:
     """Train, or continue where a run was cut off.
+
+    Args:
+        job: the training.
+        shares: trainings that run at once; each gets as many of the CPU's threads.
 
     Raises:
         RuntimeError: the training failed.
     """
-    print_log(f'{ARMS.get(job.arm, job.arm)}, seed {job.seed}: {" ".join(job.command)}', 'current')
-    code = subprocess.run(job.command, cwd=PROJECT_ROOT).returncode
+    print_log(f'{job.work_dir.name}, seed {job.seed}: {" ".join(job.command)}', 'current')
+    threads = max(torch.get_num_threads() // shares, 1)
+    code = subprocess.run(job.command, cwd=PROJECT_ROOT, env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
     if code:
         raise RuntimeError(f'{job.work_dir.name}: the training ended with code {code}, expected 0. Its output is '
                            f'above; the same command continues where it stopped.')
