@@ -183,7 +183,7 @@ CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loade
 
 
 def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The training checkpoint to resume from: the newest one that can be read.
+    """The training checkpoint to resume from: that of the last step that can be read.
 
     Args:
         work_dir: folder of a run.
@@ -193,7 +193,7 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     """
     steps = [p for p in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+', p.stem)]
     problems = []
-    for path in sorted(steps, key=lambda p: (p.stat().st_mtime_ns, p.name), reverse=True):
+    for path in sorted(steps, key=lambda p: int(p.stem.split('_')[1]), reverse=True):  # a copied folder has other times
         try:
             load_checkpoint(path, mmap=True)
         except CheckpointError as error:

@@ -179,15 +179,15 @@ def test_something_else_than_a_dict_is_refused(tmp_path):
         load_checkpoint(tmp_path / 'x.pth')
 
 
-def test_newest_checkpoint_goes_by_time_and_skips_damaged_files(tmp_path):
+def test_newest_checkpoint_goes_by_step_and_skips_damaged_files(tmp_path):
     assert newest_checkpoint(tmp_path) == (None, [])
-    for age, name in ((30, 'epoch_9.pth'), (20, 'epoch_1.pth'), (10, 'epoch_2.pth'), (0, 'model.pth')):
+    for age, name in ((30, 'epoch_10.pth'), (20, 'epoch_9.pth'), (10, 'epoch_2.pth'), (0, 'model.pth')):
         save_atomic(dict(a=1), tmp_path / name)
-        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
-    assert newest_checkpoint(tmp_path) == (tmp_path / 'epoch_2.pth', [])
-    (tmp_path / 'epoch_2.pth').write_bytes(b'')
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))  # a copied folder has any times
+    assert newest_checkpoint(tmp_path) == (tmp_path / 'epoch_10.pth', [])
+    (tmp_path / 'epoch_10.pth').write_bytes(b'')
     path, problems = newest_checkpoint(tmp_path)
-    assert path == tmp_path / 'epoch_1.pth' and len(problems) == 1 and 'epoch_2.pth: unreadable' in problems[0]
+    assert path == tmp_path / 'epoch_9.pth' and len(problems) == 1 and 'epoch_10.pth: unreadable' in problems[0]
 
 
 # --- weights into models ---
