@@ -230,3 +230,11 @@ def test_a_run_of_rows_without_pairs_is_zero(monkeypatch, dtype):
     assert len(kernel_map.slabs(10)) > 2
     assert torch.equal(out[30:33], torch.full((3, 4), 2, dtype=dtype))
     assert not out[:30].any() and not out[33:].any()
+
+
+def test_sizes_of_half_precision_products_recur():
+    half, single = torch.zeros(1, dtype=torch.bfloat16), torch.zeros(1)
+    sizes = {num: backend.shared_rows(num, half) for num in range(1, 5000)}
+    assert all(num <= size <= num + max(num / 8, 16) for num, size in sizes.items())
+    assert len(set(sizes.values())) < 60
+    assert backend.shared_rows(4999, single) == 4999

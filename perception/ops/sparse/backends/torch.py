@@ -130,8 +130,24 @@ def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: b
     return 'pairs' if thin else 'weight_stationary'
 
 
+def shared_rows(num: int, like: Tensor) -> int:
+    """Rows to multiply instead of `num`: an eighth more at most, eight sizes for each power of two.
+
+    For half precision the CPU's library compiles a kernel for each new size, which takes as long as a small product, and
+    keeps a thousand of them; sizes that recur are compiled once. Elsewhere sizes cost nothing.
+    """
+    if like.device.type != 'cpu' or like.element_size() > 2:
+        return num
+    step = 1 << max(num.bit_length() - 4, 4)
+    return -(-num // step) * step
+
+
 def _gather(slot: str, x: Tensor, rows: Tensor) -> Tensor:
-    return torch.index_select(x, 0, rows, out=scratch(slot, (len(rows), x.shape[1]), x))
+    """The rows of `x`, then zeros up to `shared_rows`."""
+    gathered = scratch(slot, (shared_rows(len(rows), x), x.shape[1]), x)
+    gathered[len(rows):] = 0
+    torch.index_select(x, 0, rows, out=gathered[:len(rows)])
+    return gathered
 
 
 def _bag_sum(rows: Tensor, index: Tensor, starts: Tensor) -> Tensor:
@@ -145,8 +161,9 @@ def offset(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     out = x.new_zeros(kernel_map.num_out, len(weight)) if centre is None else x @ weight[:, centre].t()
     for k, (ins, outs) in enumerate(zip(kernel_map.in_rows, kernel_map.out_rows)):
         if k != centre and len(ins):
-            product = scratch('product', (len(ins), len(weight)), x)
-            out.index_add_(0, outs, torch.mm(_gather('rows', x, ins), weight[:, k].t(), out=product))
+            rows = _gather('rows', x, ins)
+            product = torch.mm(rows, weight[:, k].t(), out=scratch('product', (len(rows), len(weight)), x))
+            out.index_add_(0, outs, product[:len(ins)])
     return out
 
 
@@ -156,11 +173,15 @@ def pairs(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     slabs = kernel_map.slabs(max(int(SLAB_BYTES / row_bytes), 1))
     sums = []
     for start, slab in slabs:
-        products = scratch('products', (slab.num_pairs, len(weight)), x)
-        for k, (ins, part) in enumerate(zip(slab.in_rows, products.split(slab.sizes))):
+        spare = max(shared_rows(size, x) - size for size in slab.sizes)
+        products = scratch('products', (slab.num_pairs + spare, len(weight)), x)
+        first = 0
+        for k, ins in enumerate(slab.in_rows):
             if len(ins):
                 rows = x[start:start + len(ins)] if k == slab.centre else _gather('rows', x, ins)
-                torch.mm(rows, weight[:, k].t(), out=part)
+                # spare rows lie where the next offset's products will be
+                torch.mm(rows, weight[:, k].t(), out=products[first:first + len(rows)])
+                first += len(ins)
         sums.append(_bag_sum(products, slab.csr_pos, slab.csr_offset))
     return sums[0] if len(sums) == 1 else torch.cat(sums)
 
@@ -208,7 +229,9 @@ def _multiply_tiles(padded: Tensor, table: Tensor, weight: Tensor, out: Tensor) 
         return
     tile = max(TILE_BYTES // (weight.shape[1] * padded.element_size()), 64)
     for rows, part in zip(table.split(tile), out.split(tile)):
-        torch.mm(_gather('tile', padded, rows.flatten()).view(len(rows), -1), weight.t(), out=part)
+        gathered = scratch('tile', (rows.numel(), padded.shape[1]), padded)
+        torch.index_select(padded, 0, rows.flatten(), out=gathered)
+        torch.mm(gathered.view(len(rows), -1), weight.t(), out=part)
 
 
 ALGORITHMS = dict(offset=offset, pairs=pairs, weight_stationary=weight_stationary, implicit=implicit, classes=classes)
