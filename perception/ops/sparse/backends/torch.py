@@ -133,8 +133,8 @@ def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: b
 def shared_rows(num: int, like: Tensor) -> int:
     """Rows to multiply instead of `num`: an eighth more at most, eight sizes for each power of two.
 
-    For half precision the CPU's library compiles a kernel for each new size, which takes as long as a small product, and
-    keeps a thousand of them; sizes that recur are compiled once. Elsewhere sizes cost nothing.
+    For half precision the CPU's library compiles a kernel for each new size, which takes as long as a small product,
+    and keeps a thousand of them; sizes that recur are compiled once. Elsewhere sizes cost nothing.
     """
     if like.device.type != 'cpu' or like.element_size() > 2:
         return num
