@@ -1,9 +1,14 @@
 """How a command ends: results, one sentence for bad input, or how to go on after Ctrl-C."""
+import _thread
 import os
 import re
 import shlex
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 from perception.utils.errors import PerceptionError
@@ -23,15 +28,52 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     Returns:
         what the function returns.
     """
+    with noticing_interrupts() as interrupts:
+        try:
+            return function(*args, **kwargs)
+        except (Exception, KeyboardInterrupt) as error:
+            if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
+                hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
+                sys.stderr.write(f'\nInterrupted.{hint}\n')
+                sys.exit(130)
+            if not isinstance(error, PerceptionError):
+                raise
+            sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
+            sys.exit(2)
+
+
+@contextmanager
+def noticing_interrupts() -> Iterator[list[int]]:
+    """Collect Ctrl-C signals while the block runs, also one whose KeyboardInterrupt Python would drop.
+
+    Python prints and forgets an exception in a callback (a weak reference's, a fork's); the signal is then sent again.
+
+    Yields:
+        the signals so far; each also raises KeyboardInterrupt, as usual.
+    """
+    seen: list[int] = []
+    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+
+    def note(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        raise KeyboardInterrupt('Ctrl-C')
+
+    def send_again(unraisable: Any) -> None:
+        if isinstance(unraisable.exc_value, KeyboardInterrupt):
+            threading.Timer(0.01, _thread.interrupt_main).start()  # once this callback has returned
+        else:
+            hook(unraisable)
+
+    usual = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if usual:
+        signal.signal(signal.SIGINT, note)
+        sys.unraisablehook = send_again
     try:
-        return function(*args, **kwargs)
-    except PerceptionError as error:
-        sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
-        sys.exit(2)
-    except KeyboardInterrupt:
-        hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
-        sys.stderr.write(f'\nInterrupted.{hint}\n')
-        sys.exit(130)
+        yield seen
+    finally:
+        if usual:
+            signal.signal(signal.SIGINT, handler)
+            sys.unraisablehook = hook
 
 
 def sentence(error: Exception) -> str:
