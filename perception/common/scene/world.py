@@ -16,7 +16,7 @@ from perception.common.scene.street import LaneBoundary, Street, draw_street
 from perception.common.scene.traffic import add_traffic
 
 LEAD_IN = 60.0          # metres of street before the ego's start and behind its end
-SCENE_VERSION = 1       # goes up when the same seed would give another world
+SCENE_VERSION = 2       # goes up when the same seed would give another world
 
 
 class Boxes(NamedTuple):
