@@ -61,7 +61,7 @@ def noticing_interrupts() -> Iterator[list[int]]:
     def send_again(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
             threading.Timer(0.01, _thread.interrupt_main).start()  # once this callback has returned
-        else:
+        elif not seen:  # what an interrupt left half-built complains when it is deleted
             hook(unraisable)
 
     usual = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
@@ -73,7 +73,8 @@ def noticing_interrupts() -> Iterator[list[int]]:
     finally:
         if usual:
             signal.signal(signal.SIGINT, handler)
-            sys.unraisablehook = hook
+            if not seen:
+                sys.unraisablehook = hook
 
 
 def sentence(error: Exception) -> str:
