@@ -101,8 +101,9 @@ def test_scans_of_no_point_and_of_one(num):
 @needs_vulkan
 def test_wild_labels_do_not_crash():
     points, _, _ = scan(5)
-    draw_scan(points, CLASSES, PALETTE, np.array([-5, 99, 2 ** 40, 0, 1]), np.array([0, 1, -1, 70000, 255]),
-              panel=(160, 90))
+    picture = draw_scan(points, CLASSES, PALETTE, np.array([-5, 99, 2 ** 40, 0, 1]), np.array([0, 1, -1, 70000, 255]),
+                        panel=(160, 90))
+    assert picture.ndim == 3 and picture.any()
 
 
 def test_refuses_labels_of_another_number():
