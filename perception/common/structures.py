@@ -12,3 +12,22 @@ class PointSegSample(BaseDataElement):
 
     Meta information: `sample_id` (unique, such as `'08_000700'`), `points_path`, `num_points`.
     """
+
+
+class LaneSample(BaseDataElement):
+    """Labels and predictions of one road image, H x W pixels at the network's input size, L lane slots, C classes.
+
+    Data fields, all optional:
+        labels: (H, W) int64, 0 = background, 1..L = slots from left to right (or other classes), 255 = ignored.
+        exist: (L,) float32, 1 where the image has a lane in the slot.
+        lanes: list of (P, 2) float64 arrays u, v in pixels of the original image, bottom to top, as the file has them.
+        full_labels: (H0, W0) uint8 at the original size, where a metric needs them.
+        lane_probs: (C, H, W) float32, softmax of the network.
+        exist_probs: (L,) float32.
+        pred_labels: (H, W) int64 classes.
+        pred_lanes: list of (P, 2) float64 arrays as `lanes`.
+
+    Meta information: `sample_id` (official relative path without extension), `image_path`, `original_shape` (H0, W0),
+    `crop_top` (rows cut off the original before resizing, 0 = none), `input_shape` (H, W), `category` (CULane test),
+    `h_samples` (TuSimple).
+    """

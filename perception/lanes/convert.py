@@ -1,0 +1,166 @@
+"""Published weights of lane networks to the weights of `lanes/models`.
+
+A converter recognises the names of one project's checkpoints and says which network of ours takes them; sizes are read
+from the shapes. `CONVERTERS` lists them: a new one is a function with the decorator `converter`.
+"""
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from perception.lanes.models.enet import ENet
+from perception.lanes.models.erfnet import ERFNet
+from perception.utils.checkpoint import weights_of
+from perception.utils.errors import CheckpointError
+
+
+@dataclass
+class Converter:
+    """How one kind of published weights becomes ours.
+
+    Attributes:
+        project: where the weights come from, for messages.
+        mark: a name that only these weights hold.
+        convert: takes the published state dict, and gives our class, its arguments, and our name -> published name.
+    """
+
+    project: str
+    mark: str
+    convert: Callable[[dict[str, Tensor]], tuple[type[nn.Module], dict, Callable[[str], str]]]
+
+
+CONVERTERS: list[Converter] = []
+
+
+def converter(project: str, mark: str) -> Callable:
+    """Decorator that lists a function among the converters, see Converter."""
+    def register(function: Callable) -> Callable:
+        CONVERTERS.append(Converter(project, mark, function))
+        return function
+    return register
+
+
+# positions left by the existence head's pooling -> (H, W), by which its weights tell the input size
+INPUT_SIZES = {13 * 61: (208, 976), 18 * 50: (288, 800), 23 * 40: (368, 640), 22 * 40: (360, 640), 18 * 60: (288, 960)}
+EXIST = {'features.0': 'layers.0', 'features.1': 'layers.1', 'features.4': 'layers_final.1', 'classifier.0': 'linear1',
+         'classifier.2': 'linear2'}
+
+
+def convert_lanes(source: dict, input_size: tuple[int, int] | None = None) -> tuple[dict[str, Tensor], type, dict]:
+    """Rename published weights.
+
+    Args:
+        source: a state dict, or a checkpoint that holds one as `state_dict`.
+        input_size: (H, W) that the net was trained with, where its existence head does not tell.
+
+    Returns:
+        The state dict for `net(**arguments)`, the class `net`, and these arguments.
+
+    Raises:
+        CheckpointError: foreign, incomplete or mis-shaped weights.
+    """
+    source = weights_of(source, 'convert_lanes')
+    found = next((c for c in CONVERTERS if c.mark in source), None)
+    if found is None:
+        raise CheckpointError(f'convert_lanes: names such as {", ".join(list(source)[:3])}, expected weights of '
+                              f'{" or ".join(c.project for c in CONVERTERS)}. Give a checkpoint of one of them.')
+    net, arguments, old_name = found.convert(source)
+    if input_size is not None:
+        arguments['input_size'] = tuple(input_size)
+    with torch.device('meta'):
+        expected = {name: value.shape for name, value in net(**arguments).state_dict().items()}
+    old_names = {name: old_name(name) for name in expected}
+    _compare(source, expected, old_names, found.project)
+    weights = {name: source.get(old, torch.tensor(0)).clone() for name, old in old_names.items()}
+    return weights, net, arguments
+
+
+def model_line(net: type, arguments: dict) -> str:
+    """The line of a config that takes converted weights."""
+    return f'model = dict(type={net.__name__}, {", ".join(f"{name}={value!r}" for name, value in arguments.items())})'
+
+
+def _compare(source: dict[str, Tensor], expected: dict[str, torch.Size], old_names: dict[str, str],
+             project: str) -> None:
+    missing = sorted(name for name in set(old_names.values()) - set(source) if not name.endswith('num_batches_tracked'))
+    unexpected = sorted(set(source) - set(old_names.values()))
+    if missing or unexpected:
+        raise CheckpointError(f'convert_lanes: {len(missing)} missing names ({", ".join(missing[:5])}) and '
+                              f'{len(unexpected)} unknown ones ({", ".join(unexpected[:5])}), expected those of '
+                              f'{project}. Give the weights of a whole, unmodified net.')
+    for name, shape in expected.items():
+        old = old_names[name]
+        if old in source and source[old].shape != shape:
+            raise CheckpointError(f'convert_lanes: {old} of shape {tuple(source[old].shape)}, expected {tuple(shape)}. '
+                                  'The file is no whole net of one width, or its input size has to be given.')
+
+
+def _exist_arguments(source: dict[str, Tensor], prefix: str) -> dict:
+    """`num_lanes`, `exist_channels` and, where it is a known one, `input_size`, from the weights of the head."""
+    if f'{prefix}.linear1.weight' not in source or f'{prefix}.layers_final.1.weight' not in source:
+        return dict(num_lanes=0)
+    channels = source[f'{prefix}.layers_final.1.weight'].shape[0]
+    positions = source[f'{prefix}.linear1.weight'].shape[1] // channels
+    sizes = dict(input_size=INPUT_SIZES[positions]) if positions in INPUT_SIZES else {}
+    return dict(num_lanes=_rows(source, f'{prefix}.linear2.weight'), exist_channels=channels, **sizes)
+
+
+def _rows(source: dict[str, Tensor], name: str, axis: int = 0) -> int:
+    if name not in source:
+        raise CheckpointError(f'convert_lanes: {name} is missing, expected a whole net. The file is truncated or of '
+                              'another version.')
+    return source[name].shape[axis]
+
+
+def _joined(blocks: dict[str, str], inner: dict[str, str]) -> dict[str, str]:
+    """Our module -> published module, for modules of one kind that lie in several blocks."""
+    return {f'{ours}.{a}': f'{theirs}.{b}' for ours, theirs in blocks.items() for a, b in inner.items()}
+
+
+def _renamer(modules: dict[str, str]) -> Callable[[str], str]:
+    """Our name -> published name of a weight, from the names of the modules."""
+    def rename(name: str) -> str:
+        module, leaf = name.rsplit('.', 1)
+        return f'{modules[module]}.{leaf}'
+    return rename
+
+
+@converter('ERFNet (Codes-for-Lane-Detection, PytorchAutoDrive)', 'encoder.layers.0.conv.weight')
+def convert_erfnet(source: dict[str, Tensor]) -> tuple[type[nn.Module], dict, Callable[[str], str]]:
+    """See Converter."""
+    head = 'lane_classifier' if 'lane_classifier.linear1.weight' in source else 'lane_exist'
+    arguments = dict(num_classes=_rows(source, 'decoder.output_conv.weight', 1), **_exist_arguments(source, head))
+    stages = [f'stage1.{k}' for k in range(6)] + [f'stage2.{k}' for k in range(5)] + [f'stage3.{k}' for k in range(4)]
+    blocks = {ours: f'encoder.layers.{k}' for k, ours in enumerate(stages)}
+    blocks |= {'stem': 'encoder.initial_block', **{f'decoder.{k}': f'decoder.layers.{k}' for k in range(6)}}
+    inner = {'first.0': 'conv3x1_1', 'first.2': 'conv1x3_1', 'first.3': 'bn1', 'second.0': 'conv3x1_2',
+             'second.2': 'conv1x3_2', 'second.3': 'bn2', 'conv': 'conv', 'norm': 'bn', '0': 'conv', '1': 'bn'}
+    modules = _joined(blocks, inner) | _joined({'exist': head}, EXIST)
+    modules |= {'classifier': 'decoder.output_conv', 'encoder_classifier': 'encoder.output_conv'}
+    return ERFNet, arguments, _renamer(modules)
+
+
+@converter('ENet (PytorchAutoDrive)', 'encoder.downsample1_0.ext_conv1.0.weight')
+def convert_enet(source: dict[str, Tensor]) -> tuple[type[nn.Module], dict, Callable[[str], str]]:
+    """See Converter."""
+    arguments = dict(num_classes=_rows(source, 'decoder.transposed_conv.weight', 1),
+                     **_exist_arguments(source, 'lane_classifier'))
+    kinds = list(enumerate(('regular', 'dilated', 'asymmetric', 'dilated') * 2))
+    blocks = {'down1': 'encoder.downsample1_0', 'down2': 'encoder.downsample2_0',
+              **{f'stage1.{k}': f'encoder.regular1_{k + 1}' for k in range(4)},
+              **{f'stage2.{k}': f'encoder.{kind}2_{k + 1}' for k, kind in kinds},
+              **{f'stage3.{k}': f'encoder.{kind}3_{k}' for k, kind in kinds},
+              **{f'decoder.stage1.{k}': f'decoder.regular4_{k + 1}' for k in range(2)},
+              'decoder.stage2.0': 'decoder.regular5_1'}
+    ups = {'decoder.up1': 'decoder.upsample4_0', 'decoder.up2': 'decoder.upsample5_0'}
+    modules = _joined(blocks, ENET_BLOCK) | _joined(ups, ENET_UP) | _joined({'exist': 'lane_classifier'}, EXIST)
+    modules |= _joined({'stem': 'encoder.initial_block'}, ENET_STEM) | {'classifier': 'decoder.transposed_conv'}
+    return ENet, arguments, _renamer(modules)
+
+
+ENET_STEM = {'conv': 'main_branch', 'norm': 'batch_norm', 'act': 'out_activation'}
+ENET_BLOCK = {'act': 'out_activation', **{f'{ours}.{k}': f'{theirs}.{k}' for k in range(6) for ours, theirs in
+                                          (('reduce', 'ext_conv1'), ('conv', 'ext_conv2'), ('expand', 'ext_conv3'))}}
+ENET_UP = {'main.0': 'main_conv1.0', 'main.1': 'main_conv1.1', 'reduce.0': 'ext_conv1.0', 'reduce.1': 'ext_conv1.1',
+           'conv.0': 'ext_tconv1', 'conv.1': 'ext_tconv1_bnorm', 'expand.0': 'ext_conv2.0', 'expand.1': 'ext_conv2.1'}
