@@ -144,6 +144,9 @@ class LaneNet(BaseModel):
         if len(size) != 2 or min(size) < 1 or any(n % self.size_multiple for n in size):
             raise ConfigError(f'{self._name}: input_size={size}, expected (height, width) with both positive '
                               f'multiples of {self.size_multiple}. Choose the nearest such size.')
+        if self.num_lanes and min(size) < 16:
+            raise ConfigError(f'{self._name}: input_size={size} with an existence head, expected at least 16 x 16, '
+                              'which leave it one position. Enlarge it, or set num_lanes=0.')
         if self.num_classes < 2 or self.num_lanes < 0:
             raise ConfigError(f'{self._name}: num_classes={self.num_classes}, num_lanes={self.num_lanes}, expected at '
                               'least 2 classes (the background counts) and 0 lanes. Set them so.')
