@@ -1,34 +1,38 @@
-"""Use a trained LiDAR segmentation model: load it, predict files or arrays, draw the result; tools/visualize.py.
+"""Use a trained model: load it, predict files or arrays, draw the result; tools/visualize.py.
 
     model = load('configs/lidarseg/cylinder3d_kitti.py', 'work_dirs/cylinder3d_kitti/model.pth')
     sample = predict(model, '000700.bin')
     names = np.array(model.dataset_meta['classes'])[sample.pred_labels]
     draw(model, '000700.bin', sample, out='000700.png')
+
+What a model takes and how it is drawn is told by its room, in `perception/<room>/inference.py`:
+
+* `SUFFIXES`: endings of the files it reads;
+* `predict(model, source)`: the sample of one file or array, with predictions;
+* `draw(model, source, sample, labels)`: its picture;
+* `pictures(path, model, labels, show, ...)`: name and picture of each thing in a file or folder, one after the other.
 """
-import logging
-from collections.abc import Iterator, Sequence
+import importlib
+import inspect
+from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from torch import Tensor
+from mmengine.structures import BaseDataElement
 
 from perception.apis.config import load_config
-from perception.common.formats.kitti import read_labels, read_points
-from perception.common.structures import PointSegSample
 from perception.common.visual.canvas import save_png
-from perception.common.visual.points import show as show_points
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI, to_train_ids
-from perception.lidarseg.draw import draw_scan, height_colors, label_colors
+from perception.common.visual.video import frame_rate, is_video, write_video
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights
 from perception.utils.errors import ConfigError, DataError
 
-Scan = str | Path | np.ndarray | Tensor
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def load(config: str | Path, checkpoint: str | Path, device: str | torch.device = 'auto',
@@ -42,7 +46,8 @@ def load(config: str | Path, checkpoint: str | Path, device: str | torch.device 
         mini: build what `--mini` trained.
 
     Returns:
-        the model in evaluation mode; `model.dataset_meta` holds `classes` and `palette`.
+        the model in evaluation mode; `model.dataset_meta` holds `classes` and `palette`, `model.dataset_cfg` the
+        config of the data set it is tested on.
 
     Raises:
         ConfigError, CheckpointError: they cannot be read or do not fit each other.
@@ -50,133 +55,145 @@ def load(config: str | Path, checkpoint: str | Path, device: str | torch.device 
     cfg = load_config(config, mini)
     model = MODELS.build(cfg.model.get('student') or cfg.model)
     load_weights(model, checkpoint)
-    model.dataset_meta = dataset_type(cfg).METAINFO
+    kind = dataset_type(cfg)
+    model.dataset_meta = kind.METAINFO
+    model.dataset_cfg = dict(cfg.test_dataloader.dataset, type=kind)
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()
 
 
-def predict(model: BaseModel, scans: Scan | Sequence[Scan]) -> PointSegSample | list[PointSegSample]:
-    """Label every point of a scan, or of several, one after the other.
+def predict(model: BaseModel, sources: Any) -> BaseDataElement | list[BaseDataElement]:
+    """Predict one thing, or several, one after the other.
 
     Args:
         model: from `load`.
-        scans: a `.bin` file or an (N, 4) array or tensor of x, y, z [m] and intensity, N may be 0; or a list of them.
+        sources: a file or array as the model's room takes it (a `.bin` file or (N, 4) points; an image file or
+            (H, W, 3) uint8 RGB), or a list of them.
 
     Returns:
-        for each scan its sample with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`; a
-        list if a list came.
+        for each its sample with predictions on the CPU; a list if a list came.
 
     Raises:
-        DataError: a scan that cannot be read, has another shape or is not finite.
+        DataError: something that cannot be read or has another shape.
     """
-    if isinstance(scans, (list, tuple)):
-        return [predict(model, scan) for scan in scans]
-    points = read_scan(scans)
-    meta = dict(sample_id='scan', points_path='', num_points=len(points))
-    if isinstance(scans, (str, Path)):
-        meta.update(sample_id=Path(scans).stem, points_path=str(scans))
-    sample = dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
-    with torch.no_grad():
-        return model.test_step(pseudo_collate([sample]))[0].cpu()
+    room = room_of(model.dataset_cfg['type'])
+    if isinstance(sources, (list, tuple)):
+        return [room.predict(model, source) for source in sources]
+    return room.predict(model, sources)
 
 
-def draw(model: BaseModel, scan: Scan, sample: PointSegSample, labels: np.ndarray | None = None,
+def draw(model: BaseModel, source: Any, sample: BaseDataElement, labels: Any = None,
          out: str | Path | None = None) -> np.ndarray:
-    """Picture of a predicted scan.
+    """Picture of a prediction.
 
     Args:
         model: from `load`; its class names and colours are used.
-        scan: the file or array that was given to `predict`.
+        source: the file or array that was given to `predict`.
         sample: what `predict` returned.
-        labels: (N,) true train ids, 255 = ignored, if known: adds ground truth and errors.
+        labels: the truth as the model's room has it, if known.
         out: PNG file to write, if any.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    image = draw_scan(read_scan(scan), **model.dataset_meta, pred_labels=sample.pred_labels.numpy(), labels=labels,
-                      title=sample.sample_id)
+    image = room_of(model.dataset_cfg['type']).draw(model, source, sample, labels)
     if out is not None:
         save_png(out, image)
     return image
 
 
-def visualize(scan: str | Path, out_dir: str | Path, config: str | Path | None = None,
+def visualize(source: str | Path, out: str | Path, config: str | Path | None = None,
               checkpoint: str | Path | None = None, labels: str | Path | None = None, mini: bool = False,
-              show: bool = False, num_colors: int | None = None) -> Iterator[Path]:
-    """Draw a scan, or each scan of a folder, with predictions of a model, labels, or both; SemanticKITTI's classes.
+              show: bool = False, num_colors: int | None = None, fps: float | None = None,
+              attention: bool | str | Path = False) -> Iterator[Path]:
+    """Draw a file, or everything in a folder or a video, with predictions of a model, labels, or both.
 
     Args:
-        scan: a `.bin` file, or a folder of them.
-        out_dir: folder of the pictures, `<name of the scan>.png`.
+        source: a scan, an image, a video, or a folder of scans or images.
+        out: folder of the pictures, `<name>.png`, or a video file (`.mp4`, `.avi`) to put them in.
         config, checkpoint: the model; None draws without predictions.
-        labels: a `.label` file, or the folder with the labels of all scans.
+        labels: the file of the truth, or the folder of all.
         mini: the model was trained with `--mini`.
-        show: also open a window for each scan, where there is a display.
+        show: also open a window for each, where there is a display.
         num_colors: reduce each picture to a palette of so many colours.
+        fps: frames per second of a video; those of the source, else 10.
+        attention: draw where the stages of the net look, beside those of an earlier checkpoint if one is named.
 
     Yields:
-        the picture just written.
+        the picture just written, or the video at the end.
 
     Raises:
-        ConfigError: only one of config and checkpoint.
-        DataError: a scan or its labels cannot be read, or a picture cannot be written.
+        ConfigError: only one of config and checkpoint, or something that the room does not offer.
+        DataError: something cannot be read or written.
     """
     if (config is None) != (checkpoint is None):
         raise ConfigError('visualize: one of config and checkpoint came, expected both or neither. Give both to see '
                           'predictions.')
-    files = find_scans(scan)
     model = None if config is None else load(config, checkpoint, mini=mini)
-    meta = SemanticKITTI.METAINFO if model is None else model.dataset_meta
-    for file in files:
-        points, truth, pred_labels = read_points(file), None, None
-        if labels is not None:
-            path = Path(labels, f'{file.stem}.label') if Path(labels).is_dir() else Path(labels)
-            truth = to_train_ids(read_labels(path, len(points)), path, strict=False)
-        if model is not None:
-            pred_labels = predict(model, points).pred_labels.numpy()
-        image = draw_scan(points, **meta, pred_labels=pred_labels, labels=truth, title=file.name)
-        yield save_png(Path(out_dir, f'{file.stem}.png'), image, num_colors)
-        if show:
-            seen = truth if pred_labels is None else pred_labels
-            colors = height_colors(points) if seen is None else label_colors(seen, meta['palette'])
-            show = show_points(points, colors, file.name)
-            if not show:
-                print_log('--show: no display can be opened here, expected DISPLAY or WAYLAND_DISPLAY to name one. '
-                          f'Look at the pictures in {out_dir}.', 'current', logging.WARNING)
+    room = room_for(source) if model is None else room_of(model.dataset_cfg['type'])
+    options = {}
+    if attention:
+        _need_attention(room, model)
+        options['attention'] = {'attention': model}
+        if not isinstance(attention, bool):
+            options['attention'] = {'before': load(config, attention, mini=mini), 'after': model}
+    drawn = room.pictures(source, model, labels, show, **options)
+    if is_video(out):
+        rate = frame_rate(source) if fps is None else fps
+        yield write_video(out, (image for _, image in drawn), rate)
+        return
+    for name, image in drawn:
+        yield save_png(Path(out, f'{name}.png'), image, num_colors)
 
 
-def find_scans(path: str | Path) -> list[Path]:
-    """The scan itself, or all `.bin` files of a folder in order.
+def _need_attention(room: ModuleType, model: BaseModel | None) -> None:
+    if model is None or 'attention' not in inspect.signature(room.pictures).parameters:
+        raise ConfigError(f'--attention: {"no model" if model is None else room.__name__} came, expected a net whose '
+                          'stages are maps over an image. Give a config and a checkpoint of configs/lanes.')
+
+
+def rooms() -> list[str]:
+    """Names of the rooms that predict and draw."""
+    return sorted(p.parent.name for p in _PACKAGE.glob('*/inference.py') if p.parent.name != 'apis')
+
+
+def room_of(kind: type) -> ModuleType:
+    """What the room of a data set offers, `perception/<room>/inference.py`.
+
+    Args:
+        kind: class of the data set, of this package or derived from one of it.
 
     Raises:
-        DataError: neither is there.
+        ConfigError: its room predicts nothing.
+    """
+    for base in inspect.getmro(kind):
+        package, _, rest = base.__module__.partition('.')
+        room = rest.partition('.')[0]
+        if package == 'perception' and (_PACKAGE / room / 'inference.py').is_file():
+            return importlib.import_module(f'perception.{room}.inference')
+    raise ConfigError(f'{kind.__module__}.{kind.__name__}: a data set of no room that predicts, expected one of '
+                      f'{", ".join(f"perception.{name}" for name in rooms())}. Derive it from one of theirs.')
+
+
+def room_for(path: str | Path) -> ModuleType:
+    """The room that reads such a file, or the files of such a folder.
+
+    Raises:
+        DataError: nothing there that a room reads.
     """
     path = Path(path).expanduser()
-    if path.is_file():
-        return [path]
-    files = sorted(path.glob('*.bin'))
-    if not files:
-        came = 'no .bin file in it' if path.is_dir() else 'no such file or folder'
-        raise DataError(f'{path}: {came}, expected a scan such as sequences/08/velodyne/000000.bin or a folder of '
-                        'scans. Check the path.')
-    return files
-
-
-def read_scan(scan: Scan) -> np.ndarray:
-    """Points of a file or an array as (N, 4) float32.
-
-    Raises:
-        DataError: an unreadable file, an array of another shape.
-    """
-    if isinstance(scan, (str, Path)):
-        return read_points(scan)
-    points = scan.detach().cpu().numpy() if isinstance(scan, Tensor) else np.asarray(scan)
-    if points.ndim != 2 or points.shape[1] != 4:
-        raise DataError(f'predict: an array of shape {points.shape}, expected (N, 4): x, y, z, intensity. Select or '
-                        'add these columns first.')
-    return np.ascontiguousarray(points, np.float32)
+    there = {p.suffix.lower() for p in (path.iterdir() if path.is_dir() else [path])}
+    known = []
+    for name in rooms():
+        room = importlib.import_module(f'perception.{name}.inference')
+        if there & set(room.SUFFIXES):
+            return room
+        known += room.SUFFIXES
+    came = f'a folder with {", ".join(sorted(filter(None, there))) or "no"} files' if path.is_dir() else 'such a file'
+    if not path.exists():
+        came = 'no such file or folder'
+    raise DataError(f'{path}: {came}, expected one that ends in {", ".join(known)}. Check the path.')
 
 
 def dataset_type(cfg: Config) -> type:

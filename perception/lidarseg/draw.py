@@ -126,6 +126,8 @@ class DrawScans(BaseMetric):
         collect_device, prefix: as in mmengine.
     """
 
+    default_prefix = ''  # none; spares mmengine's warning
+
     def __init__(self, out_dir: str | Path, max_scans: int | None = None, num_colors: int | None = None,
                  panel: tuple[int, int] = (640, 360), collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

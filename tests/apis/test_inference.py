@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from perception.apis import inference
-from perception.apis.inference import dataset_type, draw, find_scans, load, predict, read_scan, visualize
+from perception.apis.inference import dataset_type, draw, load, predict, room_for, room_of, visualize
 from perception.common.formats.kitti import write_labels, write_points
 from perception.common.visual.points import vulkan_problem
-from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, to_raw_ids
+from perception.common.visual.video import frame_rate, read_frames
+from perception.lidarseg import inference as lidarseg
+from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, SemanticKITTI, to_raw_ids
+from perception.lidarseg.inference import find_scans, read_scan
 from perception.registry import MODELS
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
@@ -123,6 +126,31 @@ def test_data_set_may_be_named_by_a_string(trained):
     assert dataset_type(cfg).__name__ == 'SemanticKITTI'
 
 
+def test_a_data_set_leads_to_its_room(sequence, tmp_path):
+    class Own(SemanticKITTI):
+        """A user's data set."""
+
+    assert room_of(SemanticKITTI) is room_of(Own) is lidarseg
+    with pytest.raises(ConfigError, match='expected one of .*perception.lidarseg'):
+        room_of(dict)
+
+
+def test_files_lead_to_the_room_that_reads_them(sequence, tmp_path):
+    assert room_for(sequence / 'velodyne') is room_for('any.bin') is lidarseg
+    assert room_for('drive.MP4').__name__ == room_for('a.jpg').__name__ == 'perception.lanes.inference'
+    (tmp_path / 'x.txt').touch()
+    for path, came in ((tmp_path, r'a folder with .*\.txt files'), (tmp_path / 'x.txt', 'such a file'),
+                       (tmp_path / 'none', 'no such file or folder')):
+        with pytest.raises(DataError, match=f'{came}, expected one that ends in .*bin'):
+            room_for(path)
+
+
+def test_attention_is_asked_of_image_nets_alone(trained, sequence, tmp_path):
+    for model in ({}, dict(config=trained[0], checkpoint=trained[1])):
+        with pytest.raises(ConfigError, match='--attention: .* expected a net whose stages are maps'):
+            next(visualize(sequence / 'velodyne', tmp_path, attention=True, **model))
+
+
 def test_refuses_points_it_cannot_predict(model, tmp_path):
     with pytest.raises(DataError, match=r'expected \(N, 4\)'):
         predict(model, np.zeros((5, 3)))
@@ -168,10 +196,17 @@ def test_visualize_a_folder_with_and_without_a_model(trained, sequence, tmp_path
 
 
 @needs_vulkan
+def test_scans_make_a_video(sequence, tmp_path):
+    assert list(visualize(sequence / 'velodyne', tmp_path / 'a' / 'out.mp4', fps=4)) == [tmp_path / 'a' / 'out.mp4']
+    assert len(list(read_frames(tmp_path / 'a' / 'out.mp4'))) == 2
+    assert frame_rate(tmp_path / 'a' / 'out.mp4') == 4
+
+
+@needs_vulkan
 def test_show_without_a_display_still_writes_and_says_so_once(sequence, tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(inference, 'show_points', lambda *args: False)
-    monkeypatch.setattr(inference, 'print_log', lambda text, *args: said.append(text))
+    monkeypatch.setattr(lidarseg, 'show_points', lambda *args: False)
+    monkeypatch.setattr(lidarseg, 'print_log', lambda text, *args: said.append(text))
     assert len(list(visualize(sequence / 'velodyne', tmp_path, show=True))) == 2
     assert len(said) == 1 and 'no display' in said[0]
 
@@ -179,7 +214,7 @@ def test_show_without_a_display_still_writes_and_says_so_once(sequence, tmp_path
 @needs_vulkan
 def test_show_opens_a_window_for_each_scan(sequence, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr(inference, 'show_points', lambda points, colors, title: shown.append((colors, title)) or True)
+    monkeypatch.setattr(lidarseg, 'show_points', lambda points, colors, title: shown.append((colors, title)) or True)
     list(visualize(sequence / 'velodyne', tmp_path, labels=sequence / 'labels', show=True))
     assert [title for _, title in shown] == ['000000.bin', '000001.bin']
     assert (shown[0][0] == np.array(PALETTE)[scan()[1]]).all()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from perception.apis.inference import read_scan
+from perception.lidarseg.inference import read_scan
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.ops.sparse.maps import KernelMap
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d

@@ -1,0 +1,118 @@
+"""Label scans with a trained model and draw them; what `perception.apis.inference` offers for this room."""
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from perception.common.formats.kitti import read_labels, read_points
+from perception.common.structures import PointSegSample
+from perception.common.visual.points import show as show_points
+from perception.common.visual.video import find_files
+from perception.lidarseg.datasets.semantickitti import SemanticKITTI, to_train_ids
+from perception.lidarseg.draw import draw_scan, height_colors, label_colors
+from perception.utils.errors import DataError
+
+Scan = str | Path | np.ndarray | Tensor
+SUFFIXES = ('.bin',)
+
+
+def predict(model: BaseModel, scan: Scan) -> PointSegSample:
+    """Label every point of a scan.
+
+    Args:
+        model: in evaluation mode.
+        scan: a `.bin` file or an (N, 4) array or tensor of x, y, z [m] and intensity, N may be 0.
+
+    Returns:
+        its sample with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`.
+
+    Raises:
+        DataError: a scan that cannot be read, has another shape or is not finite.
+    """
+    points = read_scan(scan)
+    meta = dict(sample_id='scan', points_path='', num_points=len(points))
+    if isinstance(scan, (str, Path)):
+        meta.update(sample_id=Path(scan).stem, points_path=str(scan))
+    sample = dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
+    with torch.no_grad():
+        return model.test_step(pseudo_collate([sample]))[0].cpu()
+
+
+def draw(model: BaseModel, scan: Scan, sample: PointSegSample, labels: np.ndarray | None = None) -> np.ndarray:
+    """Picture of a predicted scan.
+
+    Args:
+        model: its `dataset_meta` names classes and colours.
+        scan: the file or array that was given to `predict`.
+        sample: what `predict` returned.
+        labels: (N,) true train ids, 255 = ignored, if known: adds ground truth and errors.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    return draw_scan(read_scan(scan), **model.dataset_meta, pred_labels=sample.pred_labels.numpy(), labels=labels,
+                     title=sample.sample_id)
+
+
+def pictures(path: str | Path, model: BaseModel | None = None, labels: str | Path | None = None,
+             show: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+    """Draw a scan, or each scan of a folder, with predictions of a model, labels, or both; SemanticKITTI's classes.
+
+    Args:
+        path: a `.bin` file, or a folder of them.
+        model: None draws without predictions.
+        labels: a `.label` file, or the folder with the labels of all scans.
+        show: also open a window for each scan, where there is a display.
+
+    Yields:
+        name and picture of each scan.
+
+    Raises:
+        DataError: a scan or its labels cannot be read.
+    """
+    meta = SemanticKITTI.METAINFO if model is None else model.dataset_meta
+    for file in find_scans(path):
+        points, truth, pred_labels = read_points(file), None, None
+        if labels is not None:
+            label_path = Path(labels, f'{file.stem}.label') if Path(labels).is_dir() else Path(labels)
+            truth = to_train_ids(read_labels(label_path, len(points)), label_path, strict=False)
+        if model is not None:
+            pred_labels = predict(model, points).pred_labels.numpy()
+        yield file.stem, draw_scan(points, **meta, pred_labels=pred_labels, labels=truth, title=file.name)
+        if show:
+            seen = truth if pred_labels is None else pred_labels
+            colors = height_colors(points) if seen is None else label_colors(seen, meta['palette'])
+            show = show_points(points, colors, file.name)
+            if not show:
+                print_log('--show: no display can be opened here, expected DISPLAY or WAYLAND_DISPLAY to name one. '
+                          'Look at the pictures that are written.', 'current', logging.WARNING)
+
+
+def find_scans(path: str | Path) -> list[Path]:
+    """The scan itself, or all `.bin` files of a folder in order.
+
+    Raises:
+        DataError: neither is there.
+    """
+    return find_files(path, SUFFIXES, 'a scan such as sequences/08/velodyne/000000.bin or a folder of scans')
+
+
+def read_scan(scan: Scan) -> np.ndarray:
+    """Points of a file or an array as (N, 4) float32.
+
+    Raises:
+        DataError: an unreadable file, an array of another shape.
+    """
+    if isinstance(scan, (str, Path)):
+        return read_points(scan)
+    points = scan.detach().cpu().numpy() if isinstance(scan, Tensor) else np.asarray(scan)
+    if points.ndim != 2 or points.shape[1] != 4:
+        raise DataError(f'predict: an array of shape {points.shape}, expected (N, 4): x, y, z, intensity. Select or '
+                        'add these columns first.')
+    return np.ascontiguousarray(points, np.float32)
