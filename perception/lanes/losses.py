@@ -38,10 +38,10 @@ def soft_iou_loss(probs: Tensor, labels: Tensor, ignore_index: int = 255) -> Ten
     lanes = at_least_float32(probs)[:, 1:].flatten(2)  # (B, C-1, P)
     labels = labels.flatten(1)
     truth = labels[:, None] == torch.arange(1, probs.shape[1], device=labels.device)[:, None]  # (B, C-1, P)
-    valid = (labels != ignore_index).to(lanes.dtype)
+    valid = (labels != ignore_index)[:, None]
     true_count = truth.sum(dim=2)
     intersection = (lanes * truth).sum(dim=2)
-    union = (lanes @ valid[:, :, None]).squeeze(2) + true_count - intersection
+    union = (lanes * valid).sum(dim=2) + true_count - intersection
     present = true_count > 0
     losses = (1 - intersection / union.where(present, 1)) * present
     return losses.sum() / present.sum().clamp(min=1)
