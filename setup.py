@@ -24,6 +24,7 @@ setup(
     ],
     extras_require={
         'test': ['pytest', 'pytest-xdist', 'ruff'],
+        'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],
         'triton': ['triton>=3.0'],
     },

@@ -60,7 +60,7 @@ fi
 
 # 4. The project and the rest of its requirements. spconv is a peer for benchmarks and tests, never a requirement.
 say "installing perception and its requirements"
-pip --no-build-isolation --editable '.[test]'
+pip --no-build-isolation --editable '.[test,onnx]'
 pip spconv || say "spconv is not to be had here; its comparison is skipped"
 echo "$want" > "$stamp"
 say "complete"

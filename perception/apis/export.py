@@ -1,0 +1,156 @@
+"""Write a trained net as ONNX and check it against PyTorch; the body of tools/export.py.
+
+What is exported is told by the room, `deployable(model)` in `perception/<room>/inference.py`: a module with its
+normalisation inside, example inputs by name and names of the outputs. The first dimension, the batch, stays free.
+"""
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from perception.apis.inference import load, room_of
+from perception.utils.checkpoint import atomic_path
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.optional import import_optional
+
+OPSET = 18
+INSTALL = "pip install -e '.[onnx]'"
+TOLERANCE = 1e-3  # of an output's largest value
+
+
+def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
+           trials: int = 3) -> Path:
+    """Export the deployable net of a config with the weights of a checkpoint.
+
+    Args:
+        config: the config file; of a distillation config the student is exported.
+        checkpoint: `model.pth`, `student.pth` or a training checkpoint.
+        out: the file to write; the checkpoint's name with `.onnx` by default.
+        mini: the checkpoint was trained with `--mini`.
+        trials: batches of random inputs, of 1, 2, ... samples, on which ONNX Runtime and PyTorch are compared.
+
+    Returns:
+        path of the file; it appears only if both agree.
+
+    Raises:
+        ConfigError: the config's room exports nothing.
+        DataError: both disagree, or the file cannot be written.
+        MissingDependency: onnx, onnxscript or onnxruntime is missing.
+    """
+    model = load(config, checkpoint, device='cpu', mini=mini)
+    room = room_of(model.dataset_cfg['type'])
+    if not hasattr(room, 'deployable'):
+        raise ConfigError(f'{config}: its nets cannot be exported, expected a config of configs/lanes or of a method '
+                          'for lanes. Sparse convolutions have no ONNX operator.')
+    module, inputs, outputs = room.deployable(model)
+    out = Path(checkpoint).with_suffix('.onnx') if out is None else Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out, DataError) as part:
+        to_onnx(module, inputs, outputs, part, dict(config=Path(config).name, classes=model.dataset_meta['classes']))
+        worst = compare(module, inputs, part, trials)
+    print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
+              f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on {trials} '
+              f'random batches: largest difference {worst:.1e} of the largest value.', 'current')
+    return out
+
+
+def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: str | Path,
+            notes: Mapping | None = None) -> None:
+    """Write a module as one ONNX file.
+
+    Args:
+        module: in evaluation mode; takes the inputs in their order and returns a tuple of the outputs.
+        inputs: example of each input, by name; the first dimension is the batch.
+        outputs: their names.
+        path: the file to write.
+        notes: kept in the file as metadata, JSON each.
+
+    Raises:
+        MissingDependency: onnx or onnxscript is missing.
+    """
+    onnx = import_optional('onnx', 'ONNX export', INSTALL)
+    import_optional('onnxscript', 'ONNX export', INSTALL)
+    batch = torch.export.Dim.DYNAMIC
+    # torch.export takes a batch of one for a constant
+    examples = tuple(torch.cat([value, value]) if len(value) == 1 else value for value in inputs.values())
+    with _quiet(), torch.no_grad():
+        program = torch.onnx.export(module.eval(), examples, input_names=list(inputs), output_names=list(outputs),
+                                    dynamic_shapes=[{0: batch} for _ in inputs], opset_version=OPSET, dynamo=True,
+                                    verbose=False)
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in (notes or {}).items()})
+    onnx.checker.check_model(proto)
+    onnx.save(proto, str(path))
+
+
+@torch.no_grad()
+def compare(module: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, trials: int = 3, seed: int = 0) -> float:
+    """Run a module and its ONNX file on random inputs between the examples' least and largest value.
+
+    Args:
+        module: in evaluation mode.
+        inputs: examples, by name.
+        path: the ONNX file.
+        trials: batches of 1, 2, ... samples.
+        seed: of the random inputs.
+
+    Returns:
+        the largest difference, relative to the largest value of its output.
+
+    Raises:
+        DataError: it is larger than `TOLERANCE`, or an output has another shape.
+    """
+    session, generator, worst = open_session(path), torch.Generator().manual_seed(seed), 0.
+    for trial in range(trials):
+        batch = {name: torch.rand(trial + 1, *value.shape[1:], generator=generator) * (value.max() - value.min())
+                 + value.min() for name, value in inputs.items()}
+        expected = [value.numpy() for value in module(*batch.values())]
+        found = session.run(None, {name: value.numpy() for name, value in batch.items()})
+        for output, theirs, ours in zip(session.get_outputs(), found, expected):
+            difference = np.inf
+            if theirs.shape == ours.shape:
+                difference = float(np.abs(theirs - ours).max() / max(np.abs(ours).max(), 1e-6))
+            if not difference <= TOLERANCE:
+                raise DataError(f'{path}: output {output.name} of ONNX Runtime, {theirs.shape}, differs from '
+                                f"PyTorch's, {ours.shape}, by {difference:.1e} of its largest value, expected at most "
+                                f'{TOLERANCE:.0e}. Report it with the versions of torch and onnxruntime.')
+            worst = max(worst, difference)
+    return worst
+
+
+def open_session(path: str | Path, threads: int | None = None):
+    """An ONNX Runtime session on the CPU.
+
+    Args:
+        path: the file.
+        threads: as many as torch uses by default.
+
+    Raises:
+        MissingDependency: onnxruntime is missing.
+    """
+    runtime = import_optional('onnxruntime', 'ONNX Runtime', INSTALL)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    return runtime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
+
+
+@contextmanager
+def _quiet():
+    """Keep back what torch's exporter logs about packages that are not needed."""
+    logger = logging.getLogger('torch.onnx._internal.exporter._registration')
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _shapes(inputs: Mapping[str, Tensor]) -> str:
+    return ', '.join(f'{name} (B, {", ".join(map(str, value.shape[1:]))})' for name, value in inputs.items())
