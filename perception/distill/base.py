@@ -9,8 +9,9 @@ from perception.utils.errors import ConfigError
 class DistillLoss(nn.Module):
     """Base of the distillation losses: which teacher, how much, and when.
 
-    A subclass names the taps it reads in `taps` and computes in `forward`. What it needs beside them (adapters,
-    projection heads, memory banks) are its own modules and buffers.
+    A subclass names the taps it reads in `taps` (and in `teacher_taps`, where those of its teacher have other names)
+    and computes in `forward`. What it needs beside them (adapters, projection heads, memory banks) are its own modules
+    and buffers.
 
     Args:
         teacher: name of the teacher in the Distiller's `teachers`, or `'student'` for self-distillation.
@@ -23,6 +24,7 @@ class DistillLoss(nn.Module):
     """
 
     taps: tuple[str, ...] = ()
+    teacher_taps: tuple[str, ...] | None = None  # None: the same as `taps`
 
     def __init__(self, teacher: str, weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__()

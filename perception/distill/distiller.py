@@ -82,8 +82,9 @@ class Distiller(BaseModel):
             if loss.teacher not in known:
                 raise ConfigError(f'Distiller: loss {name!r} names the teacher {loss.teacher!r}, expected one of its '
                                   f'teachers. {close_matches(loss.teacher, known)}')
-            for who in (STUDENT, loss.teacher):
-                for tap in loss.taps:
+            theirs = loss.taps if loss.teacher_taps is None else loss.teacher_taps
+            for who, taps in ((STUDENT, loss.taps), (loss.teacher, theirs)):
+                for tap in taps:
                     if tap not in known[who]:
                         raise ConfigError(f'Distiller: loss {name!r} ({type(loss).__name__}) reads the tap {tap!r}, '
                                           f'expected it among the taps of {who!r}. {close_matches(tap, known[who])}')
