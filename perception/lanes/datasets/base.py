@@ -1,0 +1,206 @@
+"""What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from perception.common.formats.images import read_image
+from perception.common.structures import LaneSample
+from perception.registry import TRANSFORMS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import data_path
+
+IGNORE = 255
+
+
+class Truth(NamedTuple):
+    """What is known of an image.
+
+    Attributes:
+        labels: (H0, W0) uint8 at the original size, the target of the network, or None.
+        exist: flags of the lane slots, or None.
+        lanes: (P, 2) float64 arrays u, v [pixel], bottom to top, or None.
+        full_labels: (H0, W0) uint8 that a metric needs, or None.
+    """
+
+    labels: np.ndarray | None = None
+    exist: Sequence[float] | None = None
+    lanes: list[np.ndarray] | None = None
+    full_labels: np.ndarray | None = None
+
+
+class RoadImages(Dataset):
+    """Base of the readers. A reader fills `METAINFO` and the like and writes `list_samples` and `read_truth`.
+
+    `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(image=(3, H, W) uint8 RGB), data_samples=LaneSample)`.
+    `crop_top` rows are cut off the top, the pipeline sees `dict(image, labels, rng, sample_id)` as arrays, and the
+    result is resized to `input_size`, the image bilinearly, labels to the nearest. `rng` depends on (seed, epoch, i)
+    alone, so that augmentation is the same for any number of workers and after a resume.
+
+    Args:
+        data_root: folder of the data set; a leading `data` gives way to the variable PERCEPTION_DATA.
+        split: 'train', 'val' or 'test'.
+        pipeline: augmentations, callables or their configs, applied in turn.
+        input_size: (H, W) of the network's images; None keeps what the pipeline leaves.
+        crop_top: rows cut off the top of the original image.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: an unknown split, a size or cut that no image has.
+        DataError: missing folders or lists.
+    """
+
+    METAINFO = dict(classes=('background',), palette=((0, 0, 0),))
+    IMAGE_SIZE = (720, 1280)  # rows, columns of the official images
+    OFFICIAL_SIZES = dict(train=0, val=0, test=0)  # images of each split
+
+    def __init__(self, data_root: str | Path, split: str = 'train', pipeline: Sequence[dict | Callable] = (),
+                 input_size: Sequence[int] | None = None, crop_top: int = 0, seed: int = 0) -> None:
+        name = type(self).__name__
+        if split not in self.OFFICIAL_SIZES:
+            raise ConfigError(f'{name}: split={split!r}, expected one of {", ".join(self.OFFICIAL_SIZES)}. '
+                              f'{close_matches(split, self.OFFICIAL_SIZES)}')
+        if input_size is not None and (len(input_size) != 2 or min(input_size) < 1):
+            raise ConfigError(f'{name}: input_size={input_size}, expected (height, width) in pixels. Correct it.')
+        if not 0 <= crop_top < self.IMAGE_SIZE[0]:
+            raise ConfigError(f'{name}: crop_top={crop_top}, expected 0..{self.IMAGE_SIZE[0] - 1} rows. Correct it.')
+        self.data_root = data_path(data_root)
+        self.split, self.crop_top, self.seed = split, crop_top, seed
+        self.input_size = None if input_size is None else tuple(int(n) for n in input_size)
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        self.official_size = self.OFFICIAL_SIZES[split]
+        self.samples = self.list_samples()
+
+    def list_samples(self) -> list:
+        """One entry for each image of the split, in order; the first two items are sample id and image path.
+
+        Raises:
+            DataError: missing folders or lists.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no list_samples; write one.')
+
+    def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
+        """Labels of an image, and further meta information.
+
+        Args:
+            entry: of `list_samples`.
+            size: (H0, W0) of the image.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no read_truth; write one.')
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        entry = self.samples[index]
+        sample_id, path = entry[:2]
+        image = read_image(path)
+        size = image.shape[:2]
+        if self.crop_top >= size[0]:
+            raise DataError(f'{path}: {size[0]} rows, expected more than crop_top={self.crop_top}. This is no image of '
+                            f'this data set, which have {self.IMAGE_SIZE[0]} x {self.IMAGE_SIZE[1]} pixels.')
+        truth, info = self.read_truth(entry, size)
+        sample = dict(image=image[self.crop_top:], sample_id=sample_id,
+                      rng=np.random.default_rng([self.seed, epoch, index]))
+        if truth.labels is not None:
+            sample['labels'] = truth.labels[self.crop_top:]
+        for step in self.pipeline:
+            sample = step(sample)
+        if self.input_size is not None:
+            sample = resize(sample, self.input_size)
+        info = dict(sample_id=sample_id, image_path=str(path), original_shape=size, crop_top=self.crop_top, **info)
+        return pack(sample, truth, info)
+
+
+def resize(sample: dict, size: Sequence[int]) -> dict:
+    """A sample of (H, W), the image resized bilinearly, the labels to the nearest, as published."""
+    height, width = size
+    result = dict(sample)
+    if sample['image'].shape[:2] != (height, width):
+        result['image'] = cv2.resize(sample['image'], (width, height), interpolation=cv2.INTER_LINEAR)
+    if 'labels' in sample and sample['labels'].shape != (height, width):
+        result['labels'] = cv2.resize(sample['labels'], (width, height), interpolation=cv2.INTER_NEAREST)
+    return result
+
+
+def pack(sample: dict, truth: Truth | None = None, info: dict | None = None) -> dict:
+    """A sample of arrays as the tensors that the collate function takes.
+
+    Args:
+        sample: `image` (H, W, 3) uint8 and, if known, `labels` (H, W).
+        truth: the rest that is known; its `labels` are not looked at.
+        info: meta information, to which `input_shape` is added.
+
+    Returns:
+        dict(inputs=dict(image=Tensor), data_samples=LaneSample).
+    """
+    truth = truth or Truth()
+    image = torch.from_numpy(np.ascontiguousarray(sample['image'].transpose(2, 0, 1)))
+    data_sample = LaneSample(metainfo=dict(info or {}, input_shape=tuple(image.shape[1:])))
+    if 'labels' in sample:
+        data_sample.labels = torch.from_numpy(sample['labels'].astype(np.int64))
+    if truth.exist is not None:
+        data_sample.exist = torch.tensor(truth.exist, dtype=torch.float32)
+    if truth.lanes is not None:
+        data_sample.lanes = truth.lanes
+    if truth.full_labels is not None:
+        data_sample.full_labels = torch.from_numpy(np.ascontiguousarray(truth.full_labels))
+    return dict(inputs=dict(image=image), data_samples=data_sample)
+
+
+def missing_root(folder: Path, root: Path, name: str, layout: str, download: str) -> DataError:
+    """The error for a data set that is not there.
+
+    Args:
+        folder: a folder or file that is missing.
+        root: of the data set.
+        name: of the data set.
+        layout: how its official files lie.
+        download: official page.
+    """
+    return DataError(f'{root}: no {folder}, expected {name} in its official layout ({layout}). Download it from '
+                     f'{download} and unpack or link it there, set PERCEPTION_DATA to the folder that replaces '
+                     'data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
+
+
+def inside(root: Path, name: str, where: str) -> Path:
+    """Path of a file that a list names, such as `/clips/x.jpg`, below the root.
+
+    Raises:
+        DataError: the name leads out of the root.
+    """
+    relative = Path(name.lstrip('/'))
+    if '..' in relative.parts or not relative.parts or '\0' in name:
+        raise DataError(f'{where}: the file name {name!r}, expected one below {root}. Correct the list.')
+    return root / relative
+
+
+def check_first_image(entries: Sequence[tuple], where: str | Path) -> None:
+    """Make sure that a list belongs to the images beside it.
+
+    Raises:
+        DataError: the first image is not there.
+    """
+    path = Path(entries[0][1])
+    if not path.is_file():
+        raise DataError(f'{path}: no such file, expected the first of {len(entries):,} images that {where} names. '
+                        'Unpack the missing archive, or use the list that belongs to these images.')
+
+
+def check_size(labels: np.ndarray, size: tuple[int, int], path: str | Path) -> np.ndarray:
+    """The labels, if they are as large as their image.
+
+    Raises:
+        DataError: they are not.
+    """
+    if labels.shape[:2] != tuple(size):
+        raise DataError(f'{path}: labels of {labels.shape[0]} x {labels.shape[1]} pixels for an image of {size[0]} x '
+                        f'{size[1]}, expected equal sizes. They belong to another image; copy both again.')
+    return labels
