@@ -28,6 +28,7 @@ from perception.distill.positions import (
     check_choice,
     check_positive,
     check_same_positions,
+    cosine_affinity,
     features,
     grouped,
     labels_at,
@@ -170,7 +171,7 @@ class IntRAKDLoss(DistillLoss):
         for part, mask in zip(grouped(feats, value, inputs, self.rows), grouped(area, value, inputs, self.rows)):
             mask = mask.transpose(1, 2)  # (G, n, P)
             mu = moments(part, mask, self.moment_mode, self.clamp)[:, [r - 1 for r in self.moment_orders]]
-            graphs.append((affinity(mu), (mask > 0).sum(2) >= self.min_pixels))
+            graphs.append((cosine_affinity(mu), (mask > 0).sum(2) >= self.min_pixels))
         return graphs
 
     def areas(self, value: Any, inputs: dict, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -266,9 +267,3 @@ def moments(feats: Tensor, area: Tensor, mode: str = 'masked', clamp: float = 10
     var = (e2 - e1 ** 2).clamp(min=0)
     skew = (e3 - 3 * e1 * e2 + 2 * e1 ** 3) / (var + eps) ** 1.5
     return torch.stack([(e1 + centre) * (count > 0), var, skew.clamp(-clamp, clamp)], 1).to(feats.dtype)
-
-
-def affinity(moment: Tensor) -> Tensor:
-    """Equation (3): (..., n, c) moments -> (..., n, n) cosine similarities of the classes."""
-    unit = F.normalize(moment, dim=-1, eps=1e-6)
-    return unit @ unit.transpose(-1, -2)

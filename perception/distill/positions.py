@@ -152,5 +152,19 @@ def sample_index(value: Any, inputs: dict, rows: str = 'points') -> Tensor:
     return sample.long()
 
 
+def cosine_affinity(vectors: Tensor, eps: float = 1e-6) -> Tensor:
+    """Cosine similarity between all vectors of each set, zero for a zero vector.
+
+    Args:
+        vectors: (..., n, C).
+        eps: smallest norm to divide by.
+
+    Returns:
+        (..., n, n) similarities in [-1, 1].
+    """
+    unit = F.normalize(vectors, dim=-1, eps=eps)
+    return unit @ unit.transpose(-1, -2)
+
+
 def _are_voxels(value: Any, rows: str) -> bool:
     return hasattr(value, 'feats') or (value.ndim == 2 and rows == 'voxels')

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError
@@ -44,7 +44,7 @@ def record(model: nn.Module, taps: dict[str, str]) -> Iterator[dict[str, Any]]:
         A dict, empty at first, that holds the output of each tap after the block; sparse outputs keep coordinates.
 
     Raises:
-        ConfigError: a path is missing, or a tapped module ran twice or never.
+        ConfigError: a path is missing, a tapped module ran twice or never, or what it returned was changed in place.
 
     Example:
         >>> with record(model, dict(logits='head')) as outputs:
@@ -52,12 +52,12 @@ def record(model: nn.Module, taps: dict[str, str]) -> Iterator[dict[str, Any]]:
         >>> outputs['logits']
     """
     outputs: dict[str, Any] = {}
-    calls = dict.fromkeys(taps, 0)
+    calls, versions = dict.fromkeys(taps, 0), {}
 
     def hook_for(name: str):
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             calls[name] += 1
-            outputs[name] = output
+            outputs[name], versions[name] = output, _version(output)
         return hook
 
     handles = []
@@ -73,3 +73,13 @@ def record(model: nn.Module, taps: dict[str, str]) -> Iterator[dict[str, Any]]:
             raise ConfigError(f'tap {name!r}: sub-module {taps[name]!r} of {type(model).__name__} ran {count} times in '
                               f'one forward, expected once. Tap a module that runs once, or give the value a named '
                               f'nn.Identity in the model.')
+        if _version(outputs[name]) != versions[name]:
+            raise ConfigError(f'tap {name!r}: a later layer of {type(model).__name__} changed the output of '
+                              f'{taps[name]!r} in place, expected it to stay as it was recorded. Tap the layer that '
+                              'changes it, or give that one inplace=False.')
+
+
+def _version(output: Any) -> int:
+    """How often a tensor (or the features of a sparse one) was changed in place; 0 for anything else."""
+    output = getattr(output, 'feats', output)
+    return output._version if isinstance(output, Tensor) and not output.is_inference() else 0
