@@ -9,18 +9,15 @@ labels. The three splits never share a street.
 """
 from __future__ import annotations
 
-import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from mmengine.logging import print_log
 from tqdm import tqdm
 
+from perception.common.formats.stamped import write_stamped
 from perception.common.scene.labels import semantickitti_labels
 from perception.common.scene.lidar import HDL64E, LidarSpec, scan, sensor_pose
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
@@ -61,40 +58,11 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
     _check(seed, train_scans, val_scans, columns, interval)
     stamp = dict(dataset='semantickitti', simulated=True, scene_version=SCENE_VERSION, seed=seed,
                  train_scans=list(train_scans), val_scans=val_scans, columns=columns, interval=interval)
-    if not force and is_complete(root, stamp):
-        return root
-    if root.exists() and any(root.iterdir()) and not (root / 'mini.json').is_file():
-        raise DataError(f'{root}: a folder without mini.json, expected a mini data set or nothing. It holds something '
-                        'else; give another folder or move it away.')
-    print_log(f'Writing mini SemanticKITTI to {root}: the data are SIMULATED (a ray-cast toy world), good for trying '
-              'things out, not for results to publish.', logger='current')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
-    try:
-        part.chmod(0o755)
-        _write_all(part, seed, dict(zip(TRAIN_SEQUENCES, train_scans)), val_scans, replace(HDL64E, columns=columns),
+
+    def write(folder: Path) -> None:
+        _write_all(folder, seed, dict(zip(TRAIN_SEQUENCES, train_scans)), val_scans, replace(HDL64E, columns=columns),
                    interval)
-        stamp['files'] = sum(path.is_file() for path in part.rglob('*'))
-        (part / 'mini.json').write_text(json.dumps(stamp, indent=1) + '\n')
-        if root.exists():
-            shutil.rmtree(root)
-        part.rename(root)
-    except OSError as error:
-        raise DataError(f'{root}: cannot be written ({error}), expected room for about 100 MB. Free some space or give '
-                        'another folder.') from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return root
-
-
-def is_complete(root: Path, stamp: dict) -> bool:
-    """Whether a complete data set made from these arguments lies there."""
-    try:
-        found = json.loads((root / 'mini.json').read_text())
-    except (OSError, ValueError):
-        return False
-    files = sum(path.is_file() for path in root.rglob('*')) - 1
-    return found == dict(stamp, files=files)
+    return write_stamped(root, stamp, write, 'SemanticKITTI', 100, force)
 
 
 def draw_sheet(root: str | Path, path: str | Path) -> Path:

@@ -4,6 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
+from perception.common.formats import stamped
 from perception.lidarseg import mini
 from perception.lidarseg.datasets.semantickitti import CLASSES, IGNORE, to_train_ids
 from perception.lidarseg.mini import draw_sheet, write_semantickitti_mini
@@ -110,7 +111,7 @@ def test_same_seed_same_bytes_and_a_complete_set_is_kept(tmp_path, monkeypatch):
 
 def test_it_says_that_the_data_are_simulated(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr(mini, 'print_log', lambda text, logger=None: said.append(text))
+    monkeypatch.setattr(stamped, 'print_log', lambda text, logger=None: said.append(text))
     monkeypatch.setattr(mini, '_write_all', lambda root, *args: (root / 'x').touch())
     write_semantickitti_mini(tmp_path / 'a', **SMALL)
     assert len(said) == 1
