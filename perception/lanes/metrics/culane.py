@@ -1,0 +1,449 @@
+"""The CULane score: F1 of lanes drawn 30 pixels wide, as the original C++ tool computes it, to the last digit.
+
+Each lane becomes a natural cubic spline, is drawn once, and each true lane is compared with each predicted one by the
+intersection over union (IoU) of their pixels. A matching of large total IoU pairs them; a pair whose IoU exceeds the
+threshold is a true positive. Counts are summed over images before any ratio is formed.
+
+Lanes are (P, 2) arrays of u, v in pixels of the original image. One with fewer than two points is still a lane: it
+meets no other, so it is a false positive or a false negative.
+"""
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from scipy.linalg.lapack import dgtsv
+
+from perception.registry import METRICS
+from perception.utils.checks import close_matches
+from perception.utils.errors import DataError
+
+SIZE = (590, 1640)  # rows, columns of the canvas
+WIDTH = 30  # pixels
+THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))  # of mF1
+CATEGORIES = ('normal', 'crowd', 'hlight', 'shadow', 'noline', 'arrow', 'curve', 'cross', 'night')
+DECIMALS = 3  # of a coordinate in a text file of ours
+_STEPS = 50  # spline samples a segment
+_TOLERANCE = 1e-2  # of the official matching: edges so near to tight count as tight
+_NO_INT = np.iinfo(np.int32).min  # what x86-64 makes of NaN and of numbers beyond int32
+
+
+# ---------------------------------------------------------------------------------------------------------- one lane
+
+def curve(points: np.ndarray) -> np.ndarray:
+    """Points of the official curve through a lane: a segment, or a natural cubic spline over chord length.
+
+    Args:
+        points: (P, 2) u, v; P >= 2. Two equal neighbours make the whole spline NaN, but for its last point, as in the
+            original.
+
+    Returns:
+        (2, 2), or (50 (P - 1) + 1, 2) for P > 2, float32.
+    """
+    points = np.asarray(points, np.float32)
+    if len(points) == 2:
+        return points
+    step = np.diff(points, axis=0).astype(np.float64)  # differences of float32, as in the original
+    with np.errstate(all='ignore'):
+        chord = np.sqrt((step ** 2).sum(axis=1, keepdims=True))  # (P - 1, 1)
+        slope = step / chord
+        bend = np.zeros((len(points), 2))  # second derivatives, 0 at both ends
+        beside = chord[1:-1, 0] if len(points) > 3 else np.zeros(1)  # LAPACK wants one number even where none is used
+        bend[1:-1] = dgtsv(beside, 2 * (chord[:-1, 0] + chord[1:, 0]), beside, 6 * np.diff(slope, axis=0))[3]
+        if np.isnan(slope).any():
+            bend[:] = np.nan
+        b = slope - chord / 6 * (2 * bend[:-1] + bend[1:])
+        c, d = bend[:-1] / 2, np.diff(bend, axis=0) / (6 * chord)
+        t = (chord / _STEPS * np.arange(_STEPS))[..., None]  # (P - 1, 50, 1)
+        samples = points[:-1, None] + b[:, None] * t + c[:, None] * t ** 2 + d[:, None] * t ** 3
+    return np.concatenate([samples.reshape(-1, 2).astype(np.float32), points[-1:]])
+
+
+def to_pixels(points: np.ndarray) -> np.ndarray:
+    """Nearest integers, halves to even, as OpenCV converts coordinates; NaN becomes the smallest int32."""
+    with np.errstate(invalid='ignore'):
+        rounded = np.rint(points)
+        return np.where(np.abs(rounded) < 2.0 ** 31, rounded, _NO_INT).astype(np.int64)
+
+
+@dataclass
+class Stroke:
+    """A lane as drawn, cut to its box.
+
+    Attributes:
+        left, top: column and row of the box in the canvas.
+        mask: (h, w) uint8, 1 on the lane.
+        area: pixels of the lane.
+    """
+    left: int
+    top: int
+    mask: np.ndarray
+    area: int
+
+    def overlap(self, other: 'Stroke') -> int:
+        """Pixels that both lanes cover."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        right = min(self.left + self.mask.shape[1], other.left + other.mask.shape[1])
+        bottom = min(self.top + self.mask.shape[0], other.top + other.mask.shape[0])
+        if right <= left or bottom <= top:
+            return 0
+        a, b = (x.mask[top - x.top:bottom - x.top, left - x.left:right - x.left] for x in (self, other))
+        return cv2.countNonZero(cv2.bitwise_and(a, b))
+
+
+def draw_stroke(pixels: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke:
+    """Draw a line through pixels, with round ends; the same pixels as one `cv2.line` per segment covers.
+
+    Args:
+        pixels: (S, 2) int64 column, row; S >= 1; may lie outside.
+        size: (rows, columns) of the canvas.
+        width: of the line, in pixels.
+    """
+    keep = np.ones(len(pixels), bool)
+    keep[1:] = (pixels[1:] != pixels[:-1]).any(axis=1)
+    pixels = pixels[keep]
+    if len(pixels) == 1:
+        pixels = np.repeat(pixels, 2, axis=0)  # a dot
+    margin, end = width // 2 + 3, (size[1], size[0])
+    low, high = np.clip([pixels.min(axis=0) - margin, pixels.max(axis=0) + margin + 1], 0, end)
+    mask = np.zeros((high - low)[::-1], np.uint8)
+    if mask.size:
+        cv2.polylines(mask, [(pixels - low).astype(np.int32)], False, 1, width)
+    return Stroke(int(low[0]), int(low[1]), mask, cv2.countNonZero(mask) if mask.size else 0)
+
+
+def draw_lane(lane: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke | None:
+    """The official drawing of a lane; None for one of fewer than two points."""
+    return draw_stroke(to_pixels(curve(lane)), size, width) if len(lane) > 1 else None
+
+
+# --------------------------------------------------------------------------------------------------------- one image
+
+def iou_matrix(strokes: Sequence[Stroke | None], pred_strokes: Sequence[Stroke | None]) -> np.ndarray:
+    """IoU of each true lane with each predicted one.
+
+    Args:
+        strokes, pred_strokes: A and P lanes as drawn, None where a lane has too few points.
+
+    Returns:
+        (A, P) float64; NaN where neither lane has a pixel in the canvas.
+    """
+    iou = np.zeros((len(strokes), len(pred_strokes)))
+    for i, a in enumerate(strokes):
+        for j, b in enumerate(pred_strokes):
+            if a is not None and b is not None:
+                common = a.overlap(b)
+                union = a.area + b.area - common
+                iou[i, j] = common / union if union else np.nan
+    return iou
+
+
+def match_lanes(iou: np.ndarray) -> np.ndarray:
+    """Pair lanes as the original does: Kuhn-Munkres, but edges within 0.01 of tight count as tight.
+
+    Where lanes lie close together, the total IoU may therefore be a little below the largest one.
+
+    Args:
+        iou: (A, P).
+
+    Returns:
+        (A,) int64, index of the predicted lane, -1 = none. Pairs of IoU 0 are possible.
+    """
+    if iou.shape[0] > iou.shape[1]:
+        partner = match_lanes(iou.T)
+        match = np.full(iou.shape[0], -1)
+        match[partner[partner >= 0]] = np.flatnonzero(partner >= 0)
+        return match
+    edges = iou.tolist()
+    left = [max([0.0, *(value for value in row if value == value)]) for row in edges]
+    right = [0.0] * iou.shape[1]
+    owner = [-1] * iou.shape[1]
+
+    def augment(row: int, rows: set[int], columns: set[int]) -> bool:
+        rows.add(row)
+        for column, value in enumerate(edges[row]):
+            if column not in columns and abs(left[row] + right[column] - value) < _TOLERANCE:
+                columns.add(column)
+                if owner[column] < 0 or augment(owner[column], rows, columns):
+                    owner[column] = row
+                    return True
+        return False
+
+    for start in range(len(edges)):
+        rows, columns = set(), set()
+        while not augment(start, rows, columns):
+            slack = [left[row] + right[column] - edges[row][column] for row in rows for column in range(len(right))
+                     if column not in columns and edges[row][column] == edges[row][column]]
+            if not slack:
+                break  # nothing but NaN is left: no partner
+            for row in rows:
+                left[row] -= min(slack)
+            for column in columns:
+                right[column] += min(slack)
+            rows, columns = set(), set()
+    match = np.full(len(edges), -1)
+    for column, row in enumerate(owner):
+        if row >= 0:
+            match[row] = column
+    return match
+
+
+@dataclass
+class ImageResult:
+    """What an image contributes.
+
+    Attributes:
+        num_lanes, num_preds: true and predicted lanes.
+        ious: IoU of each matched pair.
+        category: of the image, '' when it has none.
+    """
+    num_lanes: int
+    num_preds: int
+    ious: list[float]
+    category: str = ''
+
+
+def compare_image(lanes: Sequence[np.ndarray], pred_lanes: Sequence[np.ndarray], size: tuple[int, int] = SIZE,
+                  width: int = WIDTH, category: str = '') -> ImageResult:
+    """Compare the true lanes of an image with the predicted ones.
+
+    Args:
+        lanes: true lanes, each (P, 2).
+        pred_lanes: predicted lanes.
+        size: (rows, columns) of the canvas.
+        width: of a drawn lane, in pixels.
+        category: of the image.
+    """
+    iou = iou_matrix(*([draw_lane(lane, size, width) for lane in group] for group in (lanes, pred_lanes)))
+    return ImageResult(len(lanes), len(pred_lanes), matched_ious(iou, match_lanes(iou)), category)
+
+
+def matched_ious(iou: np.ndarray, match: np.ndarray) -> list[float]:
+    """IoU of each pair of a matching."""
+    rows = np.flatnonzero(match >= 0)
+    return iou[rows, match[rows]].tolist()
+
+
+# ------------------------------------------------------------------------------------------------------- many images
+
+@dataclass
+class Counts:
+    """True positives, false positives and false negatives, and their ratios as the original tool prints them."""
+    tp: int
+    fp: int
+    fn: int
+
+    @property
+    def precision(self) -> float:
+        """TP / (TP + FP), -1 when nothing is predicted."""
+        return self.tp / (self.tp + self.fp) if self.tp + self.fp else -1.0
+
+    @property
+    def recall(self) -> float:
+        """TP / (TP + FN), -1 when there are no lanes."""
+        return self.tp / (self.tp + self.fn) if self.tp + self.fn else -1.0
+
+    @property
+    def f_measure(self) -> float:
+        """2 P R / (P + R) of the two above, whatever they are: 0, -1 or NaN where there is nothing to find."""
+        total = self.precision + self.recall
+        return 2 * self.precision * self.recall / total if total else float('nan')
+
+    @property
+    def f1(self) -> float:
+        """2 TP / (2 TP + FP + FN), 0 when there is none."""
+        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp else 0.0
+
+
+def count(results: Iterable[ImageResult], threshold: float = 0.5) -> Counts:
+    """Sum up images: pairs whose IoU exceeds the threshold are true positives."""
+    counts = Counts(0, 0, 0)
+    for result in results:
+        tp = sum(iou > threshold for iou in result.ious)
+        counts.tp += tp
+        counts.fp += result.num_preds - tp
+        counts.fn += result.num_lanes - tp
+    return counts
+
+
+def scores(results: Sequence[ImageResult]) -> dict[str, float]:
+    """The scores over all images and per category.
+
+    Returns:
+        `f1_50`, `f1_75`, `mf1` (mean over IoU 0.50:0.05:0.95), `precision` and `recall` at 0.5 in [0, 1]; `f1_<name>`
+        at 0.5 of each category that occurs, but `fp_cross`, a number of lanes, for the crossroads without lanes.
+    """
+    at_50 = count(results)
+    result = dict(f1_50=at_50.f1, f1_75=count(results, 0.75).f1,
+                  mf1=float(np.mean([count(results, threshold).f1 for threshold in THRESHOLDS])),
+                  precision=max(at_50.precision, 0.0), recall=max(at_50.recall, 0.0))
+    for name in CATEGORIES:
+        group = [image for image in results if image.category == name]
+        if group:
+            counts = count(group)
+            result.update({'fp_cross': counts.fp} if name == 'cross' else {f'f1_{name}': counts.f1})
+    return result
+
+
+def score_table(results: Sequence[ImageResult]) -> str:
+    """Category, images, counts and F1 at IoU 0.5 a line, then the means, in percent."""
+    lines = [f'{"category":<10}{"images":>8}{"TP":>9}{"FP":>9}{"FN":>9}{"F1 [%]":>9}']
+    groups = {name: [image for image in results if image.category == name] for name in CATEGORIES}
+    for name, group in {**groups, 'all': results}.items():
+        if group:
+            counts = count(group)
+            f1 = f'{"FP only":>9}' if name == 'cross' else f'{100 * counts.f1:9.2f}'
+            lines.append(f'{name:<10}{len(group):8,}{counts.tp:9,}{counts.fp:9,}{counts.fn:9,}{f1}')
+    result = scores(results)
+    return '\n'.join([*lines, f'F1@75 {100 * result["f1_75"]:.2f}, mF1 {100 * result["mf1"]:.2f}'])
+
+
+# ------------------------------------------------------------------------------------------------------- in training
+
+def quantise(lane: np.ndarray, where: str) -> np.ndarray:
+    """A lane as it comes back from a text file of ours: (P, 2) float64 rounded to three decimals.
+
+    Raises:
+        DataError: the lane is no list of finite points.
+    """
+    lane = np.asarray(lane, np.float64)
+    lane = lane.reshape(0, 2) if not lane.size else lane
+    if lane.ndim != 2 or lane.shape[1] != 2 or not np.isfinite(lane).all():
+        raise DataError(f'{where}: a lane of shape {lane.shape} or with coordinates that are no number, expected '
+                        f'(P, 2) finite pixels. Check the decoder.')
+    return np.round(lane, DECIMALS)
+
+
+@METRICS.register_module()
+class CULaneMetric(BaseMetric):
+    """F1 at IoU 0.5 and 0.75, mF1 and F1 per category, as the original tool scores the text files of a submission.
+
+    Each image leaves the IoUs of its matched lanes, so results of several processes merge without loss and the images
+    that a sampler repeats to fill the last round are dropped.
+
+    Args:
+        size: (rows, columns) of the canvas, the size of the original images.
+        width: of a drawn lane, in pixels.
+        num_threads: images compared at once.
+        collect_device, prefix: as in mmengine.
+    """
+
+    default_prefix = ''  # none; spares mmengine's warning
+
+    def __init__(self, size: tuple[int, int] = SIZE, width: int = WIDTH, num_threads: int = 2,
+                 collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.size, self.width, self.num_threads = tuple(size), width, num_threads
+
+    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+        """Compare the lanes of some images.
+
+        Args:
+            data_batch: not used.
+            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), and `category` if it
+                has one.
+
+        Raises:
+            DataError: lanes or predictions are missing or broken, or an unknown category.
+        """
+        images = [self._check(sample) for sample in data_samples]
+        with ThreadPoolExecutor(self.num_threads) as pool:
+            self.results.extend(pool.map(lambda image: compare_image(*image[:2], self.size, self.width, image[2]),
+                                         images))
+
+    def _check(self, sample: dict) -> tuple[Sequence[np.ndarray], list[np.ndarray], str]:
+        name, category = sample.get('sample_id', 'an image'), sample.get('category') or ''
+        for key in ('lanes', 'pred_lanes'):
+            if sample.get(key) is None:
+                raise DataError(f'CULaneMetric: {name} has no {key}, expected lanes and predictions. Evaluate a split '
+                                f'that has annotations, with a model that has a decoder.')
+        if category and category not in CATEGORIES:
+            raise DataError(f'CULaneMetric: {name} has the category {category!r}, expected a category of CULane. '
+                            f'{close_matches(category, CATEGORIES)}')
+        return sample['lanes'], [quantise(lane, f'CULaneMetric: {name}') for lane in sample['pred_lanes']], category
+
+    def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
+        """Scores over all images; the table goes to the log."""
+        print_log(f'{len(results):,} images\n{score_table(results)}', 'current')
+        return scores(results)
+
+
+# ----------------------------------------------------------------------------------------------------------- folders
+
+def read_lanes(path: str | Path) -> list[np.ndarray]:
+    """Lanes of a `.lines.txt` file: a line each, `u v u v ...`; a last number without partner is ignored.
+
+    Returns:
+        (P, 2) float64 arrays, one for every line of text, empty ones too; no lane when there is no such file.
+
+    Raises:
+        DataError: something that is no finite number.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding='ascii')
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f'{path}: not readable ({error}), expected lines of numbers. Replace the file.') from error
+    lines = text.split('\n')
+    return [_parse(line, path, number) for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1)]
+
+
+def _parse(line: str, path: Path, number: int) -> np.ndarray:
+    words = line.split()
+    try:
+        values = np.array(words, np.float64) if '_' not in line else np.array([np.nan])
+    except ValueError:
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise DataError(f'{path}:{number}: {line[:60]!r}, expected coordinates u v u v ... in pixels. Correct the '
+                        f'line.')
+    return values[:len(values) // 2 * 2].reshape(-1, 2)
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Names of images in an official list: `/folder/.../00000.jpg` a line, the first word counts.
+
+    Raises:
+        DataError: no such file, or it names no image.
+    """
+    try:
+        lines = Path(path).read_text(encoding='utf-8').splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: not readable ({error}), expected a list of images. Check the path.') from error
+    names = [line.split()[0].lstrip('/') for line in lines if line.strip()]
+    if not names:
+        raise DataError(f'{path}: no name, expected an image a line. Check the list.')
+    return names
+
+
+def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str | Path, size: tuple[int, int] = SIZE,
+                     width: int = WIDTH, category: str = '', num_threads: int = 2) -> list[ImageResult]:
+    """Compare two folders of `.lines.txt` files, as the original tool does.
+
+    Args:
+        anno_dir, pred_dir: hold `<image without extension>.lines.txt`; a missing file means no lanes.
+        list_path: names of the images.
+        size: (rows, columns) of the canvas.
+        width: of a drawn lane, in pixels.
+        category: of all these images, for `scores`.
+        num_threads: images compared at once.
+
+    Returns:
+        a result for each image of the list; `count`, `scores` and `score_table` sum them up.
+
+    Raises:
+        DataError: no list, or a damaged file.
+    """
+    names = [str(Path(name).with_suffix('.lines.txt')) for name in read_list(list_path)]
+
+    def compare(name: str) -> ImageResult:
+        return compare_image(read_lanes(Path(anno_dir, name)), read_lanes(Path(pred_dir, name)), size, width, category)
+
+    with ThreadPoolExecutor(num_threads) as pool:
+        return list(pool.map(compare, names))
