@@ -1,18 +1,23 @@
 """Published weights of lane networks to the weights of `lanes/models`.
 
 A converter recognises the names of one project's checkpoints and says which network of ours takes them; sizes are read
-from the shapes. `CONVERTERS` lists them: a new one is a function with the decorator `converter`.
+from the shapes, the normalisation of the images is the project's. `CONVERTERS` lists them: a new one is a function with
+the decorator `converter`.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from perception.common.nets.resnet import LAYOUTS, ResNet
 from perception.lanes.models.enet import ENet
 from perception.lanes.models.erfnet import ERFNet
+from perception.lanes.preprocessor import ImagePreprocessor
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError
+
+Conversion = tuple[type[nn.Module], dict, Callable[[str], str]]
 
 
 @dataclass
@@ -22,12 +27,13 @@ class Converter:
     Attributes:
         project: where the weights come from, for messages.
         mark: a name that only these weights hold.
-        convert: takes the published state dict, and gives our class, its arguments, and our name -> published name.
+        convert: takes the published state dict, from which it may remove what has no counterpart; gives our class, its
+            arguments, and a function from our name of a weight to the published one.
     """
 
     project: str
     mark: str
-    convert: Callable[[dict[str, Tensor]], tuple[type[nn.Module], dict, Callable[[str], str]]]
+    convert: Callable[[dict[str, Tensor]], Conversion]
 
 
 CONVERTERS: list[Converter] = []
@@ -35,7 +41,7 @@ CONVERTERS: list[Converter] = []
 
 def converter(project: str, mark: str) -> Callable:
     """Decorator that lists a function among the converters, see Converter."""
-    def register(function: Callable) -> Callable:
+    def register(function: Callable[[dict[str, Tensor]], Conversion]) -> Callable:
         CONVERTERS.append(Converter(project, mark, function))
         return function
     return register
@@ -47,7 +53,12 @@ EXIST = {'features.0': 'layers.0', 'features.1': 'layers.1', 'features.4': 'laye
          'classifier.2': 'linear2'}
 
 
-def convert_lanes(source: dict, input_size: tuple[int, int] | None = None) -> tuple[dict[str, Tensor], type, dict]:
+def lane_converter(weights: dict[str, Tensor]) -> Converter | None:
+    """The converter that recognises the names of weights, or None."""
+    return next((found for found in CONVERTERS if found.mark in weights), None)
+
+
+def convert_lanes(source: dict, input_size: Sequence[int] | None = None) -> tuple[dict[str, Tensor], type, dict]:
     """Rename published weights.
 
     Args:
@@ -61,10 +72,10 @@ def convert_lanes(source: dict, input_size: tuple[int, int] | None = None) -> tu
         CheckpointError: foreign, incomplete or mis-shaped weights.
     """
     source = weights_of(source, 'convert_lanes')
-    found = next((c for c in CONVERTERS if c.mark in source), None)
+    found = lane_converter(source)
     if found is None:
         raise CheckpointError(f'convert_lanes: names such as {", ".join(list(source)[:3])}, expected weights of '
-                              f'{" or ".join(c.project for c in CONVERTERS)}. Give a checkpoint of one of them.')
+                              f'{", ".join(known.project for known in CONVERTERS)}. Give a checkpoint of one of them.')
     net, arguments, old_name = found.convert(source)
     if input_size is not None:
         arguments['input_size'] = tuple(input_size)
@@ -72,13 +83,25 @@ def convert_lanes(source: dict, input_size: tuple[int, int] | None = None) -> tu
         expected = {name: value.shape for name, value in net(**arguments).state_dict().items()}
     old_names = {name: old_name(name) for name in expected}
     _compare(source, expected, old_names, found.project)
+    # an old file may lack num_batches_tracked
     weights = {name: source.get(old, torch.tensor(0)).clone() for name, old in old_names.items()}
     return weights, net, arguments
 
 
 def model_line(net: type, arguments: dict) -> str:
-    """The line of a config that takes converted weights."""
-    return f'model = dict(type={net.__name__}, {", ".join(f"{name}={value!r}" for name, value in arguments.items())})'
+    """How to use converted weights: the line of a config that builds their network.
+
+    Args:
+        net: as `convert_lanes` returns it.
+        arguments: as `convert_lanes` returns them.
+    """
+    return f'model = {_text(dict(type=net, **arguments))}'
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        return f'dict({", ".join(f"{name}={_text(part)}" for name, part in value.items())})'
+    return value.__name__ if isinstance(value, type) else repr(value)
 
 
 def _compare(source: dict[str, Tensor], expected: dict[str, torch.Size], old_names: dict[str, str],
@@ -97,16 +120,20 @@ def _compare(source: dict[str, Tensor], expected: dict[str, torch.Size], old_nam
 
 
 def _exist_arguments(source: dict[str, Tensor], prefix: str) -> dict:
-    """`num_lanes`, `exist_channels` and, where it is a known one, `input_size`, from the weights of the head."""
-    if f'{prefix}.linear1.weight' not in source or f'{prefix}.layers_final.1.weight' not in source:
+    """What the weights of the existence head tell; its input size where it is a usual one."""
+    if not any(name.startswith(f'{prefix}.') for name in source):
         return dict(num_lanes=0)
-    channels = source[f'{prefix}.layers_final.1.weight'].shape[0]
-    positions = source[f'{prefix}.linear1.weight'].shape[1] // channels
-    sizes = dict(input_size=INPUT_SIZES[positions]) if positions in INPUT_SIZES else {}
-    return dict(num_lanes=_rows(source, f'{prefix}.linear2.weight'), exist_channels=channels, **sizes)
+    num_lanes, channels = _size(source, f'{prefix}.linear2.weight'), _size(source, f'{prefix}.layers_final.1.weight')
+    arguments = dict(num_lanes=num_lanes)
+    if channels != num_lanes + 1:
+        arguments['exist_channels'] = channels
+    positions = _size(source, f'{prefix}.linear1.weight', 1) // channels
+    if positions in INPUT_SIZES:
+        arguments['input_size'] = INPUT_SIZES[positions]
+    return arguments
 
 
-def _rows(source: dict[str, Tensor], name: str, axis: int = 0) -> int:
+def _size(source: dict[str, Tensor], name: str, axis: int = 0) -> int:
     if name not in source:
         raise CheckpointError(f'convert_lanes: {name} is missing, expected a whole net. The file is truncated or of '
                               'another version.')
@@ -126,25 +153,42 @@ def _renamer(modules: dict[str, str]) -> Callable[[str], str]:
     return rename
 
 
-@converter('ERFNet (Codes-for-Lane-Detection, PytorchAutoDrive)', 'encoder.layers.0.conv.weight')
-def convert_erfnet(source: dict[str, Tensor]) -> tuple[type[nn.Module], dict, Callable[[str], str]]:
-    """See Converter."""
+# --- ERFNet --------------------------------------------------------------------------------------------------------
+ERFNET_BLOCK = {'first.0': 'conv3x1_1', 'first.2': 'conv1x3_1', 'first.3': 'bn1', 'second.0': 'conv3x1_2',
+                'second.2': 'conv1x3_2', 'second.3': 'bn2',  # a factorised block
+                'conv': 'conv', 'norm': 'bn', '0': 'conv', '1': 'bn'}  # a block down, a block up
+# Codes-for-Lane-Detection and Codes-for-IntRA-KD: blue first, in 0..255. PytorchAutoDrive: ImageNet's, our default.
+CAFFE = dict(type=ImagePreprocessor, mean=(103.939, 116.779, 123.68), std=(1, 1, 1), bgr=True)
+IMAGENET = dict(type=ImagePreprocessor)
+
+
+@converter('ERFNet (Codes-for-Lane-Detection, Codes-for-IntRA-KD, PytorchAutoDrive)', 'encoder.layers.0.conv.weight')
+def convert_erfnet(source: dict[str, Tensor]) -> Conversion:
+    """ERFNet; the name of its existence head tells the project, without one it is taken for IntRA-KD's."""
     head = 'lane_classifier' if 'lane_classifier.linear1.weight' in source else 'lane_exist'
-    arguments = dict(num_classes=_rows(source, 'decoder.output_conv.weight', 1), **_exist_arguments(source, head))
+    images = IMAGENET if head == 'lane_classifier' else CAFFE
+    arguments = dict(data_preprocessor=images, num_classes=_size(source, 'decoder.output_conv.weight', 1),
+                     **_exist_arguments(source, head))
     stages = [f'stage1.{k}' for k in range(6)] + [f'stage2.{k}' for k in range(5)] + [f'stage3.{k}' for k in range(4)]
     blocks = {ours: f'encoder.layers.{k}' for k, ours in enumerate(stages)}
     blocks |= {'stem': 'encoder.initial_block', **{f'decoder.{k}': f'decoder.layers.{k}' for k in range(6)}}
-    inner = {'first.0': 'conv3x1_1', 'first.2': 'conv1x3_1', 'first.3': 'bn1', 'second.0': 'conv3x1_2',
-             'second.2': 'conv1x3_2', 'second.3': 'bn2', 'conv': 'conv', 'norm': 'bn', '0': 'conv', '1': 'bn'}
-    modules = _joined(blocks, inner) | _joined({'exist': head}, EXIST)
+    modules = _joined(blocks, ERFNET_BLOCK) | _joined({'exist': head}, EXIST)
     modules |= {'classifier': 'decoder.output_conv', 'encoder_classifier': 'encoder.output_conv'}
     return ERFNet, arguments, _renamer(modules)
 
 
+# --- ENet ----------------------------------------------------------------------------------------------------------
+ENET_STEM = {'conv': 'main_branch', 'norm': 'batch_norm', 'act': 'out_activation'}
+ENET_BLOCK = {'act': 'out_activation', **{f'{ours}.{k}': f'{theirs}.{k}' for k in range(6) for ours, theirs in
+                                          (('reduce', 'ext_conv1'), ('conv', 'ext_conv2'), ('expand', 'ext_conv3'))}}
+ENET_UP = {'main.0': 'main_conv1.0', 'main.1': 'main_conv1.1', 'reduce.0': 'ext_conv1.0', 'reduce.1': 'ext_conv1.1',
+           'conv.0': 'ext_tconv1', 'conv.1': 'ext_tconv1_bnorm', 'expand.0': 'ext_conv2.0', 'expand.1': 'ext_conv2.1'}
+
+
 @converter('ENet (PytorchAutoDrive)', 'encoder.downsample1_0.ext_conv1.0.weight')
-def convert_enet(source: dict[str, Tensor]) -> tuple[type[nn.Module], dict, Callable[[str], str]]:
-    """See Converter."""
-    arguments = dict(num_classes=_rows(source, 'decoder.transposed_conv.weight', 1),
+def convert_enet(source: dict[str, Tensor]) -> Conversion:
+    """ENet with or without existence head."""
+    arguments = dict(data_preprocessor=IMAGENET, num_classes=_size(source, 'decoder.transposed_conv.weight', 1),
                      **_exist_arguments(source, 'lane_classifier'))
     kinds = list(enumerate(('regular', 'dilated', 'asymmetric', 'dilated') * 2))
     blocks = {'down1': 'encoder.downsample1_0', 'down2': 'encoder.downsample2_0',
@@ -159,8 +203,21 @@ def convert_enet(source: dict[str, Tensor]) -> tuple[type[nn.Module], dict, Call
     return ENet, arguments, _renamer(modules)
 
 
-ENET_STEM = {'conv': 'main_branch', 'norm': 'batch_norm', 'act': 'out_activation'}
-ENET_BLOCK = {'act': 'out_activation', **{f'{ours}.{k}': f'{theirs}.{k}' for k in range(6) for ours, theirs in
-                                          (('reduce', 'ext_conv1'), ('conv', 'ext_conv2'), ('expand', 'ext_conv3'))}}
-ENET_UP = {'main.0': 'main_conv1.0', 'main.1': 'main_conv1.1', 'reduce.0': 'ext_conv1.0', 'reduce.1': 'ext_conv1.1',
-           'conv.0': 'ext_tconv1', 'conv.1': 'ext_tconv1_bnorm', 'expand.0': 'ext_conv2.0', 'expand.1': 'ext_conv2.1'}
+# --- ResNet --------------------------------------------------------------------------------------------------------
+@converter('ResNet (torchvision; the backbone of ResNetSeg)', 'layer1.0.conv1.weight')
+def convert_resnet(source: dict[str, Tensor]) -> Conversion:
+    """The ResNets of torchvision without their classifier; ResNetSeg takes them as `init_cfg` of type Pretrained."""
+    for name in ('fc.weight', 'fc.bias'):
+        source.pop(name, None)
+    counts = tuple(len({name.split('.')[1] for name in source if name.startswith(f'layer{n}.')}) for n in (1, 2, 3, 4))
+    bottleneck = 'layer1.0.conv3.weight' in source
+    depths = [depth for depth, (block, blocks) in LAYOUTS.items()
+              if blocks == counts and (block.expansion == 4) == bottleneck]
+    if not depths:
+        raise CheckpointError(f'convert_lanes: a ResNet with {counts} blocks, expected one of depth '
+                              f'{", ".join(map(str, LAYOUTS))}. Give the weights of such a net.')
+
+    def rename(name: str) -> str:
+        old = name.replace('stage', 'layer')
+        return old.replace('stem.0.', 'conv1.').replace('stem.1.', 'bn1.')
+    return ResNet, dict(depth=depths[0]), rename
