@@ -1,0 +1,139 @@
+"""TuSimple lane detection challenge (2017).
+
+The official folders are read as they are unpacked, both archives into one folder:
+
+    <data_root>/clips/<date>/<clip>/20.jpg                              1280 x 720
+    <data_root>/label_data_{0313,0531,0601}.json, test_label.json       a JSON object a line
+    <data_root>/test_tasks_0627.json                                    the same without lanes
+
+A line is `{"lanes": [[x, ...], ...], "h_samples": [y, ...], "raw_file": "clips/.../20.jpg"}`, -2 where a lane has no
+point. Label images are drawn on the fly: six slots from left to right, 3 and 4 are the borders of the own lane.
+"""
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+
+from perception.common.formats.text import read_json_lines
+from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, inside, missing_root
+from perception.lanes.rasterize import SLOTS_PER_SIDE, angle_order, draw_lanes, tusimple_slots
+from perception.registry import DATASETS
+from perception.utils.errors import DataError
+
+DOWNLOAD = 'https://github.com/TuSimple/tusimple-benchmark/issues/3'
+LAYOUT = 'clips/, label_data_*.json, test_label.json'
+NUM_LANES = 2 * SLOTS_PER_SIDE
+LABEL_FILES = dict(train=('label_data_0313.json', 'label_data_0601.json'), val=('label_data_0531.json',),
+                   test=('test_label.json',))
+TASKS = 'test_tasks_0627.json'
+
+
+@DATASETS.register_module()
+class TuSimple(RoadImages):
+    """TuSimple in its official layout; see `RoadImages` for the other arguments.
+
+    Every sample has `lanes`, one for each list of the file, points where x >= 0, and the meta information `h_samples`,
+    so that the file's lists can be made again: -2 where a lane has no point at a row. Train and val have `labels` and
+    `exist`, too. A test split without `test_label.json` has no `lanes`.
+
+    Args:
+        label_files: other label files than the split's, such as all three for a final training.
+        thickness: of the drawn lanes in pixels of the original image.
+        all_lanes: number all lanes 1, 2, ... from left to right, however many there are, instead of the six slots;
+            there is no `exist` then. For networks that tell any number of lanes apart.
+    """
+
+    METAINFO = dict(classes=('background', *(f'lane {slot}' for slot in range(1, NUM_LANES + 1))),
+                    palette=((0, 0, 0), (160, 60, 220), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255),
+                             (0, 200, 200)))
+    IMAGE_SIZE = (720, 1280)
+    OFFICIAL_SIZES = dict(train=3268, val=358, test=2782)
+
+    def __init__(self, data_root: str | Path = 'data/tusimple', split: str = 'train',
+                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
+                 seed: int = 0, label_files: Sequence[str] | None = None, thickness: int = 15,
+                 all_lanes: bool = False) -> None:
+        self.label_files = tuple(LABEL_FILES.get(split, ()) if label_files is None else label_files)
+        self.thickness, self.all_lanes = thickness, all_lanes
+        super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
+
+    def list_samples(self) -> list[tuple]:
+        files = [self.data_root / name for name in self.label_files]
+        if self.split == 'test' and not files[0].is_file() and (self.data_root / TASKS).is_file():
+            print_log(f'{files[0]}: no such file; the test split has no lanes to compare with.', 'current',
+                      logging.WARNING)
+            files = [self.data_root / TASKS]
+        if not self.data_root.is_dir() or not files or not files[0].is_file():
+            raise missing_root(files[0] if files else self.data_root, self.data_root, 'TuSimple', LAYOUT, DOWNLOAD)
+        rows = [row for path in files for row in read_json_lines(path, 'labels of TuSimple')]
+        entries = [self._entry(record, where) for where, record in rows]
+        check_first_image(entries, files[0])
+        return entries
+
+    def _entry(self, record: dict, where: str) -> tuple:
+        name = record.get('raw_file')
+        if not isinstance(name, str) or not name.endswith('.jpg'):
+            raise DataError(f'{where}: raw_file {name!r}, expected "clips/.../20.jpg". Correct the line.')
+        rows, lanes = parse_lanes(record, where)
+        return name[:-len('.jpg')].lstrip('/'), str(inside(self.data_root, name, where)), rows, lanes
+
+    def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
+        _, _, rows, lanes = entry
+        info = dict(h_samples=rows)
+        if lanes is None or self.split == 'test':
+            return Truth(lanes=lanes), info
+        if self.all_lanes:
+            order, _ = angle_order(lanes)
+            labels = draw_lanes([lanes[i] for i in order], range(1, len(order) + 1), size, self.thickness)
+            return Truth(labels, None, lanes), info
+        slots = tusimple_slots(lanes)
+        labels = draw_lanes([lanes[i] for i in slots], list(slots.values()), size, self.thickness)
+        exist = np.isin(np.arange(1, NUM_LANES + 1), list(slots.values())).astype(np.float32)
+        return Truth(labels, exist, lanes), info
+
+
+def parse_lanes(record: dict, where: str) -> tuple[tuple[float, ...], list[np.ndarray] | None]:
+    """Rows and lanes of a line of a label file.
+
+    Args:
+        record: with `h_samples` and, unless it is a task, `lanes`.
+        where: file and line, for messages.
+
+    Returns:
+        `h_samples`, and for each lane its (P, 2) points u, v with u >= 0, bottom to top; None without `lanes`.
+
+    Raises:
+        DataError: lists of unequal lengths, or something that is no finite number.
+    """
+    rows = _numbers(record.get('h_samples'), 'h_samples', where)
+    if len(rows) == 0 or (np.diff(rows) <= 0).any():
+        raise DataError(f'{where}: h_samples {str(record["h_samples"])[:60]}, expected increasing rows. Correct the '
+                        'line.')
+    rows_as_read = tuple(record['h_samples'])
+    if 'lanes' not in record:
+        return rows_as_read, None
+    if not isinstance(record['lanes'], list):
+        raise DataError(f'{where}: lanes of type {type(record["lanes"]).__name__}, expected a list of lists. Correct '
+                        'the line.')
+    lanes = []
+    for i, lane in enumerate(record['lanes']):
+        columns = _numbers(lane, f'lanes[{i}]', where)
+        if len(columns) != len(rows):
+            raise DataError(f'{where}: {len(columns)} values in lanes[{i}] for {len(rows)} h_samples, expected equal '
+                            'numbers. Correct the line.')
+        lanes.append(np.stack([columns, rows], axis=1)[columns >= 0][::-1])
+    return rows_as_read, lanes
+
+
+def _numbers(values: object, name: str, where: str) -> np.ndarray:
+    if not isinstance(values, list) or not all(type(value) in (int, float) for value in values):
+        raise DataError(f'{where}: {name} {str(values)[:60]}, expected a list of numbers. Correct the line.')
+    try:
+        numbers = np.array(values, np.float64)
+    except OverflowError:
+        numbers = np.array([np.inf])
+    if not (np.abs(numbers) < 1e6).all():
+        raise DataError(f'{where}: {name} {str(values)[:60]}, expected pixels. Correct the line.')
+    return numbers
