@@ -168,12 +168,16 @@ def test_shared_statistics_follow_every_run():
     assert int(net.stage1[0].reduce[1].num_batches_tracked) == 1
 
 
+@pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('mode', MODES)
-def test_every_weight_learns(mode):
+def test_every_weight_learns(mode, half):
     torch.manual_seed(0)
     net = ENet(**SMALL, **mode).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
-    sum(net(inputs, mode='loss').values()).backward()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not [name for name, p in net.named_parameters() if p.dim() == 4 and not p.grad.any()]
 

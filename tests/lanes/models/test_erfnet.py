@@ -57,11 +57,15 @@ def test_taps_and_outputs():
     assert result['exist_logits'].shape == (2, 6)
 
 
-def test_every_weight_learns_but_that_of_the_encoders_own_classifier():
+@pytest.mark.parametrize('half', [False, True])
+def test_every_weight_learns_but_that_of_the_encoders_own_classifier(half):
     torch.manual_seed(0)
     net = ERFNet(**SMALL).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
-    sum(net(inputs, mode='loss').values()).backward()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
     without = [name for name, p in net.named_parameters() if p.grad is None]
     assert without == ['encoder_classifier.weight', 'encoder_classifier.bias']
     assert not any(p.requires_grad for p in net.encoder_classifier.parameters())  # DDP would wait for its gradient

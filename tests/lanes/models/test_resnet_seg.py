@@ -55,11 +55,15 @@ def test_taps(depth, factor):
         stage4=(2, 512 * factor, 4, 6), head_input=(2, 128, 4, 6), logits=(2, 37, 32, 48))
 
 
-def test_every_weight_learns():
+@pytest.mark.parametrize('half', [False, True])
+def test_every_weight_learns(half):
     torch.manual_seed(0)
     net = ResNetSeg(input_size=(32, 48)).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
-    sum(net(inputs, mode='loss').values()).backward()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
 
 
