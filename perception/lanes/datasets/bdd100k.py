@@ -1,0 +1,194 @@
+"""BDD100K: A Diverse Driving Dataset for Heterogeneous Multitask Learning (CVPR 2020), its lane markings.
+
+Fisher Yu, Haofeng Chen, Xin Wang, Wenqi Xian, Yingying Chen, Fangchen Liu, Vashisht Madhavan, Trevor Darrell.
+
+The official folders are read as they are unpacked, `data_root` is the folder `bdd100k` of the archives:
+
+    <data_root>/images/100k/{train,val,test}/<id>.jpg               1280 x 720
+    <data_root>/labels/lane/polygons/{lane_train,lane_val}.json     border lines of each marking, Scalabel format
+    <data_root>/labels/lane/masks/{train,val}/<id>.png              8 bits: direction, style, background, category
+
+SAD's protocol tells lanes from background. Its test images are the official validation set, its validation images are
+a seventh of the official training set (10,000 of 70,000; the published list is not available, here it is every seventh
+name), and its labels are the centre lines of pairs of border lines.
+"""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception.common.formats.images import read_label_image
+from perception.common.formats.text import read_json
+from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
+from perception.lanes.rasterize import centre_lines, curve, draw_lanes
+from perception.registry import DATASETS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+
+DOWNLOAD = 'https://bdd-data.berkeley.edu'
+LAYOUT = 'images/100k/train/*.jpg, labels/lane/polygons/lane_train.json, labels/lane/masks/train/*.png'
+PROTOCOLS = ('sad', 'official')
+CATEGORIES = ('crosswalk', 'double other', 'double white', 'double yellow', 'road curb', 'single other', 'single white',
+              'single yellow')  # bits 2..0 of a mask
+DIRECTIONS = ('parallel', 'vertical')  # bit 5
+STYLES = ('solid', 'dashed')  # bit 4
+BACKGROUND_BIT = 8
+CLASSES = dict(category=CATEGORIES, direction=DIRECTIONS, style=STYLES)
+PALETTE = ((0, 0, 0), (60, 190, 75), (255, 140, 0), (255, 60, 60), (255, 220, 0), (160, 60, 220), (0, 200, 200),
+           (60, 120, 255), (240, 100, 190))
+VAL_SHARE = 7  # every seventh training image validates in SAD's protocol
+TRAIN_WIDTH, TEST_WIDTH = 8, 2  # pixels of a centre line
+
+
+@DATASETS.register_module()
+class BDD100K(RoadImages):
+    """Lane markings of BDD100K; see `RoadImages` for the other arguments.
+
+    `protocol='sad'`: `labels` 0 and 1 with lines of 8 pixels, `full_labels` 0 and 1 with lines of 2 pixels for val and
+    test, `lanes` the centre lines. `protocol='official'`: `labels` of one sub-task, 0 = background, `full_labels` the
+    8-bit mask for val; train, val and test are the official ones, test has no labels. `sample_id` is `<folder>/<id>`.
+
+    Args:
+        protocol: 'sad' or 'official'.
+        task: sub-task of the official protocol: 'category' (8 classes), 'direction' (2) or 'style' (2).
+        exclude: categories that are no lanes in SAD's protocol; lines across the road never are.
+        max_distance: largest mean distance of two border lines of one marking in pixels.
+    """
+
+    METAINFO = dict(classes=('background', 'lane'), palette=PALETTE[:2])
+    IMAGE_SIZE = (720, 1280)
+    OFFICIAL_SIZES = dict(train=60000, val=10000, test=10000)
+
+    def __init__(self, data_root: str | Path = 'data/bdd100k', split: str = 'train',
+                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
+                 seed: int = 0, protocol: str = 'sad', task: str = 'category',
+                 exclude: Sequence[str] = ('crosswalk',), max_distance: float = 40.0) -> None:
+        for name, value, known in (('protocol', protocol, PROTOCOLS), ('task', task, CLASSES)):
+            if value not in known:
+                raise ConfigError(f'BDD100K: {name}={value!r}, expected one of {", ".join(known)}. '
+                                  f'{close_matches(value, known)}')
+        self.protocol, self.task, self.exclude, self.max_distance = protocol, task, tuple(exclude), max_distance
+        super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
+        if protocol == 'official':
+            classes = ('background', *CLASSES[task])
+            self.metainfo.update(classes=classes, palette=PALETTE[:len(classes)])
+            self.official_size = dict(train=70000, val=10000, test=20000)[split]
+
+    def list_samples(self) -> list[tuple]:
+        folder = self.split
+        if self.protocol == 'sad':
+            folder = 'val' if self.split == 'test' else 'train'
+        images = self.data_root / 'images' / '100k' / folder
+        listed = (self.data_root / 'labels' / 'lane' / 'masks' / folder if self.protocol == 'official'
+                  else self.data_root / 'labels' / 'lane' / 'polygons' / f'lane_{folder}.json')
+        if self.protocol == 'official' and self.split == 'test':
+            listed = images
+        if not listed.exists():
+            raise missing_root(listed, self.data_root, 'BDD100K', LAYOUT, DOWNLOAD)
+        if self.protocol == 'official':
+            names = sorted(path.stem for path in listed.glob('*.jpg' if listed == images else '*.png'))
+            entries = [(f'{folder}/{name}', str(images / f'{name}.jpg'), str(listed / f'{name}.png')) for name in names]
+        else:
+            frames = read_json(listed, list, 'lane labels of BDD100K')
+            entries = sorted((self._entry(frame, folder, f'{listed}: frame {i}') for i, frame in enumerate(frames)),
+                             key=lambda entry: entry[0])
+        if not entries:
+            raise missing_root(listed / '*', self.data_root, 'BDD100K', LAYOUT, DOWNLOAD)
+        if self.protocol == 'sad' and self.split != 'test':
+            entries = [entry for i, entry in enumerate(entries)
+                       if (i % VAL_SHARE == VAL_SHARE - 1) == (self.split == 'val')]
+            if not entries:
+                raise DataError(f'{listed}: fewer than {VAL_SHARE} images, expected enough for a training and a '
+                                'validation split. Unpack the whole data set.')
+        check_first_image(entries, listed)
+        return entries
+
+    def _entry(self, frame: object, folder: str, where: str) -> tuple:
+        name = frame.get('name') if isinstance(frame, dict) else None
+        if not isinstance(name, str) or not name.endswith('.jpg') or '/' in name:
+            raise DataError(f'{where}: name {str(name)[:60]!r}, expected "<id>.jpg". Copy the file again.')
+        lines = parse_lines(frame.get('labels'), f'{where} ({name})', self.exclude)
+        path = inside(self.data_root, f'images/100k/{folder}/{name}', where)
+        return f'{folder}/{name[:-len(".jpg")]}', str(path), lines
+
+    def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
+        if self.protocol == 'sad':
+            lanes = centre_lines(*entry[2], self.max_distance)
+            labels = draw_lanes(lanes, [1] * len(lanes), size, TRAIN_WIDTH)
+            full = None if self.split == 'train' else draw_lanes(lanes, [1] * len(lanes), size, TEST_WIDTH)
+            return Truth(labels, None, lanes, full), {}
+        if self.split == 'test':
+            return Truth(), {}
+        mask = check_size(read_label_image(entry[2]), size, entry[2])
+        return Truth(mask_labels(mask, self.task), full_labels=mask if self.split == 'val' else None), {}
+
+
+def mask_labels(mask: np.ndarray, task: str) -> np.ndarray:
+    """Labels of a sub-task from an official mask.
+
+    Args:
+        mask: (H, W) uint8: bit 5 direction, bit 4 style, bit 3 background, bits 2..0 category.
+        task: 'category', 'direction' or 'style'.
+
+    Returns:
+        (H, W) uint8, 0 = background, then the classes in official order.
+    """
+    shift, bits = dict(category=(0, 7), direction=(5, 1), style=(4, 1))[task]
+    return np.where(mask & BACKGROUND_BIT, 0, (mask >> shift & bits) + 1).astype(np.uint8)
+
+
+def parse_lines(labels: object, where: str, exclude: Sequence[str] = ()) -> tuple[list[np.ndarray], list[tuple]]:
+    """Border lines along the road from the labels of a frame.
+
+    Args:
+        labels: list of Scalabel labels, or None: an image without markings.
+        where: file and frame, for messages.
+        exclude: categories that are left out.
+
+    Returns:
+        (P, 2) float32 lines u, v [pixel], and category and style of each.
+
+    Raises:
+        DataError: fields that are missing or no numbers.
+    """
+    lines, kinds = [], []
+    if labels is not None and not isinstance(labels, list):
+        raise DataError(f'{where}: labels of type {type(labels).__name__}, expected a list. Copy the file again.')
+    for i, label in enumerate(labels or []):
+        attributes = label.get('attributes') or {} if isinstance(label, dict) else None
+        if not isinstance(attributes, dict):
+            raise DataError(f'{where}, label {i}: {str(label)[:60]}, expected an object. Copy the file again.')
+        category = attributes.get('laneTypes', label.get('category'))
+        direction, style = attributes.get('laneDirection', 'parallel'), attributes.get('laneStyle', 'solid')
+        for name, value, known in (('category', category, CATEGORIES), ('laneDirection', direction, DIRECTIONS),
+                                   ('laneStyle', style, STYLES)):
+            if value not in known:
+                raise DataError(f'{where}, label {i}: {name} {str(value)[:40]!r}, expected one of {", ".join(known)}. '
+                                'Copy the file again.')
+        if direction == 'parallel' and category not in exclude:
+            for poly in _list(label.get('poly2d'), f'{where}, label {i}: poly2d'):
+                lines.append(_line(poly, f'{where}, label {i}'))
+                kinds.append((category, style))
+    return lines, kinds
+
+
+def _line(poly: object, where: str) -> np.ndarray:
+    vertices = _list(poly.get('vertices') if isinstance(poly, dict) else None, f'{where}: vertices')
+    types = poly.get('types', 'L' * len(vertices))
+    try:
+        points = np.array(vertices).astype(np.float64)
+    except (TypeError, ValueError, OverflowError):
+        points = np.array([np.nan])
+    if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < 1e5).all():
+        raise DataError(f'{where}: vertices {str(vertices)[:60]}, expected [u, v] pixels, one at least. Copy the file '
+                        'again.')
+    if not isinstance(types, str) or len(types) != len(points) or set(types) - set('LC'):
+        raise DataError(f'{where}: types {str(types)[:60]!r} for {len(points)} vertices, expected a letter L or C for '
+                        'each. Copy the file again.')
+    return curve(points, types).astype(np.float32)
+
+
+def _list(values: object, where: str) -> list:
+    if not isinstance(values, list):
+        raise DataError(f'{where} {str(values)[:60]}, expected a list. Copy the file again.')
+    return values
