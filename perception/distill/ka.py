@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
 from perception.distill.positions import ROWS, aligned, check_choice, check_positive, cosine_affinity, grouped
+from perception.utils.errors import ConfigError
 
 
 class KALoss(DistillLoss):
@@ -51,7 +52,9 @@ class KALoss(DistillLoss):
                  end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         code = max(channels[1] // 4, 1) if code is None else code
-        check_positive('KALoss', code=code, num_positions=num_positions, channels=min(channels), warmup=warmup + 1)
+        check_positive('KALoss', code=code, num_positions=num_positions, channels=min(channels))
+        if warmup < 0:
+            raise ConfigError(f'KALoss: warmup={warmup}, expected at least 0 iterations. Correct the config.')
         check_choice('KALoss', 'rows', rows, ROWS)
         self.taps, self.feats, self.rows = (feats,), feats, rows
         self.adapt_weight, self.affinity_weight, self.sparsity = adapt_weight, affinity_weight, sparsity
@@ -85,7 +88,7 @@ class KALoss(DistillLoss):
                 gap = F.normalize(self.adapter(a), dim=2) - F.normalize(code, dim=2)
                 pick = torch.randperm(a.shape[1], device=a.device)[:self.num_positions]
                 pairs = cosine_affinity(a[:, pick]) - cosine_affinity(code[:, pick])
-                parts.append(torch.stack([
-                    loss, teaches * self.adapt_weight * gap.square().sum(2).mean(1),  # (2)
-                    teaches * self.affinity_weight * pairs.square().mean((1, 2))]))  # (3)
-        return dict(zip(('autoencoder', 'adapt', 'affinity'), torch.cat(parts, 1).mean(1)))
+                parts.append((loss, teaches * self.adapt_weight * gap.square().sum(2).mean(1),  # (2)
+                              teaches * self.affinity_weight * pairs.square().mean((1, 2))))  # (3)
+        return {name: torch.cat(terms).mean() for name, terms in
+                zip(('autoencoder', 'adapt', 'affinity'), zip(*parts))}

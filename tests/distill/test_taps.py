@@ -52,3 +52,16 @@ def test_an_error_of_the_model_comes_through_and_leaves_no_hook():
     with pytest.raises(RuntimeError, match='shapes'), record(net, dict(f='first')):
         net(torch.randn(2, 7))
     assert hooks(net) == 0
+
+
+def test_a_recorded_output_that_is_changed_in_place_is_refused():
+    net, x = nn.Sequential(nn.BatchNorm1d(3), nn.ReLU(inplace=True)), torch.randn(2, 3)
+    with pytest.raises(ConfigError, match=r"tap 'f': a later layer of Sequential changed the output of '0' in place"), \
+            record(net, dict(f='0')):
+        net(x)
+    with record(net, dict(f='1')) as outputs:  # what a layer itself did is fine
+        net(x)
+    assert outputs['f'].min() >= 0
+    with torch.inference_mode(), record(net.eval(), dict(f='1')) as outputs:  # its tensors count no versions
+        net(x)
+    assert outputs['f'].shape == (2, 3)

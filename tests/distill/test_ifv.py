@@ -1,0 +1,49 @@
+"""Intra-class feature variation against a slow implementation, written here from the equations."""
+import numpy as np
+import pytest
+import torch
+
+from perception.distill.ifv import IFVLoss
+
+
+def slow_variation(feats, labels):
+    """Similarity of each labelled position of one sample to its class' mean."""
+    result = {}
+    for i, label in enumerate(labels):
+        if label != 255:
+            prototype = np.mean([f for f, other in zip(feats, labels) if other == label], 0)
+            result[i] = feats[i] @ prototype / np.linalg.norm(feats[i]) / np.linalg.norm(prototype)
+    return result
+
+
+def test_equals_the_equation(case):
+    value = IFVLoss('full', rows=case.rows)(case.student, case.teacher, case.batch)
+    gaps = []
+    for s, t, labels in zip(case.samples(case.student['feats']), case.samples(case.teacher['feats']), case.labels()):
+        ours, theirs = slow_variation(s, labels), slow_variation(t, labels)
+        gaps += [(ours[i] - theirs[i]) ** 2 for i in ours]
+    assert len(gaps) > 20
+    assert value.item() == pytest.approx(np.mean(gaps), rel=1e-10)
+
+
+def test_ignored_positions_count_nowhere(make_case):
+    case, loss = make_case('map'), IFVLoss('full')
+    first = loss(case.student, case.teacher, case.batch)
+    case.student['feats'] = torch.where(case.inputs['labels'][:, None] == 255, 1e3, case.student['feats'])
+    assert loss(case.student, case.teacher, case.batch) == first
+
+
+def test_labels_come_to_the_size_of_the_features(make_case):
+    case, loss = make_case('map'), IFVLoss('full')
+    first = loss(case.student, case.teacher, case.batch)
+    case.inputs['labels'] = case.inputs['labels'].repeat_interleave(4, 1).repeat_interleave(4, 2)
+    assert loss(case.student, case.teacher, case.batch) == first
+
+
+def test_a_prototype_belongs_to_its_image():
+    """Two images whose one class looks the other way: every position is its prototype."""
+    feats = torch.ones(2, 3, 4, 4)
+    feats[1] *= -1
+    batch = dict(inputs=dict(labels=torch.zeros(2, 4, 4, dtype=torch.int64)))
+    value = IFVLoss('full')(dict(feats=feats), dict(feats=torch.ones(2, 3, 4, 4)), batch)
+    assert value < 1e-12
