@@ -55,8 +55,8 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         to_onnx(module, inputs, outputs, part, dict(config=Path(config).name, classes=model.dataset_meta['classes']))
         worst = compare(module, inputs, part, trials)
     print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
-              f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on {trials} '
-              f'random batches: largest difference {worst:.1e} of the largest value.', 'current')
+              f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
+              f'{trials} random batches: largest difference {worst:.1e} of the largest value.', 'current')
     return out
 
 

@@ -13,8 +13,8 @@ from mmengine.evaluator import BaseMetric
 from scipy.interpolate import UnivariateSpline
 from torch import Tensor
 
+from perception.common.formats.images import read_image
 from perception.common.visual import canvas
-from perception.common.visual.video import read_image
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
 

@@ -16,9 +16,11 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.common.formats.images import read_image
 from perception.common.structures import LaneSample
-from perception.common.visual.video import IMAGES, VIDEOS, read_frames, read_image, show_image
+from perception.common.visual.video import IMAGES, VIDEOS, read_frames, show_image
 from perception.lanes.draw import attention_map, draw_attention, draw_sample, drawable
+from perception.lanes.metrics.culane import read_lanes
 from perception.utils.errors import DataError
 
 Image = str | Path | np.ndarray
@@ -152,7 +154,8 @@ def deployable(model: BaseModel) -> tuple[nn.Module, dict[str, Tensor], list[str
         the module in evaluation mode, its example inputs by name (`images` (1, 3, h, w) float32 RGB 0..255), and the
         names of its outputs.
     """
-    names = sorted(model.compute(torch.zeros(1, 3, *model.input_size)))
+    with torch.no_grad():
+        names = list(model.eval().compute(torch.zeros(1, 3, *model.input_size)))
     return _Deployable(model, names).eval(), dict(images=torch.rand(1, 3, *model.input_size) * 255), names
 
 
@@ -235,6 +238,5 @@ def read_truth(labels: str | Path, name: str) -> dict:
     Raises:
         DataError: no such file, or one that cannot be read.
     """
-    from perception.lanes.datasets.culane import read_lanes
     path = Path(labels)
     return dict(lanes=read_lanes(path / f'{name}.lines.txt' if path.is_dir() else path))

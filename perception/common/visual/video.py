@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.common.formats.images import read_image
 from perception.utils.errors import DataError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
@@ -15,22 +16,6 @@ CODECS = {'.mp4': 'mp4v', '.m4v': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi'
 def is_video(path: str | Path) -> bool:
     """Whether a file name ends like that of a video."""
     return Path(path).suffix.lower() in VIDEOS
-
-
-def read_image(path: str | Path) -> np.ndarray:
-    """An image file as (H, W, 3) uint8 RGB.
-
-    Raises:
-        DataError: no such file, or no image.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f'{path}: no such file, expected an image. Check the path.')
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise DataError(f'{path}: {path.stat().st_size:,} bytes that are no image, expected one of '
-                        f'{", ".join(IMAGES)}. The file is probably truncated; fetch it again.')
-    return np.ascontiguousarray(image[..., ::-1])
 
 
 def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Path]:

@@ -3,7 +3,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.common.visual.video import find_files, frame_rate, is_video, read_frames, read_image, write_video
+from perception.common.formats.images import read_image
+from perception.common.visual.video import find_files, frame_rate, is_video, read_frames, write_video
 from perception.utils.errors import DataError
 
 
@@ -49,9 +50,8 @@ def test_what_is_a_video_and_its_rate(tmp_path):
 def test_bad_input(tmp_path):
     (tmp_path / 'bad.png').write_bytes(b'nothing')
     (tmp_path / 'bad.mp4').write_bytes(b'nothing')
-    for path, text in ((tmp_path / 'bad.png', '7 bytes that are no image'), (tmp_path / 'none.png', 'no such file')):
-        with pytest.raises(DataError, match=text):
-            read_image(path)
+    with pytest.raises(DataError, match='7 bytes that are no image'):
+        list(read_frames(tmp_path / 'bad.png'))
     with pytest.raises(DataError, match='no frame can be read from 7 bytes'):
         list(read_frames(tmp_path / 'bad.mp4'))
     with pytest.raises(DataError, match=r'none: no such file or folder, expected things'):
