@@ -85,28 +85,6 @@ class RandomCrop:
 
 
 @TRANSFORMS.register_module()
-class RandomResizeCrop:
-    """`RandomResize` and `RandomCrop` in one, without rotation between them.
-
-    Args:
-        size: (H, W) of the result.
-        height: lowest and highest height before the crop.
-        width: lowest and highest width before the crop.
-        fill: RGB of padded pixels.
-        fill_label: label of padded pixels.
-    """
-
-    def __init__(self, size: Sequence[int] = (288, 800), height: Sequence[int] = (274, 304),
-                 width: Sequence[int] = (760, 842), fill: Sequence[int] = CULANE_MEAN, fill_label: int = 0) -> None:
-        self.steps = RandomResize(height, width), RandomCrop(size, fill, fill_label)
-
-    def __call__(self, sample: dict) -> dict:
-        for step in self.steps:
-            sample = step(sample)
-        return sample
-
-
-@TRANSFORMS.register_module()
 class RandomRotate:
     """Rotation about the centre by an angle from U(centre - max_degrees, centre + max_degrees), counter-clockwise.
 

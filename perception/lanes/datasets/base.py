@@ -177,7 +177,7 @@ def inside(root: Path, name: str, where: str) -> Path:
         DataError: the name leads out of the root.
     """
     relative = Path(name.lstrip('/'))
-    if '..' in relative.parts or not relative.parts or '\0' in name:
+    if '..' in relative.parts or not relative.parts or not name.isprintable():
         raise DataError(f'{where}: the file name {name!r}, expected one below {root}. Correct the list.')
     return root / relative
 

@@ -73,8 +73,8 @@ class Label(NamedTuple):
 class LLAMAS(RoadImages):
     """LLAMAS in its official layout; see `RoadImages` for the other arguments.
 
-    Train and val have `labels` (0..4), `exist` (4,) and `lanes`: one for each slot that exists, from left to right, a
-    point for each row where it has one. Val has `full_labels`, the markers as the official segmentation task scores
+    Train and val have `labels` (0..4), `exist` (4,) and `lanes`: l1, l0, r0, r1, each with a point for every row where
+    it has one, (0, 2) where it does not exist. Val has `full_labels`, the markers as the official segmentation task scores
     them. `sample_id` is `<recording>/<stamp>`, as in submissions.
 
     Args:
@@ -116,13 +116,12 @@ class LLAMAS(RoadImages):
             return Truth(), {}
         label = read_label(entry[2])
         columns = lane_columns(label)
-        slots = [slot for slot in range(len(SLOTS)) if (columns[slot] >= 0).any()]
-        lanes = [_points(columns[slot]) for slot in slots]
-        exist = np.isin(np.arange(len(SLOTS)), slots).astype(np.float32)
+        lanes = [_points(values) for values in columns]
+        exist = (columns >= 0).any(axis=1).astype(np.float32)
         markers = draw_markers(label) if self.target == 'markers' or self.split == 'val' else None
         labels = markers
         if self.target == 'lanes':
-            labels = draw_lanes(lanes, [slot + 1 for slot in slots], SIZE, self.thickness)
+            labels = draw_lanes(lanes, range(1, len(SLOTS) + 1), SIZE, self.thickness)
         if tuple(size) != SIZE:
             raise DataError(f'{entry[1]}: {size[0]} x {size[1]} pixels, expected {SIZE[0]} x {SIZE[1]}, to which the '
                             'labels belong. Copy the file again.')
