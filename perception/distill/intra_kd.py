@@ -98,6 +98,9 @@ class IntRAKDLoss(DistillLoss):
         scores = [logits] * bool(alpha[0])
         self.taps = tuple(dict.fromkeys(scores + [ours for ours, _ in used]))
         self.teacher_taps = tuple(dict.fromkeys(scores + [theirs for _, theirs in used]))
+        if not self.taps:
+            raise ConfigError(f'IntRAKDLoss: alpha={tuple(alpha)} with feature_pairs={feature_pairs}, expected a pair '
+                              'for a term whose weight is not 0. Nothing would be distilled.')
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> dict[str, Tensor]:
         """The terms of (7), each already multiplied by its alpha; those with alpha zero or without a pair are left out.

@@ -131,7 +131,9 @@ class PVDLoss(DistillLoss):
         Returns:
             Rows of the drawn points (B*K, N_p) and voxels (B*K, N_v), -1 where a supervoxel has fewer members.
         """
-        coords, grid_shape, batch_size = inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size']
+        batch_size = inputs['batch_size']
+        coords = inputs.get('supervoxel_coords', inputs['voxel_coords'])  # of its own where voxels are no cylinders'
+        grid_shape = inputs.get('supervoxel_grid', inputs['grid_shape'])
         supervoxels, num = supervoxel_index(coords[:, 1:], grid_shape, self.supervoxel_size)
         supervoxels = coords[:, 0] * num + supervoxels  # (V,), numbered through the whole batch
         minor_voxels = torch.isin(inputs['voxel_labels'], self.minority_classes)

@@ -41,7 +41,8 @@ class SKDLoss(DistillLoss):
         feats: tap of the features, in both nets.
         pixel_weight: factor on (3); zero leaves it out, and its tap unread.
         pair_weight: factor on (2); zero leaves it out, and its tap unread.
-        pool: side of a region of an image, in positions of the student's map.
+        pool: side of a region of an image, in positions of the student's map; (2) takes the memory of N^2 similarities
+            an image, so features at an eighth of the image's size are right.
         region_size: cells of a region of the voxel grid along its three axes.
         temperature: of (3).
         mask_ignored: leave positions with the label `ignore_index` out of (3).

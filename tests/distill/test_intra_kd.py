@@ -323,6 +323,7 @@ def test_unlike_taps_are_refused(image_toy):
     (dict(moment_mode='mask'), r"moment_mode='mask', expected one of masked, literal. Did you mean masked\?"),
     (dict(normalise_by='none'), "normalise_by='none', expected one of present, all"),
     (dict(alpha=(0, 0, 0)), r'alpha=\(0, 0, 0\), expected three weights'),
+    (dict(alpha=(0, 1, 0), feature_pairs=PAIRS[:0]), 'expected a pair for a term whose weight is not 0'),
     (dict(alpha=(1, 1)), r'alpha=\(1, 1\)'), (dict(num_classes=0), 'num_classes=0, expected a number above 0'),
     (dict(feature_pairs=(dict(student='a', teacher='b', terms='affinity'),)), 'among the feature_pairs, expected'),
     (dict(feature_pairs=(dict(student='a', terms=('affinity',)),)), 'among the feature_pairs, expected the keys'),
