@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perception.registry import TASK_UTILS
@@ -333,3 +334,41 @@ def _check_kernel(kernel: int, padding: str) -> tuple[int, str]:
         raise ConfigError(f'decoder: kernel={kernel}, padding={padding!r}, expected an odd width up to 181, and zeros '
                           f'or reflect. Correct them.')
     return kernel, padding
+
+
+# --------------------------------------------------------------------------------------------- to the original image
+
+def restore_probs(probs: Tensor, shape: Sequence[int], crop_top: int = 0) -> Tensor:
+    """Probabilities in the original image: enlarged bilinearly; the rows that were cut off are background.
+
+    Args:
+        probs: (C, h, w), the background first.
+        shape: (H0, W0) of the original image.
+        crop_top: rows that were cut off before resizing.
+
+    Returns:
+        (C, H0, W0) float32.
+    """
+    full = probs.new_zeros((len(probs), *shape), dtype=torch.float32)
+    full[0, :crop_top] = 1
+    size = (shape[0] - crop_top, shape[1])
+    full[:, crop_top:] = F.interpolate(probs[None].float(), size, mode='bilinear', align_corners=False)[0]
+    return full
+
+
+def restore_labels(labels: Tensor, shape: Sequence[int], crop_top: int = 0) -> Tensor:
+    """Classes in the original image: enlarged to the nearest; the rows that were cut off are class 0.
+
+    Args:
+        labels: (h, w) integers 0..255.
+        shape: (H0, W0) of the original image.
+        crop_top: rows that were cut off before resizing.
+
+    Returns:
+        (H0, W0) uint8.
+    """
+    full = torch.zeros(tuple(shape), dtype=torch.uint8, device=labels.device)
+    rows = torch.arange(shape[0] - crop_top, device=labels.device) * labels.shape[0] // (shape[0] - crop_top)
+    columns = torch.arange(shape[1], device=labels.device) * labels.shape[1] // shape[1]
+    full[crop_top:] = labels.to(torch.uint8)[rows[:, None], columns]
+    return full
