@@ -22,6 +22,7 @@ IGNORED = (58, 58, 64)
 PALETTE = ((255, 86, 48), (54, 214, 99), (56, 150, 255), (255, 196, 0), (190, 92, 255), (0, 215, 215), (255, 105, 180),
            (170, 220, 60))  # of lanes without slots, from left to right
 SUBPIXEL = 4  # bits
+FAR = 2e4  # pixels; what lies farther out is drawn there
 SHEET = 'contact_sheet.png'
 
 
@@ -43,7 +44,7 @@ def smooth_curve(lane: np.ndarray, step: float = 4., noise: float = 2.) -> np.nd
     if len(lane) < 4:
         return lane
     along = np.append(0, np.cumsum(np.linalg.norm(np.diff(lane, axis=0), axis=1)))
-    at = np.linspace(0, along[-1], max(int(along[-1] / step), 8))
+    at = np.linspace(0, along[-1], int(np.clip(along[-1] / step, 8, 4000)))
     return np.stack([UnivariateSpline(along, lane[:, i], k=3, s=len(lane) * noise ** 2)(at) for i in range(2)], 1)
 
 
@@ -61,7 +62,7 @@ def draw_lanes(image: np.ndarray, lanes: Sequence[np.ndarray], colors: Sequence[
         (H, W, 3) uint8 RGB.
     """
     width = max(2, round(image.shape[1] / 320))
-    curves = [np.clip(smooth_curve(lane), -1e4, 1e5) for lane in lanes]
+    curves = [smooth_curve(np.clip(lane, -FAR, FAR)) for lane in lanes]
     drawn = image.copy()
     for thick, faded in ((3 * width, True), (width, False)):
         layer = drawn.copy()
@@ -127,25 +128,31 @@ def to_original(labels: np.ndarray, original_shape: Sequence[int], crop_top: int
     return whole
 
 
-def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: int) -> list[int]:
-    """Slot of each lane, 1..L: the class that most of its points lie on, else its number counted from the left.
+def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: int, width: int) -> list[int]:
+    """Slot of each lane, 1..L: the class that most of its points lie on, else counted from the middle of the image.
+
+    The slots L/2 and L/2 + 1 are the borders of the own lane, so a lane that begins left of the middle has one of the
+    first L/2 slots. Where there are no slots to tell apart (L = 1), lanes are numbered from the left.
 
     Args:
-        lanes: (P, 2) arrays in pixels of the labels.
+        lanes: (P, 2) arrays in pixels of the image, bottom to top.
         labels: (H, W) with 0 for background and 1..L for slots, or None.
-        num_slots: L; 1 or less means that there are no slots to tell apart.
+        num_slots: L.
+        width: of the image.
     """
-    slots = []
+    feet = [lane[0, 0] if len(lane) else np.inf for lane in lanes]
+    order = np.argsort(feet, kind='stable')
+    first = 1 + (num_slots // 2 - sum(foot < width / 2 for foot in feet) if num_slots > 1 else 0)
+    slots = (np.argsort(order, kind='stable') + first).tolist()
+    if labels is None or num_slots < 2:
+        return slots
     for i, lane in enumerate(lanes):
-        slot = i + 1
-        if labels is not None and num_slots > 1 and len(lane):
-            lane = np.asarray(lane, np.float64)
-            lane = np.round(lane[np.isfinite(lane).all(1)]).astype(np.int64)
-            inside = (lane >= 0).all(1) & (lane[:, 0] < labels.shape[1]) & (lane[:, 1] < labels.shape[0])
-            found = labels[lane[inside, 1], lane[inside, 0]]
-            found = found[(found > 0) & (found <= num_slots)]
-            slot = int(np.bincount(found).argmax()) if len(found) else slot
-        slots.append(slot)
+        lane = np.round(np.asarray(lane, np.float64)[np.isfinite(lane).all(1)]).astype(np.int64)
+        inside = (lane >= 0).all(1) & (lane[:, 0] < labels.shape[1]) & (lane[:, 1] < labels.shape[0])
+        found = labels[lane[inside, 1], lane[inside, 0]]
+        found = found[(found > 0) & (found <= num_slots)]
+        if len(found):
+            slots[i] = int(np.bincount(found).argmax())
     return slots
 
 
@@ -191,8 +198,8 @@ def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence
         seen = set(np.unique(labels).tolist()) - {0}
         return overlay_labels(image, labels, palette), '', seen & set(range(len(classes)))
     lanes = [lane for lane in lanes if len(lane) > 1]
-    slots = slots_of(lanes, labels, len(classes) - 1)
-    distinct = len(classes) > 2 and len(set(slots)) == len(slots) and max(slots, default=0) < len(classes)
+    slots = slots_of(lanes, labels, len(classes) - 1, image.shape[1])
+    distinct = len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
     colors = [palette[s] if distinct else PALETTE[i % len(PALETTE)] for i, s in enumerate(slots)]
     names = [classes[s] if distinct else f'lane {i + 1}' for i, s in enumerate(slots)]
     words = f'{len(lanes)} lane{"" if len(lanes) == 1 else "s"}'
@@ -344,6 +351,7 @@ def contact_sheet(pictures: Sequence[tuple[str, str]], rows: int = 12, columns: 
     groups: dict[str, list[str]] = {}
     for category, path in pictures:
         groups.setdefault(category, []).append(path)
+    columns = min(columns, max(len(paths) for paths in groups.values()))
     share = max(rows // len(groups), 1) * columns
     parts = []
     for category, paths in sorted(groups.items()):
