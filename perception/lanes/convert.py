@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from perception.common.nets.resnet import LAYOUTS, ResNet
 from perception.lanes.models.enet import ENet
 from perception.lanes.models.erfnet import ERFNet
+from perception.lanes.models.pspnet import PSPNet
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError
@@ -221,3 +222,20 @@ def convert_resnet(source: dict[str, Tensor]) -> Conversion:
         old = name.replace('stage', 'layer')
         return old.replace('stem.0.', 'conv1.').replace('stem.1.', 'bn1.')
     return ResNet, dict(depth=depths[0]), rename
+
+
+# --- PSPNet --------------------------------------------------------------------------------------------------------
+@converter('PSPNet (Codes-for-IntRA-KD)', 'context_model.out_conv2d.weight')
+def convert_pspnet(source: dict[str, Tensor]) -> Conversion:
+    """The teacher of IntRA-KD, ResNet-101; trained with the context of the released code."""
+    arguments = dict(data_preprocessor=CAFFE, num_classes=_size(source, 'classifier.weight'), num_lanes=0,
+                     legacy=True)
+    modules = {**{f'context.branches.{k}.0': f'context_model.conv2d_list.{k}' for k in range(4)},
+               **{f'context.branches.{k}.1': f'context_model.bn2d_list.{k}' for k in range(4)},
+               'context.fuse.0': 'context_model.out_conv2d', 'context.fuse.1': 'context_model.out_bn2d',
+               'stem.0': 'base_model.conv1', 'stem.1': 'base_model.bn1', 'classifier': 'classifier'}
+
+    def rename(name: str) -> str:
+        module, leaf = name.rsplit('.', 1)
+        return f'{modules.get(module, module.replace("stage", "base_model.layer"))}.{leaf}'
+    return PSPNet, arguments, rename

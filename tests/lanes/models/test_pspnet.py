@@ -1,0 +1,190 @@
+"""The context module against the released code's outputs, the published size, and the converter."""
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from perception.distill.taps import record
+from perception.lanes.convert import convert_lanes
+from perception.lanes.models.pspnet import PSPP, PSPNet
+from perception.utils.errors import CheckpointError, ConfigError
+
+SMALL = dict(depth=18, channels=16, scales=(2, 3), input_size=(32, 48), num_classes=5)
+CASES = ('odd_33x47', 'exact_60x60', 'small_8x9')
+
+
+@pytest.fixture
+def published_context(golden):
+    """The golden's arrays, and our module with its weights."""
+    arrays = golden('pspnet_blocks_A')
+
+    def build(legacy):
+        module = PSPP(12, 6, arrays['scale_series'].tolist(), legacy).eval()
+        names = {**{f'branches.{k}.0': f'conv2d_list.{k}' for k in range(4)},
+                 **{f'branches.{k}.1': f'bn2d_list.{k}' for k in range(4)}, 'fuse.0': 'out_conv2d',
+                 'fuse.1': 'out_bn2d'}
+        weights = {}
+        for name, value in module.state_dict().items():
+            owner, leaf = name.rsplit('.', 1)
+            weights[name] = arrays.get(f'state_dict/{names[owner]}.{leaf}', value).to(value.dtype)
+        module.load_state_dict(weights)
+        return module
+    return arrays, build
+
+
+def close(ours, theirs, tolerance=1e-5):
+    assert float((ours - theirs).abs().max()) <= tolerance * float(theirs.abs().max())
+
+
+@pytest.mark.parametrize('case', CASES)
+def test_context_equals_the_released_code(published_context, case):
+    arrays, build = published_context
+    with torch.no_grad():
+        close(build(True)(arrays[f'{case}/input'].float()), arrays[f'{case}/output_align_corners_True'])
+
+
+def test_context_equals_a_slow_form(shuffled):
+    """Cells averaged one by one; every pixel of their enlargement interpolated between the nearest cell centres."""
+    torch.manual_seed(0)
+    module = shuffled(PSPP(3, 2, (2, 5)).double())
+    x = torch.randn(2, 3, 7, 8, dtype=torch.double)
+    parts = [x]
+    for branch, scale, (rows, columns), (top, left) in ((module.branches[0], 2, (4, 4), (0, 0)),
+                                                        (module.branches[1], 5, (2, 2), (1, 1))):
+        cells = x.new_zeros(2, 3, rows, columns)
+        for i in range(rows):
+            for j in range(columns):
+                y, z = max(i * scale - top, 0), max(j * scale - left, 0)
+                cells[:, :, i, j] = x[:, :, y:(i + 1) * scale - top, z:(j + 1) * scale - left].mean((2, 3))
+        cells, large = branch(cells), x.new_zeros(2, 2, 7, 8)
+        for i in range(7):
+            for j in range(8):
+                y = min(max((i + top + .5) / scale - .5, 0), rows - 1)
+                z = min(max((j + left + .5) / scale - .5, 0), columns - 1)
+                for row, wy in ((int(y), 1 - y % 1), (min(int(y) + 1, rows - 1), y % 1)):
+                    for column, wz in ((int(z), 1 - z % 1), (min(int(z) + 1, columns - 1), z % 1)):
+                        large[:, :, i, j] += wy * wz * cells[:, :, row, column]
+        parts.append(large)
+    with torch.no_grad():
+        torch.testing.assert_close(module(x), module.fuse(torch.cat(parts, 1)))
+
+
+@pytest.mark.parametrize('legacy', [False, True])
+def test_every_pixel_reaches_the_coarsest_scale(legacy):
+    """Unlike in the released form, where the padding may be all that it sees."""
+    module = PSPP(2, 2, (60,), legacy).eval()
+    x = torch.randn(1, 2, 36, 100, requires_grad=True)
+    seen = []
+    module.branches[0].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    module(x)
+    assert seen[0].shape == (1, 2, 1, 2)
+    grad, = torch.autograd.grad(seen[0].sum(), x)
+    assert bool((grad != 0).all()) != legacy
+
+
+def test_number_of_parameters_of_the_released_teacher():
+    with torch.device('meta'):
+        net = PSPNet()
+    assert sum(p.numel() for p in net.parameters()) == 65_592_933
+    assert sum(p.numel() for p in net.context.parameters()) == 23_073_792
+    assert sum(p.numel() for p in net.classifier.parameters()) == 18_981
+
+
+def test_network_equals_its_parts(shuffled):
+    torch.manual_seed(0)
+    net = shuffled(PSPNet(**SMALL, num_lanes=4))
+    taps = ('stage1', 'stage2', 'stage3', 'stage4', 'head_input', 'logits')
+    with torch.no_grad(), record(net, {name: name for name in taps}) as out:
+        result = net(dict(images=torch.randn(2, 3, 32, 48)))
+        coarse = net.classifier(net.context(out['stage4']))
+    torch.testing.assert_close(result['logits'], F.interpolate(coarse, (32, 48), mode='bilinear', align_corners=True))
+    pooled = F.avg_pool2d(coarse.softmax(1), 2).flatten(1)
+    torch.testing.assert_close(result['exist_logits'], net.exist.classifier(pooled))
+    assert {name: tuple(value.shape[1:]) for name, value in out.items()} == dict(
+        stage1=(64, 8, 12), stage2=(128, 4, 6), stage3=(256, 4, 6), stage4=(512, 4, 6), head_input=(16, 4, 6),
+        logits=(5, 32, 48))
+
+
+def test_statistics_follow_slowly():
+    assert {m.momentum for m in PSPNet(**SMALL).modules() if isinstance(m, nn.BatchNorm2d)} == {.05}
+    assert {m.momentum for m in PSPNet(**SMALL, bn_momentum=.1).modules() if isinstance(m, nn.BatchNorm2d)} == {.1}
+
+
+def test_every_weight_learns():
+    torch.manual_seed(0)
+    net = PSPNet(**SMALL, num_lanes=4).train()
+    inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
+    sum(net(inputs, mode='loss').values()).backward()
+    assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
+    assert not [name for name, p in net.named_parameters() if p.dim() == 4 and not p.grad.any()]
+
+
+def test_export_to_onnx(exported, tmp_path, shuffled):
+    net = shuffled(PSPNet(**SMALL, num_lanes=4))
+    images = torch.randn(2, 3, 32, 48)
+    with torch.no_grad():
+        expected = net(dict(images=images))
+    for ours, theirs in zip(exported(net, images, tmp_path / 'net.onnx'), expected.values()):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4, rtol=1e-4)
+
+
+def test_scales_below_one_are_refused():
+    with pytest.raises(ConfigError, match=r'PSPP: scales=\(10, 0\), expected factors of at least 1'):
+        PSPP(4, scales=(10, 0))
+
+
+# --- published weights ---------------------------------------------------------------------------------------------
+def norm(name, channels):
+    return {f'{name}.weight': (channels,), f'{name}.bias': (channels,), f'{name}.running_mean': (channels,),
+            f'{name}.running_var': (channels,)}
+
+
+def published_shapes(classes=37):
+    """Names and shapes of the released teacher, written down from its description; PyTorch 0.3 counted no batches."""
+    base, context = 'module.base_model', 'module.context_model'
+    shapes = {f'{base}.conv1.weight': (64, 3, 7, 7), **norm(f'{base}.bn1', 64)}
+    channels = 64
+    for layer, (width, count) in enumerate(((64, 3), (128, 4), (256, 23), (512, 3)), 1):
+        for k in range(count):
+            block = f'{base}.layer{layer}.{k}'
+            shapes |= {f'{block}.conv1.weight': (width, channels, 1, 1), **norm(f'{block}.bn1', width),
+                       f'{block}.conv2.weight': (width, width, 3, 3), **norm(f'{block}.bn2', width),
+                       f'{block}.conv3.weight': (4 * width, width, 1, 1), **norm(f'{block}.bn3', 4 * width)}
+            if k == 0:
+                shapes |= {f'{block}.downsample.0.weight': (4 * width, channels, 1, 1),
+                           **norm(f'{block}.downsample.1', 4 * width)}
+            channels = 4 * width
+    for k in range(4):
+        shapes |= {f'{context}.conv2d_list.{k}.weight': (512, 2048, 1, 1), **norm(f'{context}.bn2d_list.{k}', 512)}
+    shapes |= {f'{context}.out_conv2d.weight': (512, 4096, 3, 3), **norm(f'{context}.out_bn2d', 512)}
+    return shapes | {'module.classifier.weight': (classes, 512, 1, 1), 'module.classifier.bias': (classes,)}
+
+
+def test_released_teacher_is_converted():
+    shapes = published_shapes()
+    source = {name: torch.full((), float(i)).expand(shapes[name]) for i, name in enumerate(shapes)}
+    weights, net, arguments = convert_lanes(dict(state_dict=source))
+    images = arguments.pop('data_preprocessor')
+    assert images['bgr'] and images['mean'] == (103.939, 116.779, 123.68) and images['std'] == (1, 1, 1)
+    assert net is PSPNet and arguments == dict(num_classes=37, num_lanes=0, legacy=True)
+    with torch.device('meta'):
+        expected = net(**arguments).state_dict()
+    assert {name: value.shape for name, value in weights.items()} == {n: v.shape for n, v in expected.items()}
+    pairs = {'stem.0.weight': 'base_model.conv1.weight', 'stem.1.running_mean': 'base_model.bn1.running_mean',
+             'stage3.22.bn2.bias': 'base_model.layer3.22.bn2.bias',
+             'stage4.0.downsample.1.weight': 'base_model.layer4.0.downsample.1.weight',
+             'context.branches.2.0.weight': 'context_model.conv2d_list.2.weight',
+             'context.branches.3.1.running_var': 'context_model.bn2d_list.3.running_var',
+             'context.fuse.0.weight': 'context_model.out_conv2d.weight', 'classifier.bias': 'classifier.bias'}
+    for ours, theirs in pairs.items():
+        assert weights[ours].flatten()[0] == source[f'module.{theirs}'].flatten()[0]
+    numbers = [float(value.flatten()[0]) for name, value in weights.items() if not name.endswith('num_batches_tracked')]
+    assert sorted(numbers) == sorted(float(value.flatten()[0]) for value in source.values())
+
+
+def test_incomplete_teacher_is_refused():
+    source = {name: torch.zeros(()).expand(shape) for name, shape in published_shapes().items()}
+    del source['module.base_model.layer2.1.bn3.bias']
+    with pytest.raises(CheckpointError, match='1 missing names.*layer2.1.bn3.bias'):
+        convert_lanes(source)
