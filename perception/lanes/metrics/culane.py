@@ -18,6 +18,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from scipy.linalg.lapack import dgtsv
 
+from perception.common.formats.text import read_rows
 from perception.registry import METRICS
 from perception.utils.checks import close_matches
 from perception.utils.errors import DataError
@@ -412,14 +413,7 @@ def read_list(path: str | Path) -> list[str]:
     Raises:
         DataError: no such file, or it names no image.
     """
-    try:
-        lines = Path(path).read_text(encoding='utf-8').splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: not readable ({error}), expected a list of images. Check the path.') from error
-    names = [line.split()[0].lstrip('/') for line in lines if line.strip()]
-    if not names:
-        raise DataError(f'{path}: no name, expected an image a line. Check the list.')
-    return names
+    return [words[0].lstrip('/') for _, words in read_rows(path, 'a list of images')]
 
 
 def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str | Path, size: tuple[int, int] = SIZE,

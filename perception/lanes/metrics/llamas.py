@@ -139,6 +139,8 @@ def precision_recall(grey: np.ndarray, labels: np.ndarray) -> Curve:
     recall = hits / total if total else np.zeros(len(hits))
     area = (np.diff(recall, prepend=0) * np.concatenate([[1], precision[:-1]])).sum()
     best = int((precision * recall).argmax())
+    if not precision[best] * recall[best]:
+        return Curve(float(area), 0.0, 0.0, 0.0)
     return Curve(float(area), float(precision[best]), float(recall[best]), float(THRESHOLDS[best]))
 
 
