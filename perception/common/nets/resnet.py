@@ -19,24 +19,27 @@ class ResNet(nn.Module):
 
     Args:
         depth: 18, 34, 50 or 101.
+        base_channels: of the stem; the stages have 1, 2, 4 and 8 times as many, bottlenecks four times that.
 
     Raises:
         ConfigError: another depth.
     """
 
-    def __init__(self, depth: int = 18):
+    def __init__(self, depth: int = 18, base_channels: int = 64):
         super().__init__()
         if depth not in LAYOUTS:
             raise ConfigError(f'ResNet: depth={depth}, expected one of {", ".join(map(str, LAYOUTS))}. Choose one of '
                               'them.')
         block, counts = LAYOUTS[depth]
-        self.channels = tuple(width * block.expansion for width in (64, 128, 256, 512))
-        self.stem = nn.Sequential(nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(64),
-                                  nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1))
-        self.stage1 = _stage(block, 64, 64, counts[0])
-        self.stage2 = _stage(block, self.channels[0], 128, counts[1], stride=2)
-        self.stage3 = _stage(block, self.channels[1], 256, counts[2], dilation=2)
-        self.stage4 = _stage(block, self.channels[2], 512, counts[3], dilation=4)
+        widths = [base_channels << i for i in range(4)]
+        self.channels = tuple(width * block.expansion for width in widths)
+        self.stem = nn.Sequential(nn.Conv2d(3, base_channels, 7, stride=2, padding=3, bias=False),
+                                  nn.BatchNorm2d(base_channels), nn.ReLU(inplace=True),
+                                  nn.MaxPool2d(3, stride=2, padding=1))
+        self.stage1 = _stage(block, base_channels, widths[0], counts[0])
+        self.stage2 = _stage(block, self.channels[0], widths[1], counts[1], stride=2)
+        self.stage3 = _stage(block, self.channels[1], widths[2], counts[2], dilation=2)
+        self.stage4 = _stage(block, self.channels[2], widths[3], counts[3], dilation=4)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')

@@ -27,14 +27,15 @@ class ResNetSeg(LaneNet):
         input_size: see LaneNet.
         decoder: see LaneNet.
         depth: 18, 34, 50 or 101.
+        base_channels: of the ResNet's stem.
         **loss_arguments: see LaneNet.
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 5, num_lanes: int = 4,
                  input_size: Sequence[int] = (288, 800), decoder: dict | Callable | None = None, depth: int = 18,
-                 **loss_arguments):
+                 base_channels: int = 64, **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
-        backbone = ResNet(depth)
+        backbone = ResNet(depth, base_channels)
         self.stem, self.stage1, self.stage2, self.stage3, self.stage4 = backbone.children()
         self.reduce = nn.Sequential(nn.Conv2d(backbone.channels[3], 128, 1, bias=False), nn.BatchNorm2d(128),
                                     nn.ReLU(inplace=True))
