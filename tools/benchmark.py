@@ -11,6 +11,7 @@ BENCHMARKS = {
     'cylinder3d': 'Cylinder3D against the same net on spconv, or its training step',
     'distillation': 'students without and with a distillation method, over seeds',
     'compare': 'trained models side by side',
+    'lane_metrics': 'the CULane score against the original C++ tool',
 }
 
 
