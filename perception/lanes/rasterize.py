@@ -18,7 +18,7 @@ def draw_lanes(lanes: Sequence[np.ndarray], values: Sequence[int], size: tuple[i
         lanes: (P, 2) arrays u, v in pixels; parts outside the image and lanes of fewer than two points are not drawn.
         values: number of each lane; later lanes cover earlier ones.
         size: (H, W).
-        thickness: of the lines in pixels.
+        thickness: of the lines in pixels as OpenCV counts them; even ones come out a pixel wider.
 
     Returns:
         (H, W) uint8, 0 where there is no lane.
@@ -29,6 +29,11 @@ def draw_lanes(lanes: Sequence[np.ndarray], values: Sequence[int], size: tuple[i
             points = np.rint(np.clip(lane, -LIMIT, LIMIT)).astype(np.int32)
             cv2.polylines(image, [points.reshape(-1, 1, 2)], False, int(value), thickness)
     return image
+
+
+def dilate(image: np.ndarray, width: int) -> np.ndarray:
+    """Lines of one pixel, (H, W) uint8, as lines of about `width` pixels."""
+    return cv2.dilate(image, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
 
 
 def angle_order(lanes: Sequence[np.ndarray]) -> tuple[list[int], int]:

@@ -6,6 +6,7 @@ import numpy as np
 
 from perception.utils.errors import DataError
 
+MAX_PIXELS = 1 << 25  # 8K video has as many
 # OpenCV fills the rest of a truncated image with grey; the end mark cannot occur inside the pixels' data
 _ENDS = (('JPEG', b'\xff\xd8', b'\xff\xd9'), ('PNG', b'\x89PNG', b'IEND'))
 
@@ -44,6 +45,10 @@ def _decode(path: str | Path, flags: int) -> np.ndarray:
         if data[:len(start)].tobytes() == start and end not in data.tobytes():
             raise DataError(f'{path}: {len(data):,} bytes of a {kind} file without its end, expected a whole image. '
                             'The file is truncated; copy it again.')
+    height, width = _stated_size(data)
+    if height * width > MAX_PIXELS:  # a damaged size would cost seconds and gigabytes
+        raise DataError(f'{path}: states a size of {height:,} x {width:,} pixels, expected at most {MAX_PIXELS:,} '
+                        'pixels. The file is damaged; copy it again.')
     try:
         image = cv2.imdecode(data, flags) if len(data) else None
     except cv2.error as error:
@@ -52,3 +57,19 @@ def _decode(path: str | Path, flags: int) -> np.ndarray:
         raise DataError(f'{path}: {len(data):,} bytes that are no image, expected a JPEG or PNG file. Copy the file '
                         'again.')
     return image
+
+
+def _stated_size(data: np.ndarray) -> tuple[int, int]:
+    """Rows and columns that the header of a PNG or JPEG file states; (0, 0) when it states none."""
+    head = data[:8].tobytes()
+    if head == b'\x89PNG\r\n\x1a\n' and len(data) >= 24:
+        width, height = data[16:24].view('>u4').tolist()
+        return height, width
+    at = 2
+    while head[:2] == b'\xff\xd8' and at + 9 <= len(data) and data[at] == 0xff:
+        kind = int(data[at + 1])
+        if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc):  # start of frame
+            height, width = data[at + 5:at + 9].view('>u2').tolist()
+            return height, width
+        at += 2 + int(data[at + 2]) * 256 + int(data[at + 3])
+    return 0, 0

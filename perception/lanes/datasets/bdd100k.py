@@ -20,7 +20,7 @@ import numpy as np
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_json
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
-from perception.lanes.rasterize import centre_lines, curve, draw_lanes
+from perception.lanes.rasterize import centre_lines, curve, dilate, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
@@ -114,9 +114,9 @@ class BDD100K(RoadImages):
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if self.protocol == 'sad':
             lanes = centre_lines(*entry[2], self.max_distance)
-            labels = draw_lanes(lanes, [1] * len(lanes), size, TRAIN_WIDTH)
-            full = None if self.split == 'train' else draw_lanes(lanes, [1] * len(lanes), size, TEST_WIDTH)
-            return Truth(labels, None, lanes, full), {}
+            thin = draw_lanes(lanes, [1] * len(lanes), size, 1)
+            full = None if self.split == 'train' else dilate(thin, TEST_WIDTH)
+            return Truth(dilate(thin, TRAIN_WIDTH), None, lanes, full), {}
         if self.split == 'test':
             return Truth(), {}
         mask = check_size(read_label_image(entry[2]), size, entry[2])

@@ -74,8 +74,8 @@ class LLAMAS(RoadImages):
     """LLAMAS in its official layout; see `RoadImages` for the other arguments.
 
     Train and val have `labels` (0..4), `exist` (4,) and `lanes`: l1, l0, r0, r1, each with a point for every row where
-    it has one, (0, 2) where it does not exist. Val has `full_labels`, the markers as the official segmentation task scores
-    them. `sample_id` is `<recording>/<stamp>`, as in submissions.
+    it has one, (0, 2) where it does not exist. Val has `full_labels`, the markers as the official segmentation task
+    scores them. `sample_id` is `<recording>/<stamp>`, as in submissions.
 
     Args:
         target: what `labels` show: 'lanes', whole lines, or 'markers', the dashes of the official segmentation task.
@@ -274,7 +274,7 @@ def _polygons(markers: Markers, projection: np.ndarray) -> list[np.ndarray]:
             pixels = world @ projection.T
             pixels = pixels[:, :2] / pixels[:, 2:]
             half = projection[0, 0] * MARKER_WIDTH / world[:, 2] / 2
-        corners.append(np.stack([pixels[:, 0] - half, pixels[:, 1], pixels[:, 0] + half, pixels[:, 1]], axis=1))
+            corners.append(np.stack([pixels[:, 0] - half, pixels[:, 1], pixels[:, 0] + half, pixels[:, 1]], axis=1))
     near, far = corners
     polygons = np.concatenate([near, far[:, 2:], far[:, :2]], axis=1).astype(np.float32).reshape(-1, 4, 2)
     ahead = np.isfinite(polygons).all(axis=(1, 2)) & (markers.world_start[:, 2] > 0) & (markers.world_end[:, 2] > 0)
