@@ -5,9 +5,18 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
-from perception.ops.voxelize import check_grid, cylinder_features, majority_labels, unique_voxels
+from perception.ops.voxelize import (
+    check_grid,
+    cube_index,
+    cylinder_features,
+    first_points,
+    majority_labels,
+    unique_voxels,
+)
 from perception.registry import MODELS
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
+
+CYLINDER_BOUNDS = ((0, -3.1415926, -4), (50, 3.1415926, 2))  # least and most rho [m], phi [rad], z [m] (Cylinder3D)
 
 
 @MODELS.register_module()
@@ -26,7 +35,7 @@ class CylinderVoxelizer(BaseDataPreprocessor):
     """
 
     def __init__(self, grid_shape: Sequence[int] = (480, 360, 32),
-                 min_bound: Sequence[float] = (0, -3.1415926, -4), max_bound: Sequence[float] = (50, 3.1415926, 2),
+                 min_bound: Sequence[float] = CYLINDER_BOUNDS[0], max_bound: Sequence[float] = CYLINDER_BOUNDS[1],
                  ignore_index: int = 255, non_blocking: bool = False):
         super().__init__(non_blocking=non_blocking)
         check_grid(grid_shape, min_bound, max_bound)
@@ -52,23 +61,110 @@ class CylinderVoxelizer(BaseDataPreprocessor):
             DataError: points of a wrong shape, NaN or infinite coordinates, labels that do not match the points, a
                 scan with fewer than two points in training.
         """
-        data = self.cast_data(data)
-        scans, samples = data['inputs']['points'], data.get('data_samples')
-        for i, scan in enumerate(scans):
-            _check_scan(scan, _name(samples, i), training)
-        num_points = [len(scan) for scan in scans]
-        points = torch.cat(scans)
-        counts = torch.tensor(num_points, device=points.device)
-        point_batch = torch.arange(len(scans), device=points.device).repeat_interleave(counts)
+        points, point_batch, num_points, samples = _flatten(self.cast_data(data), training)
         grid_index, point_feats = cylinder_features(points, self.grid_shape, self.min_bound, self.max_bound)
         voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, self.grid_shape)
         inputs = dict(points=points, point_batch=point_batch, point_feats=point_feats, voxel_coords=voxel_coords,
-                      point_to_voxel=point_to_voxel, batch_size=len(scans), grid_shape=self.grid_shape,
+                      point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=self.grid_shape,
                       num_points=num_points)
         if samples and all('labels' in sample for sample in samples):
             inputs['labels'] = labels = _labels(samples, num_points)
             inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index)
         return dict(inputs=inputs, data_samples=samples)
+
+
+@MODELS.register_module()
+class CubeVoxelizer(BaseDataPreprocessor):
+    """Puts the points of a batch into cubes, each of which stands for its first point (SPVNAS).
+
+    It is done once for each batch and shared by everything that follows, see CylinderVoxelizer.
+
+    Args:
+        voxel_size: side of a cube [m].
+        max_voxels: in training, voxels kept of each scan, drawn at random; None keeps all. The points of the others
+            are left out of the batch.
+        cylinder_grid: cells along rho, phi, z of a second, cylindrical grid, in which PVD finds its supervoxels
+            whatever the net's own voxels are; None for none.
+        ignore_index: label of points without a class.
+        non_blocking: copy to the device without waiting.
+
+    Raises:
+        ConfigError: a size or number that is not positive.
+    """
+
+    def __init__(self, voxel_size: float = 0.05, max_voxels: int | None = 80_000,
+                 cylinder_grid: Sequence[int] | None = None, ignore_index: int = 255, non_blocking: bool = False):
+        super().__init__(non_blocking=non_blocking)
+        if not voxel_size > 0 or (max_voxels is not None and max_voxels < 1):
+            raise ConfigError(f'CubeVoxelizer: voxel_size={voxel_size}, max_voxels={max_voxels}, expected positive '
+                              'numbers. The published ones are 0.05 m and 80,000.')
+        if cylinder_grid is not None:
+            check_grid(cylinder_grid, *CYLINDER_BOUNDS)
+        self.cylinder_grid = cylinder_grid
+        self.voxel_size, self.max_voxels, self.ignore_index = voxel_size, max_voxels, ignore_index
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Voxelise a batch.
+
+        Args:
+            data: see `CylinderVoxelizer.forward`.
+            training: refuse scans that nothing can be learned from, and keep `max_voxels`.
+
+        Returns:
+            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4), and the label
+            of a voxel is that of its first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
+            `supervoxel_coords` (V, 4) scan, rho, phi, z and `supervoxel_grid`.
+
+        Raises:
+            DataError: see `CylinderVoxelizer.forward`.
+        """
+        points, point_batch, num_points, samples = _flatten(self.cast_data(data), training)
+        labels = None
+        if samples and all('labels' in sample for sample in samples):
+            labels = _labels(samples, num_points)
+        grid_index, grid_shape = cube_index(points, point_batch, len(num_points), self.voxel_size)
+        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape)
+        if training and self.max_voxels is not None:
+            kept = self._draw(voxel_coords[:, 0], len(num_points))
+            inside = kept[point_to_voxel]
+            points, point_batch, point_to_voxel = points[inside], point_batch[inside], point_to_voxel[inside]
+            labels = None if labels is None else labels[inside]
+            point_to_voxel = (kept.cumsum(0) - 1)[point_to_voxel]
+            voxel_coords = voxel_coords[kept]
+            num_points = torch.bincount(point_batch, minlength=len(num_points)).tolist()
+        first = first_points(point_to_voxel, len(voxel_coords))
+        inputs = dict(points=points, point_batch=point_batch, voxel_feats=points[first], voxel_coords=voxel_coords,
+                      point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=grid_shape,
+                      num_points=num_points)
+        if labels is not None:
+            inputs['labels'], inputs['voxel_labels'] = labels, labels[first]
+        if self.cylinder_grid is not None:
+            cells, _ = cylinder_features(points[first], self.cylinder_grid, *CYLINDER_BOUNDS)
+            inputs['supervoxel_coords'] = torch.cat([voxel_coords[:, :1], cells], dim=1)
+            inputs['supervoxel_grid'] = tuple(self.cylinder_grid)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def _draw(self, voxel_batch: Tensor, batch_size: int) -> Tensor:
+        """(V,) bool, true for at most `max_voxels` voxels of each scan; voxels are sorted by scan."""
+        counts = torch.bincount(voxel_batch, minlength=batch_size)
+        chance = torch.rand(len(voxel_batch), device=voxel_batch.device, dtype=torch.float64)
+        order = torch.argsort(voxel_batch + chance)  # scan by scan, at random inside a scan
+        starts = counts.cumsum(0) - counts
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(len(order), device=order.device) - starts[voxel_batch]
+        return rank < self.max_voxels
+
+
+def _flatten(data: dict, training: bool) -> tuple[Tensor, Tensor, list[int], list | None]:
+    """Checked scans as points (N, 4) of the whole batch, the scan of each (N,), points per scan, and the samples."""
+    scans, samples = data['inputs']['points'], data.get('data_samples')
+    for i, scan in enumerate(scans):
+        _check_scan(scan, _name(samples, i), training)
+    num_points = [len(scan) for scan in scans]
+    points = torch.cat(scans)
+    counts = torch.tensor(num_points, device=points.device)
+    point_batch = torch.arange(len(scans), device=points.device).repeat_interleave(counts)
+    return points, point_batch, num_points, samples
 
 
 def _labels(samples: list, num_points: list[int]) -> Tensor:

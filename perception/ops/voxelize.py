@@ -1,4 +1,4 @@
-"""Cylindrical voxels of LiDAR points, as Cylinder3D defines them (Zhu et al., CVPR 2021), on CPU and CUDA.
+"""Voxels of LiDAR points on CPU and CUDA: cylindrical ones as Cylinder3D defines them, cubes as SPVNAS does.
 
 Shapes: N points, V occupied voxels. Grid axes are (rho, phi, z): distance in the ground plane [m], azimuth [rad] from
 the x axis towards y, height [m]. Results are those of the authors' NumPy code: polar coordinates in float32,
@@ -82,6 +82,38 @@ def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[
     plane = rest.div(d1, rounding_mode='floor')
     scan = plane.div(d[0], rounding_mode='floor')
     return torch.stack([scan, plane - scan * d[0], rest - plane * d1, key - rest * d2], dim=1), point_to_voxel
+
+
+def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size: float) -> tuple[Tensor, tuple]:
+    """Cell of each point in a grid of cubes (SPVNAS): rounded coordinates, shifted so that each scan starts at zero.
+
+    Args:
+        points: (N, 3+) x, y, z [m], further columns are ignored.
+        point_batch: (N,) int64 scan of each point.
+        batch_size: number of scans.
+        voxel_size: side of a cube [m].
+
+    Returns:
+        grid_index: (N, 3) int64.
+        grid_shape: cells along each axis, multiples of 16 so that four halvings lose no voxel.
+    """
+    index = torch.round(points[:, :3] / voxel_size).long()
+    rows = point_batch[:, None].expand(-1, 3)
+    first = index.new_zeros(batch_size, 3).scatter_reduce(0, rows, index, 'amin', include_self=False)
+    index = index - first[point_batch]
+    largest = index.amax(0).tolist() if len(index) else [0, 0, 0]
+    return index, tuple(16 * (n // 16 + 1) for n in largest)
+
+
+def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:
+    """(V,) row of the first point of each voxel; every voxel has one.
+
+    Args:
+        point_to_voxel: (N,) int64 voxel of each point.
+        num_voxels: V.
+    """
+    rows = torch.arange(len(point_to_voxel), device=point_to_voxel.device)
+    return rows.new_zeros(num_voxels).scatter_reduce(0, point_to_voxel, rows, 'amin', include_self=False)
 
 
 def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ignore_index: int = 255) -> Tensor:

@@ -1,0 +1,78 @@
+"""Between points and the voxels of any level: means of points, trilinear interpolation of voxels (SPVNAS, section 3.2).
+
+Shapes: N points, V voxels of one level. Point coordinates are in cells of the finest level; a level of stride s has
+cells of s x s x s of them. Both directions depend on the geometry alone, so it is computed once for each level.
+"""
+from itertools import product
+from math import prod
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perception.ops.scatter import scatter_mean
+from perception.ops.sparse.maps import VoxelSet, halo_keys, lookup_rows
+from perception.utils.errors import DataError
+
+
+class PointVoxelMap(NamedTuple):
+    """Where points lie among the voxels of one level.
+
+    Attributes:
+        voxel: (N,) int64 row of the voxel that holds the point.
+        corners: (N, 8) int64 rows of the eight voxels around the point; any row where there is none.
+        weights: (N, 8) float32 trilinear weights, zero where there is no voxel, else summing to one.
+        num_voxels: V.
+    """
+    voxel: Tensor
+    corners: Tensor
+    weights: Tensor
+    num_voxels: int
+
+
+def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet, stride: int) -> PointVoxelMap:
+    """Find each point's voxel and the eight voxels around it, at `floor(c / s) + {0, 1}` in cells of the level.
+
+    Args:
+        point_coords: (N, 3) coordinates in cells of the finest level, not negative.
+        point_batch: (N,) int64 sample of each point.
+        voxels: the voxels of the level.
+        stride: s, cells of the finest level per cell of this one.
+
+    Raises:
+        DataError: a point whose voxel is not among them.
+    """
+    scaled = point_coords.to(torch.float64) / stride
+    base = scaled.floor()
+    fraction = (scaled - base).unbind(1)
+    base = torch.cat([point_batch[:, None], base.long()], dim=1)
+    halo = (1, 1, 1)
+    keys = halo_keys(voxels.voxel_coords, voxels.grid_shape, voxels.batch_size, halo)
+    dims = [d + 2 for d in voxels.grid_shape]
+    steps = torch.tensor([(i * dims[1] + j) * dims[2] + k for i, j, k in product((0, 1), repeat=3)],
+                         device=keys.device)
+    queries = halo_keys(base, voxels.grid_shape, voxels.batch_size, halo)[:, None] + steps  # (N, 8)
+    rows = lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size)
+    here = rows < len(voxels)
+    if not bool(here[:, 0].all()):
+        lost = int((~here[:, 0]).sum())
+        raise DataError(f'point_voxel_map: {lost} of {len(rows)} points in no voxel of stride {stride}, expected every '
+                        'point in one. Build the voxels from the same points.')
+    weights = here.to(torch.float64)
+    for corner, cell in enumerate(product((0, 1), repeat=3)):
+        for part, side in zip(fraction, cell):
+            weights[:, corner] *= part if side else 1 - part
+    weights = weights / (weights.sum(1, keepdim=True) + 1e-8)
+    return PointVoxelMap(rows[:, 0], rows.where(here, 0), weights.float(), len(voxels))
+
+
+def points_to_voxels(point_feats: Tensor, where: PointVoxelMap) -> Tensor:
+    """Mean of the points in each voxel: (N, C) to (V, C)."""
+    return scatter_mean(point_feats, where.voxel, where.num_voxels)
+
+
+def voxels_to_points(voxel_feats: Tensor, where: PointVoxelMap) -> Tensor:
+    """Trilinear interpolation of the voxels around each point: (V, C) to (N, C)."""
+    return F.embedding_bag(where.corners, voxel_feats, mode='sum',
+                           per_sample_weights=where.weights.to(voxel_feats.dtype))
