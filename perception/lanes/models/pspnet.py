@@ -39,15 +39,16 @@ class PSPNet(LaneNet):
         legacy: see PSPP; the released weights need it.
         bn_momentum: share of the newest batch in the running statistics. The released code has 0.95, which in
             PyTorch's meaning lets them follow the last batch alone; 0.05 was meant, in Caffe's.
+        base_channels: of the ResNet's stem.
         **loss_arguments: see LaneNet.
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 37, num_lanes: int = 0,
                  input_size: Sequence[int] = (460, 1380), decoder: dict | Callable | None = None, depth: int = 101,
                  channels: int = 512, scales: Sequence[int] = (10, 20, 30, 60), legacy: bool = False,
-                 bn_momentum: float = 0.05, **loss_arguments):
+                 bn_momentum: float = 0.05, base_channels: int = 64, **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
-        backbone = ResNet(depth)
+        backbone = ResNet(depth, base_channels)
         self.stem, self.stage1, self.stage2, self.stage3, self.stage4 = backbone.children()
         self.context = PSPP(backbone.channels[3], channels, scales, legacy)
         self.head_input = nn.Identity()

@@ -36,6 +36,7 @@ class SCNN(LaneNet):
         decoder: see LaneNet.
         backbone: 'vgg16' (the paper's, with batch norm), 'resnet18', 'resnet34', 'resnet50' or 'resnet101'.
         kernel: width of the messages.
+        base_channels: of the stem of a ResNet.
         **loss_arguments: see LaneNet.
 
     Raises:
@@ -46,7 +47,8 @@ class SCNN(LaneNet):
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 5, num_lanes: int = 4,
                  input_size: Sequence[int] = (288, 800), decoder: dict | Callable | None = None,
-                 backbone: str = 'vgg16', kernel: int = 9, **loss_arguments):
+                 backbone: str = 'vgg16', kernel: int = 9, base_channels: int = 64,
+                 **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
         if backbone not in BACKBONES:
             raise ConfigError(f'SCNN: backbone={backbone!r}, expected one of {", ".join(BACKBONES)}. '
@@ -57,7 +59,7 @@ class SCNN(LaneNet):
             self.neck = nn.Sequential(*_conv_norm_relu(512, 1024, 3, dilation=4, bias=False),
                                       *_conv_norm_relu(1024, 128, 1, bias=False))
         else:
-            resnet = ResNet(BACKBONES[backbone])
+            resnet = ResNet(BACKBONES[backbone], base_channels)
             self.stem, self.stage1, self.stage2, self.stage3, self.stage4 = resnet.children()
             self.neck = nn.Sequential(*_conv_norm_relu(resnet.channels[3], 128, 1, bias=False))
         self.message = MessagePassing(128, kernel)
