@@ -92,20 +92,22 @@ def slow_affinity_loss(samples, mode='masked', orders=(1, 2, 3), normalise_by='p
 
 
 # --- the terms ---
+@pytest.mark.parametrize('grids', [('stage4', 'stage2'), ('stage2', 'stage4')], ids='-'.join)
 @pytest.mark.parametrize('options', [
     {}, dict(moment_mode='literal'), dict(moment_orders=(1,)), dict(moment_orders=(2, 3)), dict(normalise_by='all'),
     dict(aoi_kernel=1), dict(min_pixels=17)], ids=str)
-def test_affinity_equals_the_equations(options):
+def test_affinity_equals_the_equations(options, grids):
     student, teacher, batch = taps(1), taps(2), make_batch()
-    pairs = (dict(student='stage4', teacher='stage2', terms=('affinity',)),)  # the grids differ
+    ours, theirs = grids  # 6 x 8 and 12 x 16 positions
+    pairs = (dict(student=ours, teacher=theirs, terms=('affinity',)),)
     terms = IntRAKDLoss('full', N, pairs, alpha=(0, 0, 3.), **options)(student, teacher, batch)
     assert list(terms) == ['affinity']
     samples = []
     for b, labels in enumerate(batch['inputs']['labels'].numpy()):
         areas = [slow_areas(labels, x.shape[2:], options.get('aoi_kernel', 5)).reshape(N, -1)
-                 for x in (student['stage4'], teacher['stage2'])]
-        samples.append((student['stage4'][b].flatten(1).T.numpy(), areas[0],
-                        teacher['stage2'][b].flatten(1).T.numpy(), areas[1]))
+                 for x in (student[ours], teacher[theirs])]
+        samples.append((student[ours][b].flatten(1).T.numpy(), areas[0],
+                        teacher[theirs][b].flatten(1).T.numpy(), areas[1]))
     names = dict(moment_mode='mode', moment_orders='orders')
     expected = slow_affinity_loss(samples, **{names.get(k, k): v for k, v in options.items() if k != 'aoi_kernel'})
     assert expected > 0
