@@ -149,12 +149,15 @@ class IntRAKDLoss(DistillLoss):
     def affinity_loss(self, student: Any, teacher: Any, taps: tuple[str, str], inputs: dict) -> Tensor:
         """Equation (4), a mean over images; a class counts where it is present in both nets' maps."""
         gaps, counts, total = [], [], len(self.moment_orders)
-        ours, theirs = self._graphs(student, taps[0], inputs), self._graphs(teacher, taps[1], inputs, detach=True)
-        for (graph_s, here_s), (graph_t, here_t) in zip(ours, theirs):
-            if len(here_s) != len(here_t):
-                raise DataError(f'IntRAKDLoss: {len(here_s)} samples in {taps[0]!r} of the student against '
-                                f'{len(here_t)} in {taps[1]!r} of the teacher, expected the same batch. Tap features '
-                                'of the same samples.')
+        s, t = features(student, taps[0]), features(teacher, taps[1]).detach()
+        if s.ndim != t.ndim or len(s) != len(t):
+            raise DataError(f'IntRAKDLoss: shape {tuple(s.shape)} of the tap {taps[0]!r} of the student against '
+                            f'{tuple(t.shape)} of {taps[1]!r} of the teacher, expected the same samples. Tap features '
+                            'of one kind.')
+        area_s = self.areas(student, inputs, s.dtype)
+        area_t = area_s if s.shape[2:] == t.shape[2:] else self.areas(teacher, inputs, t.dtype)
+        graphs = zip(self._graphs(s, area_s, student, inputs), self._graphs(t, area_t, teacher, inputs))
+        for (graph_s, here_s), (graph_t, here_t) in graphs:
             here = here_s & here_t  # (G, n)
             both = (here[:, :, None] & here[:, None, :])[:, None]  # (G, 1, n, n)
             gaps.append(((graph_s - graph_t).square() * both).sum((1, 2, 3)))
@@ -162,14 +165,11 @@ class IntRAKDLoss(DistillLoss):
         gap, count = torch.cat(gaps), torch.cat(counts)
         if self.normalise_by == 'all':
             return gap.mean() / (total * self.num_classes ** 2)
-        graphs = (count >= 2).sum().clamp(min=1)  # a lone class has no edge, so its image adds nothing
-        return (gap / (total * count.clamp(min=1) ** 2)).sum() / graphs
+        images = (count >= 2).sum().clamp(min=1)  # a lone class has no edge, so its image adds nothing
+        return (gap / (total * count.clamp(min=1) ** 2)).sum() / images
 
-    def _graphs(self, value: Any, tap: str, inputs: dict, detach: bool = False) -> list[tuple[Tensor, Tensor]]:
+    def _graphs(self, feats: Tensor, area: Tensor, value: Any, inputs: dict) -> list[tuple[Tensor, Tensor]]:
         """For each group the graph (G, orders, n, n) of (3) and which classes are present (G, n)."""
-        feats = features(value, tap)
-        feats = feats.detach() if detach else feats
-        area = self.areas(value, inputs, feats.dtype)
         graphs = []
         for part, mask in zip(grouped(feats, value, inputs, self.rows), grouped(area, value, inputs, self.rows)):
             mask = mask.transpose(1, 2)  # (G, n, P)
@@ -231,11 +231,17 @@ def areas_of_interest(labels: Tensor, num_classes: int, size: tuple[int, int], k
     Returns:
         (B, n, H, W) float32.
     """
-    hot = one_hot(labels, num_classes).float()
-    if soft:
-        blurred = F.avg_pool2d(hot, kernel, stride=1, padding=kernel // 2)
-        return F.interpolate(blurred, size, mode='bilinear', align_corners=False)
-    return F.adaptive_max_pool2d(F.max_pool2d(hot, kernel, stride=1, padding=kernel // 2), size)
+    areas = torch.zeros(len(labels), num_classes, *size, device=labels.device)
+    for k in torch.unique(labels).tolist():  # class by class: all maps of all classes at full size would take gigabytes
+        if 0 <= k < num_classes:
+            hot = (labels == k)[:, None].float()
+            if soft:
+                blurred = F.avg_pool2d(hot, kernel, stride=1, padding=kernel // 2)
+                areas[:, k] = F.interpolate(blurred, size, mode='bilinear', align_corners=False)[:, 0]
+            else:
+                grown = F.max_pool2d(hot, kernel, stride=1, padding=kernel // 2)
+                areas[:, k] = F.adaptive_max_pool2d(grown, size)[:, 0]
+    return areas
 
 
 def moments(feats: Tensor, area: Tensor, mode: str = 'masked', clamp: float = 10.0, eps: float = 1e-5) -> Tensor:
