@@ -7,6 +7,7 @@ under the curve of precision over recall, per class, from probabilities in 8 bit
 The lanes of an image are those of l1, l0, r0, r1 in this order, (0, 2) where one does not exist.
 """
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -146,7 +147,8 @@ def precision_recall(grey: np.ndarray, labels: np.ndarray) -> Curve:
 
 # ------------------------------------------------------------------------------------------------------------ metric
 
-class ImageResult(NamedTuple):
+@dataclass
+class ImageResult:
     """What an image contributes to each part; None for a part that is not asked for."""
 
     lanes: culane.ImageResult | None
