@@ -7,8 +7,7 @@ import numpy as np
 from perception.utils.errors import DataError
 
 MAX_PIXELS = 1 << 25  # 8K video has as many
-# OpenCV fills the rest of a truncated image with grey; the end mark cannot occur inside the pixels' data
-_ENDS = (('JPEG', b'\xff\xd8', b'\xff\xd9'), ('PNG', b'\x89PNG', b'IEND'))
+_PNG, _JPEG, _JPEG_END = b'\x89PNG\r\n\x1a\n', b'\xff\xd8', b'\xff\xd9'
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -41,10 +40,9 @@ def _decode(path: str | Path, flags: int) -> np.ndarray:
     except OSError as error:
         raise DataError(f'{path}: not readable ({error.strerror or error}), expected an image. Unpack the missing '
                         'archive, or correct the list.') from error
-    for kind, start, end in _ENDS:
-        if data[:len(start)].tobytes() == start and end not in data.tobytes():
-            raise DataError(f'{path}: {len(data):,} bytes of a {kind} file without its end, expected a whole image. '
-                            'The file is truncated; copy it again.')
+    if not _is_whole(data):
+        raise DataError(f'{path}: {len(data):,} bytes of an image without its end, expected a whole image. The file is '
+                        'truncated or damaged; copy it again.')
     height, width = _stated_size(data)
     if height * width > MAX_PIXELS:  # a damaged size would cost seconds and gigabytes
         raise DataError(f'{path}: states a size of {height:,} x {width:,} pixels, expected at most {MAX_PIXELS:,} '
@@ -59,14 +57,27 @@ def _decode(path: str | Path, flags: int) -> np.ndarray:
     return image
 
 
+def _is_whole(data: np.ndarray) -> bool:
+    """Whether a PNG or JPEG file has its end mark; OpenCV fills the rest of a truncated image with grey."""
+    start = data[:8].tobytes()
+    if start.startswith(_JPEG):
+        return _JPEG_END in data.tobytes()  # cannot occur inside the pixels' data
+    at = 8
+    while start == _PNG and at + 12 <= len(data):  # chunk by chunk: length, kind, content, checksum
+        kind = data[at + 4:at + 8].tobytes()
+        at += 12 + int(data[at:at + 4].view('>u4')[0])
+        if kind == b'IEND':
+            return at <= len(data)
+    return start != _PNG
+
+
 def _stated_size(data: np.ndarray) -> tuple[int, int]:
     """Rows and columns that the header of a PNG or JPEG file states; (0, 0) when it states none."""
-    head = data[:8].tobytes()
-    if head == b'\x89PNG\r\n\x1a\n' and len(data) >= 24:
+    start, at = data[:8].tobytes(), 2
+    if start == _PNG and len(data) >= 24:
         width, height = data[16:24].view('>u4').tolist()
         return height, width
-    at = 2
-    while head[:2] == b'\xff\xd8' and at + 9 <= len(data) and data[at] == 0xff:
+    while start.startswith(_JPEG) and at + 9 <= len(data) and data[at] == 0xff:
         kind = int(data[at + 1])
         if 0xc0 <= kind <= 0xcf and kind not in (0xc4, 0xc8, 0xcc):  # start of frame
             height, width = data[at + 5:at + 9].view('>u2').tolist()

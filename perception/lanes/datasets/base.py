@@ -1,4 +1,5 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -188,8 +189,8 @@ def check_first_image(entries: Sequence[tuple], where: str | Path) -> None:
     Raises:
         DataError: the first image is not there.
     """
-    path = Path(entries[0][1])
-    if not path.is_file():
+    path = entries[0][1]
+    if not os.path.isfile(path):
         raise DataError(f'{path}: no such file, expected the first of {len(entries):,} images that {where} names. '
                         'Unpack the missing archive, or use the list that belongs to these images.')
 
