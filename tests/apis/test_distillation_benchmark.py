@@ -10,7 +10,8 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import nn
 
 from perception.apis.benchmarks import distillation
-from perception.apis.benchmarks.distillation import Job
+from perception.apis.benchmarks.distillation import Job, find_configs
+from perception.apis.benchmarks.measure import count_model_macs
 from perception.ops.sparse.modules import SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError
@@ -28,7 +29,9 @@ def arguments(*words):
 @pytest.fixture
 def bench(tmp_path, monkeypatch):
     """Trainings that only write what a real one leaves; `calls` lists them, `fail` names those that are cut off."""
-    state = SimpleNamespace(calls=[], threads=[], fail=set(), epochs=2,
+    state = SimpleNamespace(calls=[], threads=[], fail=set(), epochs=2, rule='greater',
+                            taught=('configs/pvd', 'configs/intra_kd'),
+                            teachers=dict(full=dict(trained_by='configs/lidarseg/cylinder3d_kitti.py')),
                             scores=dict(teacher=0.5, student=0.3, distilled=0.4))
 
     def fake_run(command, cwd, env):
@@ -50,8 +53,8 @@ def bench(tmp_path, monkeypatch):
     def fake_config(path, mini=False, options=None):
         assert mini
         return SimpleNamespace(train_cfg=SimpleNamespace(max_epochs=state.epochs),
-                               default_hooks=SimpleNamespace(export=dict(metric=None)),
-                               model=SimpleNamespace(teachers=dict(full={})),
+                               default_hooks=SimpleNamespace(export=dict(metric=None, rule=state.rule)),
+                               model=dict(teachers=state.teachers) if path.startswith(state.taught) else {},
                                train_dataloader=SimpleNamespace(dataset=dict(seed=0)))
 
     def remember(*args):
@@ -155,14 +158,61 @@ def test_runs_in_the_background(bench, monkeypatch):
     assert bench.calls == []
 
 
+def test_lanes_without_a_teacher(bench):
+    bench.scores.update(sad=0.45, agnostic=0.2)
+    report = distillation.run(arguments('--task', 'lanes', '--seeds', '1', '--work-dir', str(bench.folder), '--arm',
+                                        'agnostic', 'configs/lanes/erfnet_culane.py', 'a.b=1'))
+    assert bench.calls == ['student_0', 'sad_0', 'agnostic_0']
+    assert [job.config for job in bench.jobs] == ['configs/lanes/enet_culane.py', 'configs/sad/enet_culane.py',
+                                                  'configs/lanes/erfnet_culane.py']
+    assert 'a.b=1' in bench.jobs[2].command and 'a.b=1' not in bench.jobs[1].command
+    assert report['method'] == 'enet_culane_sad'
+    text = (bench.folder / 'report.md').read_text()
+    assert '| sad | 1 | 0.4500 | 0.9000 | +0.1500 | +0.0000 |' in text
+    assert '\n| teacher |' not in text
+
+
+def test_several_methods_with_one_teacher(bench):
+    bench.taught, bench.rule = ('configs/intra_kd',), 'less'
+    bench.teachers = dict(full=dict(trained_by='configs/lanes/pspnet_culane.py'))
+    configs = find_configs('lanes', ['sad', 'intra_kd'], 'enet_culane')
+    assert list(configs) == ['teacher', 'student', 'sad', 'intra_kd']
+    assert configs['intra_kd'] == 'configs/intra_kd/enet_culane.py'
+    distillation.run(arguments('--task', 'lanes', '--method', 'sad', 'intra_kd', '--seeds', '1', '--work-dir',
+                               str(bench.folder)))
+    assert bench.calls == ['teacher', 'student_0', 'sad_0', 'intra_kd_0']
+    for job in bench.jobs:
+        assert any(f'{bench.folder}/teacher/model.pth' in word for word in job.command) == (job.arm == 'intra_kd')
+    assert distillation.read_run(bench.jobs[1])['best'] == pytest.approx(0.3)  # less is better
+    bench.taught = ('configs/intra_kd', 'configs/sad')
+    bench.teachers = dict(full={})
+    with pytest.raises(ConfigError, match='expected one config. Compare these methods apart'):
+        find_configs('lanes', ['sad', 'intra_kd'], 'enet_culane')
+
+
+def test_earlier_reports_are_still_read(bench):
+    bench.folder.mkdir()
+    (bench.folder / 'settings.json').write_text(json.dumps(dict(
+        teacher='configs/lidarseg/cylinder3d_kitti.py', student='configs/lidarseg/cylinder3d_half_kitti.py',
+        distilled='configs/pvd/cylinder3d_kitti.py', cfg_options=[])))
+    (bench.folder / 'efficiency.json').write_text(json.dumps(EFFICIENCY))
+    distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder)))
+    assert 'preprocessing of one scan of 10 points in 5 voxels (10 ms)' in (bench.folder / 'report.md').read_text()
+
+
 def test_bad_arguments(bench):
-    with pytest.raises(ConfigError, match=r"'pdv' came, expected one of pvd. Did you mean pvd\?"):
+    with pytest.raises(ConfigError, match=r"'pdv' came, expected one of .*pvd.* Did you mean pvd"):
         distillation.run(arguments('--method', 'pdv'))
     with pytest.raises(ConfigError, match='--seeds: 0 came, expected at least 1'):
         distillation.run(arguments('--seeds', '0'))
     for variant in (['student', 'a=1'], ['strong'], ['a/b', 'a=1']):
         with pytest.raises(ConfigError, match='expected a new word and at least one KEY=VALUE'):
             distillation.run(arguments('--variant', *variant))
+    for arm in (['student', 'configs/lanes/enet_culane.py'], ['new'], ['a/b', 'configs/lanes/enet_culane.py']):
+        with pytest.raises(ConfigError, match='expected a new word and a config'):
+            distillation.run(arguments('--arm', *arm))
+    with pytest.raises(ConfigError, match='no such file'):
+        distillation.run(arguments('--student', 'cylinder3d_hlaf_kitti'))
     distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder)))
     with pytest.raises(ConfigError, match='holds runs with cfg_options='):
         distillation.run(arguments('--seeds', '1', '--work-dir', str(bench.folder), '--cfg-options', 'a.b=3'))
@@ -192,18 +242,32 @@ def test_efficiency_of_two_nets(monkeypatch):
         def forward(self, inputs, data_samples=None, mode='tensor'):
             assert not self.training
             assert not torch.is_grad_enabled()
-            return self.linear(inputs['points'][0])
+            return self.linear(inputs.get('points', inputs.get('images')))
+
+    class Data:
+        def __init__(self, points=True):
+            self.points = points
+
+        def __getitem__(self, index):
+            values = torch.randn(6, 4)
+            inputs = dict(points=values, voxel_coords=values) if self.points else dict(images=values[None, None])
+            return dict(inputs=inputs, data_samples=None)
 
     monkeypatch.setattr(BaseDataPreprocessor, 'forward', lambda self, data, training=False: dict(
-        inputs=dict(points=torch.stack(data['inputs']['points']), voxel_coords=data['inputs']['points']),
-        data_samples=None))
-    sample = dict(inputs=dict(points=torch.randn(6, 4)), data_samples=None)
-    cfgs = {name: SimpleNamespace(model=dict(type=Net, width=width)) for name, width in (('big', 8), ('small', 2))}
-    report = distillation.measure_pair(cfgs, sample, 3)
+        inputs={key: value[0] for key, value in data['inputs'].items()}, data_samples=None))
+
+    def config(width, **data):
+        return SimpleNamespace(model=dict(student=dict(type=Net, width=width)),
+                               val_dataloader=SimpleNamespace(dataset=dict(type=Data, **data)))
+
+    report = distillation.measure_pair({'big': config(8), 'small': config(2)}, 3)
     assert report['big']['parameters'] == 40
     assert (report['big']['macs'], report['small']['macs']) == (6 * 4 * 8, 6 * 4 * 2)
     assert report['small']['latency'] > 0
-    assert report['voxelisation'] > 0
+    assert report['preprocessing'] > 0
+    assert distillation.describe_input(report).startswith('one scan of 6 points in 6 voxels (')
+    report = distillation.measure_pair({'one': config(8, points=False)}, 1)
+    assert distillation.describe_input(report).startswith('one image of 6 x 4 pixels (')
 
 
 def test_macs_of_sparse_and_linear_layers():
@@ -219,5 +283,5 @@ def test_macs_of_sparse_and_linear_layers():
     net = Net()
     batch = dict(inputs=torch.randn(3, 4), data_samples=None)
     pairs = 3 + 2  # each voxel with itself, two neighbours with each other
-    assert distillation.count_model_macs(net, batch) == 3 * 4 * 3 + pairs * 3 * 5
+    assert count_model_macs(net, batch) == 3 * 4 * 3 + pairs * 3 * 5
     assert not net.linear._forward_hooks

@@ -4,10 +4,9 @@ from pathlib import Path
 
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.distillation import measure_pair
+from perception.apis.benchmarks.distillation import describe_input, measure_pair
 from perception.apis.config import load_config
 from perception.apis.runner import write_mini_data
-from perception.registry import DATASETS
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
 from perception.utils.errors import CheckpointError
 
@@ -32,10 +31,7 @@ def run(args: argparse.Namespace) -> list[dict]:
     scores = {config: best_score(Path(cfg.work_dir), config, args.mini) for config, cfg in cfgs.items()}
     if args.mini:
         write_mini_data(cfgs[args.configs[0]])
-    sample = DATASETS.build(cfgs[args.configs[0]].val_dataloader.dataset)[0]
-    for cfg in cfgs.values():  # of a distillation the student is what runs
-        cfg.model = cfg.model.get('student', cfg.model)
-    measured = measure_pair(cfgs, sample, args.repeats)
+    measured = measure_pair(cfgs, args.repeats)
     rows = [dict(config=config, score=scores[config], weights=str(Path(cfg.work_dir, 'model.pth')), **measured[config])
             for config, cfg in cfgs.items()]
     print_log('\n' + to_table(rows, measured, 'simulated mini data' if args.mini else 'validation data'), 'current')
@@ -55,12 +51,12 @@ def best_score(work_dir: Path, config: str, mini: bool) -> float:
     return float(load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score', float('nan')))
 
 
-def to_table(rows: list[dict], scan: dict, data: str) -> str:
+def to_table(rows: list[dict], measured: dict, data: str) -> str:
     """The rows as text, latency and MACs as ratios to the first one too.
 
     Args:
         rows: what `run` measured.
-        scan: `points`, `voxels`, `threads` and `voxelisation` [s] of the measured scan.
+        measured: what `measure_pair` returned.
         data: what the scores were measured on.
     """
     lines = [f'{"config":<44}{"score":>8}{"parameters":>13}{"GMAC":>9}{"ms":>8}  weights']
@@ -72,7 +68,6 @@ def to_table(rows: list[dict], scan: dict, data: str) -> str:
         lines.append(f'last against first: {1 - last["parameters"] / first["parameters"]:.0%} fewer parameters, '
                      f'{1 - last["macs"] / first["macs"]:.0%} fewer MACs, '
                      f'{first["latency"] / last["latency"]:.2f}x as fast')
-    lines.append(f'score: best epoch on {data}; MACs and ms (median): one scan of {scan["points"]:,} points in '
-                 f'{scan["voxels"]:,} voxels, {scan["threads"]} CPU threads, without the voxelisation '
-                 f'({scan["voxelisation"] * 1e3:.0f} ms)')
+    lines.append(f'score: best epoch on {data}; MACs and ms (median): {describe_input(measured)}, '
+                 f'{measured["threads"]} CPU threads, without the preprocessing, whose time is in brackets')
     return '\n'.join(lines)

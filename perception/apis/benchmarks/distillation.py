@@ -1,8 +1,10 @@
-"""Does a distillation method help? One teacher, then per seed the student alone and the student taught by it.
+"""Does a distillation method help? One teacher, if any, then per seed the student alone and with each method.
 
-Both students of a seed start from the same weights and see the same samples in the same order. Every run is a call of
-tools/train.py on the mini data in its own folder; finished runs are kept and a run that was cut off is resumed, so the
-same command continues after any interruption. The table says what came out, also where the method did not help.
+The configs are found by their names: `configs/<task>/<student>.py` alone, `configs/<method>/<student>.py` with a
+method; the teacher is the one that the method's config names. All students of a seed start from the same weights and
+see the same samples in the same order. Every run is a call of tools/train.py on the mini data in its own folder;
+finished runs are kept and a run that was cut off is resumed, so the same command continues after any interruption. The
+table says what came out, also where a method did not help.
 """
 import argparse
 import json
@@ -21,22 +23,19 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
-from torch import nn
 
-from perception.apis.benchmarks.measure import interleave, machine
-from perception.apis.config import load_config, parse_options
+from perception.apis.benchmarks.measure import count_model_macs, interleave, machine
+from perception.apis.config import find_config, load_config, parse_options
 from perception.apis.runner import write_mini_data
-from perception.ops.sparse.functional import count_macs
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError
 from perception.utils.paths import PROJECT_ROOT, from_root
 
-METHODS = dict(pvd=dict(teacher='configs/lidarseg/cylinder3d_kitti.py',
-                        student='configs/lidarseg/cylinder3d_half_kitti.py',
-                        distilled='configs/pvd/cylinder3d_kitti.py'))
-ARMS = dict(teacher='teacher', student='student alone', distilled='student distilled')  # then the variants by name
+STUDENTS = dict(lidarseg='cylinder3d_half_kitti', lanes='enet_culane')  # of each task, where none is named
+METHODS = dict(lidarseg=['pvd'], lanes=['sad'])
+TITLES = dict(teacher='teacher', student='student alone', distilled='student distilled')  # other arms have their names
 
 
 @dataclass
@@ -44,7 +43,7 @@ class Job:
     """One training: an arm of the comparison with a seed.
 
     Attributes:
-        arm: 'teacher', 'student', 'distilled' or the name of a variant.
+        arm: 'teacher', 'student', 'distilled', or the name of a method, an arm or a variant.
         seed: of everything random, as the options say.
         config: config file.
         work_dir: its folder.
@@ -65,12 +64,19 @@ class Job:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of `tools/benchmark.py distillation`."""
-    parser.add_argument('--method', default='pvd', help=f'one of {", ".join(METHODS)} (default: pvd)')
+    parser.add_argument('--task', default='lidarseg', choices=list(STUDENTS), help='room (default: lidarseg)')
+    parser.add_argument('--method', nargs='+', metavar='METHOD',
+                        help='folders of configs with the student (default: pvd; for lanes: sad)')
+    parser.add_argument('--student', metavar='NAME',
+                        help=f'config of the student in configs/<task> (default: {" or ".join(STUDENTS.values())})')
+    parser.add_argument('--arm', nargs='+', action='append', default=[], metavar=('NAME', 'CONFIG'),
+                        help='a further arm with a config of its own, and overrides KEY=VALUE')
     parser.add_argument('--seeds', type=int, default=3, help='students per arm (default: 3)')
-    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/evidence_<method>')
+    parser.add_argument('--work-dir', metavar='DIR',
+                        help='default: work_dirs/evidence_<methods>, of other students evidence_<student>_<methods>')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
     parser.add_argument('--variant', nargs='+', action='append', default=[], metavar=('NAME', 'KEY=VALUE'),
-                        help='a further distilled arm with overrides, such as strong model.losses.pvd.weight=20')
+                        help='an arm of the first method with overrides, such as strong model.losses.pvd.weight=20')
     parser.add_argument('--jobs', type=int, default=1, help='students trained side by side (default: 1)')
     parser.add_argument('--background', action='store_true', help='return at once; the log goes to <work dir>/log.txt')
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the runs that are finished')
@@ -86,33 +92,88 @@ def run(args: argparse.Namespace) -> dict:
         ConfigError: an unknown method, no seeds, a variant without overrides or with the name of an arm, or a work dir
             with runs of other settings.
     """
-    if args.method not in METHODS:
-        raise ConfigError(f'--method: {args.method!r} came, expected one of {", ".join(METHODS)}. '
-                          f'{close_matches(args.method, METHODS)}')
+    methods = args.method or METHODS[args.task]
+    configs = find_configs(args.task, methods, args.student)
     if args.seeds < 1:
         raise ConfigError(f'--seeds: {args.seeds} came, expected at least 1. Three give a first idea of the spread.')
-    variants = {name: options for name, *options in args.variant}
-    for name, options in variants.items():
-        if name in ARMS or not name.isidentifier() or not options:
-            raise ConfigError(f'--variant: {name!r} with {len(options)} overrides came, expected a new word and at '
-                              f'least one KEY=VALUE. Write for example --variant strong model.losses.pvd.weight=20.')
-    folder = Path(args.work_dir).absolute() if args.work_dir else from_root(f'work_dirs/evidence_{args.method}')
+    arms, variants = further_arms(args, configs)
+    own = args.task == 'lidarseg' and not args.student
+    title = '_'.join(methods if own else [args.student or STUDENTS[args.task], *methods])
+    folder = Path(args.work_dir).absolute() if args.work_dir else from_root(f'work_dirs/evidence_{title}')
     folder.mkdir(parents=True, exist_ok=True)
-    check_settings(folder, dict(METHODS[args.method], cfg_options=sorted(args.cfg_options), **variants))
+    check_settings(folder, dict(configs, cfg_options=sorted(args.cfg_options), **variants, **arms))
     if args.background:
         return start_in_background(folder)
-    jobs = make_jobs(METHODS[args.method], args.seeds, folder, args.cfg_options, variants)
+    jobs = make_jobs(configs, args.seeds, folder, args.cfg_options, variants, arms)
     if not args.report_only:
         unfinished = [job for job in jobs if read_run(job) is None]
         for side_by_side, of_teacher in ((1, True), (max(args.jobs, 1), False)):  # the teacher before its students
             train_jobs([job for job in unfinished if (job.arm == 'teacher') == of_teacher], side_by_side,
-                       lambda: write_report(jobs, args.method, folder))
+                       lambda: write_report(jobs, title, folder))
     if not (folder / 'efficiency.json').is_file():
-        efficiency = measure_efficiency(METHODS[args.method])
+        nets = {arm: path for arm, path in configs.items() if arm in ('teacher', 'student')}
+        efficiency = measure_efficiency(dict(nets, **{name: path for name, (path, *_) in arms.items()}))
         (folder / 'efficiency.json').write_text(json.dumps(efficiency, indent=1) + '\n')
-    report = write_report(jobs, args.method, folder)
+    report = write_report(jobs, title, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report
+
+
+def find_configs(task: str, methods: Sequence[str], student: str | None = None) -> dict[str, str]:
+    """Config file of each arm, by the names of the folders.
+
+    A teacher's half-width student shares the method's config of the teacher's name: `cylinder3d_half_kitti` alone,
+    `pvd/cylinder3d_kitti` distilled.
+
+    Args:
+        task: folder of the student alone.
+        methods: folders of the distilled students.
+        student: name of the config; the task's own by default.
+
+    Returns:
+        'teacher' (if a method has one), 'student', and each method; a single method with a teacher is 'distilled'.
+
+    Raises:
+        ConfigError: no such student, a method without it, or methods with different teachers.
+    """
+    student = student or STUDENTS[task]
+    configs, folder = dict(student=f'configs/{task}/{student}.py'), PROJECT_ROOT / 'configs'
+    find_config(configs['student'])
+    names = (student, student.replace('_half', ''))
+    known = {p.parent.name: p for name in names[::-1] for p in folder.glob(f'*/{name}.py') if p.parent.name != task}
+    for method in methods:
+        if method not in known:
+            raise ConfigError(f'--method: {method!r} came, expected one of {", ".join(sorted(known))}. '
+                              f'{close_matches(method, known)}')
+        configs[method] = known[method].relative_to(PROJECT_ROOT).as_posix()
+    teachers = [teacher.get('trained_by') for method in methods
+                for teacher in load_config(configs[method], mini=True).model.get('teachers', {}).values()]
+    if len(set(teachers)) > 1 or None in teachers:
+        raise ConfigError(f'--method: the teachers of {", ".join(methods)} are trained by {set(teachers)}, expected '
+                          'one config. Compare these methods apart.')
+    if teachers and len(methods) == 1:
+        configs['distilled'] = configs.pop(methods[0])
+    return dict(teacher=teachers[0], **configs) if teachers else configs
+
+
+def further_arms(args: argparse.Namespace, configs: dict[str, str]) -> tuple[dict, dict]:
+    """Arms with configs of their own (name -> [config, override, ...]) and variants (name -> [override, ...]).
+
+    Raises:
+        ConfigError: a name that is taken or no word, an arm without a config, a variant without overrides.
+    """
+    arms, variants = {}, {}
+    for name, *rest in args.arm:
+        if name in (*TITLES, *configs, *arms) or not name.isidentifier() or not rest:
+            raise ConfigError(f'--arm: {name!r} with {" ".join(rest) or "no config"} came, expected a new word and a '
+                              'config. Write for example --arm agnostic configs/lanes/agnostic_culane.py.')
+        arms[name] = [find_config(rest[0]).relative_to(PROJECT_ROOT).as_posix(), *rest[1:]]
+    for name, *options in args.variant:
+        if name in (*TITLES, *configs, *arms) or not name.isidentifier() or not options:
+            raise ConfigError(f'--variant: {name!r} with {len(options)} overrides came, expected a new word and at '
+                              f'least one KEY=VALUE. Write for example --variant strong model.losses.pvd.weight=20.')
+        variants[name] = options
+    return arms, variants
 
 
 def check_settings(folder: Path, settings: dict) -> None:
@@ -145,34 +206,36 @@ def start_in_background(folder: Path) -> dict:
     return dict(pid=process.pid)
 
 
-def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[str],
-              variants: dict[str, list[str]]) -> list[Job]:
-    """The trainings in their order: the teacher, then all students of each seed.
+def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[str], variants: dict[str, list[str]],
+              arms: dict[str, list[str]] | None = None) -> list[Job]:
+    """The trainings in their order: the teacher, if there is one, then all students of each seed.
 
     Args:
-        configs: config file of each arm.
+        configs: config file of each arm, see `find_configs`.
         seeds: students per arm.
         folder: where their work dirs go.
         options: overrides for all of them.
-        variants: name -> further overrides of the distilled student.
+        variants: name -> further overrides of the first method's student.
+        arms: name -> config file and further overrides.
     """
-    distilled = load_config(configs['distilled'], mini=True)
-    seeded = ['randomness.seed']
-    if 'seed' in distilled.train_dataloader.dataset:  # of the augmentation
-        seeded.append('train_dataloader.dataset.seed')
+    runs = {arm: (path, []) for arm, path in configs.items() if arm != 'teacher'}
+    first = next((path for arm, (path, _) in runs.items() if arm != 'student'), None)
+    runs.update({name: (first, more) for name, more in variants.items()})
+    runs.update({name: (path, more) for name, (path, *more) in (arms or {}).items()})
 
-    def job(arm: str, seed: int, name: str, more: Sequence[str] = ()) -> Job:
-        config = configs.get(arm, configs['distilled'])
-        return Job(arm, seed, config, folder / name, [*(f'{key}={seed}' for key in seeded), *options, *more])
+    def job(arm: str, seed: int, name: str, config: str, more: Sequence[str] = ()) -> Job:
+        cfg = load_config(config, mini=True)
+        seeded = ['randomness.seed']
+        if 'seed' in cfg.train_dataloader.dataset:  # of the augmentation
+            seeded.append('train_dataloader.dataset.seed')
+        checkpoints = [f'model.teachers.{name}.checkpoint={folder / "teacher" / "model.pth"}'
+                       for name in cfg.model.get('teachers', {})]
+        return Job(arm, seed, config, folder / name,
+                   [*(f'{key}={seed}' for key in seeded), *options, *checkpoints, *more])
 
-    jobs = [job('teacher', 0, 'teacher')]
-    checkpoints = [f'model.teachers.{name}.checkpoint={jobs[0].work_dir / "model.pth"}'
-                   for name in distilled.model.teachers]
-    for seed in range(seeds):
-        jobs.append(job('student', seed, f'student_{seed}'))
-        for arm, more in dict(distilled=[], **variants).items():
-            jobs.append(job(arm, seed, f'{arm}_{seed}', [*checkpoints, *more]))
-    return jobs
+    jobs = [job('teacher', 0, 'teacher', configs['teacher'])] if 'teacher' in configs else []
+    return jobs + [job(arm, seed, f'{arm}_{seed}', path, more)
+                   for seed in range(seeds) for arm, (path, more) in runs.items()]
 
 
 def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], object]) -> None:
@@ -239,73 +302,71 @@ def read_run(job: Job) -> dict | None:
     results = {name.removeprefix('val/'): values for name, values in scalars.items()
                if name.startswith('val/') and name not in ('val/time', 'val/data_time')}
     metric = cfg.default_hooks.export.get('metric') or next(iter(results))
+    best = min if cfg.default_hooks.export.get('rule') == 'less' else max
     scores = results.pop(metric)
     epoch_length = max(meta['iter'] // meta['epoch'], 1)
     losses = {name.removeprefix('train/'): statistics.fmean(values[-epoch_length:])
               for name, values in scalars.items() if name.startswith('train/loss')}
-    return dict(metric=metric, scores=scores, last=scores[-1], best=max(scores), losses=losses,
+    return dict(metric=metric, scores=scores, last=scores[-1], best=best(scores), losses=losses,
                 classes={name: values[-1] for name, values in results.items()})
 
 
 def measure_efficiency(configs: dict[str, str], repeats: int = 5) -> dict:
-    """Parameters, MACs and CPU latency of teacher and student, at the published and at the mini scale.
+    """Parameters, MACs and CPU latency of some nets, at the published and at the mini scale, see `measure_pair`.
 
-    Both see the first validation scan of the mini data. Latency is the median over interleaved runs with batch size 1,
-    without the voxelisation, which is timed apart.
+    All see the first validation sample of the mini data, as their own data preprocessing gives it.
 
     Args:
-        configs: config file of each arm.
+        configs: config file of each net, by name.
         repeats: timed runs of each net.
     """
-    minis = {arm: load_config(configs[arm], mini=True) for arm in ('teacher', 'student')}
-    write_mini_data(minis['student'])
-    sample = DATASETS.build(minis['student'].val_dataloader.dataset)[0]
-    scales = dict(mini=minis, full={arm: load_config(configs[arm]) for arm in minis})
-    return {scale: measure_pair(pair, sample, repeats) for scale, pair in scales.items()}
+    minis = {name: load_config(path, mini=True) for name, path in configs.items()}
+    full = {name: load_config(path) for name, path in configs.items()}
+    for name, cfg in minis.items():
+        write_mini_data(cfg)
+        full[name].val_dataloader.dataset.data_root = cfg.val_dataloader.dataset.data_root
+    return dict(mini=measure_pair(minis, repeats), full=measure_pair(full, repeats))
 
 
 @torch.no_grad()
-def measure_pair(cfgs: dict[str, Config], sample: dict, repeats: int) -> dict:
-    """Efficiency of some nets on one scan.
+def measure_pair(cfgs: dict[str, Config], repeats: int) -> dict:
+    """Efficiency of some nets on the first validation sample; of a distillation the student is what runs.
+
+    Latency is the median over interleaved runs with batch size 1, without the data preprocessing (voxelisation of a
+    scan, normalisation of an image), which is timed apart.
 
     Args:
-        cfgs: config of each net, by name; the first one's data preprocessor serves all.
-        sample: a scan of the data set.
+        cfgs: config of each net, by name.
         repeats: timed runs of each.
 
     Returns:
-        per net `parameters`, `macs`, `latency` [s]; and `voxelisation` [s], `points`, `voxels`, `threads`, `machine`.
+        per net `parameters`, `macs`, `latency` [s]; of the first one's input `points` and `voxels`, or `image`
+        [height, width]; `preprocessing` [s], `threads`, `machine`.
     """
-    models = {name: MODELS.build(cfg.model).eval() for name, cfg in cfgs.items()}
-    preprocessor = next(iter(models.values())).data_preprocessor
-
-    def voxelise() -> dict:
-        return preprocessor(pseudo_collate([sample]))
-
-    batch = voxelise()
-    report = {name: dict(parameters=sum(p.numel() for p in model.parameters()), macs=count_model_macs(model, batch))
-              for name, model in models.items()}
-    runs = {name: partial(model, **batch, mode='predict') for name, model in models.items()}
-    seconds = interleave(dict(runs, voxelisation=voxelise), repeats)
-    for name in models:
+    report, runs, inputs = {}, {}, {}
+    for name, cfg in cfgs.items():
+        model = MODELS.build(cfg.model.get('student') or cfg.model).eval()
+        prepare = partial(model.data_preprocessor, pseudo_collate([DATASETS.build(cfg.val_dataloader.dataset)[0]]))
+        batch = prepare()
+        report[name] = dict(parameters=sum(p.numel() for p in model.parameters()), macs=count_model_macs(model, batch))
+        runs[name] = partial(model, **batch, mode='predict')
+        if not inputs:
+            inputs, first = batch['inputs'], prepare
+    seconds = interleave(dict(runs, preprocessing=first), repeats)
+    for name in cfgs:
         report[name]['latency'] = statistics.median(seconds[name])
-    inputs = batch['inputs']
-    return dict(report, voxelisation=statistics.median(seconds['voxelisation']), points=len(inputs['points']),
-                voxels=len(inputs['voxel_coords']), threads=torch.get_num_threads(), machine=machine())
+    size = dict(image=list(inputs['images'].shape[2:])) if 'images' in inputs else dict(
+        points=len(inputs['points']), voxels=len(inputs['voxel_coords']))
+    return dict(report, preprocessing=statistics.median(seconds['preprocessing']), **size,
+                threads=torch.get_num_threads(), machine=machine())
 
 
-def count_model_macs(model: nn.Module, batch: dict) -> int:
-    """Multiply-accumulates of one forward: sparse convolutions by their kernel maps, linear layers by their rows."""
-    linear = []
-    handles = [m.register_forward_hook(lambda m, args, out: linear.append(out.numel() * m.in_features))
-               for m in model.modules() if isinstance(m, nn.Linear)]
-    try:
-        with count_macs() as sparse:
-            model(**batch, mode='tensor')
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sparse.total + sum(linear)
+def describe_input(measured: dict) -> str:
+    """What was measured on, in words, and the time of its preprocessing, from what `measure_pair` returns."""
+    seconds = measured.get('preprocessing', measured.get('voxelisation', 0.))  # its name in earlier reports
+    if 'image' in measured:
+        return f'one image of {measured["image"][0]} x {measured["image"][1]} pixels ({1e3 * seconds:.0f} ms)'
+    return f'one scan of {measured["points"]:,} points in {measured["voxels"]:,} voxels ({1e3 * seconds:.0f} ms)'
 
 
 def write_report(jobs: list[Job], method: str, folder: Path) -> dict:
@@ -313,8 +374,9 @@ def write_report(jobs: list[Job], method: str, folder: Path) -> dict:
     measured = folder / 'efficiency.json'
     runs = {job.work_dir.name: dict(arm=job.arm, seed=job.seed, **result) for job in jobs
             if (result := read_run(job)) is not None}
-    report = dict(method=method, finished=len(runs), planned=len(jobs), torch=torch.__version__,
-                  runs=runs, efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
+    report = dict(method=method, teacher=any(job.arm == 'teacher' for job in jobs), finished=len(runs),
+                  planned=len(jobs), torch=torch.__version__, runs=runs,
+                  efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
     (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     (folder / 'report.md').write_text(to_markdown(report))
     return report
@@ -330,33 +392,36 @@ def to_markdown(report: dict) -> str:
              '',
              '| arm | seeds | last epoch | best epoch | gain, last epoch | gain, best epoch |',
              '|---|---|---|---|---|---|']
+    known = [arm for arm in TITLES if arm == 'student' or report.get('teacher', True)]
     arms = {arm: [r for r in runs.values() if r['arm'] == arm] for arm in
-            dict.fromkeys([*ARMS, *(r['arm'] for r in runs.values())])}
+            dict.fromkeys([*known, *(r['arm'] for r in runs.values())])}
     alone = {r['seed']: r for r in arms['student']}
     for arm, members in arms.items():
         pairs = [(r, alone[r['seed']]) for r in members if arm not in ('teacher', 'student') and r['seed'] in alone]
         cells = [_spread([r[key] for r in members]) for key in ('last', 'best')]
         cells += [_spread([r[key] - base[key] for r, base in pairs], '+') for key in ('last', 'best')]
-        lines.append(f'| {ARMS.get(arm, arm)} | {len(members)} | {" | ".join(cells)} |')
+        lines.append(f'| {TITLES.get(arm, arm)} | {len(members)} | {" | ".join(cells)} |')
     lines += ['', '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
-    lines += [f'| {ARMS.get(r["arm"], r["arm"])} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |'
+    lines += [f'| {TITLES.get(r["arm"], r["arm"])} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |'
               for r in runs.values()]
     for key, title in (('losses', 'loss, mean over the last epoch'), ('classes', 'result of the last epoch')):
-        lines += ['', f'| {title} | {" | ".join(ARMS.get(arm, arm) for arm in arms)} |', '|---' * (1 + len(arms)) + '|']
+        names = ' | '.join(TITLES.get(arm, arm) for arm in arms)
+        lines += ['', f'| {title} | {names} |', '|---' * (1 + len(arms)) + '|']
         for name in dict.fromkeys(name for r in runs.values() for name in r[key]):
             cells = [_spread([r[key][name] for r in members if name in r[key]]) for members in arms.values()]
             lines.append(f'| {name} | {" | ".join(cells)} |')
     machines = dict.fromkeys(pair['machine'] for pair in report['efficiency'].values())
-    lines += ['', 'One simulated scan, batch size 1, on a CPU, random weights.', *machines, '',
+    lines += ['', 'One simulated sample, batch size 1, on a CPU, random weights, without preprocessing.', *machines, '',
               '| scale | net | parameters | GMAC | latency [s] |', '|---|---|---|---|---|']
-    for scale, pair in report['efficiency'].items():
-        teacher, student = pair['teacher'], pair['student']
+    for scale, measured in report['efficiency'].items():
+        nets = {name: net for name, net in measured.items() if isinstance(net, dict)}
         lines += [f'| {scale} | {name} | {net["parameters"]:,} | {net["macs"] / 1e9:.2f} | {net["latency"]:.3f} |'
-                  for name, net in (('teacher', teacher), ('student', student))]
-        lines.append(f'| {scale} | student against teacher | {_less(student, teacher, "parameters")} | '
-                     f'{_less(student, teacher, "macs")} | {teacher["latency"] / student["latency"]:.2f}x faster |')
-        lines.append(f'| {scale} | voxelisation, {pair["points"]:,} points to {pair["voxels"]:,} voxels | | | '
-                     f'{pair["voxelisation"]:.3f} |')
+                  for name, net in nets.items()]
+        if {'teacher', 'student'} <= set(nets):
+            teacher, student = nets['teacher'], nets['student']
+            lines.append(f'| {scale} | student against teacher | {_less(student, teacher, "parameters")} | '
+                         f'{_less(student, teacher, "macs")} | {teacher["latency"] / student["latency"]:.2f}x faster |')
+        lines.append(f'| {scale} | preprocessing of {describe_input(measured)} | | | |')
     return '\n'.join(lines) + '\n'
 
 

@@ -12,9 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
 
 from perception.lidarseg.inference import read_scan
 from perception.lidarseg.preprocessor import CylinderVoxelizer
+from perception.ops.sparse.functional import count_macs
 from perception.ops.sparse.maps import KernelMap
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.utils.errors import DataError
@@ -66,6 +68,32 @@ def interleave(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, 
 def summary(seconds: list[float]) -> str:
     """`median (min)` in seconds."""
     return f'{statistics.median(seconds):.3f} s (min {min(seconds):.3f})'
+
+
+def count_model_macs(model: nn.Module, batch: dict) -> int:
+    """Multiply-accumulates of one forward.
+
+    Of nets with sparse convolutions these count by their kernel maps and linear layers by their rows; of all others
+    every convolution and matrix product counts, those without a module of their own too.
+
+    Args:
+        model: an mmengine model.
+        batch: what its data preprocessor gave.
+    """
+    if not any(isinstance(m, (SubMConv3d, SparseConv3d, SparseInverseConv3d)) for m in model.modules()):
+        with FlopCounterMode(display=False) as counter:
+            model(**batch, mode='tensor')
+        return counter.get_total_flops() // 2
+    linear = []
+    handles = [m.register_forward_hook(lambda m, args, out: linear.append(out.numel() * m.in_features))
+               for m in model.modules() if isinstance(m, nn.Linear)]
+    try:
+        with count_macs() as sparse:
+            model(**batch, mode='tensor')
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sparse.total + sum(linear)
 
 
 def machine() -> str:
