@@ -52,6 +52,12 @@ def angle_order(lanes: Sequence[np.ndarray]) -> tuple[list[int], int]:
     return order, sum(angle <= 90 for angle in angles.values())
 
 
+def draw_instances(lanes: Sequence[np.ndarray], size: tuple[int, int], thickness: int) -> np.ndarray:
+    """Label image (H, W) uint8 in which every lane has its own number, 1, 2, ... from left to right."""
+    order, _ = angle_order(lanes)
+    return draw_lanes([lanes[i] for i in order], range(1, len(order) + 1), size, thickness)
+
+
 def tusimple_slots(lanes: Sequence[np.ndarray]) -> dict[int, int]:
     """The slot 1..6 of each lane, by the rule with which labels of TuSimple are generated (CLRNet, SCNN).
 

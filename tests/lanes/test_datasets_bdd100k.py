@@ -92,6 +92,23 @@ def test_crosswalks_and_curbs_can_be_chosen(official):
     assert len(BDD100K(root, 'test', exclude=('single white',))[0]['data_samples'].lanes) == 1
 
 
+def test_all_lanes_are_numbered_from_left_to_right(official):
+    root = official('bdd100k')
+    path = root / 'labels/lane/polygons/lane_train.json'
+    frames = json.loads(path.read_text())
+    for u, top in ((110, 70), (80, 65)):  # the right one first
+        frames[6]['labels'].append(dict(frames[6]['labels'][0], poly2d=[
+            dict(vertices=[[u, 71.0], [top, 20.0]], types='LL', closed=False)]))
+    path.write_text(json.dumps(frames))
+    sample = BDD100K(root, 'val', all_lanes=True, max_distance=6)[0]['data_samples']
+    row = [number for number in sample.labels[60].tolist() if number]
+    assert row == sorted(row) and set(row) == {1, 2, 3}
+    assert set(sample.full_labels.unique().tolist()) == {0, 1}
+    plain = BDD100K(root, 'val', max_distance=6)[0]['data_samples']
+    np.testing.assert_array_equal(plain.labels, sample.labels > 0)
+    np.testing.assert_array_equal(plain.full_labels, sample.full_labels)
+
+
 def test_official_protocol(official):
     root = official('bdd100k')
     for task, (first, second), classes in (('category', (7, 1), 9), ('direction', (1, 2), 3), ('style', (2, 1), 3)):

@@ -37,6 +37,18 @@ def test_empty_lines_and_single_points_are_lanes_and_a_missing_file_is_none(offi
     assert CULane(root, 'test')[0]['data_samples'].lanes == []
 
 
+def test_all_lanes_are_numbered_from_left_to_right(official):
+    root = official('culane')
+    lanes = [[(60 + 20 * k, 58), (80 + 2 * k, 20)] for k in (2, -3, 0, 3, -1, 1)]
+    text = ''.join(' '.join(f'{u} {v}' for u, v in lane) + '\n' for lane in lanes) + '5 5\n\n'
+    (root / 'driver_161_30frame/05151649_0422.MP4/00000.lines.txt').write_text(text)
+    sample = CULane(root, 'train', all_lanes=True)[0]['data_samples']
+    assert 'exist' not in sample and len(sample.lanes) == 8
+    row = [0, *sample.labels[50].tolist()]
+    found = [number for number, before in zip(row[1:], row) if number and number != before]
+    assert set(found) == {1, 2, 3, 4, 5, 6} and found == sorted(found)
+
+
 @pytest.mark.parametrize(('row', 'message'), [
     ('/a.jpg', r'train_gt\.txt:2: .*/a\.jpg.*expected /image\.jpg /label\.png e1 e2 e3 e4.*another list'),
     ('/a.jpg /a.png 0 1 1', r'train_gt\.txt:2: '),

@@ -20,7 +20,7 @@ import numpy as np
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_json
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
-from perception.lanes.rasterize import centre_lines, curve, dilate, draw_lanes
+from perception.lanes.rasterize import centre_lines, curve, dilate, draw_instances
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
@@ -53,6 +53,8 @@ class BDD100K(RoadImages):
         task: sub-task of the official protocol: 'category' (8 classes), 'direction' (2) or 'style' (2).
         exclude: categories that are no lanes in SAD's protocol; lines across the road never are.
         max_distance: largest mean distance of two border lines of one marking in pixels.
+        all_lanes: number the lanes of SAD's protocol 1, 2, ... from left to right in `labels`, instead of 1 for all.
+            For networks that tell any number of lanes apart.
     """
 
     METAINFO = dict(classes=('background', 'lane'), palette=PALETTE[:2])
@@ -62,12 +64,14 @@ class BDD100K(RoadImages):
     def __init__(self, data_root: str | Path = 'data/bdd100k', split: str = 'train',
                  pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
                  seed: int = 0, protocol: str = 'sad', task: str = 'category',
-                 exclude: Sequence[str] = ('crosswalk',), max_distance: float = 40.0) -> None:
+                 exclude: Sequence[str] = ('crosswalk',), max_distance: float = 40.0,
+                 all_lanes: bool = False) -> None:
         for name, value, known in (('protocol', protocol, PROTOCOLS), ('task', task, CLASSES)):
             if value not in known:
                 raise ConfigError(f'BDD100K: {name}={value!r}, expected one of {", ".join(known)}. '
                                   f'{close_matches(value, known)}')
         self.protocol, self.task, self.exclude, self.max_distance = protocol, task, tuple(exclude), max_distance
+        self.all_lanes = all_lanes
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
         if protocol == 'official':
             classes = ('background', *CLASSES[task])
@@ -114,9 +118,10 @@ class BDD100K(RoadImages):
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if self.protocol == 'sad':
             lanes = centre_lines(*entry[2], self.max_distance)
-            thin = draw_lanes(lanes, [1] * len(lanes), size, 1)
-            full = None if self.split == 'train' else dilate(thin, TEST_WIDTH)
-            return Truth(dilate(thin, TRAIN_WIDTH), None, lanes, full), {}
+            thin = draw_instances(lanes, size, 1)
+            full = None if self.split == 'train' else dilate((thin > 0).astype(np.uint8), TEST_WIDTH)
+            labels = dilate(thin if self.all_lanes else (thin > 0).astype(np.uint8), TRAIN_WIDTH)
+            return Truth(labels, None, lanes, full), {}
         if self.split == 'test':
             return Truth(), {}
         mask = check_size(read_label_image(entry[2]), size, entry[2])

@@ -12,7 +12,7 @@ The official folders are read as they are unpacked:
 
 Train and val labels were corrected on 16 April 2018 (`annotations_new`).
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,21 +21,27 @@ from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_rows
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
 from perception.lanes.metrics.culane import CATEGORIES, read_lanes
+from perception.lanes.rasterize import draw_instances
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
 DOWNLOAD = 'https://xingangpan.github.io/projects/CULane.html'
 LAYOUT = 'driver_*/*.MP4/*.jpg, laneseg_label_w16/, list/'
 NUM_LANES = 4
+LABEL_WIDTH = 16  # pixels of a lane in the label images
 
 
 @DATASETS.register_module()
 class CULane(RoadImages):
-    """CULane in its official layout; see `RoadImages` for the arguments.
+    """CULane in its official layout; see `RoadImages` for the other arguments.
 
     Train and val have `labels` (0..4), `exist` (4,) and `lanes`; test has `lanes` and, from `list/test_split`, the
     meta information `category`. A missing or empty `.lines.txt` means no lanes, as in the official tool; every line of
     the file is a lane, also an empty one.
+
+    Args:
+        all_lanes: number the lanes of the `.lines.txt` 1, 2, ... from left to right, however many there are, instead of
+            the slots of the label images; without `exist`. For networks that tell any number of lanes apart.
     """
 
     METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
@@ -43,8 +49,11 @@ class CULane(RoadImages):
     IMAGE_SIZE = (590, 1640)
     OFFICIAL_SIZES = dict(train=88880, val=9675, test=34680)
 
-    def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train', *args, **kwargs) -> None:
-        super().__init__(data_root, split, *args, **kwargs)
+    def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
+                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
+                 seed: int = 0, all_lanes: bool = False) -> None:
+        self.all_lanes = all_lanes
+        super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
 
     def list_samples(self) -> list[tuple]:
         lists = self.data_root / 'list'
@@ -77,6 +86,8 @@ class CULane(RoadImages):
         lanes = read_lanes(Path(entry[1]).with_suffix('.lines.txt'))
         if self.split == 'test':
             return Truth(lanes=lanes), dict(category=entry[2]) if entry[2] else {}
+        if self.all_lanes:
+            return Truth(draw_instances(lanes, size, LABEL_WIDTH), None, lanes), {}
         labels = check_size(read_label_image(entry[2]), size, entry[2])
         check_slots(labels, NUM_LANES, entry[2])
         return Truth(labels, entry[3], lanes), {}

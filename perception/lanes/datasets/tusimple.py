@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, inside, missing_root
-from perception.lanes.rasterize import SLOTS_PER_SIDE, angle_order, draw_lanes, tusimple_slots
+from perception.lanes.rasterize import SLOTS_PER_SIDE, draw_instances, draw_lanes, tusimple_slots
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
@@ -42,7 +42,7 @@ class TuSimple(RoadImages):
         label_files: other label files than the split's, such as all three for a final training.
         thickness: of the drawn lanes in pixels of the original image.
         all_lanes: number all lanes 1, 2, ... from left to right, however many there are, instead of the six slots;
-            there is no `exist` then. For networks that tell any number of lanes apart.
+            without `exist`. For networks that tell any number of lanes apart.
     """
 
     METAINFO = dict(classes=('background', *(f'lane {slot}' for slot in range(1, NUM_LANES + 1))),
@@ -85,9 +85,7 @@ class TuSimple(RoadImages):
         if lanes is None or self.split == 'test':
             return Truth(lanes=lanes), info
         if self.all_lanes:
-            order, _ = angle_order(lanes)
-            labels = draw_lanes([lanes[i] for i in order], range(1, len(order) + 1), size, self.thickness)
-            return Truth(labels, None, lanes), info
+            return Truth(draw_instances(lanes, size, self.thickness), None, lanes), info
         slots = tusimple_slots(lanes)
         labels = draw_lanes([lanes[i] for i in slots], list(slots.values()), size, self.thickness)
         exist = np.isin(np.arange(1, NUM_LANES + 1), list(slots.values())).astype(np.float32)
