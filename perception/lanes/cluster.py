@@ -4,13 +4,12 @@ Lane pixels are clustered by mean shift (Comaniciu and Meer. Mean Shift: A Robus
 Analysis. TPAMI 2002), as in LaneNet (Neven et al. Towards End-to-End Lane Detection: an Instance Segmentation Approach.
 IV 2018); each cluster becomes a cubic, sampled on the rows of the data set.
 
-Shapes: B images, E embedding channels on a map of h x w pixels, N lane pixels, K clusters.
+Shapes: B images of H x W pixels, E embedding channels on a map of h x w cells, N lane pixels, K clusters.
 """
 from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from perception.registry import TASK_UTILS
@@ -58,7 +57,7 @@ class ClusterDecoder:
 
         Args:
             lane_probs: (B, H, W) probability that a pixel belongs to a lane.
-            embeddings: (B, E, h, w); probabilities are reduced to this size.
+            embeddings: (B, E, h, w), mostly of half the size; a pixel has the embedding of the cell it lies in.
             metas: for each image `original_shape` (H0, W0), `crop_top` (0 by default) and `h_samples`, if there.
 
         Returns:
@@ -72,23 +71,23 @@ class ClusterDecoder:
             raise DataError(f'ClusterDecoder: lane_probs {tuple(lane_probs.shape)} and embeddings '
                             f'{tuple(embeddings.shape)} for {len(metas)} images, expected (B, H, W) and (B, E, h, w). '
                             'Give the lane class of a network with embeddings.')
-        if lane_probs.shape[1:] != embeddings.shape[2:]:
-            lane_probs = F.interpolate(lane_probs[:, None], size=embeddings.shape[2:], mode='bilinear')[:, 0]
         return [self._lanes(*image) for image in zip(lane_probs, embeddings, metas)]
 
     def cluster(self, lane_probs: Tensor, embeddings: Tensor) -> Tensor:
         """Instance of each pixel of an image.
 
         Args:
-            lane_probs: (h, w).
+            lane_probs: (H, W).
             embeddings: (E, h, w).
 
         Returns:
-            (h, w) int64, 0 = background or a dropped cluster, 1..K in no special order.
+            (H, W) int64, 0 = background or a dropped cluster, 1..K in no special order.
         """
         lane = lane_probs > self.threshold
         ids = lane.long()
-        points = embeddings[:, lane].T.double()  # (N, E)
+        rows, columns = (index * small // large for index, small, large in
+                         zip(lane.nonzero(as_tuple=True), embeddings.shape[1:], lane.shape))
+        points = embeddings[:, rows, columns].T.double()  # (N, E)
         if len(points):
             centres = mean_shift(points[self._chosen(len(points)).to(points.device)], self.bandwidth, self.iterations)
             nearest = _distances(points, centres).argmin(dim=1)

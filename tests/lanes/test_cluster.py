@@ -121,9 +121,17 @@ def test_probabilities_select_the_pixels():
     call = ClusterDecoder(min_share=0)
     assert len(call(probs[None], embeddings[None], [META])[0]) == 1
     assert len(ClusterDecoder(threshold=.3, min_share=0)(probs[None], embeddings[None], [META])[0]) == 2
-    large = probs.repeat_interleave(2, 0).repeat_interleave(2, 1)
-    ours, theirs = (call(maps[None], embeddings[None], [META])[0] for maps in (large, probs))
-    np.testing.assert_allclose(ours, theirs)
+
+
+def test_embeddings_may_be_coarser_than_the_pixels():
+    ids, embeddings = scene((40, 150))
+    coarse = torch.zeros(4, 36, 100)
+    for y, x in np.ndindex(36, 100):
+        k = int(ids[2 * y:2 * y + 2, 2 * x:2 * x + 2].max())
+        coarse[:, y, x] = torch.tensor([[0., 0, 0, 0], [3., 0, 0, 0], [0., 3, 0, 0]])[k]
+    fine = decode(ids, embeddings)
+    np.testing.assert_allclose(decode(ids, coarse), fine)
+    assert len(fine) == 2
 
 
 # --- polynomials and points ----------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ BACKBONES = {'enet': None, 'resnet18': 18, 'resnet34': 34, 'resnet50': 50, 'resn
 class AgnosticLaneNet(LaneNet):
     """Encoder, feature pyramid, a binary and an embedding branch; in training also two auxiliary heads.
 
-    Labels may hold any number of instances 1..254, in any order; a batch with `instances` (B, H, W) is trained on these
+    Labels may hold any number of lanes 1..254, in any order; a batch with `instances` (B, H, W) is trained on these
     instead. `compute` gives `logits` (B, 2, H, W), `embeddings` (B, E, H/2, W/2) and, in training mode, `area_logits`
     (B, 2, H/4, W/4) and `points` (B, S, R).
 
@@ -51,6 +51,7 @@ class AgnosticLaneNet(LaneNet):
         point_weight: weight of the lane points, 0 leaves their head out.
         point_slots: S, lanes whose points are regressed, half of them left of the ego vehicle.
         point_rows: R, rows of these points.
+        base_channels: of the stem of a ResNet.
         **loss_arguments: see LaneNet.
 
     Raises:
@@ -64,7 +65,7 @@ class AgnosticLaneNet(LaneNet):
                  backbone: str = 'enet', embedding_channels: int = 4, delta_var: float = 0.5, delta_dist: float = 3.0,
                  var_weight: float = 1.0, dist_weight: float = 1.0, reg_weight: float = 0.001,
                  area_weight: float = 0.1, point_weight: float = 0.1, point_slots: int = 4, point_rows: int = 18,
-                 **loss_arguments):
+                 base_channels: int = 64, **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, None, **loss_arguments)
         if backbone not in BACKBONES:
             raise ConfigError(f'AgnosticLaneNet: backbone={backbone!r}, expected one of {", ".join(BACKBONES)}. '
@@ -77,7 +78,7 @@ class AgnosticLaneNet(LaneNet):
         self.discriminative_weights = dict(loss_var=var_weight, loss_dist=dist_weight, loss_reg=reg_weight)
         self.area_weight, self.point_weight, self.point_slots = area_weight, point_weight, point_slots
         self.clustering = TASK_UTILS.build(decoder) if isinstance(decoder, dict) else decoder
-        channels = self._build_encoder(backbone)
+        channels = self._build_encoder(backbone, base_channels)
         self.pyramid = FeaturePyramid(channels, 64)
         self.binary, self.embedding = _branch(), _branch()
         self.head_input = nn.Identity()
@@ -88,13 +89,13 @@ class AgnosticLaneNet(LaneNet):
         map_size = [n // 8 for n in self.input_size]
         self.exist = LaneExist(channels[-1], num_lanes, map_size) if num_lanes else None
 
-    def _build_encoder(self, backbone: str) -> tuple[int, ...]:
+    def _build_encoder(self, backbone: str, base_channels: int) -> tuple[int, ...]:
         """The stages, named as those of the plain networks, and the channels of their outputs."""
         if backbone == 'enet':
             encoder, channels = ENet(num_lanes=0), (64, 128, 128)
             self.down1, self.down2 = encoder.down1, encoder.down2
         else:
-            encoder = ResNet(BACKBONES[backbone])
+            encoder = ResNet(BACKBONES[backbone], base_channels)
             self.down1, self.down2, channels = None, None, encoder.channels
         self.stem, self.stage1, self.stage2, self.stage3 = encoder.stem, encoder.stage1, encoder.stage2, encoder.stage3
         self.stage4 = encoder.stage4
@@ -133,9 +134,9 @@ class AgnosticLaneNet(LaneNet):
         instances = self._instances(inputs)
         binary = instances.where(instances == self.ignore_index, instances.clamp(max=1))
         losses = super().loss(outputs, dict(inputs, labels=binary))
-        embeddings = outputs['embeddings']
-        small = F.interpolate(instances[:, None].float(), size=embeddings.shape[2:])[:, 0].long()
-        terms = discriminative_loss(embeddings, small, self.delta_var, self.delta_dist, self.ignore_index)
+        known = instances.where(instances != self.ignore_index, 0)
+        cells = F.max_pool2d(known.float(), 2).long()  # every cell that a lane touches, so that thin lanes stay
+        terms = discriminative_loss(outputs['embeddings'], cells, self.delta_var, self.delta_dist, self.ignore_index)
         losses.update({name: weight * term for (name, weight), term in zip(self.discriminative_weights.items(), terms)})
         if 'area_logits' in outputs or 'points' in outputs:
             x, seen = ego_slots(instances, self.point_slots, self.ignore_index)
