@@ -189,12 +189,15 @@ def test_pyramid_equals_its_parts():
         torch.testing.assert_close(pyramid(stages), pyramid.smooth(fine))
 
 
+@pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('backbone', BACKBONES)
-def test_every_weight_learns(backbone):
+def test_every_weight_learns(backbone, half):
     torch.manual_seed(0)
     net = AgnosticLaneNet(input_size=(32, 48), backbone=backbone).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=road((-5, 12, 30, 55), batch=2))
-    losses = net(inputs, mode='loss')
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
     assert set(losses) == {f'loss_{name}' for name in ('seg', 'iou', 'var', 'dist', 'reg', 'area', 'point')}
     sum(losses.values()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]

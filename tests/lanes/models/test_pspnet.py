@@ -111,11 +111,15 @@ def test_statistics_follow_slowly():
     assert {m.momentum for m in PSPNet(**SMALL, bn_momentum=.1).modules() if isinstance(m, nn.BatchNorm2d)} == {.1}
 
 
-def test_every_weight_learns():
+@pytest.mark.parametrize('half', [False, True])
+def test_every_weight_learns(half):
     torch.manual_seed(0)
     net = PSPNet(**SMALL, num_lanes=4).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
-    sum(net(inputs, mode='loss').values()).backward()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not [name for name, p in net.named_parameters() if p.dim() == 4 and not p.grad.any()]
 

@@ -119,12 +119,16 @@ def test_network_equals_its_parts(backbone, shuffled):
     torch.testing.assert_close(result['exist_logits'], net.exist.classifier(pooled))
 
 
+@pytest.mark.parametrize('half', [False, True])
 @pytest.mark.parametrize('backbone', ['vgg16', 'resnet18'])
-def test_every_weight_learns(backbone):
+def test_every_weight_learns(backbone, half):
     torch.manual_seed(0)
     net = SCNN(input_size=(32, 48), backbone=backbone).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
-    sum(net(inputs, mode='loss').values()).backward()
+    with torch.autocast('cpu', torch.bfloat16, enabled=half):
+        losses = net(inputs, mode='loss')
+    assert all(loss.dtype == torch.float32 for loss in losses.values())
+    sum(losses.values()).backward()
     assert not [name for name, p in net.named_parameters() if p.grad is None or not torch.isfinite(p.grad).all()]
     assert not [name for name, p in net.named_parameters() if p.dim() > 1 and not p.grad.any()]
 
