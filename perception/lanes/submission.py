@@ -180,13 +180,12 @@ def validate_tusimple(path: str | Path, tasks: str | Path | dict[str, int]) -> l
         DataError: a file that is missing or no JSON.
     """
     if not isinstance(tasks, dict):
-        tasks = {record.get('raw_file'): len(record.get('h_samples') or ())
-                 for _, record in read_json_lines(tasks, 'tasks of TuSimple')}
+        tasks = dict(_task(*row) for row in read_json_lines(tasks, 'tasks of TuSimple'))
     problems, seen = [], set()
     for where, record in read_json_lines(path, 'predictions for TuSimple'):
         name, lanes, run_time = (record.get(key) for key in ('raw_file', 'lanes', 'run_time'))
-        if name not in tasks or name in seen:
-            problems.append(f'{where}: {"a second" if name in seen else "an unknown"} raw_file {str(name)[:80]!r}')
+        if not isinstance(name, str) or name not in tasks or name in seen:
+            problems.append(f'{where}: {"a second" if str(name) in seen else "an unknown"} raw_file {str(name)[:80]!r}')
             continue
         seen.add(name)
         if type(run_time) not in (int, float) or not 0 <= run_time <= MAX_MILLISECONDS:
@@ -200,7 +199,17 @@ def validate_tusimple(path: str | Path, tasks: str | Path | dict[str, int]) -> l
             elif not all(type(u) in (int, float) and abs(u) < MAX_PIXEL for u in lane):
                 problems.append(f'{where}: a lane {str(lane)[:40]}, expected pixels')
     missing = [name for name in tasks if name not in seen]
-    return problems + [f'{path}: {len(missing):,} images are missing, such as {missing[0]}'] * bool(missing)
+    if missing:
+        problems.append(f'{path}: {len(missing):,} images are missing, such as {missing[0]}')
+    return problems
+
+
+def _task(where: str, record: dict) -> tuple[str, int]:
+    name, rows = record.get('raw_file'), record.get('h_samples')
+    if not isinstance(name, str) or not isinstance(rows, list):
+        raise DataError(f'{where}: raw_file {str(name)[:60]!r} with h_samples {str(rows)[:40]}, expected a name and a '
+                        f'list. Copy the file again.')
+    return name, len(rows)
 
 
 # ------------------------------------------------------------------------------------------------------------- LLAMAS

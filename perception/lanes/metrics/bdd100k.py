@@ -154,7 +154,12 @@ def thin(mask: np.ndarray) -> np.ndarray:
     Returns:
         (H, W) bool.
     """
-    image, changed = np.pad(mask, 1), True
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    result, changed = np.zeros_like(mask), True
+    if not len(rows):
+        return result
+    box = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    image = np.pad(mask[box], 1)
     while changed:
         changed = False
         for step in range(2):
@@ -169,7 +174,8 @@ def thin(mask: np.ndarray) -> np.ndarray:
             if remove.any():
                 image[1:-1, 1:-1] &= ~remove
                 changed = True
-    return image[1:-1, 1:-1]
+    result[box] = image[1:-1, 1:-1]
+    return result
 
 
 def to_mask(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:

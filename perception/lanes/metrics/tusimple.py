@@ -180,9 +180,10 @@ def evaluate_files(pred_path: str | Path, label_path: str | Path) -> list[ImageR
     results = {}
     for where, record in preds:
         name, run_time = record.get('raw_file'), record.get('run_time')
-        if name not in labels or name in results:
-            raise DataError(f'{where}: {"a second" if name in results else "an unknown"} raw_file {str(name)[:80]!r}, '
-                            f'expected each name of {label_path} once. Correct the line.')
+        if not isinstance(name, str) or name not in labels or name in results:
+            kind = 'a second' if str(name) in results else 'an unknown'
+            raise DataError(f'{where}: {kind} raw_file {str(name)[:80]!r}, expected each name of '
+                            f'{label_path} once. Correct the line.')
         if type(run_time) not in (int, float):
             raise DataError(f'{where}: run_time {str(run_time)[:40]}, expected milliseconds. Correct the line.')
         lanes, rows = labels[name]

@@ -128,7 +128,7 @@ LINE = dict(raw_file='clips/a/20.jpg', lanes=[[600] * len(ROWS)], run_time=10, h
     ({}, dict(raw_file='clips/b/20.jpg'), 'unknown raw_file'), (dict(run_time='fast'), {}, 'run_time fast'),
     (dict(lanes=[[1, 2]]), {}, 'pred.json:1: lanes'), (dict(lanes=[['x'] * 56]), {}, 'expected lists of 56 numbers'),
     ({}, dict(h_samples=None), 'label.json:1'), ({}, dict(h_samples=[], lanes=[]), 'no h_samples'),
-    ({}, dict(raw_file=3), 'raw_file 3')])
+    ({}, dict(raw_file=3), 'raw_file 3'), (dict(raw_file=[3]), {}, 'an unknown raw_file')])
 def test_bad_files(tmp_path, pred, label, message):
     (tmp_path / 'pred.json').write_text(json.dumps({**LINE, **pred}))
     (tmp_path / 'label.json').write_text(json.dumps({**LINE, **label}))
