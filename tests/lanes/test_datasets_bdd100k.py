@@ -59,6 +59,7 @@ def test_curves_are_cubic_beziers():
         t = k / 16
         weights = [(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t ** 2, t ** 3]
         np.testing.assert_allclose(point, sum(w * v for w, v in zip(weights, vertices[:4])))
+    np.testing.assert_array_equal(curve(vertices[:4], 'CCCL'), points[:-1])  # official files type the first point so
     np.testing.assert_array_equal(curve(vertices, 'LLLLL'), vertices)
     np.testing.assert_array_equal(curve(vertices, 'LLLCC'), vertices)  # no end: control points count as points
     np.testing.assert_array_equal(curve(vertices[:1], 'L'), vertices[:1])
