@@ -31,7 +31,7 @@ class CULaneDecoder:
         num_points: of a lane at most; the lowest lies on the last row.
         threshold: of the averaged probability.
         exist_threshold: of the existence of a slot's lane.
-        kernel: width of the average in the network's image, odd.
+        kernel: width of the average in the network's image, odd, 15 at most.
         padding: beyond the edge, 'zeros' (SCNN) or 'reflect' (OpenCV's blur, ERFNet).
         keep_slots: give an empty (0, 2) lane for each slot without lane, so that positions tell the slot.
     """
@@ -143,32 +143,20 @@ def box_mean(probs: Tensor, rows: np.ndarray, kernel: int, padding: str) -> Tens
     Args:
         probs: (B, L, h, w) in [0, 1].
         rows: (R,) rows.
-        kernel: odd width of the square.
+        kernel: odd width of the square, 15 at most.
         padding: 'zeros' or 'reflect' (without repeating the edge).
 
     Returns:
-        (B, L, R, w) int64, 0..255.
+        (B, L, R, w) int32, 0..255.
     """
-    units = (probs.float().clamp(0, 1) * _UNIT).round().to(torch.int32)  # sums of up to 181 x 181 fit
-    total = _tap_sum(units, np.asarray(rows), kernel, padding, dim=2)
-    total = _tap_sum(total, np.arange(probs.shape[3]), kernel, padding, dim=3).long()
+    half, width = kernel // 2, probs.shape[3]
+    units = (probs.float().clamp(0, 1) * _UNIT).round()  # integers below 2^24, which float32 adds exactly
+    units = F.pad(units, (half,) * 4, mode='constant' if padding == 'zeros' else 'reflect')
+    first = torch.from_numpy(np.asarray(rows)).to(probs.device)
+    total = sum(units.index_select(2, first + k) for k in range(kernel))
+    total = sum(total[..., k:k + width] for k in range(kernel)).double()
     full = kernel * kernel * _UNIT
-    return torch.div(2 * 255 * total + full, 2 * full, rounding_mode='floor')
-
-
-def _tap_sum(x: Tensor, centres: np.ndarray, kernel: int, padding: str, dim: int) -> Tensor:
-    """Sum of `kernel` neighbours along a dimension around each centre."""
-    size, total = x.shape[dim], 0
-    for offset in range(-(kernel // 2), kernel // 2 + 1):
-        at = centres + offset
-        inside = (at >= 0) & (at < size)
-        at = np.clip(np.where(at < 0, -at, np.where(at >= size, 2 * size - 2 - at, at)), 0, size - 1)
-        taps = x.index_select(dim, torch.from_numpy(at).to(x.device))
-        if padding == 'zeros' and not inside.all():
-            shape = [-1 if d == dim else 1 for d in range(4)]
-            taps = taps * torch.from_numpy(inside).to(x.device).view(shape)
-        total = total + taps
-    return total
+    return total.mul_(2 * 255).add_(full).div_(2 * full).floor_().to(torch.int32)
 
 
 def row_maxima(probs: Tensor, rows: np.ndarray, kernel: int, padding: str) -> tuple[np.ndarray, np.ndarray]:
@@ -179,11 +167,11 @@ def row_maxima(probs: Tensor, rows: np.ndarray, kernel: int, padding: str) -> tu
         rows, kernel, padding: as of `box_mean`.
 
     Returns:
-        values 0..255 and columns, both (B, L, R) int64.
+        values 0..255 and columns, both (B, L, R) int32.
     """
     rows, where = np.unique(rows, return_inverse=True)  # a small map has fewer rows than a lane has points
     means, width = box_mean(probs, rows, kernel, padding), probs.shape[3]
-    left = torch.arange(width - 1, -1, -1, device=probs.device)  # greater further left, so that the first one wins
+    left = torch.arange(width - 1, -1, -1, dtype=torch.int32, device=probs.device)  # the first one wins
     best = (means * width + left).amax(dim=3).cpu().numpy()[..., where]
     return best // width, width - 1 - best % width
 
@@ -330,8 +318,8 @@ def _check_batch(lane_probs: Tensor, exist_probs: Tensor | None, metas: Sequence
 
 
 def _check_kernel(kernel: int, padding: str) -> tuple[int, str]:
-    if kernel % 2 != 1 or not 1 <= kernel <= 181 or padding not in ('zeros', 'reflect'):
-        raise ConfigError(f'decoder: kernel={kernel}, padding={padding!r}, expected an odd width up to 181, and zeros '
+    if kernel % 2 != 1 or not 1 <= kernel <= 15 or padding not in ('zeros', 'reflect'):
+        raise ConfigError(f'decoder: kernel={kernel}, padding={padding!r}, expected an odd width up to 15, and zeros '
                           f'or reflect. Correct them.')
     return kernel, padding
 
