@@ -26,7 +26,8 @@ class ClusterDecoder:
 
     Args:
         threshold: of a lane pixel's probability.
-        bandwidth: of the mean shift; 1.5 times the radius that the loss pulls an instance into.
+        bandwidth: of the mean shift; half the distance that the loss pushes instances apart (`delta_dist`). Near the
+            horizon, where lanes meet, smaller ones (LaneNet: 2 `delta_var`) make clusters of what lies between them.
         max_points: pixels that the mean shift looks at, drawn from the lane pixels by a fixed seed. Every lane pixel
             then belongs to the nearest centre.
         iterations: of the mean shift at most.
@@ -41,7 +42,7 @@ class ClusterDecoder:
         ConfigError: a bandwidth, step or number of points that is not positive.
     """
 
-    def __init__(self, threshold: float = 0.5, bandwidth: float = 0.75, max_points: int = 2000, iterations: int = 20,
+    def __init__(self, threshold: float = 0.5, bandwidth: float = 1.5, max_points: int = 2000, iterations: int = 20,
                  min_share: float = 100 / (512 * 256), merge_distance: float = 0.0125, order: int = 3,
                  step: int = 20) -> None:
         if bandwidth <= 0 or step < 1 or max_points < 1 or order < 1:
