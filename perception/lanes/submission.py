@@ -263,7 +263,7 @@ def validate_llamas(pred_dir: str | Path, names: Sequence[str], segmentation: bo
     """
     folder = Path(pred_dir)
     problems = _check_files(folder / 'lanes', [f'{name}.lines.txt' for name in names], '*.lines.txt', _lane_problem)
-    record, rows = read_json(folder / 'regression.json', dict, 'the regression of LLAMAS'), llamas.SIZE[0]
+    record, rows = read_json(folder / 'regression.json', 'the regression of LLAMAS'), llamas.SIZE[0]
     for name in sorted({f'{name}.json' for name in names} ^ set(record)):
         problems.append(f'regression.json: {name} is {"unknown" if name in record else "missing"}')
     for name, lanes in record.items():

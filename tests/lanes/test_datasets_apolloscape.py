@@ -60,6 +60,12 @@ def test_splits(official):
         ApolloScapeLaneMark(root, roads='road02')
 
 
+def test_a_road_may_hold_nothing_but_the_records_of_val(official):
+    root = official('apolloscape')
+    shutil.rmtree(root / 'ColorImage_road04/ColorImage/Record003')
+    assert [len(ApolloScapeLaneMark(root, split)) for split in ('train', 'val')] == [1, 1]
+
+
 def test_labels_are_read_by_colour(official):
     root = official('apolloscape')
     sample = ApolloScapeLaneMark(root, 'val', crop_top=20)[0]['data_samples']

@@ -135,7 +135,7 @@ def test_all_masks_have_labels():
 
 
 @pytest.mark.parametrize(('change', 'message'), [
-    (lambda label: label.update(category='lane'), r"frame 0 \(val0000\.jpg\), label 0: category 'lane', expected"),
+    (lambda label: label.update(category='lane'), r"label 0: category 'lane', expected"),
     (lambda label: label['attributes'].update(laneStyle='dotted'), "laneStyle 'dotted', expected one of solid, dashed"),
     (lambda label: label.update(attributes=[1]), 'label 0: .*expected an object'),
     (lambda label: label.update(poly2d=None), 'label 0: poly2d None, expected a list'),
@@ -151,8 +151,8 @@ def test_damaged_labels_name_frame_and_label(official, change, message):
     frames = json.loads(path.read_text())
     change(frames[0]['labels'][0])
     path.write_text(json.dumps(frames))
-    with pytest.raises(DataError, match=message):
-        BDD100K(root, 'test')
+    with pytest.raises(DataError, match=rf'lane_val\.json: item 0 \(val0000\.jpg\).*{message}'):
+        BDD100K(root, 'test')[0]
 
 
 def test_wrong_files_and_arguments(official, tmp_path):
@@ -167,10 +167,10 @@ def test_wrong_files_and_arguments(official, tmp_path):
     with pytest.raises(DataError, match='fewer than 7 images'):
         BDD100K(root, 'val')
     path.write_text(json.dumps(frames[0]))
-    with pytest.raises(DataError, match=r'lane_train\.json: JSON of type dict, expected an array'):
+    with pytest.raises(DataError, match=r'lane_train\.json: .*expected an array'):
         BDD100K(root, 'train')
     path.write_text(json.dumps([dict(name='../x.jpg')]))
-    with pytest.raises(DataError, match=r"lane_train\.json: frame 0: name '\.\./x\.jpg', expected"):
+    with pytest.raises(DataError, match=r"lane_train\.json: item 0: name '\.\./x\.jpg', expected"):
         BDD100K(root, 'train')
     path.write_text(json.dumps([dict(name='other.jpg', labels=None)]))
     with pytest.raises(DataError, match=r'other\.jpg: no such file, expected the first'):

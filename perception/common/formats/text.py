@@ -1,8 +1,12 @@
 """Text files that people and tools write: lists, JSON, JSON lines. Errors name the file and the line."""
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from perception.utils.errors import DataError
+
+_SPACE = re.compile(r'\s*')
 
 
 def read_text(path: str | Path, what: str = 'a text file') -> str:
@@ -58,34 +62,71 @@ def read_json_lines(path: str | Path, what: str = 'a JSON object a line') -> lis
         DataError: no such file, nothing in it, or a line that is no JSON object.
     """
     lines = read_text(path, what).split('\n')
-    rows = [(f'{path}:{number}', parse_json(line, f'{path}:{number}', dict)) for number, line in enumerate(lines, 1)
+    rows = [(f'{path}:{number}', parse_json(line, f'{path}:{number}')) for number, line in enumerate(lines, 1)
             if line.strip()]
     if not rows:
         raise DataError(f'{path}: an empty file, expected {what}. Copy the file again.')
     return rows
 
 
-def read_json(path: str | Path, kind: type = dict, what: str = 'a JSON file') -> dict | list:
-    """The object (`kind=dict`) or array (`kind=list`) of a JSON file.
+def read_json(path: str | Path, what: str = 'a JSON file') -> dict:
+    """The object of a JSON file.
 
     Raises:
-        DataError: no such file, no JSON, or JSON of another kind.
+        DataError: no such file, no JSON, or JSON that is no object.
     """
-    return parse_json(read_text(path, what), path, kind)
+    return parse_json(read_text(path, what), path)
 
 
-def parse_json(text: str, where: str | Path, kind: type = dict) -> dict | list:
-    """The object or array of a JSON text; `where` is the file, for messages.
+def read_json_array(path: str | Path, what: str = 'a JSON array') -> Iterator[tuple[str, dict, str]]:
+    """Objects of a file that holds one large array, one after the other, so that they are never all in memory.
+
+    Args:
+        path: the file.
+        what: is expected there.
+
+    Yields:
+        `(where, object, its text)`; `where` is `path: item k`, for messages.
 
     Raises:
-        DataError: no JSON, or JSON of another kind.
+        DataError: no such file, no JSON, or something else than an array of objects.
     """
-    expected = 'an object {...}' if kind is dict else 'an array [...]'
+    text, decode = read_text(path, what), json.JSONDecoder().raw_decode
+    at = _SPACE.match(text).end()
+    if text[at:at + 1] != '[':
+        raise DataError(f'{path}: {text[at:at + 40]!r}, expected an array [...]. Copy the file again.')
+    number, after = 0, '['
+    while after != ']':
+        at = _SPACE.match(text, at + 1).end()
+        if after == '[' and text[at:at + 1] == ']':
+            return
+        where = f'{path}: item {number}'
+        try:
+            value, stop = decode(text, at)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f'{where}: no valid JSON ({error}), expected an object {{...}}. Copy the file again.') \
+                from error
+        if not isinstance(value, dict):
+            raise DataError(f'{where}: JSON of type {type(value).__name__}, expected an object {{...}}. Correct it.')
+        yield where, value, text[at:stop]
+        at = _SPACE.match(text, stop).end()
+        number, after = number + 1, text[at:at + 1]
+        if after not in (',', ']'):
+            raise DataError(f'{where}: followed by {text[at:at + 20]!r}, expected a comma or ]. The file is probably '
+                            'truncated; copy it again.')
+
+
+def parse_json(text: str, where: str | Path) -> dict:
+    """The object of a JSON text; `where` is the file, for messages.
+
+    Raises:
+        DataError: no JSON, or JSON that is no object.
+    """
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f'{where}: no valid JSON ({error}), expected {expected}. Correct the text, or copy the file '
-                        'again.') from error
-    if not isinstance(value, kind):
-        raise DataError(f'{where}: JSON of type {type(value).__name__}, expected {expected}. Correct the text.')
+        raise DataError(f'{where}: no valid JSON ({error}), expected an object {{...}}. Correct the text, or copy the '
+                        'file again.') from error
+    if not isinstance(value, dict):
+        raise DataError(f'{where}: JSON of type {type(value).__name__}, expected an object {{...}}. Correct the text.')
     return value

@@ -130,11 +130,13 @@ class ApolloScapeLaneMark(RoadImages):
     def _road(self, road: str) -> list[tuple]:
         folder = self.data_root / f'ColorImage_{road}'
         validates = self.split == 'val'
-        images = [path for path in sorted(folder.rglob('*.jpg')) if self.split == 'test'
-                  or (road == VAL_ROAD and not set(VAL_RECORDS).isdisjoint(path.parts)) == validates]
+        images = sorted(folder.rglob('*.jpg'))
         if not images:
             raise missing_root(folder / '**/*.jpg', self.data_root, f'images of {road} of ApolloScape', LAYOUT,
                                DOWNLOAD)
+        if self.split != 'test':
+            images = [path for path in images
+                      if (road == VAL_ROAD and not set(VAL_RECORDS).isdisjoint(path.parts)) == validates]
         labels = {}
         if self.split != 'test':
             labels = {_key(path, '_bin.png'): str(path)

@@ -12,13 +12,14 @@ SAD's protocol tells lanes from background. Its test images are the official val
 a seventh of the official training set (10,000 of 70,000; the published list is not available, here it is every seventh
 name), and its labels are the centre lines of pairs of border lines.
 """
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from perception.common.formats.images import read_label_image
-from perception.common.formats.text import read_json
+from perception.common.formats.text import read_json_array
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
 from perception.lanes.rasterize import centre_lines, curve, dilate, draw_instances
 from perception.registry import DATASETS
@@ -93,8 +94,8 @@ class BDD100K(RoadImages):
             names = sorted(path.stem for path in listed.glob('*.jpg' if listed == images else '*.png'))
             entries = [(f'{folder}/{name}', str(images / f'{name}.jpg'), str(listed / f'{name}.png')) for name in names]
         else:
-            frames = read_json(listed, list, 'lane labels of BDD100K')
-            entries = sorted((self._entry(frame, folder, f'{listed}: frame {i}') for i, frame in enumerate(frames)),
+            frames = read_json_array(listed, 'lane labels of BDD100K')
+            entries = sorted((self._entry(frame, text, folder, where) for where, frame, text in frames),
                              key=lambda entry: entry[0])
         if not entries:
             raise missing_root(listed / '*', self.data_root, 'BDD100K', LAYOUT, DOWNLOAD)
@@ -107,17 +108,19 @@ class BDD100K(RoadImages):
         check_first_image(entries, listed)
         return entries
 
-    def _entry(self, frame: object, folder: str, where: str) -> tuple:
-        name = frame.get('name') if isinstance(frame, dict) else None
+    def _entry(self, frame: dict, text: str, folder: str, where: str) -> tuple:
+        """The frame stays text until it is needed: 70,000 of them as objects take gigabytes."""
+        name = frame.get('name')
         if not isinstance(name, str) or not name.endswith('.jpg') or '/' in name:
             raise DataError(f'{where}: name {str(name)[:60]!r}, expected "<id>.jpg". Copy the file again.')
-        lines = parse_lines(frame.get('labels'), f'{where} ({name})', self.exclude)
         path = inside(self.data_root, f'images/100k/{folder}/{name}', where)
-        return f'{folder}/{name[:-len(".jpg")]}', str(path), lines
+        return f'{folder}/{name[:-len(".jpg")]}', path, text, where
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if self.protocol == 'sad':
-            lanes = centre_lines(*entry[2], self.max_distance)
+            lines, kinds = parse_lines(json.loads(entry[2]).get('labels'), f'{entry[3]} ({Path(entry[1]).name})',
+                                       self.exclude)
+            lanes = centre_lines(lines, kinds, self.max_distance)
             thin = draw_instances(lanes, size, 1)
             full = None if self.split == 'train' else dilate((thin > 0).astype(np.uint8), TEST_WIDTH)
             labels = dilate(thin if self.all_lanes else (thin > 0).astype(np.uint8), TRAIN_WIDTH)
@@ -151,7 +154,7 @@ def parse_lines(labels: object, where: str, exclude: Sequence[str] = ()) -> tupl
         exclude: categories that are left out.
 
     Returns:
-        (P, 2) float32 lines u, v [pixel], and category and style of each.
+        (P, 2) float64 lines u, v [pixel], and category and style of each.
 
     Raises:
         DataError: fields that are missing or no numbers.
@@ -190,7 +193,7 @@ def _line(poly: object, where: str) -> np.ndarray:
     if not isinstance(types, str) or len(types) != len(points) or set(types) - set('LC'):
         raise DataError(f'{where}: types {str(types)[:60]!r} for {len(points)} vertices, expected a letter L or C for '
                         'each. Copy the file again.')
-    return curve(points, types).astype(np.float32)
+    return curve(points, types)
 
 
 def _list(values: object, where: str) -> list:

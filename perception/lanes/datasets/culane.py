@@ -74,13 +74,13 @@ class CULane(RoadImages):
             raise DataError(f'{where}: {" ".join(words)[:120]!r}, expected '
                             f'{"/image.jpg /label.png e1 e2 e3 e4" if count > 1 else "/image.jpg"}. This is another '
                             f"list than that of the {self.split} split; use CULane's own.")
-        return words[0].lstrip('/')[:-len('.jpg')], str(inside(self.data_root, words[0], where))
+        return words[0].lstrip('/')[:-len('.jpg')], inside(self.data_root, words[0], where)
 
     def _label(self, words: Sequence[str], where: str) -> tuple[str, tuple[float, ...]]:
         if any(flag not in ('0', '1') for flag in words[2:]):
             raise DataError(f'{where}: flags {" ".join(words[2:])[:60]!r}, expected {NUM_LANES} of 0 and 1. Correct '
                             'the list.')
-        return str(inside(self.data_root, words[1], where)), tuple(float(flag) for flag in words[2:])
+        return inside(self.data_root, words[1], where), tuple(float(flag) for flag in words[2:])
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         lanes = read_lanes(Path(entry[1]).with_suffix('.lines.txt'))

@@ -77,7 +77,7 @@ class TuSimple(RoadImages):
         if not isinstance(name, str) or not name.endswith('.jpg'):
             raise DataError(f'{where}: raw_file {name!r}, expected "clips/.../20.jpg". Correct the line.')
         rows, lanes = parse_lanes(record, where)
-        return name[:-len('.jpg')].lstrip('/'), str(inside(self.data_root, name, where)), rows, lanes
+        return name[:-len('.jpg')].lstrip('/'), inside(self.data_root, name, where), rows, lanes
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         _, _, rows, lanes = entry

@@ -1,7 +1,9 @@
 """Text files; each error names the file and the line."""
+import json
+
 import pytest
 
-from perception.common.formats.text import read_json, read_json_lines, read_rows, read_text
+from perception.common.formats.text import read_json, read_json_array, read_json_lines, read_rows, read_text
 from perception.utils.errors import DataError
 
 
@@ -11,8 +13,8 @@ def test_rows_and_objects_with_their_lines(tmp_path):
     assert read_rows(path) == [(f'{path}:1', ['/a.jpg', '1', '0']), (f'{path}:3', ['/b.jpg', '0'])]
     path.write_text('{"a": 1}\n\n{"a": [2]}')
     assert read_json_lines(path) == [(f'{path}:1', {'a': 1}), (f'{path}:3', {'a': [2]})]
-    path.write_text('\n[1,\n2]')
-    assert read_json(path, list) == [1, 2]
+    path.write_text('\n{"a":\n2}')
+    assert read_json(path) == {'a': 2}
 
 
 def test_what_is_wrong_is_named(tmp_path):
@@ -34,6 +36,29 @@ def test_what_is_wrong_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(DataError, match=message):
             read_json_lines(path)
-    path.write_text('{}')
-    with pytest.raises(DataError, match=r'a\.txt: JSON of type dict, expected an array'):
-        read_json(path, list)
+    path.write_text('[]')
+    with pytest.raises(DataError, match=r'a\.txt: JSON of type list, expected an object'):
+        read_json(path)
+
+
+def test_arrays_come_object_by_object(tmp_path):
+    path = tmp_path / 'a.json'
+    for text, found in (('[]', []), (' \n[ ]\n', []), ('[{"a": [1, "]"]} , \n{}]', [{'a': [1, ']']}, {}])):
+        path.write_text(text)
+        rows = list(read_json_array(path))
+        assert [value for _, value, _ in rows] == found
+        assert [where for where, _, _ in rows] == [f'{path}: item {k}' for k in range(len(found))]
+        assert [json.loads(text) for _, _, text in rows] == found
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', "'', expected an array"), ('{}', "'{}', expected an array"), ('[', 'item 0: no valid JSON'),
+    ('[{}', r"item 0: followed by '', expected a comma or \]"), ('[{},', 'item 1: no valid JSON'),
+    ('[{},]', 'item 1: no valid JSON'), ('[{} {}]', "item 0: followed by '{}]'"), ('[,{}]', 'item 0: no valid JSON'),
+    ('[{}, 3]', 'item 1: JSON of type int, expected an object'), ('[{}, {"a": ]', 'item 1: no valid JSON'),
+    ('[' + '[' * 100000, 'item 0: no valid JSON')])
+def test_damaged_arrays_name_the_item(tmp_path, text, message):
+    path = tmp_path / 'a.json'
+    path.write_text(text)
+    with pytest.raises(DataError, match=rf'a\.json: {message}'):
+        list(read_json_array(path))
