@@ -1,13 +1,26 @@
 #!/usr/bin/env python
-"""Write a mini data set: simulated scans in an official layout."""
+"""Write mini data sets: simulated scans and images in official layouts."""
 import argparse
 import time
+from functools import partial
 from pathlib import Path
 
 from perception.apis.cli import run_command
-from perception.lidarseg.mini import draw_sheet, write_semantickitti_mini
+from perception.lanes import mini as lanes
+from perception.lanes.datasets.apolloscape import ApolloScapeLaneMark
+from perception.lanes.datasets.bdd100k import BDD100K
+from perception.lanes.datasets.culane import CULane
+from perception.lanes.datasets.llamas import LLAMAS
+from perception.lanes.datasets.tusimple import TuSimple
+from perception.lidarseg import mini as lidarseg
 
-WRITERS = dict(semantickitti=write_semantickitti_mini)
+WRITERS = dict(
+    semantickitti=lidarseg.write_semantickitti_mini, culane=lanes.write_culane_mini,
+    tusimple=lanes.write_tusimple_mini, bdd100k=lanes.write_bdd100k_mini, llamas=lanes.write_llamas_mini,
+    apolloscape=lanes.write_apolloscape_mini)
+READERS = dict(culane=CULane, tusimple=TuSimple, bdd100k=BDD100K, llamas=LLAMAS, apolloscape=ApolloScapeLaneMark)
+SHEETS = dict({name: partial(lanes.draw_sheet, dataset=reader) for name, reader in READERS.items()},
+              semantickitti=lidarseg.draw_sheet)
 
 
 def main() -> None:
@@ -18,15 +31,20 @@ def main() -> None:
     parser.add_argument('--root', type=Path, help='folder of the data set (default: data/mini/<dataset>)')
     parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')
     parser.add_argument('--force', action='store_true', help='write it again even if it is complete')
-    parser.add_argument('--sheet', type=Path, metavar='PNG', help='draw the first scans into this picture')
+    parser.add_argument('--sheet', type=Path, metavar='PNG',
+                        help='draw a contact sheet with labels; of several data sets, each gets its name added')
     args = parser.parse_args()
-    for name in args.dataset or WRITERS:
+    names = args.dataset or list(WRITERS)
+    if args.root and len(names) > 1:
+        parser.error('--root is the folder of one data set; name one')
+    for name in names:
         start = time.perf_counter()
         root = args.root.absolute() if args.root else f'data/mini/{name}'
         root = run_command(WRITERS[name], root, seed=args.seed, force=args.force)
         print(f'{name}: {root} is complete ({time.perf_counter() - start:.1f} s); the data are simulated')
         if args.sheet:
-            print(f'{name}: {run_command(draw_sheet, root, args.sheet)}')
+            sheet = args.sheet if len(names) == 1 else args.sheet.with_stem(f'{args.sheet.stem}_{name}')
+            print(f'{name}: {run_command(SHEETS[name], root, sheet)}')
 
 
 if __name__ == '__main__':
