@@ -1,11 +1,13 @@
 """Rays against the world: the nearest triangle of the street or of the actors, and what it is."""
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from perception.common.scene.mesh import Mesh
+from perception.common.scene.mesh import Mesh, smooth_normals
 from perception.utils.optional import import_optional
 
 
@@ -20,6 +22,9 @@ class Hits(NamedTuple):
         albedo: (N, 3) float32.
         part: (N,) int16.
         instance: (N,) int32.
+        mark: (N,) uint8, index into `MARKS`.
+        normal: (N, 3) float32 unit normals against the ray; rounded on things with an identity if asked for.
+        moving: (N,) bool, whether the ray met one of the actors.
     """
     hit: np.ndarray
     distance: np.ndarray
@@ -28,6 +33,24 @@ class Hits(NamedTuple):
     albedo: np.ndarray
     part: np.ndarray
     instance: np.ndarray
+    mark: np.ndarray
+    normal: np.ndarray
+    moving: np.ndarray
+
+
+class _Layer:
+    """A mesh, its scene and, once somebody asked, the corner normals of its things with an identity."""
+
+    def __init__(self, mesh: Mesh, scene, moving: bool) -> None:
+        self.mesh, self.scene, self.moving = mesh, scene, moving
+
+    @cached_property
+    def corner_normals(self) -> tuple[np.ndarray, np.ndarray]:
+        """(F,) row of each face in the second array, -1 for flat ones; (K, 3, 3) corner normals."""
+        things = np.flatnonzero(self.mesh.instance)
+        row = np.full(len(self.mesh.faces), -1, np.int64)
+        row[things] = np.arange(len(things))
+        return row, smooth_normals(replace(self.mesh, faces=self.mesh.faces[things]))
 
 
 class Caster:
@@ -39,18 +62,20 @@ class Caster:
     Args:
         static: the mesh that never changes.
         threads: threads of the ray caster, 0 for as many as there are cores.
+        lamps: (L, 3) positions of the street lamps, which a camera sees by night.
     """
 
-    def __init__(self, static: Mesh, threads: int = 0) -> None:
+    def __init__(self, static: Mesh, threads: int = 0, lamps: np.ndarray | None = None) -> None:
         self._core = import_optional('open3d', 'casting rays into the toy world', 'pip install open3d').core
         self._scene_class = import_optional('open3d.t.geometry', 'casting rays into the toy world',
                                             'pip install open3d').RaycastingScene
         self._threads = threads
-        self._layers = [(static, self._scene(static))]
+        self.lamps = np.zeros((0, 3)) if lamps is None else lamps
+        self._layers = [_Layer(static, self._scene(static), False)]
 
     def set_actors(self, mesh: Mesh) -> None:
         """Replaces what moves."""
-        self._layers[1:] = [(mesh, self._scene(mesh))] if len(mesh.faces) else []
+        self._layers[1:] = [_Layer(mesh, self._scene(mesh), True)] if len(mesh.faces) else []
 
     def _scene(self, mesh: Mesh):
         scene = self._scene_class(nthreads=self._threads)
@@ -59,35 +84,63 @@ class Caster:
                                 self._core.Tensor(np.ascontiguousarray(mesh.faces, np.uint32)))
         return scene
 
-    def cast(self, origin: np.ndarray, direction: np.ndarray) -> Hits:
+    def cast(self, origin: np.ndarray, direction: np.ndarray, smooth: bool = False) -> Hits:
         """Nearest hits of rays.
 
         Args:
             origin: (N, 3) metres.
             direction: (N, 3).
+            smooth: whether vehicles and people get rounded normals, as a camera needs them.
         """
         rays = self._core.Tensor(np.concatenate([origin, direction], 1, dtype=np.float32))
         best = None
-        for mesh, scene in self._layers:
-            answer = scene.cast_rays(rays)
-            found = _lookup(mesh, answer, direction)
+        for layer in self._layers:
+            answer = layer.scene.cast_rays(rays)
+            found = _lookup(layer, answer, direction, smooth)
             best = found if best is None else _nearer(best, found)
         return best
 
+    def occluded(self, origin: np.ndarray, direction: np.ndarray, reach: float = np.inf) -> np.ndarray:
+        """(N,) bool, whether anything stands on the rays within `reach` lengths of their directions."""
+        rays = self._core.Tensor(np.concatenate([origin, direction], 1, dtype=np.float32))
+        hidden = np.zeros(len(origin), bool)
+        for layer in self._layers:
+            hidden |= layer.scene.test_occlusions(rays, 0.0, float(reach)).numpy()
+        return hidden
 
-def _lookup(mesh: Mesh, answer: dict, direction: np.ndarray) -> Hits:
+
+def _lookup(layer: _Layer, answer: dict, direction: np.ndarray, smooth: bool) -> Hits:
+    mesh = layer.mesh
     distance = answer['t_hit'].numpy()
     hit = np.isfinite(distance)
     face = np.where(hit, answer['primitive_ids'].numpy(), 0).astype(np.int64)
     normal = answer['primitive_normals'].numpy()
     length = np.maximum(np.linalg.norm(direction, axis=1) * np.linalg.norm(normal, axis=1), 1e-12)
-    cosine = np.abs((normal * direction).sum(1)) / length
+    along = (normal * direction).sum(1) / length
     if not len(mesh.faces):
         empty = np.zeros(len(hit), np.int32)
-        return Hits(hit, np.zeros(len(hit), np.float32), empty, empty, np.zeros((len(hit), 3)), empty, empty)
+        return Hits(hit, np.zeros(len(hit), np.float32), empty, empty, np.zeros((len(hit), 3)), empty, empty, empty,
+                    np.zeros((len(hit), 3)), hit)
     tags = (np.where(hit.reshape(-1, *[1] * (tag.ndim - 1)), tag[face], tag.dtype.type(0))
-            for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance))
-    return Hits(hit, np.where(hit, distance, np.float32(0)), np.where(hit, cosine, 0).astype(np.float32), *tags)
+            for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance, mesh.mark))
+    normal = normal * np.where(along > 0, np.float32(-1), np.float32(1))[:, None]
+    if smooth:
+        normal = _rounded(layer, face, hit, answer['primitive_uvs'].numpy(), normal)
+    return Hits(hit, np.where(hit, distance, np.float32(0)), np.where(hit, np.abs(along), 0).astype(np.float32), *tags,
+                np.where(hit[:, None], normal, np.float32(0)), hit & layer.moving)
+
+
+def _rounded(layer: _Layer, face: np.ndarray, hit: np.ndarray, uv: np.ndarray, normal: np.ndarray) -> np.ndarray:
+    """Normals (N, 3), on things interpolated between the corners of their triangles, on the same side as `normal`."""
+    rows, corners = layer.corner_normals
+    row = rows[face]
+    some = np.flatnonzero(hit & (row >= 0))
+    weight = np.stack([1 - uv[some].sum(1), uv[some, 0], uv[some, 1]], -1)[..., None]
+    blend = (corners[row[some]] * weight).sum(1)
+    blend *= np.where((blend * normal[some]).sum(1, keepdims=True) < 0, np.float32(-1), np.float32(1))
+    normal = normal.copy()
+    normal[some] = blend / np.maximum(np.linalg.norm(blend, axis=1, keepdims=True), 1e-6)
+    return normal
 
 
 def _nearer(a: Hits, b: Hits) -> Hits:

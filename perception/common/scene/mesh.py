@@ -10,8 +10,10 @@ from functools import cache
 
 import numpy as np
 
-from perception.common.scene.labels import PART
+from perception.common.scene.labels import MARK, PART
 from perception.common.scene.materials import MATERIAL
+
+MOST_SHARING = 16         # faces at one vertex that smoothing looks at
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Mesh:
         albedo: (F, 3) float32 linear RGB in [0, 1].
         part: (F,) int16, index into `PARTS`.
         instance: (F,) int32, 0 for what is no single thing.
+        mark: (F,) uint8, index into `MARKS`: which paint or lamp it is.
     """
     vertices: np.ndarray
     faces: np.ndarray
@@ -32,6 +35,7 @@ class Mesh:
     albedo: np.ndarray
     part: np.ndarray
     instance: np.ndarray
+    mark: np.ndarray
 
     def moved(self, pose: np.ndarray, scale: float = 1.0) -> Mesh:
         """A copy scaled and then moved by a 4x4 pose."""
@@ -60,7 +64,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
     start = np.cumsum([0] + [len(mesh.vertices) for mesh in meshes[:-1]])
     faces = np.concatenate([mesh.faces + np.int32(first) for mesh, first in zip(meshes, start)])
     rest = {name: np.concatenate([getattr(mesh, name) for mesh in meshes])
-            for name in ('vertices', 'material', 'albedo', 'part', 'instance')}
+            for name in ('vertices', 'material', 'albedo', 'part', 'instance', 'mark')}
     return Mesh(faces=faces, **rest)
 
 
@@ -120,7 +124,8 @@ class MeshBuilder:
         self._vertices, self._faces, self._tags, self._albedo = [], [], [], []
         self._count = 0
 
-    def add(self, vertices: np.ndarray, faces: np.ndarray, material: str, albedo: Sequence[float], part: str) -> None:
+    def add(self, vertices: np.ndarray, faces: np.ndarray, material: str, albedo: Sequence[float], part: str,
+            mark: str = 'none') -> None:
         """Adds N copies of a topology.
 
         Args:
@@ -129,6 +134,7 @@ class MeshBuilder:
             material: name in `MATERIALS`.
             albedo: (3,) or (N, 3) linear RGB.
             part: name in `PARTS`.
+            mark: name in `MARKS`.
         """
         vertices = np.asarray(vertices, np.float32)
         vertices = vertices.reshape(-1, *vertices.shape[-2:])
@@ -138,11 +144,11 @@ class MeshBuilder:
         self._faces.append((faces[None] + offset[:, None, None]).reshape(-1, 3).astype(np.int32))
         colours = np.broadcast_to(np.asarray(albedo, np.float32), (copies, 3))
         self._albedo.append(np.repeat(colours, len(faces), axis=0))
-        self._tags.append((len(faces) * copies, MATERIAL[material], PART[part]))
+        self._tags.append((len(faces) * copies, MATERIAL[material], PART[part], MARK[mark]))
         self._count += copies * size
 
     def boxes(self, base: np.ndarray, size: np.ndarray, material: str, albedo: Sequence[float], part: str,
-              yaw: float | np.ndarray = 0.0, taper: float = 1.0) -> None:
+              yaw: float | np.ndarray = 0.0, taper: float = 1.0, mark: str = 'none') -> None:
         """Boxes on the bottom centres `base` (N, 3) with edges `size` (N, 3); the top is narrower by `taper`."""
         base, size = np.atleast_2d(base), np.atleast_2d(size)
         count = max(len(base), len(size))
@@ -152,7 +158,7 @@ class MeshBuilder:
         cos, sin = (np.broadcast_to(f(yaw), (count,))[:, None] for f in (np.cos, np.sin))
         x, y = points[..., 0], points[..., 1]
         points = np.stack([cos * x - sin * y, sin * x + cos * y, np.broadcast_to(points[..., 2], (count, 8))], -1)
-        self.add(points + base[:, None], _BOX_FACES, material, albedo, part)
+        self.add(points + base[:, None], _BOX_FACES, material, albedo, part, mark)
 
     def tubes(self, start: np.ndarray, end: np.ndarray, radius: float | np.ndarray, material: str,
               albedo: Sequence[float], part: str, end_radius: float | np.ndarray | None = None, sides: int = 6,
@@ -176,9 +182,10 @@ class MeshBuilder:
         radii = np.broadcast_to(radii, centre.shape)
         self.add(centre[:, None] + radii[:, None] * points, faces, material, albedo, part)
 
-    def quads(self, corners: np.ndarray, material: str, albedo: Sequence[float], part: str) -> None:
+    def quads(self, corners: np.ndarray, material: str, albedo: Sequence[float], part: str,
+              mark: str = 'none') -> None:
         """Quadrilaterals of corners (N, 4, 3), in order around."""
-        self.add(corners, fan_faces(4), material, albedo, part)
+        self.add(corners, fan_faces(4), material, albedo, part, mark)
 
     def loft(self, sections: np.ndarray, material: str, albedo: Sequence[float], part: str) -> None:
         """Skin over S closed sections of M points each, (S, M, 3), with both ends shut."""
@@ -199,8 +206,36 @@ class MeshBuilder:
         """The mesh of everything added so far."""
         if not self._vertices:
             return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros(0, np.uint8),
-                        np.zeros((0, 3), np.float32), np.zeros(0, np.int16), np.zeros(0, np.int32))
-        counts, material, part = np.array(self._tags).T
+                        np.zeros((0, 3), np.float32), np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros(0, np.uint8))
+        counts, material, part, mark = np.array(self._tags).T
         return Mesh(np.concatenate(self._vertices), np.concatenate(self._faces),
                     np.repeat(material.astype(np.uint8), counts), np.concatenate(self._albedo),
-                    np.repeat(part.astype(np.int16), counts), np.full(counts.sum(), instance, np.int32))
+                    np.repeat(part.astype(np.int16), counts), np.full(counts.sum(), instance, np.int32),
+                    np.repeat(mark.astype(np.uint8), counts))
+
+
+def smooth_normals(mesh: Mesh, crease: float = 45.0) -> np.ndarray:
+    """Normals at the corners of a mesh's faces: rounded, except over edges sharper than `crease` degrees.
+
+    Each corner takes the area-weighted mean normal of the faces that share its vertex and are turned by less.
+
+    Returns:
+        (F, 3, 3) float32, one unit normal per corner.
+    """
+    corners = mesh.vertices[mesh.faces]
+    weighted = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]).astype(np.float32)
+    unit = weighted / np.maximum(np.linalg.norm(weighted, axis=1, keepdims=True), 1e-12)
+    order = np.argsort(mesh.faces.reshape(-1), kind='stable')
+    vertex, face = mesh.faces.reshape(-1)[order], order // 3
+    total = weighted[face]
+    for step in range(1, MOST_SHARING):
+        pair = np.flatnonzero(vertex[step:] == vertex[:-step])
+        if not len(pair):
+            break
+        pair = pair[(unit[face[pair]] * unit[face[pair + step]]).sum(1) > np.cos(np.deg2rad(crease))]
+        total[pair] += weighted[face[pair + step]]
+        total[pair + step] += weighted[face[pair]]
+    total /= np.maximum(np.linalg.norm(total, axis=1, keepdims=True), 1e-12)
+    result = np.empty((len(mesh.faces) * 3, 3), np.float32)
+    result[order] = total
+    return result.reshape(-1, 3, 3)

@@ -27,12 +27,14 @@ class Planner:
     Attributes:
         meshes: everything without identity, in the world.
         actors: parked vehicles and other single things.
+        lamps: where the street lamps shine from, (3,) each.
     """
 
     def __init__(self, street: Street, rng: np.random.Generator) -> None:
         self.street, self.rng = street, rng
         self.meshes: list[Mesh] = []
         self.actors: list[Actor] = []
+        self.lamps: list[np.ndarray] = []
         self._booked = np.zeros((0, 3))
         self.trees = [props.tree(rng, h) for h in rng.uniform(5, 12, 6)]
         self.conifers = [props.conifer(rng, h) for h in rng.uniform(5, 12, 3)]
@@ -65,14 +67,22 @@ class Planner:
         self._booked = np.concatenate([self._booked, np.stack([x, y, np.full(len(x), radius)], 1)])
         return True
 
-    def put(self, mesh: Mesh, s: float, d: float, yaw: float = 0.0, scale: float = 1.0) -> None:
-        """Stands a mesh upright on the ground at (s, d)."""
+    def put(self, mesh: Mesh, s: float, d: float, yaw: float = 0.0, scale: float = 1.0) -> np.ndarray:
+        """Stands a mesh upright on the ground at (s, d); returns its pose."""
         height = float(self.street.ground(np.array(s), np.array(d))) - .03
         pose = np.eye(4)
         heading = float(self.street.heading_at(s)) + yaw
         pose[:2, :2] = [[np.cos(heading), -np.sin(heading)], [np.sin(heading), np.cos(heading)]]
         pose[:3, 3] = self.street.at(s, d, height)
         self.meshes.append(mesh.moved(pose, scale))
+        return pose
+
+    def lamp(self, s: float, d: float, yaw: float) -> None:
+        """A street lamp whose arm reaches to its left, turned by `yaw`."""
+        mesh = props.lamp(self.rng)
+        head = mesh.bounds()[1] * [0, 1, 1] - [0, .3, .15]
+        pose = self.put(mesh, s, d, yaw + self.rng.normal(0, .05))
+        self.lamps.append(pose[:3, :3] @ head + pose[:3, 3])
 
     def park(self, part: str, s: float, d: float, yaw: float) -> None:
         """Stands a vehicle at (s, d) if there is room for it."""
@@ -179,7 +189,10 @@ class Planner:
         for make, step, d, radius in things:
             for s in np.arange(block.s0 + rng.uniform(.1, .9) * step, block.s1 - 3, step):
                 if self.claim([(s, side * d)], radius):
-                    self.put(make(rng), s, side * d, facing + rng.normal(0, .05))
+                    if make is props.lamp:
+                        self.lamp(s, side * d, facing)
+                    else:
+                        self.put(make(rng), s, side * d, facing + rng.normal(0, .05))
         verge = block.strip(side, 'verge')
         if verge is not None:
             middle = side * (verge.inner + max(.9, .6 * (verge.outer - verge.inner)))

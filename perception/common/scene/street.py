@@ -76,6 +76,7 @@ class LaneBoundary:
         kind: `'solid'`, `'dashed'`, `'double'` or `'none'`.
         colour: `'white'` or `'yellow'`.
         width: metres.
+        margin: metres at both ends that stay without paint.
     """
     s0: float
     s1: float
@@ -83,6 +84,17 @@ class LaneBoundary:
     kind: str
     colour: str
     width: float = 0.14
+    margin: float = 12.0
+
+    @property
+    def paint_start(self) -> float:
+        """Where the paint begins."""
+        return self.s0 + self.margin
+
+    @property
+    def paint_stop(self) -> float:
+        """Where the paint ends."""
+        return self.s1 - self.margin
 
     def d(self, s: np.ndarray) -> np.ndarray:
         """Lateral position at s."""

@@ -64,7 +64,8 @@ def car(rng: np.random.Generator, kind: str, part: str = 'car') -> Mesh:
     seats = np.array([[x * length, y, .35] for x in (-.18, .04) for y in (-.36, .36)])
     builder.boxes(seats, np.array([[.2, .45, .85]]), 'cloth', DARK, part)
     ends = np.array([[.492, .62, .60], [.492, -.62, .60], [-.495, .66, .72], [-.495, -.66, .72]]) * [length, 1, 1]
-    builder.boxes(ends, np.array([[.06, .30, .14]]), 'lamp', (.6, .55, .5), part)
+    for lamps, mark in ((ends[:2], 'head_lamp'), (ends[2:], 'tail_lamp')):
+        builder.boxes(lamps, np.array([[.06, .30, .14]]), 'lamp', (.6, .55, .5), part, mark=mark)
     builder.boxes([[.5 * length, 0, .36], [-.5 * length, 0, .52]], np.array([[.03, .5, .11]]), 'retro', (.7, .7, .6),
                   part)
     builder.boxes([[.20 * length, .98, belt_height], [.20 * length, -.98, belt_height]], np.array([[.10, .18, .13]]),

@@ -46,12 +46,14 @@ class World:
         drive: the ego's drive.
         static: mesh of all that never moves, parked vehicles included.
         actors: all things with an instance id; `actors[i].instance == i + 1`.
+        lamps: (L, 3) where the street lamps shine from.
     """
     seed: tuple[int, ...]
     street: Street
     drive: Drive
     static: Mesh
     actors: list[Actor]
+    lamps: np.ndarray
 
     def frame(self, t: float) -> Mesh:
         """Mesh of all that moves, at time t [s]."""
@@ -59,7 +61,7 @@ class World:
 
     def caster(self, t: float = 0.0, threads: int = 0) -> Caster:
         """A ray caster into the world at time t; `set_actors(world.frame(t))` takes it to another time."""
-        caster = Caster(self.static, threads)
+        caster = Caster(self.static, threads, self.lamps)
         caster.set_actors(self.frame(t))
         return caster
 
@@ -105,4 +107,5 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
     actors = planner.actors
     add_traffic(actors, street, drive, lane, np.random.default_rng([*seed, 6]), traffic)
     parked = [actor.mesh(0.0) for actor in actors if not actor.moving]
-    return World(seed, street, drive, merge([ground, paint.build(), *planner.meshes, *parked]), actors)
+    return World(seed, street, drive, merge([ground, paint.build(), *planner.meshes, *parked]), actors,
+                 np.array(planner.lamps).reshape(-1, 3))

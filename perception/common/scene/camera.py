@@ -1,0 +1,323 @@
+"""Cameras in the toy world: pictures, exact maps of what each pixel shows, and lane boundaries as image curves.
+
+Camera frames are x right, y down, z forward. Inside, an image's corner is (0, 0) and the centre of pixel (row i, column
+j) is (j + .5, i + .5); points that are given out count from pixel centres, as the official label files do: u = j means
+the middle of column j.
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from perception.common.scene.caster import Caster, Hits
+from perception.common.scene.shading import Look, Sun, ambient_occlusion, develop, radiance, sky
+from perception.common.scene.street import Street
+from perception.common.scene.world import World
+from perception.utils.errors import ConfigError
+
+EDGE_SAMPLES = np.array([[-.25, -.375], [.375, -.125], [-.375, .25], [.125, .375]])     # more rays at edges, in pixels
+STEP = .25          # metres between the samples of a projected line
+NEAR = .3           # metres before the camera where lines are cut
+
+
+@dataclass(frozen=True)
+class CameraSpec:
+    """A camera on the ego vehicle.
+
+    Attributes:
+        width, height: pixels of its images.
+        focal: pixels.
+        height_above_ground: metres.
+        pitch: degrees, negative when it looks down; the horizon lies at `centre[1] + focal * tan(pitch)`.
+        forward: metres before the ego's ground point.
+        centre: principal point from the image's corner, pixels; the middle of the image when None.
+        scale: images are rendered at this share of their size and enlarged; pictures take time with its square.
+        top: above this row an image shows only sky: nothing is cast for rows that a data set cuts off.
+    """
+    width: int
+    height: int
+    focal: float
+    height_above_ground: float
+    pitch: float
+    forward: float = 1.5
+    centre: tuple[float, float] | None = None
+    scale: float = .5
+    top: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.width, self.height) < 8 or self.focal <= 0 or not 0 < self.scale <= 1 or \
+                not 0 <= self.top < self.height:
+            raise ConfigError(f'CameraSpec: {self}, expected at least 8 x 8 pixels, a positive focal length, a scale '
+                              'in (0, 1] and a top row inside the image. Give numbers in these ranges.')
+
+    @property
+    def matrix(self) -> np.ndarray:
+        """(3, 3) intrinsics, from the image's corner."""
+        cx, cy = self.centre or (self.width / 2, self.height / 2)
+        return np.array([[self.focal, 0, cx], [0, self.focal, cy], [0, 0, 1.0]])
+
+    def project(self, points: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """World points (N, 3) to u, v (N, 2), counted from pixel centres, and depths (N,) [m].
+
+        Points less than `NEAR` before the camera have no place in the image: theirs are those of that depth.
+        """
+        local = (points - pose[:3, 3]) @ pose[:3, :3]
+        depth = local[:, 2]
+        return (local / np.maximum(depth, NEAR)[:, None] @ self.matrix.T)[:, :2] - .5, depth
+
+
+# as scene.md's table; the data sets publish no calibration but ApolloScape's and BDD100K's focal lengths
+CULANE = CameraSpec(1640, 590, 1240, 1.45, -1.5)
+TUSIMPLE = CameraSpec(1280, 720, 1000, 1.6, -6)
+BDD100K = CameraSpec(1280, 720, 1000, 1.4, -1)
+LLAMAS = CameraSpec(1276, 717, 1050, 1.4, -3.2)
+APOLLOSCAPE = CameraSpec(3384, 2710, 2300, 1.7, 6.5, forward=1.8, scale=.25, top=1700)
+
+
+class Frame(NamedTuple):
+    """A picture and what it shows, all at the size of the spec.
+
+    Attributes:
+        image: (H, W, 3) uint8 RGB.
+        part: (H, W) int16 part ids, 0 for sky.
+        instance: (H, W) int32, 0 for what is no single thing.
+        depth: (H, W) float32 metres along the optical axis, 0 for sky.
+        mark: (H, W) uint8 index into `labels.MARKS`: which paint or lamp, 0 for none.
+    """
+    image: np.ndarray
+    part: np.ndarray
+    instance: np.ndarray
+    depth: np.ndarray
+    mark: np.ndarray
+
+
+class Maps(NamedTuple):
+    """What each pixel shows, as in `Frame`."""
+    part: np.ndarray
+    instance: np.ndarray
+    depth: np.ndarray
+    mark: np.ndarray
+
+
+class ProjectedLine(NamedTuple):
+    """A lane boundary in the image.
+
+    Attributes:
+        points: (P, 2) u, v from pixel centres, one per requested row that the line crosses, bottom to top. u may lie
+            outside the image.
+        visible: (P,) bool: inside the image, with no thing before it (when a caster was given).
+        kind: `'solid'`, `'dashed'`, `'double'` or `'none'` (a boundary without paint).
+        colour: `'white'` or `'yellow'`.
+        width: metres of the paint.
+        offset: metres to the left of the camera where the line is nearest to it.
+        role: -1 for the first boundary to the left of the ego, -2 for the next, ...; 1, 2, ... to the right.
+        start: metres along the street from the camera to where the line begins, 0 if it passes the camera; lines behind
+            a junction start far away, and annotators leave them out.
+        s: (P,) metres along the street.
+    """
+    points: np.ndarray
+    visible: np.ndarray
+    kind: str
+    colour: str
+    width: float
+    offset: float
+    role: int
+    start: float
+    s: np.ndarray
+
+
+def camera_pose(ego: np.ndarray, spec: CameraSpec, roll: float = 0.0, pitch: float = 0.0) -> np.ndarray:
+    """4x4 pose (camera to world) of a camera on the ego.
+
+    Args:
+        ego: 4x4 pose of the ego's ground point, x forward, z up.
+        spec: the camera.
+        roll, pitch: degrees by which the vehicle shakes, on top of the spec.
+    """
+    tilt, lean = np.deg2rad(spec.pitch + pitch), np.deg2rad(roll)
+    axes = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])               # columns: right, down, forward in the ego frame
+    about_right = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    about_forward = np.array([[np.cos(lean), -np.sin(lean), 0], [np.sin(lean), np.cos(lean), 0], [0, 0, 1]])
+    mount = np.eye(4)
+    mount[:3, :3] = axes @ about_right @ about_forward
+    mount[:3, 3] = spec.forward, 0, spec.height_above_ground
+    return ego @ mount
+
+
+def _rays(spec: CameraSpec, scale: float) -> tuple[tuple[int, int], int, np.ndarray]:
+    """Size (h, w) at a scale, the first row to cast, and points (h, w, 2) of its pixels in full-size pixels."""
+    h, w = max(1, round(spec.height * scale)), max(1, round(spec.width * scale))
+    u, v = np.meshgrid((np.arange(w) + .5) * (spec.width / w), (np.arange(h) + .5) * (spec.height / h))
+    return (h, w), int(spec.top * h / spec.height), np.stack([u, v], -1)
+
+
+def _directions(pixels: np.ndarray, spec: CameraSpec, pose: np.ndarray) -> np.ndarray:
+    """Unit directions (N, 3) float32 in the world through points (N, 2) of the image, from its corner."""
+    matrix = spec.matrix
+    local = np.concatenate([(pixels - matrix[:2, 2]) / spec.focal, np.ones((len(pixels), 1))], 1)
+    local /= np.linalg.norm(local, axis=1, keepdims=True)
+    return (local @ pose[:3, :3].T).astype(np.float32)
+
+
+def label_maps(caster: Caster, pose: np.ndarray, spec: CameraSpec, scale: float = 1.0) -> Maps:
+    """What each pixel of the full-size image shows, without the picture; cast at `scale` and enlarged to it."""
+    size, top, pixels = _rays(spec, scale)
+    direction = _directions(pixels[top:].reshape(-1, 2), spec, pose)
+    hits = caster.cast(_origins(pose, len(direction)), direction)
+    return _maps(hits, direction, pose, spec, size, top)
+
+
+def _origins(pose: np.ndarray, count: int) -> np.ndarray:
+    return np.broadcast_to(pose[:3, 3].astype(np.float32), (count, 3))
+
+
+def _maps(hits: Hits, direction: np.ndarray, pose: np.ndarray, spec: CameraSpec, size: tuple[int, int],
+          top: int) -> Maps:
+    depth = hits.distance * (direction @ pose[:3, 2].astype(np.float32))
+    return Maps(*(_enlarged(values, spec, size, top) for values in (hits.part, hits.instance, depth, hits.mark)))
+
+
+def _enlarged(values: np.ndarray, spec: CameraSpec, size: tuple[int, int], top: int) -> np.ndarray:
+    """Values (N,) of the cast rows as a map of the full size; rows above are 0."""
+    full = np.zeros(size, values.dtype)
+    full[top:] = values.reshape(-1, size[1])
+    if size == (spec.height, spec.width):
+        return full
+    rows = ((np.arange(spec.height) + .5) * size[0] / spec.height).astype(int)
+    columns = ((np.arange(spec.width) + .5) * size[1] / spec.width).astype(int)
+    return full[rows][:, columns]
+
+
+def render(caster: Caster, pose: np.ndarray, spec: CameraSpec, look: Look, rng: np.random.Generator) -> Frame:
+    """A picture of the world and what it shows.
+
+    Args:
+        caster: the world at this moment.
+        pose: 4x4 pose of the camera, see `camera_pose`.
+        spec: the camera; rendered at `spec.scale`, then enlarged: labels must come from geometry, not from pixels.
+        look: light and weather.
+        rng: source of the noise.
+    """
+    size, top, pixels = _rays(spec, spec.scale)
+    direction = _directions(pixels.reshape(-1, 2), spec, pose)
+    sun, cut = Sun.of(look, pose), top * size[1]
+    lower = direction[cut:]
+    hits = caster.cast(_origins(pose, len(lower)), lower, smooth=True)
+    open_sky = ambient_occlusion(caster, hits, pose[:3, 3], lower, size[1], rng)
+    colour = np.concatenate([sky(direction[:cut], look, sun),
+                             radiance(caster, hits, pose, lower, look, sun, open_sky)])
+    edges = _edges(hits, size[1])
+    if len(edges):
+        factor = np.array([spec.width / size[1], spec.height / size[0]])
+        around = (pixels.reshape(-1, 2)[edges + cut][:, None] + EDGE_SAMPLES * factor).reshape(-1, 2)
+        more = _directions(around, spec, pose)
+        found = caster.cast(_origins(pose, len(more)), more, smooth=True)
+        extra = radiance(caster, found, pose, more, look, sun, np.repeat(open_sky[edges], len(EDGE_SAMPLES)))
+        colour[edges + cut] = (colour[edges + cut] + extra.reshape(len(edges), -1, 3).sum(1)) / (1 + len(EDGE_SAMPLES))
+    picture = develop(colour.reshape(*size, 3), (spec.height, spec.width), look, rng)
+    return Frame(picture, *_maps(hits, lower, pose, spec, size, top))
+
+
+def _edges(hits: Hits, width: int) -> np.ndarray:
+    """Indices of pixels that differ from a neighbour in what they show."""
+    facing = np.rint(hits.normal * 2).astype(np.int64) @ np.array([1, 7, 49]) + 60
+    code = (hits.part.astype(np.int64) * 64 + hits.material) * 128 + facing
+    code = (code * 4096 + hits.instance).reshape(-1, width)
+    edge = np.zeros(code.shape, bool)
+    for axis in (0, 1):
+        differs = np.diff(code, axis=axis) != 0
+        edge[:-1 if axis == 0 else None, :-1 if axis == 1 else None] |= differs
+        edge[1 if axis == 0 else 0:, 1 if axis == 1 else 0:] |= differs
+    return np.flatnonzero(edge)
+
+
+def project_boundaries(world: World, pose: np.ndarray, spec: CameraSpec, caster: Caster | None = None,
+                       rows: np.ndarray | None = None, reach: float = 120.0) -> list[ProjectedLine]:
+    """All lane boundaries before the camera as curves in the image, left to right by their offset.
+
+    Parts behind crests are left out, parts behind things are kept and not `visible`: annotators draw through cars.
+
+    Args:
+        world: the world.
+        pose: 4x4 pose of the camera.
+        spec: the camera.
+        caster: the world at this moment, to find out what is hidden; without it nothing is.
+        rows: image rows v to give points at, any order; all rows when None.
+        reach: metres ahead up to which lines are followed.
+    """
+    rows = np.arange(spec.height) if rows is None else np.asarray(rows)
+    rows = np.sort(rows)[::-1].astype(float)
+    here, d = locate(world.street, pose[:3, 3])
+    found = []
+    for line in world.lanes:
+        low, high = max(line.paint_start, here - 10), min(line.paint_stop, here + reach)
+        if high - low < 1:
+            continue
+        s = np.arange(low, high, STEP)
+        points = world.street.at(s, line.d(s), .004)
+        points, s = _before(points, s, pose)
+        uv, _ = spec.project(points, pose)
+        points, s, uv = (x[_rising(uv[:, 1])] for x in (points, s, uv))
+        crossed = rows[(rows <= uv[0, 1]) & (rows >= uv[-1, 1])] if len(s) > 1 else rows[:0]
+        if not len(crossed):
+            continue
+        u, at = (np.interp(-crossed, -uv[:, 1], x) for x in (uv[:, 0], s))
+        places = np.stack([np.interp(-crossed, -uv[:, 1], points[:, i]) for i in range(3)], -1)
+        visible = (u >= -.5) & (u < spec.width - .5) & ~_hidden(caster, pose[:3, 3], places)
+        near = min(max(here, low), high)
+        found.append(ProjectedLine(np.stack([u, crossed], -1), visible, line.kind, line.colour, line.width,
+                                   float(line.d(near)) - d, 0, max(0.0, low - here), at))
+    return _with_roles(found)
+
+
+def locate(street: Street, point: np.ndarray) -> tuple[float, float]:
+    """Where a world point lies along the street (s) and to the left of its centre line (d), metres."""
+    nearest = int(np.argmin(np.hypot(street.x - point[0], street.y - point[1])))
+    s = float(street.grid[nearest])
+    for _ in range(3):
+        heading = float(street.heading_at(s))
+        off = point[:2] - street.at(s, 0.0)[:2]
+        s += float(off @ [np.cos(heading), np.sin(heading)])
+    heading = float(street.heading_at(s))
+    return s, float((point[:2] - street.at(s, 0.0)[:2]) @ [-np.sin(heading), np.cos(heading)])
+
+
+def _before(points: np.ndarray, s: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The part of a line that lies at least `NEAR` before the camera, cut exactly there."""
+    depth = (points - pose[:3, 3]) @ pose[:3, 2]
+    keep = depth >= NEAR
+    first = int(np.argmax(keep))
+    if not keep.any() or first == 0:
+        return points[keep], s[keep]
+    share = (NEAR - depth[first - 1]) / (depth[first] - depth[first - 1])
+    cut = points[first - 1] + share * (points[first] - points[first - 1])
+    return np.concatenate([cut[None], points[keep]]), np.concatenate([[s[first - 1] + share * STEP], s[keep]])
+
+
+def _rising(v: np.ndarray) -> np.ndarray:
+    """(N,) bool: samples that lie higher in the image than all nearer ones."""
+    return np.concatenate([np.ones(min(1, len(v)), bool), v[1:] < np.minimum.accumulate(v)[:-1]])
+
+
+def _hidden(caster: Caster | None, eye: np.ndarray, points: np.ndarray) -> np.ndarray:
+    if caster is None:
+        return np.zeros(len(points), bool)
+    way = (points - eye).astype(np.float32)
+    length = np.linalg.norm(way, axis=1)
+    hits = caster.cast(np.broadcast_to(eye.astype(np.float32), way.shape), way / length[:, None])
+    return hits.hit & (hits.distance < .97 * length - .3)
+
+
+def _with_roles(lines: list[ProjectedLine]) -> list[ProjectedLine]:
+    """Lines sorted from left to right, counted from the ego outwards; pieces of one boundary share their number."""
+    lines = sorted(lines, key=lambda line: -line.offset)
+    sides = {side: sorted({round(abs(line.offset), 1) for line in lines if (line.offset > 0) == (side < 0)})
+             for side in (-1, 1)}
+    result = []
+    for line in lines:
+        side = -1 if line.offset > 0 else 1
+        result.append(line._replace(role=side * (1 + sides[side].index(round(abs(line.offset), 1)))))
+    return result
