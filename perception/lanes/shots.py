@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from perception.common.scene.camera import CameraSpec, camera_pose, project
+from perception.common.scene.camera import CameraSpec, Frame, camera_pose, project, render
 from perception.common.scene.labels import PART
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import COLOURS, HEIGHT
-from perception.common.scene.shading import Frame, Look, render
+from perception.common.scene.shading import Look
 from perception.common.scene.street import JUNCTION, LaneBoundary, Street
 from perception.common.scene.world import World, build_world
 from perception.utils.errors import DataError

@@ -6,10 +6,9 @@ the middle of column j.
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from perception.common.scene.caster import Caster, Hits
@@ -31,11 +30,11 @@ class CameraSpec:
         width, height: pixels of its images.
         focal: pixels.
         height_above_ground: metres.
-        pitch: degrees, negative when it looks down; the horizon lies at `centre[1] + focal * tan(pitch)`.
+        pitch: degrees, negative when it looks down; the horizon lies at row `centre[1] + focal * tan(pitch)`.
         forward: metres before the ego's ground point.
         centre: principal point from the image's corner, pixels; the middle of the image when None.
         scale: images are rendered at this share of their size and enlarged; pictures take time with its square.
-        top: above this row an image shows only sky: nothing is cast for rows that a data set cuts off.
+        first_row: above it an image shows only sky: nothing is cast for rows that a data set cuts off.
     """
     width: int
     height: int
@@ -45,11 +44,11 @@ class CameraSpec:
     forward: float = 1.5
     centre: tuple[float, float] | None = None
     scale: float = .5
-    top: int = 0
+    first_row: int = 0
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 8 or self.focal <= 0 or not 0 < self.scale <= 1 or \
-                not 0 <= self.top < self.height:
+                not 0 <= self.first_row < self.height:
             raise ConfigError(f'CameraSpec: {self}, expected at least 8 x 8 pixels, a positive focal length, a scale '
                               'in (0, 1] and a top row inside the image. Give numbers in these ranges.')
 
@@ -59,22 +58,20 @@ class CameraSpec:
         cx, cy = self.centre or (self.width / 2, self.height / 2)
         return np.array([[self.focal, 0, cx], [0, self.focal, cy], [0, 0, 1.0]])
 
-    def project(self, points: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """World points (N, 3) to u, v (N, 2), counted from pixel centres, and depths (N,) [m].
-
-        Points less than `NEAR` before the camera have no place in the image: theirs are those of that depth.
-        """
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        depth = local[:, 2]
-        return (local / np.maximum(depth, NEAR)[:, None] @ self.matrix.T)[:, :2] - .5, depth
+    def scaled(self, share: float) -> CameraSpec:
+        """The same camera with images of `share` of the size, rendered as large as they are."""
+        cx, cy = self.matrix[:2, 2]
+        return replace(self, width=round(self.width * share), height=round(self.height * share),
+                       focal=self.focal * share, centre=(cx * share, cy * share), scale=1.0,
+                       first_row=int(self.first_row * share))
 
 
-# as scene.md's table; the data sets publish no calibration but ApolloScape's and BDD100K's focal lengths
+# the data sets publish no calibration; focal lengths and horizons as their pictures suggest
 CULANE = CameraSpec(1640, 590, 1240, 1.45, -1.5)
 TUSIMPLE = CameraSpec(1280, 720, 1000, 1.6, -6)
 BDD100K = CameraSpec(1280, 720, 1000, 1.4, -1)
 LLAMAS = CameraSpec(1276, 717, 1050, 1.4, -3.2)
-APOLLOSCAPE = CameraSpec(3384, 2710, 2300, 1.7, 6.5, forward=1.8, scale=.25, top=1700)
+APOLLOSCAPE = CameraSpec(3384, 2710, 2300, 1.7, 6.5, forward=1.8, scale=.25, first_row=1700)
 
 
 class Frame(NamedTuple):
@@ -138,7 +135,7 @@ def camera_pose(ego: np.ndarray, spec: CameraSpec, roll: float = 0.0, pitch: flo
         roll, pitch: degrees by which the vehicle shakes, on top of the spec.
     """
     tilt, lean = np.deg2rad(spec.pitch + pitch), np.deg2rad(roll)
-    axes = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])               # columns: right, down, forward in the ego frame
+    axes = np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]])       # columns: right, down, forward in the ego's frame
     about_right = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
     about_forward = np.array([[np.cos(lean), -np.sin(lean), 0], [np.sin(lean), np.cos(lean), 0], [0, 0, 1]])
     mount = np.eye(4)
@@ -147,25 +144,39 @@ def camera_pose(ego: np.ndarray, spec: CameraSpec, roll: float = 0.0, pitch: flo
     return ego @ mount
 
 
+def project(points: np.ndarray, pose: np.ndarray, spec: CameraSpec) -> tuple[np.ndarray, np.ndarray]:
+    """World points (N, 3) to u, v (N, 2) from the image's corner and depths (N,) [m] along the optical axis.
+
+    Points less than `NEAR` before the camera have no place in the image: theirs are those of that depth.
+    """
+    local = (points - pose[:3, 3]) @ pose[:3, :3]
+    depth = local[:, 2]
+    return (local[:, :2] / np.maximum(depth, NEAR)[:, None]) * spec.focal + spec.matrix[:2, 2], depth
+
+
+def pixel_rays(pose: np.ndarray, spec: CameraSpec, v: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Unit directions (N, 3) float32 in the world through rows v and columns u (N,), from the image's corner."""
+    cx, cy = spec.matrix[:2, 2]
+    local = np.stack([(u - cx) / spec.focal, (v - cy) / spec.focal, np.ones(len(u))], 1)
+    local /= np.linalg.norm(local, axis=1, keepdims=True)
+    return (local @ pose[:3, :3].T).astype(np.float32)
+
+
 def _rays(spec: CameraSpec, scale: float) -> tuple[tuple[int, int], int, np.ndarray]:
     """Size (h, w) at a scale, the first row to cast, and points (h, w, 2) of its pixels in full-size pixels."""
     h, w = max(1, round(spec.height * scale)), max(1, round(spec.width * scale))
     u, v = np.meshgrid((np.arange(w) + .5) * (spec.width / w), (np.arange(h) + .5) * (spec.height / h))
-    return (h, w), int(spec.top * h / spec.height), np.stack([u, v], -1)
+    return (h, w), int(spec.first_row * h / spec.height), np.stack([u, v], -1)
 
 
 def _directions(pixels: np.ndarray, spec: CameraSpec, pose: np.ndarray) -> np.ndarray:
-    """Unit directions (N, 3) float32 in the world through points (N, 2) of the image, from its corner."""
-    matrix = spec.matrix
-    local = np.concatenate([(pixels - matrix[:2, 2]) / spec.focal, np.ones((len(pixels), 1))], 1)
-    local /= np.linalg.norm(local, axis=1, keepdims=True)
-    return (local @ pose[:3, :3].T).astype(np.float32)
+    return pixel_rays(pose, spec, pixels[..., 1].reshape(-1), pixels[..., 0].reshape(-1))
 
 
 def label_maps(caster: Caster, pose: np.ndarray, spec: CameraSpec, scale: float = 1.0) -> Maps:
     """What each pixel of the full-size image shows, without the picture; cast at `scale` and enlarged to it."""
     size, top, pixels = _rays(spec, scale)
-    direction = _directions(pixels[top:].reshape(-1, 2), spec, pose)
+    direction = _directions(pixels[top:], spec, pose)
     hits = caster.cast(_origins(pose, len(direction)), direction)
     return _maps(hits, direction, pose, spec, size, top)
 
@@ -202,7 +213,7 @@ def render(caster: Caster, pose: np.ndarray, spec: CameraSpec, look: Look, rng: 
         rng: source of the noise.
     """
     size, top, pixels = _rays(spec, spec.scale)
-    direction = _directions(pixels.reshape(-1, 2), spec, pose)
+    direction = _directions(pixels, spec, pose)
     sun, cut = Sun.of(look, pose), top * size[1]
     lower = direction[cut:]
     hits = caster.cast(_origins(pose, len(lower)), lower, smooth=True)
@@ -212,7 +223,7 @@ def render(caster: Caster, pose: np.ndarray, spec: CameraSpec, look: Look, rng: 
     edges = _edges(hits, size[1])
     if len(edges):
         factor = np.array([spec.width / size[1], spec.height / size[0]])
-        around = (pixels.reshape(-1, 2)[edges + cut][:, None] + EDGE_SAMPLES * factor).reshape(-1, 2)
+        around = (pixels.reshape(-1, 2)[edges + cut][:, None] + EDGE_SAMPLES * factor)
         more = _directions(around, spec, pose)
         found = caster.cast(_origins(pose, len(more)), more, smooth=True)
         extra = radiance(caster, found, pose, more, look, sun, np.repeat(open_sky[edges], len(EDGE_SAMPLES)))
@@ -259,7 +270,7 @@ def project_boundaries(world: World, pose: np.ndarray, spec: CameraSpec, caster:
         s = np.arange(low, high, STEP)
         points = world.street.at(s, line.d(s), .004)
         points, s = _before(points, s, pose)
-        uv, _ = spec.project(points, pose)
+        uv = project(points, pose, spec)[0] - .5
         points, s, uv = (x[_rising(uv[:, 1])] for x in (points, s, uv))
         crossed = rows[(rows <= uv[0, 1]) & (rows >= uv[-1, 1])] if len(s) > 1 else rows[:0]
         if not len(crossed):

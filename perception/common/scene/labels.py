@@ -35,8 +35,8 @@ def semantickitti_labels(part: np.ndarray, instance: np.ndarray, moving: np.ndar
     raw = SEMANTICKITTI_RAW[part, moving[instance].astype(np.int64)]
     return raw | (instance.astype(np.uint32) << 16)
 
-# What a triangle of part `marking` is painted as, with ApolloScape's label id of it; lamps of vehicles tell front from
-# rear. Dashes count as guiding, solid lines as dividing. Code: <shape>_<colour>_<use>, e.g. s_w_d: solid, white, dividing.
+# What a triangle of part `marking` is painted as, with ApolloScape's label id of it: dashes count as guiding, solid
+# lines as dividing. Lamps of vehicles are here too, to tell front from rear.
 _MARKS = dict(
     none=0, white_solid=200, yellow_solid=204, white_double=213, yellow_double=209, white_dashed=201, yellow_dashed=203,
     stop_line=217, zebra=214, chevron=218, parking_bay=210, arrow_straight=220, arrow_straight_left=221,

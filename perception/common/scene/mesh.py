@@ -206,7 +206,8 @@ class MeshBuilder:
         """The mesh of everything added so far."""
         if not self._vertices:
             return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros(0, np.uint8),
-                        np.zeros((0, 3), np.float32), np.zeros(0, np.int16), np.zeros(0, np.int32), np.zeros(0, np.uint8))
+                        np.zeros((0, 3), np.float32), np.zeros(0, np.int16), np.zeros(0, np.int32),
+                        np.zeros(0, np.uint8))
         counts, material, part, mark = np.array(self._tags).T
         return Mesh(np.concatenate(self._vertices), np.concatenate(self._faces),
                     np.repeat(material.astype(np.uint8), counts), np.concatenate(self._albedo),
