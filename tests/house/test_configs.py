@@ -11,7 +11,7 @@ from perception.apis.config import load_config
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 IDS = [p.relative_to(ROOT / 'configs').as_posix() for p in CONFIGS]
-METHODS = ('pvd', 'sad', 'intra_kd', 'fm', 'crckd', 'stylekd', 'peel')
+METHODS = ('pvd', 'sad', 'intra_kd', 'kd', 'skd', 'at', 'fm', 'crckd', 'stylekd', 'peel')
 
 
 def room_readme(config: Path) -> Path:
@@ -66,7 +66,7 @@ def test_is_listed_in_its_rooms_readme_with_its_parameters(path):
 def test_teacher_and_student_share_no_object(path):
     model = Config.fromfile(path).model.to_dict()
     student = dict_ids(model['student'], set())
-    for teacher in model['teachers'].values():
+    for teacher in model.get('teachers', {}).values():
         if isinstance(teacher, dict):
             assert not student & dict_ids(teacher['model'], set())
 

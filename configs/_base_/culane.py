@@ -1,0 +1,65 @@
+"""CULane as SAD uses it: loaders, official evaluation, submission, pictures, length of a training, mini scale."""
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.optim import PolyLR
+from mmengine.runner import EpochBasedTrainLoop
+from torch.optim import Adam
+
+from perception.common.samplers import EpochSampler
+from perception.lanes.datasets.culane import CULane
+from perception.lanes.decode import CULaneDecoder
+from perception.lanes.draw import DrawLanes
+from perception.lanes.metrics.culane import CULaneMetric
+from perception.lanes.mini import write_culane_mini
+from perception.lanes.preprocessor import ImagePreprocessor
+from perception.lanes.submission import CULaneSubmission
+from perception.lanes.transforms import RandomCrop, RandomResize, RandomRotate
+
+data_root = 'data/culane'  # PERCEPTION_DATA replaces the leading data
+net = dict(  # what every net on this data set is given
+    # mean and std of SCNN's code
+    data_preprocessor=dict(type=ImagePreprocessor, mean=(91.75, 93.15, 93.38), std=(65.61, 67.91, 70.28)),
+    num_classes=5, num_lanes=4, input_size=(288, 800), decoder=dict(type=CULaneDecoder))
+
+train_dataloader = dict(
+    batch_size=12, num_workers=4, persistent_workers=True,
+    sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CULane, data_root=data_root, split='train', input_size=(288, 800), crop_top=0, seed=0,
+                 pipeline=[
+                     dict(type=RandomResize, height=(274, 304), width=(760, 842)),
+                     dict(type=RandomRotate, max_degrees=1),
+                     dict(type=RandomCrop, size=(288, 800))]))
+val_dataloader = dict(
+    batch_size=4, num_workers=2, persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CULane, data_root=data_root, split='val', input_size=(288, 800), crop_top=0))
+test_dataloader = dict(
+    batch_size=4, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CULane, data_root=data_root, split='test', input_size=(288, 800), crop_top=0))
+submit_dataloader = test_dataloader  # there is no server: text files for the official tool
+
+val_evaluator = dict(type=CULaneMetric)
+test_evaluator = dict(type=CULaneMetric)
+submission = dict(type=CULaneSubmission)  # --submit DIR
+draw = dict(type=DrawLanes)  # --draw DIR
+
+# 88,880 images in batches of 12: 8 epochs are 59,256 iterations (60 K in SAD's paper)
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=8, val_interval=1)
+param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=8, convert_to_iter_based=True)]
+
+mini_data = dict(type=write_culane_mini, root='data/mini/culane')
+mini = dict(  # small images, so that a training takes about two minutes
+    model=dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3)),
+    train_dataloader=dict(
+        batch_size=4, num_workers=0, persistent_workers=False,
+        dataset=dict(data_root='data/mini/culane', input_size=(80, 240), pipeline=[
+            dict(type=RandomResize, height=(76, 84), width=(228, 252)), dict(type=RandomRotate, max_degrees=1),
+            dict(type=RandomCrop, size=(80, 240))])),
+    val_dataloader=dict(num_workers=0, persistent_workers=False,
+                        dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
+    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
+    optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
+    train_cfg=dict(max_epochs=30, val_interval=10),
+    param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=30, convert_to_iter_based=True)],
+    default_hooks=dict(logger=dict(interval=10)))

@@ -1,0 +1,12 @@
+"""Attention transfer (ICLR 2017): where the net looks of a frozen PSPNet on CULane; to compare IntRA-KD with."""
+from mmengine.config import read_base
+
+from perception.distill.attention import AttentionTransferLoss
+
+with read_base():
+    from ..intra_kd.erfnet_culane import *
+
+model = dict(model, losses=dict(at=dict(type=AttentionTransferLoss, teacher='full', feats=('middle', 'high'))))
+work_dir = 'work_dirs/at_erfnet_culane'
+
+mini = dict(mini, work_dir='work_dirs/at_erfnet_culane_mini')

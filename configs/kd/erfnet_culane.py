@@ -1,0 +1,12 @@
+"""KD (2015): softened class probabilities of a frozen PSPNet on CULane; to compare IntRA-KD with."""
+from mmengine.config import read_base
+
+from perception.distill.kd import KDLoss
+
+with read_base():
+    from ..intra_kd.erfnet_culane import *
+
+model = dict(model, losses=dict(kd=dict(type=KDLoss, teacher='full')))
+work_dir = 'work_dirs/kd_erfnet_culane'
+
+mini = dict(mini, work_dir='work_dirs/kd_erfnet_culane_mini')

@@ -1,0 +1,13 @@
+"""ENet on ApolloScape's lane marks."""
+from mmengine.config import read_base
+
+from perception.lanes.models.enet import ENet
+
+with read_base():
+    from .._base_.apolloscape import *
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+
+model = dict(type=ENet, **net)
+
+mini = dict(mini)

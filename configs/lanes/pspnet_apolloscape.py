@@ -1,0 +1,19 @@
+"""PSPNet with ResNet-101, the teacher of IntRA-KD, on ApolloScape's lane marks."""
+from mmengine.config import read_base
+
+from perception.lanes.models.pspnet import PSPNet
+
+with read_base():
+    from .._base_.apolloscape import *
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+
+model = dict(type=PSPNet, depth=101, **net)
+
+# IntRA-KD's code: rate 0.005, tenfold for the new layers, no decay of biases and norms
+optim_wrapper.update(
+    optimizer=dict(optim_wrapper['optimizer'], lr=0.005),
+    paramwise_cfg=dict(custom_keys=dict(context=dict(lr_mult=10), classifier=dict(lr_mult=10)),
+                       bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0))
+
+mini = dict(mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)))

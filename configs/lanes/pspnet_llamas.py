@@ -1,0 +1,13 @@
+"""PSPNet with ResNet-101, the teacher of IntRA-KD, on LLAMAS."""
+from mmengine.config import read_base
+
+from perception.lanes.models.pspnet import PSPNet
+
+with read_base():
+    from .._base_.lane_schedule import *
+    from .._base_.llamas import *
+    from .._base_.runtime import *
+
+model = dict(type=PSPNet, depth=101, **net)
+
+mini = dict(mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)))

@@ -1,0 +1,13 @@
+"""ResNet-18 at stride 8 on TuSimple."""
+from mmengine.config import read_base
+
+from perception.lanes.models.resnet_seg import ResNetSeg
+
+with read_base():
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+    from .._base_.tusimple import *
+
+model = dict(type=ResNetSeg, depth=18, **net)
+
+mini = dict(mini, model=dict(mini['model'], base_channels=16))

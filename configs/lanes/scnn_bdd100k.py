@@ -1,0 +1,14 @@
+"""SCNN with VGG-16 on BDD100K (SAD's protocol)."""
+from mmengine.config import read_base
+
+from perception.lanes.models.scnn import SCNN
+
+with read_base():
+    from .._base_.bdd100k import *
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+
+model = dict(type=SCNN, **net)
+default_hooks['export'].update(metric='iou')  # more accuracy alone is had by wider lanes
+
+mini = dict(mini, model=dict(mini['model'], backbone='resnet18', base_channels=16))

@@ -1,0 +1,13 @@
+"""SCNN with VGG-16 on CULane."""
+from mmengine.config import read_base
+
+from perception.lanes.models.scnn import SCNN
+
+with read_base():
+    from .._base_.culane import *
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+
+model = dict(type=SCNN, **net)
+
+mini = dict(mini, model=dict(mini['model'], backbone='resnet18', base_channels=16))

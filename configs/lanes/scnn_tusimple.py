@@ -1,0 +1,13 @@
+"""SCNN with VGG-16 on TuSimple."""
+from mmengine.config import read_base
+
+from perception.lanes.models.scnn import SCNN
+
+with read_base():
+    from .._base_.lane_schedule import *
+    from .._base_.runtime import *
+    from .._base_.tusimple import *
+
+model = dict(type=SCNN, **net)
+
+mini = dict(mini, model=dict(mini['model'], backbone='resnet18', base_channels=16))

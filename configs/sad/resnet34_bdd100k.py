@@ -1,0 +1,21 @@
+"""ResNet-34-SAD on BDD100K (SAD's protocol): the net mimics its own deeper attention (SAD, ICCV 2019)."""
+from mmengine.config import read_base
+
+from perception.distill.distiller import Distiller
+from perception.distill.sad import SADLoss
+
+with read_base():
+    from ..lanes.resnet34_bdd100k import *
+    from ..lanes.resnet34_bdd100k import mini as student_mini
+    from ..lanes.resnet34_bdd100k import model as student
+
+model = dict(
+    type=Distiller, student=student, taps=dict(stage2='stage2', stage3='stage3', stage4='stage4'),
+    losses=dict(sad=dict(
+        type=SADLoss, teacher='student', pairs=(('stage2', 'stage3'), ('stage3', 'stage4')),  # section 3.2: P23, P34
+        weight=0.1,  # gamma
+        begin=40_000)))  # of 60,000 iterations: once the net is reasonably trained
+work_dir = 'work_dirs/sad_resnet34_bdd100k'
+
+mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=75))),
+            work_dir='work_dirs/sad_resnet34_bdd100k_mini')

@@ -1,0 +1,12 @@
+"""SKD (CVPR 2019): regions and pixels of a frozen PSPNet on CULane; to compare IntRA-KD with."""
+from mmengine.config import read_base
+
+from perception.distill.skd import SKDLoss
+
+with read_base():
+    from ..intra_kd.erfnet_culane import *
+
+model = dict(model, losses=dict(skd=dict(type=SKDLoss, teacher='full', feats='high')))
+work_dir = 'work_dirs/skd_erfnet_culane'
+
+mini = dict(mini, work_dir='work_dirs/skd_erfnet_culane_mini')
