@@ -11,6 +11,7 @@ BENCHMARKS = {
     'cylinder3d': 'Cylinder3D against the same net on spconv, or its training step',
     'distillation': 'students without and with a distillation method, over seeds',
     'compare': 'trained models side by side',
+    'latency': 'parameters, MACs and milliseconds of lane nets',
     'lane_metrics': 'the CULane score against the original C++ tool',
 }
 

@@ -1,0 +1,92 @@
+"""ONNX files of lane nets: they compute what PyTorch computes, and know nothing of distillation."""
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from perception.apis import export as module
+from perception.apis.benchmarks.latency import deployable
+from perception.apis.config import load_config
+from perception.apis.export import compare, export, open_session, to_onnx
+from perception.registry import MODELS
+from perception.utils.errors import ConfigError, DataError, MissingDependency
+
+onnx = pytest.importorskip('onnx', reason='the extra onnx is not installed')
+pytest.importorskip('onnxruntime', reason='the extra onnx is not installed')
+CONFIGS = dict(alone='configs/lanes/enet_culane.py', distilled='configs/sad/enet_culane.py')
+NETS = ('scnn', 'pspnet', 'agnostic')  # the others: tests/lanes/models, and ENet here
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory):
+    """Weights of the mini ENet and of the same net inside a SAD distiller, and the ONNX files made of both."""
+    folder = tmp_path_factory.mktemp('weights')
+    for name, config in CONFIGS.items():
+        torch.manual_seed(0)
+        torch.save(MODELS.build(load_config(config, mini=True).model).state_dict(), folder / f'{name}.pth')
+    assert export(CONFIGS['alone'], folder / 'alone.pth', folder / 'deep/alone.onnx', mini=True, trials=2) == \
+        folder / 'deep/alone.onnx'
+    assert export(CONFIGS['distilled'], folder / 'distilled.pth', mini=True, trials=1) == folder / 'distilled.onnx'
+    return folder
+
+
+def test_a_distilled_net_exports_the_graph_of_the_net_alone(exported):
+    graphs = [onnx.load(exported / name).graph for name in ('deep/alone.onnx', 'distilled.onnx')]
+    steps = [[(node.op_type, list(node.input), list(node.output)) for node in graph.node] for graph in graphs]
+    assert steps[0] == steps[1] and len(steps[0]) > 100
+    weights = [[(w.name, list(w.dims)) for w in graph.initializer] for graph in graphs]
+    assert weights[0] == weights[1]
+
+
+def test_a_file_says_what_it_takes_and_takes_any_batch(exported):
+    notes = {note.key: json.loads(note.value) for note in onnx.load(exported / 'distilled.onnx').metadata_props}
+    assert notes == dict(config='enet_culane.py', classes=['background', 'left-left', 'left', 'right', 'right-right'])
+    session = open_session(exported / 'distilled.onnx', threads=1)
+    assert [value.name for value in session.get_inputs()] == ['images']
+    images = np.random.default_rng(0).uniform(0, 255, (3, 3, 80, 240)).astype(np.float32)
+    assert [value.shape for value in session.run(None, dict(images=images))] == [(3, 5, 80, 240), (3, 4)]
+
+
+@pytest.mark.parametrize('net', NETS)
+def test_every_net_computes_the_same_in_onnx_runtime(net, tmp_path):
+    torch.manual_seed(0)
+    net, inputs, outputs = deployable(f'configs/lanes/{net}_culane.py', mini=True)
+    to_onnx(net, inputs, outputs, tmp_path / 'x.onnx')
+    assert compare(net, inputs, tmp_path / 'x.onnx', trials=2) < 1e-4
+
+
+def test_normalisation_is_inside():
+    net, inputs, outputs = deployable('configs/lanes/erfnet_culane.py', mini=True)
+    assert outputs == ['logits', 'exist_logits']
+    with torch.no_grad():
+        expected = net.model.compute(net.model.data_preprocessor.normalise(inputs['images']))['logits']
+        assert torch.equal(net(inputs['images'])[0], expected)
+
+
+def test_a_file_that_computes_something_else_is_not_left(exported, monkeypatch, tmp_path):
+    def spoiled(net, inputs, outputs, path, notes):
+        shutil.copy(exported / 'distilled.onnx', path)
+        with torch.no_grad():
+            next(net.parameters()).add_(1)
+
+    monkeypatch.setattr(module, 'to_onnx', spoiled)
+    with pytest.raises(DataError, match=r'of ONNX Runtime, .* differs from PyTorch'):
+        export(CONFIGS['alone'], exported / 'alone.pth', tmp_path / 'x.onnx', mini=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_exported(exported, monkeypatch, tmp_path):
+    with pytest.raises(ConfigError, match='its nets take no images'):
+        deployable('configs/lidarseg/cylinder3d_half_kitti.py', mini=True)
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(MissingDependency, match=r"onnxscript cannot be imported.*pip install -e '\.\[onnx\]'"):
+        export(CONFIGS['alone'], exported / 'alone.pth', tmp_path / 'x.onnx', mini=True)
+
+
+def test_the_tool_explains_itself(root):
+    run = subprocess.run([sys.executable, root / 'tools/export.py', '--help'], capture_output=True, text=True)
+    assert run.returncode == 0 and 'enet_culane_mini/model.pth --mini' in run.stdout, run.stderr
