@@ -27,3 +27,39 @@ def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from perception.lidarseg.mini import write_semantickitti_mini
     return write_semantickitti_mini(tmp_path_factory.mktemp('mini') / 'semantickitti', train_scans=(3,), val_scans=2,
                                     columns=260, interval=0.8)
+
+
+@pytest.fixture(scope='session')
+def mini_culane(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny CULane at the official size but blurred: 3 images for train, 1 for val, 9 for test, one a category."""
+    return _tiny_lanes('culane', tmp_path_factory, train=3, val=1, test=9)
+
+
+@pytest.fixture(scope='session')
+def mini_tusimple(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny TuSimple: 3 images for train, 1 for val, 2 for test."""
+    return _tiny_lanes('tusimple', tmp_path_factory, train=3, val=1, test=2)
+
+
+@pytest.fixture(scope='session')
+def mini_bdd100k(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny BDD100K: 7 images in train (SAD validates with one of them), 2 in val, 1 in test."""
+    return _tiny_lanes('bdd100k', tmp_path_factory, train=7, val=2, test=1)
+
+
+@pytest.fixture(scope='session')
+def mini_llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny LLAMAS: 3 images for train, 1 for val, 1 for test."""
+    return _tiny_lanes('llamas', tmp_path_factory, train=3, val=1, test=1)
+
+
+@pytest.fixture(scope='session')
+def mini_apolloscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny ApolloScape: 2 images for train, 1 for val, 1 for test, each of 3384 x 2710 pixels."""
+    return _tiny_lanes('apolloscape', tmp_path_factory, train=2, val=1, test=1)
+
+
+def _tiny_lanes(name: str, factory: pytest.TempPathFactory, **images: int) -> Path:
+    from perception.lanes import mini
+    write = getattr(mini, f'write_{name}_mini')
+    return write(factory.mktemp('mini') / name, detail=.1, length=180.0, workers=1, **images)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from perception.common.formats.stamped import write_stamped
-from perception.common.scene.camera import CameraSpec, pixel_rays
+from perception.common.scene.camera import APOLLOSCAPE, BDD100K, CULANE, LLAMAS, TUSIMPLE, CameraSpec, label_maps
 from perception.common.scene.labels import APOLLOSCAPE_IDS
 from perception.common.scene.street import JUNCTION, LaneBoundary
 from perception.common.scene.world import SCENE_VERSION
@@ -30,7 +30,6 @@ from perception.lanes.draw import PALETTE, overlay_labels
 from perception.lanes.metrics.culane import CATEGORIES as CULANE_CATEGORIES
 from perception.lanes.shots import (
     NEAR,
-    PAINT_GAP,
     Plan,
     Trace,
     View,
@@ -43,12 +42,6 @@ from perception.lanes.shots import (
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
-CULANE = CameraSpec(width=1640, height=590, focal=1240.0, height_above_ground=1.45, pitch=-1.5)
-TUSIMPLE = CameraSpec(width=1280, height=720, focal=1000.0, height_above_ground=1.6, pitch=-6.0)
-BDD100K = CameraSpec(width=1280, height=720, focal=1000.0, height_above_ground=1.4, pitch=-1.0)
-LLAMAS = CameraSpec(width=1276, height=717, focal=1050.0, height_above_ground=1.4, pitch=-3.2)
-APOLLOSCAPE = CameraSpec(width=3384, height=2710, focal=2300.0, height_above_ground=1.7, pitch=6.5,
-                         first_row=1700)
 CODES = dict(culane=2, tusimple=3, bdd100k=4, llamas=5, apolloscape=6)  # keep the streets of the sets apart
 LOOKS = ('day', 'shadow', 'night', 'day', 'glare')   # of training streets, in turn
 STYLES = ('urban', 'urban', 'residential')
@@ -56,7 +49,7 @@ PLACES = ('lane', 'lane', 'change')
 SPLITS = ('train', 'val', 'test')
 PER_STREET = 3                                      # images of one street
 KERB = .16                                          # metres, width of a kerb
-LABEL_STEP = 2                                      # pixels between the rays of ApolloScape's labels
+LABEL_SCALE = .5                                    # of ApolloScape's label images, in rays a pixel
 
 # what makes a street one of CULane's categories
 _CULANE_TEST = dict(
@@ -64,18 +57,22 @@ _CULANE_TEST = dict(
     noline=dict(painted=False), arrow=dict(place='arrow'),
     curve=dict(place='curve', max_curvature=1 / 70), cross=dict(place='junction'),
     night=dict(look='night'))
+CULANE_TEST_DRIVERS = ('driver_37_30frame', 'driver_100_30frame', 'driver_193_90frame')
 _H_SAMPLES = list(range(160, 720, 10))
 
 
 def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, train: int = 42, val: int = 12,
-                      test: int = 18, detail: float = .5, workers: int = 2, force: bool = False) -> Path:
+                      test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 2,
+                      force: bool = False) -> Path:
     """Writes a mini CULane, or keeps the one that is there if it was made from the same arguments.
 
     Args:
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train, val, test: images of each split; the test images are dealt to the nine categories in turn.
-        detail: share of the official width at which images are rendered; tests use .1. Files have the official size.
+        detail: share of the official width at which images are rendered; files have the official size all the same.
+            Tests that look at no image use .1, which is fast.
+        length: metres of each street, 180 or more; shorter ones are faster.
         workers: processes that take images; the result does not depend on it.
         force: write it again even if a complete one is there.
 
@@ -85,63 +82,83 @@ def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, trai
     Raises:
         DataError: an argument out of range, a folder that holds something else, or a disk that is full.
     """
-    return _write('culane', 'CULane', 40, root, seed, (train, val, test), detail, workers, force, _culane)
+    return _write('culane', 'CULane', 40, root, seed, (train, val, test), detail, length, workers, force, _culane)
 
 
 def write_tusimple_mini(root: str | Path = 'data/mini/tusimple', seed: int = 0, train: int = 42, val: int = 12,
-                        test: int = 18, detail: float = .5, workers: int = 2, force: bool = False) -> Path:
+                        test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 2,
+                        force: bool = False) -> Path:
     """Writes a mini TuSimple; see `write_culane_mini`."""
-    return _write('tusimple', 'TuSimple', 40, root, seed, (train, val, test), detail, workers, force, _tusimple)
+    return _write('tusimple', 'TuSimple', 40, root, seed, (train, val, test), detail, length, workers, force, _tusimple)
 
 
 def write_bdd100k_mini(root: str | Path = 'data/mini/bdd100k', seed: int = 0, train: int = 49, val: int = 18,
-                       test: int = 6, detail: float = .5, workers: int = 2, force: bool = False) -> Path:
+                       test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 2,
+                       force: bool = False) -> Path:
     """Writes a mini BDD100K; see `write_culane_mini`.
 
     The splits are the official ones: SAD's protocol validates with a seventh of `train` and tests with `val`.
     """
-    return _write('bdd100k', 'BDD100K', 40, root, seed, (train, val, test), detail, workers, force, _bdd100k,
+    return _write('bdd100k', 'BDD100K', 40, root, seed, (train, val, test), detail, length, workers, force, _bdd100k,
                   least=7)
 
 
 def write_llamas_mini(root: str | Path = 'data/mini/llamas', seed: int = 0, train: int = 42, val: int = 12,
-                      test: int = 6, detail: float = .5, workers: int = 2, force: bool = False) -> Path:
+                      test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 2,
+                      force: bool = False) -> Path:
     """Writes a mini LLAMAS; see `write_culane_mini`. Test labels are not public, so there are none."""
-    return _write('llamas', 'LLAMAS', 120, root, seed, (train, val, test), detail, workers, force, _llamas)
+    return _write('llamas', 'LLAMAS', 120, root, seed, (train, val, test), detail, length, workers, force, _llamas)
 
 
 def write_apolloscape_mini(root: str | Path = 'data/mini/apolloscape', seed: int = 0, train: int = 12, val: int = 4,
-                           test: int = 4, detail: float = .25, workers: int = 2, force: bool = False) -> Path:
+                           test: int = 4, detail: float = .25, length: float = 260.0, workers: int = 2,
+                           force: bool = False) -> Path:
     """Writes a mini ApolloScape lane mark; see `write_culane_mini`. Label images are cast at half size."""
-    return _write('apolloscape', 'ApolloScape', 60, root, seed, (train, val, test), detail, workers, force,
-                  _apolloscape)
+    return _write('apolloscape', 'ApolloScape', 60, root, seed, (train, val, test), detail, length, workers,
+                  force, _apolloscape)
 
 
 def _write(name: str, title: str, megabytes: int, root: str | Path, seed: int, counts: tuple[int, int, int],
-           detail: float, workers: int, force: bool, write: Callable, least: int = 1) -> Path:
+           detail: float, length: float, workers: int, force: bool, fill: Callable[[_Order], None],
+           least: int = 1) -> Path:
     where = f'write_{name}_mini'
     if min(counts) < 1 or max(counts) > 1000 or counts[0] < least:
         raise DataError(f'{where}: train, val, test = {counts}, expected {least} or more training images, 1 to 1000 of '
                         'each split. Give other numbers.')
-    if seed < 0 or not .02 <= detail <= 1 or not 1 <= workers <= 64:
-        raise DataError(f'{where}: seed={seed}, detail={detail}, workers={workers}, expected a seed of 0 or more, a '
-                        'detail of 0.02 to 1 and 1 to 64 workers. Give numbers in these ranges.')
-    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, seed=seed,
-                 images=dict(zip(SPLITS, counts)), detail=detail)
-    take = partial(take_all, detail=detail, workers=workers, title=title)
-    return write_stamped(data_path(root), stamp, lambda folder: write(folder, seed, dict(zip(SPLITS, counts)), take),
-                         title, megabytes, force)
+    if seed < 0 or not .02 <= detail <= 1 or not 180 <= length <= 1000 or not 1 <= workers <= 64:
+        raise DataError(f'{where}: seed={seed}, detail={detail}, length={length}, workers={workers}, expected a seed '
+                        'of 0 or more, a detail of 0.02 to 1, streets of 180 to 1000 m and 1 to 64 workers. Give '
+                        'numbers in these ranges.')
+    images = dict(zip(SPLITS, counts))
+    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, seed=seed, images=images, detail=detail,
+                 length=length)
+
+    def write(folder: Path) -> None:
+        fill(_Order(name, folder, seed, images, length, partial(take_all, root=folder, detail=detail, workers=workers,
+                                                                 title=title)))
+    return write_stamped(data_path(root), stamp, write, title, megabytes, force)
 
 
-def _plans(dataset: str, seed: int, split: str, names: Sequence[str], **kinds) -> list[Plan]:
-    """Plans of one split, `PER_STREET` images a street; looks, styles and places in turn unless `kinds` sets them."""
-    plans = []
-    for index, first in enumerate(range(0, len(names), PER_STREET)):
-        kind = dict(look=LOOKS[index % len(LOOKS)], style=STYLES[index % len(STYLES)],
-                    place='curve' if index % 4 == 3 else PLACES[index % len(PLACES)])
-        street = (seed, CODES[dataset], SPLITS.index(split), index)
-        plans.append(Plan(street, tuple(names[first:first + PER_STREET]), **dict(kind, **kinds)))
-    return plans
+@dataclass(frozen=True)
+class _Order:
+    """What a data set is written from: its name and folder, the seed, images of each split, length of the streets."""
+    name: str
+    root: Path
+    seed: int
+    images: dict[str, int]
+    length: float
+    take: Callable[..., list[list]]
+
+    def plans(self, split: str, names: Sequence[str], **kinds) -> list[Plan]:
+        """`PER_STREET` images a street; looks, styles and places in turn unless `kinds` sets them."""
+        plans = []
+        for index, first in enumerate(range(0, len(names), PER_STREET)):
+            kind = dict(look=LOOKS[index % len(LOOKS)], style=STYLES[index % len(STYLES)],
+                        place='curve' if index % 4 == 3 else PLACES[index % len(PLACES)])
+            street = (self.seed, CODES[self.name], SPLITS.index(split), index)
+            plans.append(Plan(street, tuple(names[first:first + PER_STREET]), length=self.length,
+                              **dict(kind, **kinds)))
+        return plans
 
 
 def _flat(records: list[list]) -> list:
@@ -175,26 +192,25 @@ def _polyline(image: np.ndarray, points: np.ndarray, value: int | Sequence[int],
 
 
 # ---- CULane
-def _culane(root: Path, seed: int, counts: dict[str, int], take: Callable) -> None:
+def _culane(order: _Order) -> None:
     lists = {}
     for split, drivers in (('train', ('driver_161_90frame', 'driver_182_30frame')), ('val', ('driver_23_30frame',))):
-        names = [_culane_name(drivers, i) for i in range(counts[split])]
-        lists[f'{split}_gt'] = _flat(take(_plans('culane', seed, split, names), CULANE, save=_save_culane, root=root))
+        names = [_culane_name(drivers, i) for i in range(order.images[split])]
+        lists[f'{split}_gt'] = _flat(order.take(order.plans(split, names), CULANE, save=_save_culane))
         lists[split] = [line.split()[0] for line in lists[f'{split}_gt']]
     plans, lists['test'] = [], []
     for number, category in enumerate(CULANE_CATEGORIES):
-        count = len(range(number, counts['test'], len(CULANE_CATEGORIES)))
-        names = [_culane_name(('driver_37_30frame', 'driver_100_30frame', 'driver_193_90frame'), 60 * number + i)
-                 for i in range(count)]
+        count = len(range(number, order.images['test'], len(CULANE_CATEGORIES)))
+        names = [_culane_name(CULANE_TEST_DRIVERS, 60 * number + i) for i in range(count)]
         kind = dict(dict(look='day', style='urban', place='lane'), **_CULANE_TEST[category])
         plans += [replace(plan, seed=(*plan.seed, number))
-                  for plan in _plans('culane', seed, 'test', names, **kind)]
+                  for plan in order.plans('test', names, **kind)]
         lists[f'test_split/test{number}_{category}'] = [f'/{name}.jpg' for name in names]
         lists['test'] += [f'/{name}.jpg' for name in names]
-    take(plans, CULANE, save=_save_culane, root=root)
+    order.take(plans, CULANE, save=_save_culane)
     for name, lines in lists.items():
         if lines:
-            _write_lines(root / 'list' / f'{name}.txt', lines)
+            _write_lines(order.root / 'list' / f'{name}.txt', lines)
 
 
 def _culane_name(drivers: Sequence[str], index: int) -> str:
@@ -203,9 +219,9 @@ def _culane_name(drivers: Sequence[str], index: int) -> str:
 
 
 def _save_culane(root: Path, name: str, view: View) -> str:
-    """Image, points and label image; returns the line of the list."""
-    _jpeg(root / f'{name}.jpg', view.image)
-    labels = np.zeros(view.image.shape[:2], np.uint8)
+    """Image, points and, except for test, label image; returns the line of the list."""
+    _jpeg(root / f'{name}.jpg', view.frame.image)
+    labels = np.zeros(view.frame.part.shape, np.uint8)
     lines, rows = [], np.arange(590, 0, -10)
     for side, found in beside_ego(view.traces, view.spec, 2).items():
         points = np.stack([found.at(rows), rows], -1)
@@ -213,7 +229,8 @@ def _save_culane(root: Path, name: str, view: View) -> str:
         lines.append(' '.join(f'{u:.3f} {v:.0f}' for u, v in points) + ' ')
         _polyline(labels, points, side + 3, 16)
     (root / f'{name}.lines.txt').write_text(''.join(f'{line}\n' for line in lines))
-    _save(root / 'laneseg_label_w16' / f'{name}.png', labels)
+    if not name.startswith(CULANE_TEST_DRIVERS):
+        _save(root / 'laneseg_label_w16' / f'{name}.png', labels)
     flags = ' '.join(f'{(labels == slot).any():d}' for slot in range(1, 5))
     return f'/{name}.jpg /laneseg_label_w16/{name}.png {flags}'
 
@@ -224,25 +241,25 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 # ---- TuSimple
-def _tusimple(root: Path, seed: int, counts: dict[str, int], take: Callable) -> None:
-    half = (counts['train'] + 1) // 2
+def _tusimple(order: _Order) -> None:
+    half = (order.images['train'] + 1) // 2
     for split, start, files in (('train', 0, (('label_data_0313', '0313-1', 0, half),
-                                              ('label_data_0601', '0601', half, counts['train']))),
-                                ('val', 0, (('label_data_0531', '0531', 0, counts['val']),)),
-                                ('test', 0, (('test_label', '0530', 0, counts['test']),))):
+                                              ('label_data_0601', '0601', half, order.images['train']))),
+                                ('val', 0, (('label_data_0531', '0531', 0, order.images['val']),)),
+                                ('test', 0, (('test_label', '0530', 0, order.images['test']),))):
         names = [f'clips/{date}/{start + 1494452000 + 7 * i}/20.jpg' for _, date, first, stop in files
                  for i in range(first, stop)]
-        records = _flat(take(_plans('tusimple', seed, split, names), TUSIMPLE, save=_save_tusimple, root=root))
+        records = _flat(order.take(order.plans(split, names), TUSIMPLE, save=_save_tusimple))
         for file, _, first, stop in files:
             if first < stop:
-                _write_lines(root / f'{file}.json', [json.dumps(record) for record in records[first:stop]])
+                _write_lines(order.root / f'{file}.json', [json.dumps(record) for record in records[first:stop]])
     tasks = [dict(h_samples=record['h_samples'], raw_file=record['raw_file']) for record in records]
-    _write_lines(root / 'test_tasks_0627.json', [json.dumps(task) for task in tasks])
+    _write_lines(order.root / 'test_tasks_0627.json', [json.dumps(task) for task in tasks])
 
 
 def _save_tusimple(root: Path, name: str, view: View) -> dict:
     """The image; returns the line of the label file."""
-    _jpeg(root / name, view.image)
+    _jpeg(root / name, view.frame.image)
     nearest = sorted(view.traces, key=lambda found: abs(lower_end(found, view.spec) - view.spec.width / 2))[:5]
     lanes = []
     for found in sorted(nearest, key=lambda found: lower_end(found, view.spec)):
@@ -254,20 +271,20 @@ def _save_tusimple(root: Path, name: str, view: View) -> dict:
 
 
 # ---- BDD100K
-def _bdd100k(root: Path, seed: int, counts: dict[str, int], take: Callable) -> None:
+def _bdd100k(order: _Order) -> None:
     for split in SPLITS:
-        names = [f'{split}/{i:04x}{seed % 65536:04x}-{0xb1d + 977 * i:08x}' for i in range(counts[split])]
-        frames = _flat(take(_plans('bdd100k', seed, split, names), BDD100K, save=_save_bdd100k, root=root))
+        names = [f'{split}/{i:04x}{order.seed % 65536:04x}-{0xb1d + 977 * i:08x}' for i in range(order.images[split])]
+        frames = _flat(order.take(order.plans(split, names), BDD100K, save=_save_bdd100k))
         if split != 'test':
-            path = root / 'labels' / 'lane' / 'polygons' / f'lane_{split}.json'
+            path = order.root / 'labels' / 'lane' / 'polygons' / f'lane_{split}.json'
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(json.dumps(frames, indent=1) + '\n')
 
 
 def _save_bdd100k(root: Path, name: str, view: View) -> dict:
     """Image and mask; returns the frame of the label file, each marking as its two border lines."""
-    _jpeg(root / 'images' / '100k' / f'{name}.jpg', view.image)
-    mask = np.full(view.image.shape[:2], 255, np.uint8)
+    _jpeg(root / 'images' / '100k' / f'{name}.jpg', view.frame.image)
+    mask = np.full(view.frame.part.shape[:2], 255, np.uint8)
     labels = []
     for category, direction, style, points in _bdd_lines(view):
         points = np.round(points[::max(1, len(points) // 24)], 3)
@@ -294,7 +311,7 @@ def _bdd_lines(view: View) -> list[tuple[str, str, str, np.ndarray]]:
             kerb = next((strip for strip in strips if strip.name == 'kerb'), None)
             if kerb:
                 knots = np.array([[block.s0, side * kerb.inner], [block.s1, side * kerb.inner]])
-                line = LaneBoundary(block.s0 - PAINT_GAP, block.s1 + PAINT_GAP, knots, 'solid', 'white')
+                line = LaneBoundary(block.s0, block.s1, knots, 'solid', 'white')
                 lines += [('road curb', line, shift) for shift in (0.0, side * KERB)]
     seen = [(category, 'parallel', 'dashed' if line.kind == 'dashed' else 'solid', trace(view, line, shift))
             for category, line, shift in lines]
@@ -317,17 +334,17 @@ def _crosswalks(view: View) -> list[np.ndarray]:
 
 
 # ---- LLAMAS
-def _llamas(root: Path, seed: int, counts: dict[str, int], take: Callable) -> None:
+def _llamas(order: _Order) -> None:
     for split, folder, first in (('train', 'train', 0), ('val', 'valid', 1000), ('test', 'test', 2000)):
-        streets = [first + i // PER_STREET for i in range(counts[split])]
+        streets = [first + i // PER_STREET for i in range(order.images[split])]
         names = [f'{folder}/images-2014-12-22-12-{street % 60:02d}-{street // 60:02d}_mapping_280S_2nd_lane/'
                  f'{1419280000 + 7 * i}_{417 * i:010d}' for i, street in enumerate(streets)]
-        take(_plans('llamas', seed, split, names), LLAMAS, save=_save_llamas, root=root)
+        order.take(order.plans(split, names), LLAMAS, save=_save_llamas)
 
 
 def _save_llamas(root: Path, name: str, view: View) -> None:
     """Image and, except for test, the label file with the markers of each lane, the nearest first."""
-    _save(root / 'color_images' / f'{name}_color_rect.png', view.image)
+    _save(root / 'color_images' / f'{name}_color_rect.png', view.frame.image)
     if name.startswith('test/'):
         return
     lanes = [dict(lane_id=f'l{-1 - side}' if side < 0 else f'r{side}', markers=_markers(found, view, side))
@@ -343,8 +360,7 @@ def _save_llamas(root: Path, name: str, view: View) -> None:
 def _markers(found: Trace, view: View, side: int) -> list[dict]:
     """The dashes of a line, solid ones cut every 3 m, as far as they are in the image."""
     line, street = found.line, view.world.street
-    first, last = line.s0 + PAINT_GAP, line.s1 - PAINT_GAP
-    s = np.arange(first, last - 3, 7.5 if line.kind == 'dashed' else 3.0)
+    s = np.arange(line.paint_start, line.paint_stop - 3, 7.5 if line.kind == 'dashed' else 3.0)
     ends = np.stack([s, s + 3], -1)
     world = street.at(ends, line.d(ends), .004).reshape(-1, 3)
     local = ((world - view.pose[:3, 3]) @ view.pose[:3, :3]).reshape(-1, 2, 3)
@@ -363,34 +379,23 @@ def _axes(values: np.ndarray) -> dict[str, str]:
 
 
 # ---- ApolloScape
-def _apolloscape(root: Path, seed: int, counts: dict[str, int], take: Callable) -> None:
+def _apolloscape(order: _Order) -> None:
     for split, road, record in (('train', 'road02', 1), ('val', 'road04', 15), ('test', 'road05', 1)):
         names = []
-        for i in range(counts[split]):
+        for i in range(order.images[split]):
             camera = f'Camera_{5 + i % 2}'
             names.append(f'{road}/Record{record + 2 * (i // PER_STREET % 2):03d}/{camera}/'
                          f'171206_{61000000 + 1000 * i:09d}_{camera}')
-        take(_plans('apolloscape', seed, split, names), APOLLOSCAPE, save=_save_apolloscape, root=root)
+        order.take(order.plans(split, names), APOLLOSCAPE, save=_save_apolloscape)
 
 
 def _save_apolloscape(root: Path, name: str, view: View) -> None:
     """Image and, except for test, the label image in the official colours."""
     road, rest = name.split('/', 1)
-    _jpeg(root / f'ColorImage_{road}' / 'ColorImage' / f'{rest}.jpg', view.image)
+    _jpeg(root / f'ColorImage_{road}' / 'ColorImage' / f'{rest}.jpg', view.frame.image)
     if road != 'road05':
-        labels = _COLOURS[APOLLOSCAPE_IDS[_marks(view)]]
+        labels = _COLOURS[APOLLOSCAPE_IDS[label_maps(view.caster, view.pose, view.spec, LABEL_SCALE).mark]]
         _save(root / f'Labels_{road}' / 'Label' / f'{rest}_bin.png', labels, cv2.IMWRITE_PNG_COMPRESSION, 3)
-
-
-def _marks(view: View) -> np.ndarray:
-    """(H, W) indices into `MARKS`, cast at every `LABEL_STEP`th pixel of the lower part."""
-    spec, shape = view.spec, view.image.shape[:2]
-    v, u = np.mgrid[spec.first_row:spec.height:LABEL_STEP, 0:spec.width:LABEL_STEP] + LABEL_STEP / 2
-    rays = pixel_rays(view.pose, spec, v.reshape(-1), u.reshape(-1))
-    mark = view.caster.cast(np.broadcast_to(view.pose[:3, 3], rays.shape).astype(np.float32), rays).mark
-    marks = np.zeros(shape, np.uint8)
-    marks[spec.first_row:] = mark.reshape(u.shape).repeat(LABEL_STEP, 0).repeat(LABEL_STEP, 1)
-    return marks
 
 
 _COLOURS = np.zeros((256, 3), np.uint8)

@@ -22,7 +22,7 @@ from perception.common.scene.camera import CameraSpec, Frame, camera_pose, proje
 from perception.common.scene.labels import PART
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import COLOURS, HEIGHT
-from perception.common.scene.shading import Look
+from perception.common.scene.shading import draw_look
 from perception.common.scene.street import JUNCTION, LaneBoundary, Street
 from perception.common.scene.world import World, build_world
 from perception.utils.errors import DataError
@@ -33,7 +33,7 @@ HEADWAY = (-6.0, 22.0)  # metres behind and ahead in the ego's lane that stay fr
 BESIDE = 8.0            # metres before and behind the ego that stay free in the lanes beside it
 MIN_VISIBLE = .25       # share of a boundary that nothing may hide
 MIN_EXTENT = 40         # rows that a boundary must cover
-PAINT_GAP = 12.0        # metres at both ends of a boundary that have no paint
+GAP = 16.0              # metres of a block, next to a junction, that have no lane lines
 ROOM = 30.0             # metres of paint ahead of the ego
 SHAKE = .3              # degrees, standard deviation of the ego's pitch and roll
 
@@ -46,7 +46,7 @@ class Plan:
         seed: of the street; no two plans of a data set share it.
         names: one for each image, as the writer of the data set understands it.
         style: of the street, see `street.STYLES`.
-        look: light and weather, see `Look`.
+        look: light and weather, a name of `shading.KINDS`.
         place: where the ego is: `'lane'` on open road in any lane of its direction, `'change'` between two lanes,
             `'curve'` where the street bends most, `'arrow'` with arrows ahead, `'junction'` just before a junction.
         traffic: factor on vehicles and people.
@@ -91,17 +91,15 @@ class View(NamedTuple):
     """One image and what is known about it.
 
     Attributes:
-        image: (H, W, 3) uint8 RGB at the official size.
+        frame: image and maps at the official size, rendered at `detail` of it.
         traces: painted lane boundaries that can be followed, from left to right at the lower end.
-        frame: what the camera rendered, at `detail` of the official size.
         world, caster: the street at this moment.
         pose: of the camera.
         spec: the camera at the official size.
         s: metres along the street of the ego.
     """
-    image: np.ndarray
-    traces: list[Trace]
     frame: Frame
+    traces: list[Trace]
     world: World
     caster: Any
     pose: np.ndarray
@@ -171,10 +169,10 @@ def take(plan: Plan, spec: CameraSpec, detail: float, save: Save, root: Path) ->
     for index, (name, (s, d, yaw)) in enumerate(zip(plan.names, spots)):
         rng = np.random.default_rng([*plan.seed, 7, index])
         caster.set_actors(traffic(world, s, d))
-        pose = camera_pose(world.street.pose(s, d, 0.0, yaw) @ _shaken(rng), spec)
-        frame = render(caster, pose, spec.scaled(detail), Look(plan.look), rng)
-        image = cv2.resize(frame.image, (spec.width, spec.height), interpolation=cv2.INTER_CUBIC)
-        view = View(image, [], frame, world, caster, pose, spec, s)
+        roll, pitch = SHAKE * rng.standard_normal(2)
+        pose = camera_pose(world.street.pose(s, d, 0.0, yaw), spec, roll, pitch)
+        look = draw_look(plan.look, float(np.rad2deg(world.street.heading_at(s))), rng)
+        view = View(render(caster, pose, replace(spec, scale=detail), look, rng), [], world, caster, pose, spec, s)
         lines = [] if plan.place == 'junction' else [line for line in world.lanes if line.kind != 'none']
         found = [found for found in (trace(view, line) for line in lines) if found is not None]
         records.append(save(root, name, view._replace(traces=sorted(found, key=lambda one: lower_end(one, spec)))))
@@ -197,8 +195,7 @@ def places(plan: Plan, world: World) -> list[tuple[float, float, float]]:
     if plan.place == 'junction':
         free = np.min([np.abs(grid + JUNCTION + 7 - junction) for junction in street.junctions], 0) < 5
     else:
-        free = np.any([(grid > block.s0 + PAINT_GAP) & (grid < block.s1 - PAINT_GAP - ROOM)
-                       for block in street.blocks], 0)
+        free = np.any([(grid > block.s0 + GAP) & (grid < block.s1 - GAP - ROOM) for block in street.blocks], 0)
     grid = grid[free] if free.any() else grid
     if plan.place == 'curve':
         grid = np.sort(grid[np.argsort(-np.abs(street.curvature_at(grid + 12)), kind='stable')[:24 * count]])
@@ -240,7 +237,7 @@ def trace(view: View, line: LaneBoundary, shift: float = 0.0) -> Trace | None:
 
     It is followed as far as its paint goes, through what hides it, but not behind crests.
     """
-    s = np.arange(max(line.s0 + PAINT_GAP, view.s), min(line.s1 - PAINT_GAP, view.s + FAR), STEP)
+    s = np.arange(max(line.paint_start, view.s), min(line.paint_stop, view.s + FAR), STEP)
     if len(s) < 8:
         return None
     world = view.world.street.at(s, line.d(s) + shift, HEIGHT)
@@ -251,8 +248,7 @@ def trace(view: View, line: LaneBoundary, shift: float = 0.0) -> Trace | None:
     inside = in_image(points, view.spec)
     if len(points) < 8 or not inside.any() or np.ptp(points[inside, 1]) < MIN_EXTENT:
         return None
-    scale = view.frame.depth.shape[1] / view.spec.width
-    column, row = np.clip(((points + .5) * scale).astype(int), 0, np.array(view.frame.depth.shape)[::-1] - 1).T
+    column, row = np.clip(np.rint(points).astype(int), 0, [view.spec.width - 1, view.spec.height - 1]).T
     seen = view.frame.depth[row, column]
     visible = inside & ((seen == 0) | (seen > .97 * z - .3))      # 0 is sky, just beside a crest
     weight = np.abs(np.gradient(points[:, 1]))
@@ -277,11 +273,3 @@ def lower_end(found: Trace, spec: CameraSpec) -> float:
     row = .95 * spec.height
     (u0, v0), (u1, v1) = found.points[0], found.points[min(7, len(found.points) - 1)]
     return float(found.at(np.array(row))) if v0 >= row else float(u0 + (row - v0) * (u1 - u0) / (v1 - v0))
-
-
-def _shaken(rng: np.random.Generator) -> np.ndarray:
-    """4x4 rotation of a car on its springs."""
-    roll, pitch = np.deg2rad(SHAKE) * rng.standard_normal(2)
-    matrix = np.eye(4)
-    matrix[:3, :3] = cv2.Rodrigues(np.array([roll, pitch, 0.0]))[0]
-    return matrix
