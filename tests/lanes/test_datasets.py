@@ -148,3 +148,30 @@ def test_a_cut_that_leaves_no_rows_is_refused(official):
 def test_without_input_size_the_cut_image_is_kept(official):
     item = make(official, 'culane', input_size=None)[0]
     assert item['inputs']['image'].shape == (3, 49, 164) and item['data_samples'].labels.shape == (49, 164)
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_simulated_data_are_read_like_real_ones(request, name):
+    """At the official image size; every labelled split has lanes that the labels show, and batches can be made."""
+    root, cls = request.getfixturevalue(f'mini_{name}'), SETS[name][0]
+    for split in ('train', 'val', 'test'):
+        dataset = cls(root, split, input_size=(96, 160), pipeline=PIPELINE[1:2] if split == 'train' else ())
+        items, foreground = [dataset[i] for i in range(len(dataset))], 0
+        for item in items:
+            sample = item['data_samples']
+            assert sample.original_shape == cls.IMAGE_SIZE
+            labels = sample.get('labels', torch.zeros(1))
+            assert set(labels.unique().tolist()) <= {*range(len(dataset.metainfo['classes'])), 255}
+            foreground += int(((labels > 0) & (labels != 255)).sum())
+            lanes = [lane for lane in sample.get('lanes') or [] if len(lane)]
+            if 'exist' in sample and name != 'tusimple':  # short lanes of TuSimple get no slot
+                assert len(lanes) == sample.exist.sum()
+            for lane in lanes:
+                assert (np.diff(lane[:, 1]) <= 0).all() and lane[:, 0].max() > -cls.IMAGE_SIZE[1]
+        assert (foreground > 0) == ('labels' in items[0]['data_samples'])
+        batch = ImagePreprocessor()(pseudo_collate(items))
+        assert batch['inputs']['images'].shape == (len(items), 3, 96, 160)
+    if name == 'culane':
+        from perception.lanes.metrics.culane import CATEGORIES
+        assert sorted(item['data_samples'].category for item in items) == sorted(CATEGORIES)
+        assert all(len(item['data_samples'].lanes) == 0 for item in items if item['data_samples'].category == 'cross')
