@@ -47,6 +47,12 @@ class Planner:
 
     def furnish(self) -> None:
         """Places everything, in the order of who may push whom away."""
+        if self.street.style.motorway:
+            for block in self.street.blocks:
+                for side in (1, -1):
+                    self.roadside(block, side)
+            self.backdrop()
+            return
         for junction in self.street.junctions:
             self.junction(junction)
         sides = [(block, side) for block in self.street.blocks for side in (1, -1)]
@@ -225,6 +231,24 @@ class Planner:
                 self.bush(s, side * rng.uniform(low, high))
         for s in np.arange(block.s0 + 4, block.s1 - 4, 11.0):
             self.tree(s + rng.uniform(-4, 4), side * rng.uniform(low, high), self.trees + self.conifers)
+
+    def roadside(self, block: Block, side: int) -> None:
+        """Guard rails, lamps, signs and trees beside a motorway."""
+        rng, facing = self.rng, 0.0 if side < 0 else np.pi
+        shoulder, verge = block.strip(side, 'shoulder'), block.strip(side, 'verge')
+        rail = props.guard_rail(PIECE)
+        for s in np.arange(block.s0 + PIECE / 2, block.s1, PIECE):
+            self.put(rail, s, side * (shoulder.outer + .3), facing)
+        for s in np.arange(block.s0 + rng.uniform(5, 30), block.s1 - 3, rng.uniform(32, 42)) if side > 0 else ():
+            self.lamp(s, side * (shoulder.outer + 1.0), facing)
+        for s in np.arange(block.s0 + rng.uniform(5, 50), block.s1 - 3, rng.uniform(45, 70)):
+            self.put(props.sign(rng), s, side * (shoulder.outer + 1.3), facing, 1.4)
+        for s in np.arange(block.s0 + 4, block.s1 - 4, 7.0):
+            d = rng.uniform(verge.inner + 4, verge.outer + 14)
+            if rng.random() < .5:
+                self.tree(s + rng.uniform(-3, 3), side * d, self.trees + self.conifers)
+            else:
+                self.bush(s + rng.uniform(-3, 3), side * d)
 
     def backdrop(self) -> None:
         """Trees in the distance; they fill the upper beams."""

@@ -104,6 +104,17 @@ def wall(rng: np.random.Generator, length: float) -> Mesh:
     return builder.build()
 
 
+def guard_rail(length: float) -> Mesh:
+    """A guard rail along x: a plate of three folds on posts every 2 m."""
+    builder = MeshBuilder()
+    posts = np.arange(-length / 2 + 1, length / 2, 2.0)
+    builder.boxes(np.stack([posts, 0 * posts + .06, 0 * posts - .2], -1), np.array([[.10, .06, .92]]), 'metal', GREY,
+                  'fence')
+    for z, y in ((.46, 0), (.58, -.04), (.66, 0)):
+        builder.boxes([0, y, z], [length, .03, .11], 'metal', (.45, .46, .47), 'fence')
+    return builder.build()
+
+
 def lamp(rng: np.random.Generator) -> Mesh:
     """A street lamp whose arm reaches out to +y."""
     builder = MeshBuilder()

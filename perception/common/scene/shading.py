@@ -148,18 +148,19 @@ def _albedo(hits: Hits, points: np.ndarray, look: Look) -> np.ndarray:
     along = hits.normal[:, 1] * points[:, 0] - hits.normal[:, 0] * points[:, 1]
     u = np.where(flat, points[:, 0], along)
     v = np.where(flat, points[:, 1], points[:, 2])
-    fine = 1 / (1 + (hits.distance / 25) ** 2)
+    fine = 1 / (1 + (hits.distance / 22) ** 2)
 
     def vary(index: np.ndarray, *waves: tuple[float, float]) -> None:
         factor = np.ones(len(index), np.float32)
-        for amount, period in waves:
+        for turn, (amount, period) in enumerate(waves):              # turned, so that repetitions do not show
             fade = fine[index] if period < 5 else 1
-            factor += amount * fade * noise(u[index], v[index], period)
+            x, y, angle = u[index], v[index], .6 + 1.1 * turn
+            factor += amount * fade * noise(np.cos(angle) * x - np.sin(angle) * y,
+                                            np.sin(angle) * x + np.cos(angle) * y, period)
         albedo[index] *= np.clip(factor, .15, 2)[:, None]
 
     asphalt = _of(hits, 'asphalt', 'parking_stone')
-    albedo[asphalt] *= .93 + 0 * albedo[asphalt]
-    vary(asphalt, (.11, .9), (.09, .23), (.045, 29))
+    vary(asphalt, (.05, 5.7), (.08, .83), (.05, .31), (.04, 31))
     albedo[asphalt] *= _repairs(u[asphalt], v[asphalt], fine[asphalt])[:, None]
     paint = _of(hits, 'white_paint', 'yellow_paint')
     albedo[paint] = _worn(albedo[paint], u[paint], v[paint], fine[paint], look.wear)

@@ -26,7 +26,10 @@ GRASS, PARKING = (.10, .17, .05), (.20, .19, .19)
 
 @dataclass(frozen=True)
 class Style:
-    """What the streets of a kind have in common; ranges are (low, high), lengths in metres."""
+    """What the streets of a kind have in common; ranges are (low, high), lengths in metres.
+
+    A motorway has one direction, no junctions and no houses; its left edge line is yellow.
+    """
     lanes: tuple[int, int]
     max_curvature: float
     speed: float
@@ -34,11 +37,17 @@ class Style:
     plot: tuple[float, float]
     edge_lines: float
     centre: str
+    centre_colour: str = 'white'
+    motorway: bool = False
 
 
 STYLES = dict(
     residential=Style((2, 2), 1 / 70, 8.0, .6, (6.0, 18.0), .4, 'dashed'),
-    urban=Style((3, 4), 1 / 150, 11.0, .5, (5.0, 14.0), .9, 'double'))
+    urban=Style((3, 4), 1 / 150, 11.0, .5, (5.0, 14.0), .9, 'double', 'yellow'),
+    avenue=Style((2, 4), 1 / 120, 11.0, .5, (5.0, 14.0), .9, 'dashed', 'yellow'),
+    boulevard=Style((5, 6), 1 / 150, 12.0, .5, (5.0, 14.0), 1.0, 'double', 'yellow'),
+    highway=Style((3, 4), 1 / 300, 24.0, 0, (8.0, 14.0), 1.0, 'none', motorway=True),
+    wide_highway=Style((5, 6), 1 / 300, 24.0, 0, (8.0, 14.0), 1.0, 'none', motorway=True))
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,7 @@ class LaneBoundary:
         colour: `'white'` or `'yellow'`.
         width: metres.
         margin: metres at both ends that stay without paint.
+        period: metres from the start of a dash of 3 m to the next.
     """
     s0: float
     s1: float
@@ -85,6 +95,7 @@ class LaneBoundary:
     colour: str
     width: float = 0.14
     margin: float = 12.0
+    period: float = 7.5
 
     @property
     def paint_start(self) -> float:
@@ -250,12 +261,16 @@ def draw_street(rng: np.random.Generator, style: str = 'residential', length: fl
     street = Street(kind, float(length), *_centre_line(rng, length, max_curvature or kind.max_curvature))
     _draw_lanes(rng, street)
     first = rng.uniform(25, 125)
-    street.junctions = list(np.arange(first, length - 25, rng.uniform(110, 150)))
+    if not kind.motorway:
+        street.junctions = list(np.arange(first, length - 25, rng.uniform(110, 150)))
     edges = [-END, *[v for j in street.junctions for v in (j - JUNCTION, j + JUNCTION)], length + END]
     covers = _deck(rng, ['other_ground', 'terrain', 'terrain', 'paved'])
     parking = _deck(rng, [True, False])
     islands = _deck(rng, [True, False, False])
     for s0, s1 in zip(edges[::2], edges[1::2]):
+        if kind.motorway:
+            street.blocks.append(Block(s0, s1, {side: _draw_verge(rng, kind, street.half) for side in (1, -1)}))
+            continue
         sides = {side: _draw_side(rng, kind, street.half, next(covers), next(parking), next(islands))
                  for side in (1, -1)}
         street.blocks.append(Block(s0, s1, sides))
@@ -294,7 +309,7 @@ def _draw_lanes(rng: np.random.Generator, street: Street) -> None:
     count = int(rng.integers(street.style.lanes[0], street.style.lanes[1] + 1))
     width = rng.uniform(3.2, 3.7)
     street.half = count * width / 2
-    forward = count - count // 2
+    forward = count if street.style.motorway else count - count // 2
     street.lanes = [Lane((i + .5) * width - street.half, width, 1 if i < forward else -1) for i in range(count)]
 
 
@@ -334,16 +349,28 @@ def _draw_side(rng: np.random.Generator, style: Style, half: float, cover: str, 
     return strips
 
 
+def _draw_verge(rng: np.random.Generator, style: Style, half: float) -> list[Strip]:
+    """Strips beside a motorway: a shoulder, grass and a bank that rises or falls."""
+    shoulder, bank = half + rng.uniform(1.5, 2.8), rng.uniform(-.5, 1.2)
+    verge = shoulder + rng.uniform(*style.plot)
+    grass = ('terrain', 'grass', GRASS)
+    return [Strip('shoulder', half, shoulder, 0.0, -.03, 'road', 'asphalt', ASPHALT, (1, 1.2)),
+            Strip('verge', shoulder, verge, -.03, bank, *grass, (1.2, 1.2), .05),
+            Strip('beyond', verge, FAR, bank, bank + rng.uniform(.5, 4.0), *grass, (4, 4), .2)]
+
+
 def _draw_boundaries(rng: np.random.Generator, street: Street) -> list[LaneBoundary]:
     """Records of all lane boundaries, cut at the junctions."""
     edge = 'solid' if rng.random() < street.style.edge_lines else 'none'
-    lines = [(-street.half + .25, edge, 'white'), (street.half - .25, edge, 'white')]
+    left = 'yellow' if street.style.motorway else 'white'
+    lines = [(-street.half + .25, edge, 'white'), (street.half - .25, edge, left)]
     for right, left in zip(street.lanes[:-1], street.lanes[1:]):
         between = right.d + right.width / 2
         if right.direction == left.direction:
             lines.append((between, 'dashed', 'white'))
         else:
-            lines.append((between, street.style.centre, 'yellow' if street.style.centre == 'double' else 'white'))
+            lines.append((between, street.style.centre, street.style.centre_colour))
     return [LaneBoundary(block.s0 + (3 if block.s0 > -END else 0), block.s1 - (3 if block.s1 < street.length else 0),
-                         np.array([[block.s0, d], [block.s1, d]]), kind, colour)
+                         np.array([[block.s0, d], [block.s1, d]]), kind, colour,
+                         period=12.0 if street.style.motorway else 7.5)
             for block in street.blocks for d, kind, colour in sorted(lines)]

@@ -16,7 +16,7 @@ MIX = dict(car=.70, motorcyclist=.15, truck=.05, bus=.05, trailer=.05)      # of
 
 
 def add_traffic(actors: list[Actor], street: Street, drive: Drive, lane: Lane, rng: np.random.Generator,
-                amount: float = 1.0) -> None:
+                amount: float = 1.0, crowd: bool = False) -> None:
     """Appends what moves and people who stand.
 
     Args:
@@ -26,8 +26,14 @@ def add_traffic(actors: list[Actor], street: Street, drive: Drive, lane: Lane, r
         lane: the ego's lane.
         rng: source of all choices.
         amount: factor on the number of vehicles and people; the cast of rare things stays.
+        crowd: whether the lanes ahead of the ego are full.
     """
     traffic = Traffic(actors, street, drive, rng)
+    if crowd:
+        traffic.jam()
+    if street.style.motorway:
+        traffic.motorway(lane, amount)
+        return
     traffic.cast(lane)
     traffic.lanes(lane, amount)
     traffic.crossing()
@@ -120,6 +126,29 @@ class Traffic:
                     self.drive_by('car', along(s + shift, d, -speed) if own.direction < 0 else
                                   with_ego(self.drive, s - 40 + shift, d, .2))
                 s += rng.uniform(14, 55) / max(amount, .05)
+
+    def jam(self) -> None:
+        """Vehicles close together in all lanes, 8 to 60 m from the ego."""
+        rng = self.rng
+        for own in self.street.lanes:
+            for gap in np.arange(8 + rng.uniform(0, 4), 60, 9.0):
+                part = rng.choice(['car', 'truck', 'bus'], p=[.9, .06, .04])
+                if own.direction > 0:
+                    self.drive_by(part, with_ego(self.drive, gap + rng.uniform(0, 2), own.d + rng.normal(0, .12)))
+                else:
+                    self.drive_by('car', along(60 + 2 * gap + rng.uniform(0, 3), own.d, -3.0))
+
+    def motorway(self, lane: Lane, amount: float) -> None:
+        """Vehicles at about the ego's speed in every lane; trucks keep to the right."""
+        rng = self.rng
+        for own in self.street.lanes:
+            parts = ['car', 'truck', 'bus', 'motorcyclist']
+            shares = [.62, .30, .06, .02] if own is self.street.lanes[0] else [.90, .04, .02, .04]
+            s = rng.uniform(22, 40) if own is lane else rng.uniform(-30, 10)
+            while s < 170:
+                drift = 0.0 if own is lane else rng.uniform(-.4, .4)
+                self.drive_by(rng.choice(parts, p=shares), with_ego(self.drive, s, own.d + rng.normal(0, .12), drift))
+                s += rng.uniform(18, 70) / max(amount, .05)
 
     def walkers(self, moving: int, still: int) -> None:
         """People on the sidewalks near where the ego passes; some in pairs."""

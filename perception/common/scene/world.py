@@ -1,6 +1,7 @@
 """One seeded world: a street with everything that stands and moves in it, and the ego's drive."""
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,10 +11,11 @@ from perception.common.scene.actors import Actor
 from perception.common.scene.caster import Caster
 from perception.common.scene.drive import Drive
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
-from perception.common.scene.paint import paint_street
+from perception.common.scene.paint import paint_special, paint_street
 from perception.common.scene.placement import Planner
 from perception.common.scene.street import LaneBoundary, Street, draw_street
 from perception.common.scene.traffic import add_traffic
+from perception.utils.errors import ConfigError
 
 LEAD_IN = 60.0          # metres of street before the ego's start and behind its end
 SCENE_VERSION = 2       # goes up when the same seed would give another world
@@ -84,7 +86,9 @@ class World:
 
 
 def build_world(seed: int | tuple[int, ...], style: str = 'residential', length: float = 300.0,
-                max_curvature: float | None = None, traffic: float = 1.0) -> World:
+                max_curvature: float | None = None, traffic: float = 1.0, *, ego_lane: int | None = None,
+                lane_changes: Sequence[tuple[float, int]] = (), painted: bool = True, special_marks: bool = False,
+                crowd: bool = False) -> World:
     """Builds a world; the same arguments always give the same one.
 
     Args:
@@ -93,19 +97,36 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         length: metres of street; the ego starts at s = 60 and may go on to `length` - 60.
         max_curvature: 1/metres, the style's when None.
         traffic: factor on the number of vehicles and people that move.
+        ego_lane: the ego's lane, counted from the left among those of its direction; the leftmost when None.
+        lane_changes: (s, new lane) of the ego.
+        painted: whether there is paint; without it the records of the lane boundaries are the same.
+        special_marks: whether all kinds of arrows and other marks are painted on the lanes.
+        crowd: whether vehicles stand close together ahead of the ego.
+
+    Raises:
+        ConfigError: a lane that the street does not have.
     """
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng([*seed, 1])
     street = draw_street(rng, style, length, max_curvature)
-    lane = max((lane for lane in street.lanes if lane.direction > 0), key=lambda lane: lane.d)
-    drive = Drive(street, np.random.default_rng([*seed, 2]), LEAD_IN, lane.d, street.style.speed)
+    own = sorted((lane for lane in street.lanes if lane.direction > 0), key=lambda lane: -lane.d)
+    wanted = [ego_lane or 0, *(index for _, index in lane_changes)]
+    if min(wanted) < 0 or max(wanted) >= len(own):
+        raise ConfigError(f'build_world: lanes {wanted} of the ego, expected 0 to {len(own) - 1} on this street. Use '
+                          'others, or a style with more lanes.')
+    lane = own[ego_lane or 0]
+    drive = Drive(street, np.random.default_rng([*seed, 2]), LEAD_IN, lane.d, street.style.speed,
+                  [(s, own[index].d) for s, index in lane_changes])
     ground = street.mesh(np.random.default_rng([*seed, 3]))
     paint = MeshBuilder()
-    paint_street(paint, street, np.random.default_rng([*seed, 4]))
+    if painted:
+        paint_street(paint, street, np.random.default_rng([*seed, 4]))
+    if painted and special_marks:
+        paint_special(paint, street, np.random.default_rng([*seed, 7]))
     planner = Planner(street, np.random.default_rng([*seed, 5]))
     planner.furnish()
     actors = planner.actors
-    add_traffic(actors, street, drive, lane, np.random.default_rng([*seed, 6]), traffic)
+    add_traffic(actors, street, drive, lane, np.random.default_rng([*seed, 6]), traffic, crowd)
     parked = [actor.mesh(0.0) for actor in actors if not actor.moving]
     return World(seed, street, drive, merge([ground, paint.build(), *planner.meshes, *parked]), actors,
                  np.array(planner.lamps).reshape(-1, 3))
