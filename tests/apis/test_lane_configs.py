@@ -1,0 +1,66 @@
+"""One config per net and one per data set train, test, draw and submit on tiny simulated data, as a user would."""
+from pathlib import Path
+
+import pytest
+import torch
+
+import perception.apis.test
+import perception.apis.train
+from perception.apis.config import load_config
+from perception.registry import MODELS
+
+NETS = [f'configs/lanes/{net}_culane.py' for net in ('enet', 'erfnet', 'resnet18', 'scnn', 'pspnet', 'agnostic')]
+SETS = [f'configs/lanes/{name}.py'
+        for name in ('enet_tusimple', 'agnostic_bdd100k', 'enet_llamas', 'erfnet_apolloscape')]
+METHODS = ['configs/sad/enet_culane.py', 'configs/intra_kd/resnet18_culane.py', 'configs/skd/enet_culane.py']
+SIZES = dict(train=4, val=2, test=9, detail=0.05, workers=1)  # of the mini data
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Folder in place of `data`, so that all tests of this file share the mini data that the first one writes."""
+    folder = tmp_path_factory.mktemp('data')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PERCEPTION_DATA', str(folder))
+        yield folder
+
+
+def options_of(config, **more):
+    sizes = dict(SIZES, test=9 if 'culane' in config else 2)
+    if 'bdd100k' in config:
+        sizes['train'] = 14  # a seventh validates
+    options = {f'mini_data.{key}': value for key, value in sizes.items()}
+    return {**options, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'train_dataloader.batch_size': 2, **more}
+
+
+def run(config, folder, **more):
+    """Train one epoch, test with pictures, write a submission; returns the scores."""
+    runner = perception.apis.train.train(config, mini=True, work_dir=str(folder), options=options_of(config, **more))
+    assert runner.iter >= 2 and all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
+    options = dict(options_of(config, **more), work_dir=str(folder / 'tested'))
+    scores = perception.apis.test.test(config, folder / 'model.pth', mini=True, options=options,
+                                       draw=str(folder / 'pictures'))
+    perception.apis.test.test(config, folder / 'model.pth', mini=True, options=options, submit=str(folder / 'answers'))
+    return scores
+
+
+@pytest.mark.parametrize('config', NETS + SETS)
+def test_trains_tests_draws_and_submits(config, data, tmp_path):
+    scores = run(config, tmp_path)
+    assert scores and all(value == value for value in list(scores.values())[:1])
+    assert (tmp_path / 'pictures/contact_sheet.png').stat().st_size > 10_000
+    assert any(path.is_file() for path in (tmp_path / 'answers').rglob('*'))
+
+
+@pytest.mark.parametrize('config', METHODS)
+def test_methods_train_and_their_student_is_tested(config, data, tmp_path):
+    more = {}
+    if 'teachers' in load_config(config, mini=True).model:
+        teacher = MODELS.build(load_config('configs/lanes/pspnet_culane.py', mini=True).model)
+        torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
+        more['model.teachers.full.checkpoint'] = str(tmp_path / 'teacher.pth')
+    else:
+        more['model.losses.sad.begin'] = 1
+    assert run(config, tmp_path, **more)
+    log = '\n'.join(path.read_text() for path in Path(tmp_path).rglob('*.log'))
+    assert f'loss_{Path(config).parent.name}' in log
