@@ -47,6 +47,7 @@ LOOKS = ('day', 'shadow', 'night', 'day', 'glare')   # of training streets, in t
 STYLES = ('urban', 'urban', 'residential')
 PLACES = ('lane', 'lane', 'change')
 SPLITS = ('train', 'val', 'test')
+WRITER_VERSION = 1                                  # goes up when the same streets would give other files
 PER_STREET = 3                                      # images of one street
 KERB = .16                                          # metres, width of a kerb
 LABEL_SCALE = .5                                    # of ApolloScape's label images, in rays a pixel
@@ -130,8 +131,8 @@ def _write(name: str, title: str, megabytes: int, root: str | Path, seed: int, c
                         'of 0 or more, a detail of 0.02 to 1, streets of 180 to 1000 m and 1 to 64 workers. Give '
                         'numbers in these ranges.')
     images = dict(zip(SPLITS, counts))
-    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, seed=seed, images=images, detail=detail,
-                 length=length)
+    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION, seed=seed,
+                 images=images, detail=detail, length=length)
 
     def write(folder: Path) -> None:
         fill(_Order(name, folder, seed, images, length, partial(take_all, root=folder, detail=detail, workers=workers,
@@ -249,7 +250,7 @@ def _tusimple(order: _Order) -> None:
                                 ('test', 0, (('test_label', '0530', 0, order.images['test']),))):
         names = [f'clips/{date}/{start + 1494452000 + 7 * i}/20.jpg' for _, date, first, stop in files
                  for i in range(first, stop)]
-        records = _flat(order.take(order.plans(split, names), TUSIMPLE, save=_save_tusimple))
+        records = _flat(order.take(order.plans(split, names, style='urban'), TUSIMPLE, save=_save_tusimple))
         for file, _, first, stop in files:
             if first < stop:
                 _write_lines(order.root / f'{file}.json', [json.dumps(record) for record in records[first:stop]])
