@@ -11,7 +11,7 @@ from perception.lanes.metrics.apolloscape import ApolloScapeMetric
 from perception.lanes.mini import write_apolloscape_mini
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import ApolloScapeSubmission
-from perception.lanes.transforms import RandomCrop, RandomRotate, RandomScale
+from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomImageScale
 
 data_root = 'data/apolloscape'  # PERCEPTION_DATA replaces the leading data
 net = dict(  # what every net on this data set is given; class 0 (void) and 36 (noise, ignored) weigh 0.05
@@ -23,9 +23,9 @@ train_dataloader = dict(
     sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
     dataset=dict(type=ApolloScapeLaneMark, data_root=data_root, split='train', input_size=None, crop_top=1700, seed=0,
                  pipeline=[
-                     dict(type=RandomScale, low=0.5, high=0.5),
+                     dict(type=RandomImageScale, low=0.5, high=0.5),
                      dict(type=RandomCrop, size=(496, 1488), fill=(124, 117, 104), fill_label=255),
-                     dict(type=RandomRotate, max_degrees=10, prob=0.5, fill=(124, 117, 104))]))
+                     dict(type=RandomImageRotate, max_degrees=10, prob=0.5, fill=(124, 117, 104))]))
 val_dataloader = dict(
     batch_size=1, num_workers=2, persistent_workers=True,
     sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
@@ -54,7 +54,7 @@ mini = dict(  # small images, so that a training takes about two minutes
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320), pipeline=[
-            dict(type=RandomScale, low=0.095, high=0.105),
+            dict(type=RandomImageScale, low=0.095, high=0.105),
             dict(type=RandomCrop, size=(96, 320), fill=(124, 117, 104), fill_label=255)])),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),

@@ -11,7 +11,7 @@ from perception.lanes.metrics.bdd100k import BDD100KMetric
 from perception.lanes.mini import write_bdd100k_mini
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import BDD100KSubmission
-from perception.lanes.transforms import RandomCrop, RandomResize, RandomRotate
+from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/bdd100k'  # PERCEPTION_DATA replaces the leading data
 net = dict(  # what every net on this data set is given; no lane slots here
@@ -25,7 +25,7 @@ train_dataloader = dict(
     dataset=dict(type=BDD100K, data_root=data_root, split='train', input_size=(360, 640), crop_top=0, seed=0,
                  pipeline=[
                      dict(type=RandomResize, height=(342, 380), width=(608, 674)),
-                     dict(type=RandomRotate, max_degrees=1),
+                     dict(type=RandomImageRotate, max_degrees=1),
                      dict(type=RandomCrop, size=(360, 640))]))
 val_dataloader = dict(
     batch_size=4, num_workers=2, persistent_workers=True,
@@ -52,7 +52,7 @@ mini = dict(  # small images, so that a training takes about two minutes
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256), pipeline=[
-            dict(type=RandomResize, height=(137, 151), width=(243, 269)), dict(type=RandomRotate, max_degrees=1),
+            dict(type=RandomResize, height=(137, 151), width=(243, 269)), dict(type=RandomImageRotate, max_degrees=1),
             dict(type=RandomCrop, size=(144, 256))])),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256))),

@@ -12,7 +12,7 @@ from perception.lanes.metrics.culane import CULaneMetric
 from perception.lanes.mini import write_culane_mini
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import CULaneSubmission
-from perception.lanes.transforms import RandomCrop, RandomResize, RandomRotate
+from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/culane'  # PERCEPTION_DATA replaces the leading data
 net = dict(  # what every net on this data set is given
@@ -26,7 +26,7 @@ train_dataloader = dict(
     dataset=dict(type=CULane, data_root=data_root, split='train', input_size=(288, 800), crop_top=0, seed=0,
                  pipeline=[
                      dict(type=RandomResize, height=(274, 304), width=(760, 842)),
-                     dict(type=RandomRotate, max_degrees=1),
+                     dict(type=RandomImageRotate, max_degrees=1),
                      dict(type=RandomCrop, size=(288, 800))]))
 val_dataloader = dict(
     batch_size=4, num_workers=2, persistent_workers=True,
@@ -53,7 +53,7 @@ mini = dict(  # small images, so that a training takes about two minutes
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/culane', input_size=(80, 240), pipeline=[
-            dict(type=RandomResize, height=(76, 84), width=(228, 252)), dict(type=RandomRotate, max_degrees=1),
+            dict(type=RandomResize, height=(76, 84), width=(228, 252)), dict(type=RandomImageRotate, max_degrees=1),
             dict(type=RandomCrop, size=(80, 240))])),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),

@@ -12,7 +12,7 @@ from perception.lanes.metrics.llamas import LLAMASMetric
 from perception.lanes.mini import write_llamas_mini
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import LLAMASSubmission
-from perception.lanes.transforms import RandomCrop, RandomResize, RandomRotate
+from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/llamas'  # PERCEPTION_DATA replaces the leading data
 net = dict(  # what every net on this data set is given
@@ -26,7 +26,7 @@ train_dataloader = dict(
     dataset=dict(type=LLAMAS, data_root=data_root, split='train', input_size=(288, 960), crop_top=300, seed=0,
                  pipeline=[
                      dict(type=RandomResize, height=(274, 303), width=(912, 1008)),
-                     dict(type=RandomRotate, max_degrees=1),
+                     dict(type=RandomImageRotate, max_degrees=1),
                      dict(type=RandomCrop, size=(288, 960))]))
 val_dataloader = dict(
     batch_size=4, num_workers=2, persistent_workers=True,
@@ -56,7 +56,7 @@ mini = dict(  # small images, so that a training takes about two minutes
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/llamas', input_size=(80, 256), pipeline=[
-            dict(type=RandomResize, height=(76, 84), width=(243, 269)), dict(type=RandomRotate, max_degrees=1),
+            dict(type=RandomResize, height=(76, 84), width=(243, 269)), dict(type=RandomImageRotate, max_degrees=1),
             dict(type=RandomCrop, size=(80, 256))])),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/llamas', input_size=(80, 256))),

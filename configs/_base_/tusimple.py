@@ -12,7 +12,7 @@ from perception.lanes.metrics.tusimple import TuSimpleMetric
 from perception.lanes.mini import write_tusimple_mini
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import TuSimpleSubmission
-from perception.lanes.transforms import RandomCrop, RandomResize, RandomRotate
+from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/tusimple'  # PERCEPTION_DATA replaces the leading data
 net = dict(  # what every net on this data set is given
@@ -26,7 +26,7 @@ train_dataloader = dict(
     dataset=dict(type=TuSimple, data_root=data_root, split='train', input_size=(368, 640), crop_top=0, seed=0,
                  pipeline=[
                      dict(type=RandomResize, height=(425, 445), width=(860, 900)),
-                     dict(type=RandomRotate, centre=-1.7, max_degrees=0.5),
+                     dict(type=RandomImageRotate, centre=-1.7, max_degrees=0.5),
                      dict(type=RandomCrop, size=(368, 640))]))
 val_dataloader = dict(
     batch_size=4, num_workers=2, persistent_workers=True,
@@ -53,7 +53,7 @@ mini = dict(  # small images, so that a training takes about two minutes
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208), pipeline=[
-            dict(type=RandomResize, height=(106, 118), width=(198, 218)), dict(type=RandomRotate, max_degrees=1),
+            dict(type=RandomResize, height=(106, 118), width=(198, 218)), dict(type=RandomImageRotate, max_degrees=1),
             dict(type=RandomCrop, size=(112, 208))])),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208))),

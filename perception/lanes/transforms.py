@@ -36,7 +36,7 @@ class RandomResize:
 
 
 @TRANSFORMS.register_module()
-class RandomScale:
+class RandomImageScale:
     """One factor for height and width from U(low, high).
 
     Args:
@@ -45,7 +45,7 @@ class RandomScale:
     """
 
     def __init__(self, low: float = 0.595, high: float = 0.621) -> None:
-        _check(0 < low <= high, f'RandomScale: low={low}, high={high}, expected 0 < low <= high')
+        _check(0 < low <= high, f'RandomImageScale: low={low}, high={high}, expected 0 < low <= high')
         self.low, self.high = low, high
 
     def __call__(self, sample: dict) -> dict:
@@ -85,7 +85,7 @@ class RandomCrop:
 
 
 @TRANSFORMS.register_module()
-class RandomRotate:
+class RandomImageRotate:
     """Rotation about the centre by an angle from U(centre - max_degrees, centre + max_degrees), counter-clockwise.
 
     Args:
@@ -98,10 +98,10 @@ class RandomRotate:
 
     def __init__(self, max_degrees: float = 1.0, centre: float = 0.0, prob: float = 1.0,
                  fill: Sequence[int] = CULANE_MEAN, fill_label: int = IGNORE) -> None:
-        _check(0 <= max_degrees <= 180, f'RandomRotate: max_degrees={max_degrees}, expected 0..180')
-        _check(0 <= prob <= 1, f'RandomRotate: prob={prob}, expected a share in [0, 1]')
+        _check(0 <= max_degrees <= 180, f'RandomImageRotate: max_degrees={max_degrees}, expected 0..180')
+        _check(0 <= prob <= 1, f'RandomImageRotate: prob={prob}, expected a share in [0, 1]')
         self.max_degrees, self.centre, self.prob = max_degrees, centre, prob
-        self.fill, self.fill_label = _color('RandomRotate', fill), fill_label
+        self.fill, self.fill_label = _color('RandomImageRotate', fill), fill_label
 
     def __call__(self, sample: dict) -> dict:
         rng = sample['rng']

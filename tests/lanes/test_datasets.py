@@ -15,10 +15,10 @@ from perception.lanes.datasets.culane import CULane
 from perception.lanes.datasets.llamas import LLAMAS
 from perception.lanes.datasets.tusimple import TuSimple
 from perception.lanes.preprocessor import ImagePreprocessor
-from perception.lanes.transforms import ColorJitter, RandomCrop, RandomResize, RandomRotate
+from perception.lanes.transforms import ColorJitter, RandomCrop, RandomImageRotate, RandomResize
 from perception.utils.errors import ConfigError, DataError
 
-PIPELINE = [dict(type=RandomResize, height=(28, 36), width=(60, 70)), dict(type=RandomRotate, max_degrees=2),
+PIPELINE = [dict(type=RandomResize, height=(28, 36), width=(60, 70)), dict(type=RandomImageRotate, max_degrees=2),
             dict(type=RandomCrop, size=(32, 64)), dict(type=ColorJitter)]
 SETS = {  # name -> class, arguments for the tiny images, samples of train, val and test
     'culane': (CULane, dict(crop_top=10), (2, 1, 2)),

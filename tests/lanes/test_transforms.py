@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from perception.lanes.transforms import ColorJitter, RandomCrop, RandomResize, RandomRotate, RandomScale
+from perception.lanes.transforms import ColorJitter, RandomCrop, RandomImageRotate, RandomImageScale, RandomResize
 from perception.utils.errors import ConfigError
 
-ALL = [RandomResize((20, 30), (40, 60)), RandomScale(0.5, 0.7), RandomCrop((30, 50)), RandomRotate(5), ColorJitter()]
+ALL = [RandomResize((20, 30), (40, 60)), RandomImageScale(0.5, 0.7), RandomCrop((30, 50)), RandomImageRotate(5), ColorJitter()]
 
 
 def sample(height=40, width=64, seed=0, labels=True):
@@ -51,10 +51,10 @@ def test_labels_are_resized_without_new_numbers():
 
 
 def test_scale_keeps_the_proportions():
-    shapes = [RandomScale(0.5, 0.7)(sample(seed=seed))['image'].shape for seed in range(20)]
+    shapes = [RandomImageScale(0.5, 0.7)(sample(seed=seed))['image'].shape for seed in range(20)]
     assert {abs(h / 40 - w / 64) < 0.02 and 0.49 < h / 40 < 0.71 for h, w, _ in shapes} == {True}
     assert len(set(shapes)) > 5
-    assert RandomScale(0.001, 0.001)(sample())['image'].shape == (1, 1, 3)
+    assert RandomImageScale(0.001, 0.001)(sample())['image'].shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize('size', [(40, 64), (30, 50), (50, 80), (30, 80), (50, 50)])
@@ -83,10 +83,10 @@ def test_rotation_turns_counter_clockwise_about_the_centre():
     given = dict(image=np.zeros((41, 61, 3), np.uint8), labels=np.zeros((41, 61), np.uint8),
                  rng=np.random.default_rng(0))
     given['labels'][20, 30:55] = 3  # from the centre to the right
-    result = RandomRotate(0, centre=90, fill=(7, 7, 7))(given)
+    result = RandomImageRotate(0, centre=90, fill=(7, 7, 7))(given)
     assert (result['labels'][0:20, 30] == 3).sum() == 20 and result['labels'][25, 30] == 0
     assert (result['labels'][:, 0] == 255).all() and (result['image'][:, 0] == 7).all()
-    labels = RandomRotate(0, centre=90, fill_label=0)(dict(given, rng=np.random.default_rng(0)))['labels']
+    labels = RandomImageRotate(0, centre=90, fill_label=0)(dict(given, rng=np.random.default_rng(0)))['labels']
     assert set(np.unique(labels)) == {0, 3}
 
 
@@ -95,7 +95,7 @@ def test_rotation_angles_and_share():
         given = dict(image=np.zeros((101, 101, 3), np.uint8), labels=np.zeros((101, 101), np.uint8),
                      rng=np.random.default_rng(seed))
         given['labels'][50] = 1
-        labels = RandomRotate(**kwargs)(given)['labels']
+        labels = RandomImageRotate(**kwargs)(given)['labels']
         return np.degrees(np.arctan2(50 - np.flatnonzero(labels[:, 95] == 1).mean(), 45))
 
     angles = np.array([column(seed, max_degrees=8) for seed in range(60)])
@@ -121,9 +121,9 @@ def test_colours_change_alone():
 
 @pytest.mark.parametrize('make', [
     lambda: RandomResize((5, 4)), lambda: RandomResize((0, 4)), lambda: RandomResize((1, 2, 3)),
-    lambda: RandomScale(0, 1), lambda: RandomScale(2, 1), lambda: RandomCrop((0, 5)),
+    lambda: RandomImageScale(0, 1), lambda: RandomImageScale(2, 1), lambda: RandomCrop((0, 5)),
     lambda: RandomCrop((5, 5), fill=(1, 2)),
-    lambda: RandomCrop((5, 5), fill=(1, 2, 300)), lambda: RandomRotate(-1), lambda: RandomRotate(1, prob=2),
+    lambda: RandomCrop((5, 5), fill=(1, 2, 300)), lambda: RandomImageRotate(-1), lambda: RandomImageRotate(1, prob=2),
     lambda: ColorJitter(brightness=2), lambda: ColorJitter(saturation=-0.1)])
 def test_arguments_out_of_range_are_refused(make):
     with pytest.raises(ConfigError, match='Correct it in the pipeline'):

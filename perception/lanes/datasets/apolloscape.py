@@ -92,7 +92,7 @@ class ApolloScapeLaneMark(RoadImages):
     """Lane mark segmentation of ApolloScape; see `RoadImages` for the other arguments.
 
     Train and val have `labels` (0..36), val has `full_labels`, too; test has none. Half the size is the business of the
-    pipeline (`RandomScale(0.5, 0.5)`) in training, of `input_size=(505, 1692)` otherwise.
+    pipeline (`RandomImageScale(0.5, 0.5)`) in training, of `input_size=(505, 1692)` otherwise.
 
     Args:
         roads: of the training split; the official ones are road02, road03 and road04. IntRA-KD seems to leave out
