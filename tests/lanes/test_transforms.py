@@ -5,7 +5,8 @@ import pytest
 from perception.lanes.transforms import ColorJitter, RandomCrop, RandomImageRotate, RandomImageScale, RandomResize
 from perception.utils.errors import ConfigError
 
-ALL = [RandomResize((20, 30), (40, 60)), RandomImageScale(0.5, 0.7), RandomCrop((30, 50)), RandomImageRotate(5), ColorJitter()]
+ALL = [RandomResize((20, 30), (40, 60)), RandomImageScale(0.5, 0.7), RandomCrop((30, 50)), RandomImageRotate(5),
+       ColorJitter()]
 
 
 def sample(height=40, width=64, seed=0, labels=True):
