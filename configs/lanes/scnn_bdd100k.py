@@ -11,4 +11,6 @@ with read_base():
 model = dict(type=SCNN, **net)
 default_hooks['export'].update(metric='iou')  # more accuracy alone is had by wider lanes
 
-mini = dict(mini, model=dict(mini['model'], backbone='resnet18', base_channels=16))
+mini = dict(
+    mini, model=dict(mini['model'], backbone='resnet18', base_channels=16),
+    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=5e-4)))  # passes amplify large steps

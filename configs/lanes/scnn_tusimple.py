@@ -10,4 +10,6 @@ with read_base():
 
 model = dict(type=SCNN, **net)
 
-mini = dict(mini, model=dict(mini['model'], backbone='resnet18', base_channels=16))
+mini = dict(
+    mini, model=dict(mini['model'], backbone='resnet18', base_channels=16),
+    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=5e-4)))  # passes amplify large steps

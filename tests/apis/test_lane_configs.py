@@ -61,6 +61,6 @@ def test_methods_train_and_their_student_is_tested(config, data, tmp_path):
         more['model.teachers.full.checkpoint'] = str(tmp_path / 'teacher.pth')
     else:
         more['model.losses.sad.begin'] = 1
-    assert run(config, tmp_path, **more)
-    log = '\n'.join(path.read_text() for path in Path(tmp_path).rglob('*.log'))
+    assert run(config, tmp_path / 'run', **more)
+    log = '\n'.join(path.read_text() for path in tmp_path.rglob('*.log'))
     assert f'loss_{Path(config).parent.name}' in log
