@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
-from perception.common.structures import PointSegSample
+from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy
 from perception.ops.scatter import scatter_max
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
@@ -125,7 +125,7 @@ class Cylinder3D(BaseModel):
             raise DataError('Cylinder3D.loss: a batch without labels, expected `labels` in every data sample. Train on '
                             'a split that has them.')
         voxel_labels = inputs['voxel_labels']
-        probs = _at_least_float32(voxel_logits).softmax(dim=1)
+        probs = at_least_float32(voxel_logits).softmax(dim=1)
         losses = dict(
             loss_voxel_ce=self.ce_weight * self.cross_entropy(voxel_logits, voxel_labels),
             loss_voxel_lovasz=self.lovasz_weight * lovasz_softmax(probs, voxel_labels, classes=self.lovasz_classes,
@@ -141,11 +141,7 @@ class Cylinder3D(BaseModel):
             logits: (M, C+1).
             labels: (M,) int64 train ids, `ignore_index` = without a class.
         """
-        logits = _at_least_float32(logits)
-        if not bool((labels != self.ignore_index).any()):
-            return logits.sum() * 0
-        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        return F.cross_entropy(logits, labels, weight, ignore_index=self.ignore_index)
+        return masked_cross_entropy(logits, labels, self.class_weights, self.ignore_index)
 
     def predict(self, point_logits: Tensor, num_points: list[int], data_samples: list | None = None) -> list:
         """Write `pred_labels` (N_i,) int64 into each scan's sample; a scan without points gets an empty tensor.
@@ -156,12 +152,7 @@ class Cylinder3D(BaseModel):
             data_samples: a PointSegSample for each scan, or None.
         """
         logits = point_logits[:, :self.num_classes]  # never the class "unlabelled"
-        samples = data_samples or [PointSegSample() for _ in num_points]
-        for sample, scan in zip(samples, logits.split(num_points)):
-            sample.pred_labels = scan.argmax(dim=1)
-            if self.keep_logits:
-                sample.logits = scan.float()
-        return samples
+        return label_points(logits, num_points, data_samples, self.keep_logits)
 
 
 class PointEncoder(nn.Module):
@@ -328,10 +319,6 @@ class PointRefinement(nn.Module):
 
 def _linear_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.ReLU(inplace=True))
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _check_choice(name: str, value: str | None, known: tuple) -> None:

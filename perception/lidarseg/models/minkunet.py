@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from perception.common.structures import PointSegSample
+from perception.lidarseg.models.points import label_points, masked_cross_entropy
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
@@ -148,15 +148,8 @@ class MinkUNet(BaseModel):
             raise DataError(f'{type(self).__name__}.loss: a batch without labels, expected `labels` in every data '
                             'sample. Train on a split that has them.')
         names = dict(voxel_logits='loss_voxel_ce', branch_logits='loss_branch_ce')
-        return {loss: self._cross_entropy(outputs[name], inputs['voxel_labels'])
+        return {loss: masked_cross_entropy(outputs[name], inputs['voxel_labels'], self.class_weights, self.ignore_index)
                 for name, loss in names.items() if name in outputs}
-
-    def _cross_entropy(self, logits: Tensor, labels: Tensor) -> Tensor:
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        if not bool((labels != self.ignore_index).any()):
-            return logits.sum() * 0
-        weight = None if self.class_weights is None else self.class_weights.to(logits.dtype)
-        return F.cross_entropy(logits, labels, weight, ignore_index=self.ignore_index)
 
     def predict(self, point_logits: Tensor, num_points: list[int], data_samples: list | None = None) -> list:
         """Write `pred_labels` (N_i,) int64 into each scan's sample; a scan without points gets an empty tensor.
@@ -166,12 +159,7 @@ class MinkUNet(BaseModel):
             num_points: N_i of each scan.
             data_samples: a PointSegSample for each scan, or None.
         """
-        samples = data_samples or [PointSegSample() for _ in num_points]
-        for sample, scan in zip(samples, point_logits.split(num_points)):
-            sample.pred_labels = scan.argmax(dim=1)
-            if self.keep_logits:
-                sample.logits = scan.float()
-        return samples
+        return label_points(point_logits, num_points, data_samples, self.keep_logits)
 
 
 class MinkBackbone(nn.Module):

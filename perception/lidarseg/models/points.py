@@ -1,0 +1,48 @@
+"""What the nets share once there are logits: the cross-entropy of rows, and the labels of each scan's points."""
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perception.common.structures import PointSegSample
+
+
+def masked_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
+    """Mean cross-entropy over the rows with a label, in float32 or better; zero where there is none.
+
+    Args:
+        logits: (M, C).
+        labels: (M,) int64 train ids, `ignore_index` = without a class.
+        class_weights: (C,), None for equal ones.
+        ignore_index: label that is left out.
+    """
+    logits = at_least_float32(logits)
+    if not bool((labels != ignore_index).any()):
+        return logits.sum() * 0
+    weight = None if class_weights is None else class_weights.to(logits.dtype)
+    return F.cross_entropy(logits, labels, weight, ignore_index=ignore_index)
+
+
+def label_points(logits: Tensor, num_points: list[int], data_samples: list | None = None,
+                 keep_logits: bool = False) -> list:
+    """Write `pred_labels` (N_i,) int64 into each scan's sample; a scan without points gets an empty tensor.
+
+    Args:
+        logits: (N, C) of the batch's points.
+        num_points: N_i of each scan.
+        data_samples: a PointSegSample for each scan; new ones are made for None.
+        keep_logits: also write `logits` (N_i, C) float32.
+
+    Returns:
+        The samples.
+    """
+    samples = data_samples or [PointSegSample() for _ in num_points]
+    for sample, scan in zip(samples, logits.split(num_points)):
+        sample.pred_labels = scan.argmax(dim=1)
+        if keep_logits:
+            sample.logits = scan.float()
+    return samples
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The tensor in float32, or as it is where it is more precise."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
