@@ -21,6 +21,7 @@ from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 
 WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stages 1 to 4, ups 1 to 4
+BLOCKS = (2,) * 8  # residual blocks of stages 1 to 4, ups 1 to 4
 MODES = ('tensor', 'loss', 'predict')
 
 
@@ -45,21 +46,25 @@ class Architecture(NamedTuple):
     project_first: bool = False
 
 
-def scaled_architecture(width: float) -> Architecture:
+def scaled_architecture(width: float, blocks: Sequence[int] = BLOCKS) -> Architecture:
     """The U-Net of SPVNAS's MinkUNet and SPVCNN at a width ratio.
 
     Args:
         width: 1.0, 0.64 and 0.5 are published.
+        blocks: residual blocks of stages 1 to 4 and of ups 1 to 4; mmdet3d's MinkUNet34 has (2, 3, 4, 6, 2, 2, 2, 2).
 
     Raises:
-        ConfigError: so narrow that a layer would have no channel.
+        ConfigError: so narrow that a layer would have no channel, or not eight positive numbers of blocks.
     """
+    if len(blocks) != 8 or min(blocks) < 1:
+        raise ConfigError(f'MinkUNet: blocks={tuple(blocks)}, expected eight positive numbers, of stages 1 to 4 and of '
+                          f'ups 1 to 4. The usual ones are {BLOCKS}.')
     widths = [int(width * channels) for channels in WIDTHS]
     if min(widths) < 1:
         raise ConfigError(f'MinkUNet: width={width}, expected at least {1 / min(WIDTHS):.3f}. The published ones are '
                           '1.0, 0.64 and 0.5.')
-    down = tuple(Level(a, ((b, b), (b, b))) for a, b in zip(widths[:4], widths[1:5]))
-    up = tuple(Level(b, ((b, b), (b, b))) for b in widths[5:])
+    down = tuple(Level(a, ((b, b),) * n) for a, b, n in zip(widths[:4], widths[1:5], blocks))
+    up = tuple(Level(b, ((b, b),) * n) for b, n in zip(widths[5:], blocks[4:]))
     return Architecture((widths[0], widths[0]), down, up)
 
 
@@ -74,6 +79,7 @@ class MinkUNet(BaseModel):
         data_preprocessor: a CubeVoxelizer or its config.
         num_classes: C, without the ignored class.
         width: ratio of all widths, see `scaled_architecture`.
+        blocks: residual blocks of each level, see `scaled_architecture`.
         in_channels: features of a voxel.
         class_weights: C weights of the cross-entropy, None for equal ones.
         keep_logits: store each scan's (N, C) `logits` beside its predictions.
@@ -82,16 +88,16 @@ class MinkUNet(BaseModel):
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 19, width: float = 1.0,
-                 in_channels: int = 4, class_weights: Sequence[float] | None = None, keep_logits: bool = False,
-                 ignore_index: int = 255, init_cfg: dict | None = None):
+                 blocks: Sequence[int] = BLOCKS, in_channels: int = 4, class_weights: Sequence[float] | None = None,
+                 keep_logits: bool = False, ignore_index: int = 255, init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         if class_weights is not None and len(class_weights) != num_classes:
             raise ConfigError(f'{type(self).__name__}: {len(class_weights)} class_weights for {num_classes} classes, '
                               'expected equal numbers. Leave the ignored class out.')
-        self.ignore_index, self.keep_logits = ignore_index, keep_logits
+        self.num_classes, self.ignore_index, self.keep_logits = num_classes, ignore_index, keep_logits
         self.register_buffer('class_weights', None if class_weights is None else torch.tensor(class_weights),
                              persistent=False)
-        self.backbone = self.build_backbone(in_channels, scaled_architecture(width))
+        self.backbone = self.build_backbone(in_channels, scaled_architecture(width, blocks))
         self.head = SparseLinear(self.backbone.out_channels, num_classes)
         self.voxel_head: nn.Module | None = None
         self.point_feats = nn.Identity()  # two named places whose outputs distillation can record

@@ -32,7 +32,7 @@ def from_spconv2(weight: Tensor) -> Tensor:
 
 
 def from_torchsparse(weight: Tensor, kernel_size: int | tuple[int, int, int]) -> Tensor:
-    """From TorchSparse and MinkowskiEngine, (K, Cin, Cout), or (Cin, Cout) for a kernel of one cell.
+    """From TorchSparse, (K, Cin, Cout), or (Cin, Cout) for a kernel of one cell.
 
     The first coordinate runs fastest in kernels of an odd number of cells, the last one in those of an even number
     (their offsets start at 0 for size 2; in TorchSparse the product of the sizes decides, not each axis).
@@ -45,16 +45,35 @@ def from_torchsparse(weight: Tensor, kernel_size: int | tuple[int, int, int]) ->
         CheckpointError: a shape that does not fit the kernel.
     """
     kernel_size = triple(kernel_size, 'from_torchsparse: kernel_size')
+    if prod(kernel_size) % 2:
+        return _from_offsets('from_torchsparse', weight, kernel_size)
+    return _from_offsets('from_torchsparse', weight, kernel_size[::-1]).transpose(1, 3).contiguous()
+
+
+def from_minkowski(weight: Tensor, kernel_size: int | tuple[int, int, int]) -> Tensor:
+    """From MinkowskiEngine, (K, Cin, Cout), or (Cin, Cout) for a kernel of one cell.
+
+    The first coordinate runs fastest in all kernels; the offsets of an even size start at 0.
+
+    Args:
+        weight: the file's weight.
+        kernel_size: the layer's kernel, which the weight's shape does not tell.
+
+    Raises:
+        CheckpointError: a shape that does not fit the kernel.
+    """
+    return _from_offsets('from_minkowski', weight, triple(kernel_size, 'from_minkowski: kernel_size'))
+
+
+def _from_offsets(where: str, weight: Tensor, kernel_size: tuple[int, int, int]) -> Tensor:
+    """(K, Cin, Cout), whose first coordinate runs fastest, to (Cout, k0, k1, k2, Cin)."""
     if weight.ndim == 2:
         weight = weight[None]
-    _check_axes('from_torchsparse', weight, '(K, Cin, Cout)', 3)
+    _check_axes(where, weight, '(K, Cin, Cout)', 3)
     if len(weight) != prod(kernel_size):
-        raise CheckpointError(f'from_torchsparse: {len(weight)} kernel offsets, expected {prod(kernel_size)} for a '
-                              f'kernel of {kernel_size}. Pass the kernel size of the layer.')
-    channels = weight.shape[1:]
-    if prod(kernel_size) % 2:
-        return weight.reshape(*kernel_size[::-1], *channels).permute(4, 2, 1, 0, 3).contiguous()
-    return weight.reshape(*kernel_size, *channels).permute(4, 0, 1, 2, 3).contiguous()
+        raise CheckpointError(f'{where}: {len(weight)} kernel offsets, expected {prod(kernel_size)} for a kernel of '
+                              f'{kernel_size}. Pass the kernel size of the layer.')
+    return weight.reshape(*kernel_size[::-1], *weight.shape[1:]).permute(4, 2, 1, 0, 3).contiguous()
 
 
 def _check_axes(where: str, weight: Tensor, layout: str, axes: int) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from perception.ops.sparse.modules import SparseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
-from perception.ops.sparse.weights import from_spconv1, from_spconv2, from_torchsparse
+from perception.ops.sparse.weights import from_minkowski, from_spconv1, from_spconv2, from_torchsparse
 from perception.utils.errors import CheckpointError
 
 GRID = (7, 7, 7)
@@ -42,14 +42,16 @@ def test_torchsparse_odd_kernels_run_over_the_first_axis_fastest(cell):
     weight = torch.zeros(27, 2, 3)
     weight[cell[0] + 3 * cell[1] + 9 * cell[2], 1, 2] = 1
     assert moved(from_torchsparse(weight, 3)) == [1 - c for c in cell]
+    assert torch.equal(from_minkowski(weight, 3), from_torchsparse(weight, 3))
 
 
 @pytest.mark.parametrize('cell', [(0, 1, 0), (1, 1, 0), (0, 0, 1)])
-def test_torchsparse_even_kernels_run_over_the_last_axis_fastest(cell):
+@pytest.mark.parametrize('convert, steps', [(from_torchsparse, (4, 2, 1)), (from_minkowski, (1, 2, 4))])
+def test_even_kernels_run_over_the_last_axis_fastest_in_torchsparse_over_the_first_in_minkowski(cell, convert, steps):
     weight = torch.zeros(8, 2, 3)
-    weight[4 * cell[0] + 2 * cell[1] + cell[2], 1, 2] = 1
+    weight[sum(step * c for step, c in zip(steps, cell)), 1, 2] = 1
     layer = SparseConv3d(2, 3, 2, 2)
-    layer.weight.data = from_torchsparse(weight, 2)
+    layer.weight.data = convert(weight, 2)
     feats = torch.tensor([[0., 1.]])
     place = torch.tensor([[0, 2 + cell[0], 4 + cell[1], 2 + cell[2]]])
     out = layer(SparseTensor(feats, place, GRID, 1))
@@ -63,6 +65,8 @@ def test_torchsparse_kernels_of_one_cell_and_unequal_axes():
     weight = torch.randn(3 * 1 * 5, 2, 3)
     ours = from_torchsparse(weight, (3, 1, 5))
     assert ours.shape == (3, 3, 1, 5, 2)
+    unequal = from_torchsparse(weight[:6].reshape(6, 2, 3), (3, 1, 2))  # an even product: the last axis is fastest
+    assert torch.equal(unequal[:, 2, 0, 1].t(), weight[5]) and torch.equal(unequal[:, 1, 0, 0].t(), weight[2])
     assert torch.equal(ours[:, 2, 0, 3].t(), weight[2 + 3 * 3])
 
 
