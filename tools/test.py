@@ -1,34 +1,47 @@
 #!/usr/bin/env python
-"""Test a checkpoint."""
+"""Test checkpoints."""
 import argparse
 
 from perception.apis.cli import run_command
 from perception.apis.config import parse_options
+from perception.apis.inference import parse_members
 from perception.apis.test import test
 
 
 def main() -> None:
     """Parse the command line and test."""
     parser = argparse.ArgumentParser(
-        description='Test weights with the official metric; optionally write a submission or pictures.',
+        description='Test weights with the official metric; optionally write a submission or pictures. Of several '
+                    'checkpoints the mean of probabilities decides.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example, after the same config was trained with --mini:\n'
+        epilog='examples, after the same config was trained with --mini:\n'
                '  python tools/test.py configs/lidarseg/cylinder3d_half_kitti.py '
-               'work_dirs/cylinder3d_half_kitti_mini/model.pth --mini')
-    parser.add_argument('config', metavar='CONFIG', help='config file')
-    parser.add_argument('checkpoint', metavar='CKPT', help='model.pth, student.pth or a training checkpoint')
+               'work_dirs/cylinder3d_half_kitti_mini/model.pth --mini\n'
+               'two checkpoints of one config and one of another, each on four views, scored by distance too:\n'
+               '  python tools/test.py CONFIG a.pth b.pth --ensemble OTHER_CONFIG:c.pth --tta flip4 --distances')
+    parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
+    parser.add_argument('checkpoints', nargs='+', metavar='CKPT',
+                        help='model.pth, student.pth or a training checkpoint of this config; several vote')
+    parser.add_argument('--ensemble', nargs='+', default=[], metavar='CONFIG:CKPT',
+                        help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4 or grid36')
-    parser.add_argument('--submit', metavar='DIR', help='write a submission of the test split, do not score')
-    parser.add_argument('--draw', metavar='DIR', help='write a picture of each scan')
+    parser.add_argument('--distances', nargs='*', type=float, metavar='M',
+                        help='score by distance from the sensor too, between these metres (default: 0 10 20 30 40 50)')
+    parser.add_argument('--save', metavar='DIR',
+                        help='keep the predictions of each scan; if the run is cut off, the same command continues it')
+    parser.add_argument('--submit', metavar='DIR',
+                        help='write a submission of the test split, do not score; continues likewise')
+    parser.add_argument('--draw', metavar='DIR', help='write a picture of each scan and of the scores')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
                         help='override single values, such as test_dataloader.num_workers=0')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
     args = parser.parse_args()
-    run_command(lambda: test(args.config, args.checkpoint, args.mini, args.amp, args.tta, args.submit, args.draw,
-                             parse_options(args.cfg_options), args.launcher))
+    run_command(lambda: test(args.config, args.checkpoints, args.mini, args.amp, args.tta, args.submit, args.draw,
+                             parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble),
+                             args.distances))
 
 
 if __name__ == '__main__':

@@ -5,16 +5,24 @@
     names = np.array(model.dataset_meta['classes'])[sample.pred_labels]
     draw(model, '000700.bin', sample, out='000700.png')
 
+Several checkpoints vote, also of other nets, each on several views of a scan if that is wanted:
+
+    model = load('configs/lidarseg/cylinder3d_kitti.py', ['a.pth', 'b.pth'], tta='flip4',
+                 ensemble=[('configs/lidarseg/minkunet_kitti.py', 'c.pth')])
+
 What a model takes and how it is drawn is told by its room, in `perception/<room>/inference.py`:
 
 * `SUFFIXES`: endings of the files it reads;
 * `predict(model, source)`: the sample of one file or array, with predictions;
 * `draw(model, source, sample, labels)`: its picture;
-* `pictures(path, model, labels, show, ...)`: name and picture of each thing in a file or folder, one after the other.
+* `pictures(path, model, labels, show, ...)`: name and picture of each thing in a file or folder, one after the other;
+* where it can: `ensemble(models)`: one model of several; `saved(model, folder, stamp, replace)`: a model that keeps its
+  predictions on disk; `distances(edges)`: a metric by distance; `flight(path, model, labels, camera)`: a film.
 """
+import copy
 import importlib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +32,7 @@ import torch
 from mmengine.config import Config
 from mmengine.model import BaseModel
 from mmengine.structures import BaseDataElement
+from torch import nn
 
 from perception.apis.config import load_config
 from perception.common.visual.canvas import save_png
@@ -35,15 +44,18 @@ from perception.utils.errors import ConfigError, DataError
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def load(config: str | Path, checkpoint: str | Path, device: str | torch.device = 'auto',
-         mini: bool = False) -> BaseModel:
+def load(config: str | Path, checkpoint: str | Path | Sequence[str | Path], device: str | torch.device = 'auto',
+         mini: bool = False, tta: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),
+         ) -> BaseModel | nn.Module:
     """Build the model of a config with the weights of a checkpoint, ready to predict.
 
     Args:
         config: the config file; of a distillation config the student is built.
-        checkpoint: `model.pth`, `student.pth` or a training checkpoint.
+        checkpoint: `model.pth`, `student.pth` or a training checkpoint; of several the mean of probabilities decides.
         device: `'auto'` takes the GPU where there is one.
         mini: build what `--mini` trained.
+        tta: mode of test-time augmentation, None for none.
+        ensemble: config and checkpoint of further models that take part, of other nets too.
 
     Returns:
         the model in evaluation mode; `model.dataset_meta` holds `classes` and `palette`, `model.dataset_cfg` the
@@ -53,14 +65,97 @@ def load(config: str | Path, checkpoint: str | Path, device: str | torch.device 
         ConfigError, CheckpointError: they cannot be read or do not fit each other.
     """
     cfg = load_config(config, mini)
-    model = MODELS.build(cfg.model.get('student') or cfg.model)
-    load_weights(model, checkpoint)
+    net = MODELS.build(cfg.model.get('student') or cfg.model)
+    model = combine(cfg, net, checkpoint, ensemble, tta, mini)
     kind = dataset_type(cfg)
     model.dataset_meta = kind.METAINFO
     model.dataset_cfg = dict(cfg.test_dataloader.dataset, type=kind)
     if device == 'auto':
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()
+
+
+def combine(cfg: Config, net: nn.Module, checkpoints: str | Path | Sequence[str | Path],
+            ensemble: Sequence[tuple[str | Path, str | Path]] = (), tta: str | None = None,
+            mini: bool = False) -> nn.Module:
+    """Load weights into a net; several checkpoints, further models and augmented views make one model that votes.
+
+    Args:
+        cfg: the config of the net, of the data and of the augmentation.
+        net: built from it; takes the first checkpoint.
+        checkpoints: of this net, at least one.
+        ensemble: config and checkpoint of further models.
+        tta: mode of test-time augmentation, which each model gets.
+        mini: the further models were trained with `--mini` too.
+
+    Returns:
+        the net itself where it is alone and without augmentation.
+
+    Raises:
+        ConfigError, CheckpointError: see `load`.
+    """
+    checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
+    if not checkpoints:
+        raise ConfigError(f'{cfg.filename}: no checkpoint came, expected at least one. Name a model.pth.')
+    if tta and cfg.get('tta_model') is None:
+        raise ConfigError(f'{cfg.filename}: --tta was asked for, expected the config to define tta_model. See '
+                          'perception/apis/test.py for what it holds.')
+    nets = [net, *(copy.deepcopy(net) for _ in checkpoints[1:])]
+    for one, checkpoint in zip(nets, checkpoints):
+        load_weights(one, checkpoint)
+    nets += [_member(cfg, config, checkpoint, mini) for config, checkpoint in ensemble]
+    if tta:
+        options = {key: value for key, value in cfg.tta_model.items() if key != 'type'}
+        nets = [cfg.tta_model.type(model=one, mode=tta, **options) for one in nets]
+    if len(nets) == 1:
+        return nets[0]
+    return offered(room_of(dataset_type(cfg)), 'ensemble', 'several checkpoints')(nets)
+
+
+def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool) -> nn.Module:
+    """A further model of an ensemble, which must know the same classes."""
+    other = load_config(config, mini)
+    ours, theirs = dataset_type(cfg), dataset_type(other)
+    if theirs.METAINFO['classes'] != ours.METAINFO['classes']:
+        raise ConfigError(f'--ensemble {other.filename}: {len(theirs.METAINFO["classes"])} classes of '
+                          f'{theirs.__name__}, expected the {len(ours.METAINFO["classes"])} of {ours.__name__} as in '
+                          f'{cfg.filename}. Take configs of one data set and task.')
+    net = MODELS.build(other.model.get('student') or other.model)
+    load_weights(net, checkpoint)
+    return net
+
+
+def parse_members(texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Config and checkpoint of each `CONFIG:CHECKPOINT`.
+
+    Raises:
+        ConfigError: a text without a colon between two paths.
+    """
+    pairs = [text.rpartition(':') for text in texts]
+    for text, (config, _, checkpoint) in zip(texts, pairs):
+        if not config or not checkpoint:
+            raise ConfigError(f'--ensemble {text}: no colon between two paths, expected CONFIG:CHECKPOINT such as '
+                              'configs/lidarseg/minkunet_kitti.py:work_dirs/minkunet_kitti/model.pth. Further '
+                              'checkpoints of the first config follow it without --ensemble.')
+    return [(config, checkpoint) for config, _, checkpoint in pairs]
+
+
+def offered(room: ModuleType | None, name: str, what: str) -> Callable:
+    """A function that a room may offer, see the head of this file.
+
+    Args:
+        room: None where the data set belongs to no room.
+        name: of the function.
+        what: the user asked for, for the message.
+
+    Raises:
+        ConfigError: the room does not offer it.
+    """
+    if not hasattr(room, name):
+        came = room.__name__.split('.')[1] if room else 'a data set of no room'
+        raise ConfigError(f'{what}: {came} came, expected a task that offers this. It is there for '
+                          f'{", ".join(one for one in rooms() if hasattr(_import(one), name))}.')
+    return getattr(room, name)
 
 
 def predict(model: BaseModel, sources: Any) -> BaseDataElement | list[BaseDataElement]:
@@ -158,6 +253,10 @@ def rooms() -> list[str]:
     return sorted(p.parent.name for p in _PACKAGE.glob('*/inference.py') if p.parent.name != 'apis')
 
 
+def _import(name: str) -> ModuleType:
+    return importlib.import_module(f'perception.{name}.inference')
+
+
 def room_of(kind: type) -> ModuleType:
     """What the room of a data set offers, `perception/<room>/inference.py`.
 
@@ -171,7 +270,7 @@ def room_of(kind: type) -> ModuleType:
         package, _, rest = base.__module__.partition('.')
         room = rest.partition('.')[0]
         if package == 'perception' and (_PACKAGE / room / 'inference.py').is_file():
-            return importlib.import_module(f'perception.{room}.inference')
+            return _import(room)
     raise ConfigError(f'{kind.__module__}.{kind.__name__}: a data set of no room that predicts, expected one of '
                       f'{", ".join(f"perception.{name}" for name in rooms())}. Derive it from one of theirs.')
 
@@ -186,7 +285,7 @@ def room_for(path: str | Path) -> ModuleType:
     there = {p.suffix.lower() for p in (path.iterdir() if path.is_dir() else [path])}
     known = []
     for name in rooms():
-        room = importlib.import_module(f'perception.{name}.inference')
+        room = _import(name)
         if there & set(room.SUFFIXES):
             return room
         known += room.SUFFIXES

@@ -1,6 +1,6 @@
 """Label scans with a trained model and draw them; what `perception.apis.inference` offers for this room."""
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from perception.common.formats.kitti import read_labels, read_points
 from perception.common.structures import PointSegSample
@@ -16,6 +16,9 @@ from perception.common.visual.points import show as show_points
 from perception.common.visual.video import find_files
 from perception.lidarseg.datasets.semantickitti import SemanticKITTI, to_train_ids
 from perception.lidarseg.draw import draw_scan, height_colors, label_colors
+from perception.lidarseg.ensemble import EnsembleSegmentor
+from perception.lidarseg.metrics.distance import DistanceMetric
+from perception.lidarseg.saving import SavedPredictions
 from perception.utils.errors import DataError
 
 Scan = str | Path | np.ndarray | Tensor
@@ -116,3 +119,18 @@ def read_scan(scan: Scan) -> np.ndarray:
         raise DataError(f'predict: an array of shape {points.shape}, expected (N, 4): x, y, z, intensity. Select or '
                         'add these columns first.')
     return np.ascontiguousarray(points, np.float32)
+
+
+def ensemble(models: Sequence[nn.Module]) -> EnsembleSegmentor:
+    """One model of several; the mean of their probabilities decides."""
+    return EnsembleSegmentor(models)
+
+
+def saved(model: nn.Module, folder: str | Path, stamp: Mapping, replace: bool = False) -> SavedPredictions:
+    """A model that keeps its predictions on disk, see SavedPredictions."""
+    return SavedPredictions(model, folder, stamp, replace)
+
+
+def distances(edges: Sequence[float] = ()) -> dict:
+    """Config of the metric that scores by distance; no edges stand for the official ones."""
+    return dict(type=DistanceMetric, **(dict(edges=tuple(edges)) if edges else {}))

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from perception.lidarseg.models.points import label_points
 from perception.lidarseg.transforms import xy_matrix
 from perception.registry import MODELS
 from perception.utils.checks import close_matches
@@ -60,6 +61,7 @@ class TTASegmentor(nn.Module):
             raise ConfigError(f'TTASegmentor: chunk={chunk}, expected at least 1. It counts the views of a batch.')
         view_matrices(mode, np.random.default_rng(0))  # refuses an unknown mode before the data are read
         self.model = MODELS.build(model) if isinstance(model, dict) else model
+        self.num_classes = self.model.num_classes
         self.mode, self.chunk, self.seed = mode, chunk, seed
 
     @torch.no_grad()
@@ -67,43 +69,69 @@ class TTASegmentor(nn.Module):
         """Predict a batch as it comes from the data loader.
 
         Args:
-            data: `inputs` with `points`, a list of (N, 4) tensors, and `data_samples`, a PointSegSample each.
+            data: `inputs` with `points`, a list of (N, D) tensors: x, y and further columns, and `data_samples`, a
+                PointSegSample each.
 
         Returns:
             the samples with `pred_labels` (N,) int64.
         """
         for points, sample in zip(data['inputs']['points'], data['data_samples']):
-            sample.pred_labels = self.vote(points, sample.sample_id).argmax(dim=1)
+            label_points(self.vote(points, sample.sample_id), [len(points)], [sample])
         return data['data_samples']
 
     def vote(self, points: Tensor, sample_id: str) -> Tensor:
         """Sum of logits ('flip4') or mean of probabilities ('grid36') of all views.
 
         Args:
-            points: (N, 4).
+            points: (N, D).
             sample_id: seeds the random views.
 
         Returns:
             (N, C) float32.
         """
+        total, views = self._total(points, sample_id)
+        return (total / views if self.mode == 'grid36' else total)[:, :self.num_classes]
+
+    def probs(self, points: Tensor, sample_id: str) -> Tensor:
+        """Probabilities for an ensemble: those of the mean logits ('flip4') or their mean ('grid36').
+
+        Args:
+            points: (N, D).
+            sample_id: seeds the random views.
+
+        Returns:
+            (N, C) float32; what is missing to 1 belongs to the class "unlabelled" of nets that have it.
+        """
+        total, views = self._total(points, sample_id)
+        mean = total / views
+        return (mean if self.mode == 'grid36' else mean.softmax(dim=1))[:, :self.num_classes]
+
+    def _total(self, points: Tensor, sample_id: str) -> tuple[Tensor, int]:
+        """Sum over all views, with the dead channel of nets that have one, and the number of views."""
         rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
         views = [moved(points, matrix) for matrix in view_matrices(self.mode, rng)]
         total = 0
         for start in range(0, len(views), self.chunk):
             chunk = views[start:start + self.chunk]
-            total = total + self.scores(chunk).unflatten(0, (len(chunk), len(points))).sum(dim=0)
-        return total / len(views) if self.mode == 'grid36' else total
+            logits = view_logits(self.model, chunk)
+            scores = logits.softmax(dim=1) if self.mode == 'grid36' else logits
+            total = total + scores.unflatten(0, (len(chunk), len(points))).sum(dim=0)
+        return total, len(views)
 
-    def scores(self, views: Sequence[Tensor]) -> Tensor:
-        """(M * N, C) float32 logits or probabilities of the points of M views."""
-        data = self.model.data_preprocessor(dict(inputs=dict(points=list(views)), data_samples=None), False)
-        logits = self.model(**data, mode='tensor')['point_logits'].float()  # (M * N, C or C+1)
-        scores = logits.softmax(dim=1) if self.mode == 'grid36' else logits
-        return scores[:, :self.model.num_classes]
+
+def view_logits(model: nn.Module, views: Sequence[Tensor]) -> Tensor:
+    """(M * N, C or C + 1) float32 logits of the points of M views, run as one batch.
+
+    Args:
+        model: a segmentor as TTASegmentor takes it.
+        views: M tensors (N, D) of points as they come from a data set.
+    """
+    data = model.data_preprocessor(dict(inputs=dict(points=list(views)), data_samples=None), False)
+    return model(**data, mode='tensor')['point_logits'].float()
 
 
 def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
-    """A copy of (N, 4) points with a (2, 2) matrix applied to x and y."""
+    """A copy of (N, D) points with a (2, 2) matrix applied to x and y."""
     points = points.clone()
     points[:, :2] = (points[:, :2].double() @ torch.from_numpy(matrix.T).to(points.device)).to(points.dtype)
     return points

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from mmengine.dist import get_rank
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
@@ -74,7 +75,8 @@ def _sync(path: Path) -> None:
 def atomic_path(path: str | Path, error_type: type[PerceptionError] = CheckpointError) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends well, its file replaces `path` in one step.
 
-    At every moment `path` is either the old file or the complete new one, also after a power cut.
+    At every moment `path` is either the old file or the complete new one, also after a power cut. Several processes of
+    a run may write the same file at once.
 
     Args:
         path: the file to be written; its folder must exist.
@@ -84,7 +86,7 @@ def atomic_path(path: str | Path, error_type: type[PerceptionError] = Checkpoint
         PerceptionError: of the given type, the file cannot be written, such as on a full disk; the old file is intact.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.part')
+    part = path.with_name(f'.{path.name}.{f"{get_rank()}." if get_rank() else ""}part')
     try:
         yield part
         _sync(part)

@@ -1,0 +1,153 @@
+"""Predictions on disk as they arrive, so that a test which was cut off goes on where it stopped.
+
+    <folder>/run.json             what made them: hashes of checkpoints, nets, settings and data
+    <folder>/<sample_id>.npy      (N,) uint8 train ids, 255 = unlabelled; np.load reads it
+
+A file has its name only when it is whole, so whatever bears a name counts, whoever wrote it: a run of one process may
+be continued by two. Files of another run are never mixed in: the stamp `run.json` must be the same.
+"""
+import contextlib
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from perception.utils.checkpoint import atomic_path
+from perception.utils.errors import DataError
+
+STAMP = 'run.json'
+
+
+class SavedPredictions(nn.Module):
+    """Wraps a segmentor: scans whose predictions are on disk are read, the others are predicted and written.
+
+    What follows, such as metrics, submissions and pictures, sees no difference.
+
+    Args:
+        model: has a `test_step`.
+        folder: of the predictions; made if absent.
+        stamp: everything that the predictions depend on, as JSON knows it.
+        replace: where predictions of another run lie in the folder, remove them instead of refusing.
+
+    Raises:
+        DataError: the folder holds predictions of another run or something else, or cannot be written.
+    """
+
+    def __init__(self, model: nn.Module, folder: str | Path, stamp: Mapping, replace: bool = False) -> None:
+        super().__init__()
+        self.model, self.folder = model, Path(folder).expanduser()
+        if is_main_process():
+            prepare_folder(self.folder, stamp, replace)
+        barrier()
+
+    @torch.no_grad()
+    def test_step(self, data: dict) -> list:
+        """Label a batch as it comes from the data loader.
+
+        Args:
+            data: `inputs` with `points`, a list of (N, D) tensors, and `data_samples`, a PointSegSample each.
+
+        Returns:
+            the samples with `pred_labels` (N,) int64.
+        """
+        points, samples = data['inputs']['points'], data['data_samples']
+        absent = []
+        for i, sample in enumerate(samples):
+            labels = read_prediction(self.path(sample.sample_id))
+            if labels is None:
+                absent.append(i)
+            else:
+                sample.pred_labels = labels
+        if absent:
+            part = dict(data, inputs=dict(data['inputs'], points=[points[i] for i in absent]),
+                        data_samples=[samples[i] for i in absent])
+            for i, sample in zip(absent, self.model.test_step(part)):
+                write_prediction(self.path(sample.sample_id), sample.pred_labels)
+                samples[i] = sample
+        return samples
+
+    def path(self, sample_id: str) -> Path:
+        """File of a scan's predictions."""
+        return self.folder / f'{sample_id}.npy'
+
+    def remove(self) -> None:
+        """Delete the folder, once all that was to be made from it is there; by the first process."""
+        barrier()
+        if is_main_process():
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def prepare_folder(folder: Path, stamp: Mapping, replace: bool) -> None:
+    """Make the folder, or make sure that its predictions are those of this run; see SavedPredictions."""
+    stamp = json.loads(json.dumps(stamp))
+    there = sorted(folder.rglob('*.npy')) if folder.is_dir() else []
+    found = read_stamp(folder / STAMP)
+    if there and found != stamp:
+        differs = _difference(found, stamp)
+        if not replace:
+            raise DataError(f'{folder}: {len(there):,} predictions of another run ({differs}), expected those of this '
+                            'one. Give another folder, or delete this one.')
+        print_log(f'{folder}: {len(there):,} predictions of another run ({differs}) are removed.', 'current',
+                  logging.WARNING)
+        shutil.rmtree(folder, ignore_errors=True)
+        there = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'{folder}: {error.strerror} where predictions are to be kept, expected a folder that can be '
+                        'written. Choose another one.') from error
+    if found != stamp:
+        with atomic_path(folder / STAMP, DataError) as part:
+            part.write_text(json.dumps(stamp, indent=1) + '\n')
+    done = f'{len(there):,} scans are there already, the others follow' if there else 'one file for each scan'
+    print_log(f'Predictions are kept in {folder}: {done}. If this run is cut off, the same command continues it.',
+              'current')
+
+
+def read_stamp(path: Path) -> dict | None:
+    """What a folder's predictions were made from, None where nothing tells."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _difference(found: dict | None, stamp: dict) -> str:
+    """Names of the parts in which two stamps differ."""
+    if found is None:
+        return f'without a readable {STAMP}'
+    keys = [key for key in dict.fromkeys((*found, *stamp)) if found.get(key) != stamp.get(key)]
+    return f'another {", another ".join(keys)}'
+
+
+def read_prediction(path: Path) -> Tensor | None:
+    """Labels (N,) int64 in a file, None where there is no whole one."""
+    try:
+        labels = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, EOFError):
+        labels = None
+    if labels is None or labels.ndim != 1 or labels.dtype != np.uint8:
+        print_log(f'{path} cannot be read; the scan is predicted again.', 'current', logging.WARNING)
+        return None
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def write_prediction(path: Path, labels: Tensor) -> None:
+    """Write labels (N,), wholly or not at all.
+
+    Raises:
+        DataError: the file cannot be written, such as on a full disk.
+    """
+    with contextlib.suppress(OSError):  # atomic_path says why the folder is not there
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+        np.save(file, labels.cpu().numpy().astype(np.uint8))
