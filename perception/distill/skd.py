@@ -33,7 +33,8 @@ class SKDLoss(DistillLoss):
     """Structured distillation: pair-wise similarity of regions and pixel-wise class probabilities.
 
     For maps (B, C, H, W) of images, whose regions are square; for rows (R, C) of points or voxels and sparse tensors
-    the regions are boxes of the batch's voxel grid. Channels of the features may differ between the nets.
+    the regions are boxes of the batch's voxel grid, of its cylindrical one where it has two. Channels of the features
+    may differ between the nets.
 
     Args:
         teacher: name of the teacher in the Distiller.
@@ -110,6 +111,8 @@ class SKDLoss(DistillLoss):
     def _regions(self, value: Any, inputs: dict) -> tuple[Tensor, list[int]]:
         """(R,) node of each row, numbered sample by sample, and the number of nodes in each sample."""
         coords, grid = (getattr(value, name, inputs.get(name)) for name in ('voxel_coords', 'grid_shape'))
+        if 'supervoxel_coords' in inputs:  # nets whose voxels are cubes: cylindrical regions, as PVD's
+            coords, grid = inputs['supervoxel_coords'], inputs['supervoxel_grid']
         if coords is None or grid is None:
             raise DataError('SKDLoss: the batch has no voxel_coords or no grid_shape, expected them for the regions of '
                             'points and voxels. Use a data preprocessor that voxelises.')

@@ -12,7 +12,7 @@ from perception.apis.config import load_config
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
 IDS = [p.relative_to(ROOT / 'configs').as_posix() for p in CONFIGS]
-METHODS = ('pvd', 'sad', 'intra_kd', 'kd', 'skd', 'at', 'fm', 'crckd', 'stylekd', 'peel')
+METHODS = ('pvd', 'sad', 'intra_kd', 'kd', 'cd', 'ifv', 'skd', 'ka', 'at', 'fm', 'crckd', 'stylekd', 'peel')
 
 
 def room_readme(config: Path) -> Path:

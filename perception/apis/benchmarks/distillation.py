@@ -7,6 +7,7 @@ finished runs are kept and a run that was cut off is resumed, so the same comman
 table says what came out, also where a method did not help.
 """
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -35,6 +36,7 @@ from perception.utils.paths import PROJECT_ROOT, from_root
 
 STUDENTS = dict(lidarseg='cylinder3d_half_kitti', lanes='enet_culane')  # of each task, where none is named
 METHODS = dict(lidarseg=['pvd'], lanes=['sad'])
+COLUMNS = ('last', 'best', 'gain_last', 'gain_best')  # score of the last and the best epoch
 TITLES = dict(teacher='teacher', student='student alone', distilled='student distilled')  # other arms have their names
 
 
@@ -67,13 +69,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--task', default='lidarseg', choices=list(STUDENTS), help='room (default: lidarseg)')
     parser.add_argument('--method', nargs='+', metavar='METHOD',
                         help='folders of configs with the student (default: pvd; for lanes: sad)')
+    parser.add_argument('--methods', dest='method', type=lambda names: names.split(','), metavar='METHOD,METHOD',
+                        help='the same in one word; none, the student alone, is always trained')
+    parser.add_argument('--backbone', metavar='NAME', help='a net of configs/lidarseg such as minkunet: its student is '
+                        'NAME_half_kitti, its methods are configs/<method>/NAME_kitti.py')
     parser.add_argument('--student', metavar='NAME',
                         help=f'config of the student in configs/<task> (default: {" or ".join(STUDENTS.values())})')
     parser.add_argument('--arm', nargs='+', action='append', default=[], metavar=('NAME', 'CONFIG'),
                         help='a further arm with a config of its own, and overrides KEY=VALUE')
     parser.add_argument('--seeds', type=int, default=3, help='students per arm (default: 3)')
     parser.add_argument('--work-dir', metavar='DIR',
-                        help='default: work_dirs/evidence_<methods>, of other students evidence_<student>_<methods>')
+                        help='default: work_dirs/evidence_<methods>, of a backbone evidence_<backbone>, of other '
+                             'students evidence_<student>_<methods>')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
     parser.add_argument('--variant', nargs='+', action='append', default=[], metavar=('NAME', 'KEY=VALUE'),
                         help='an arm of the first method with overrides, such as strong model.losses.pvd.weight=20')
@@ -89,16 +96,20 @@ def run(args: argparse.Namespace) -> dict:
         the report, as written to <work dir>/report.json.
 
     Raises:
-        ConfigError: an unknown method, no seeds, a variant without overrides or with the name of an arm, or a work dir
-            with runs of other settings.
+        ConfigError: an unknown method, no seeds, a variant without overrides or with the name of an arm, a backbone
+            beside a student or of another task, or a work dir with runs of other settings.
     """
-    methods = args.method or METHODS[args.task]
-    configs = find_configs(args.task, methods, args.student)
+    methods = [name for name in args.method or METHODS[args.task] if name != 'none']
+    if args.backbone and (args.student or args.task != 'lidarseg'):
+        raise ConfigError(f'--backbone: {args.backbone} with --task {args.task} and --student {args.student} came, '
+                          'expected a backbone of lidarseg alone. Name either a backbone or a student.')
+    student = f'{args.backbone}_half_kitti' if args.backbone else args.student
+    configs = find_configs(args.task, methods, student, named=bool(args.backbone))
     if args.seeds < 1:
         raise ConfigError(f'--seeds: {args.seeds} came, expected at least 1. Three give a first idea of the spread.')
     arms, variants = further_arms(args, configs)
-    own = args.task == 'lidarseg' and not args.student
-    title = '_'.join(methods if own else [args.student or STUDENTS[args.task], *methods])
+    own = args.task == 'lidarseg' and not student
+    title = args.backbone or '_'.join(methods if own else [student or STUDENTS[args.task], *methods])
     folder = Path(args.work_dir).absolute() if args.work_dir else from_root(f'work_dirs/evidence_{title}')
     folder.mkdir(parents=True, exist_ok=True)
     check_settings(folder, dict(configs, cfg_options=sorted(args.cfg_options), **variants, **arms))
@@ -119,7 +130,7 @@ def run(args: argparse.Namespace) -> dict:
     return report
 
 
-def find_configs(task: str, methods: Sequence[str], student: str | None = None) -> dict[str, str]:
+def find_configs(task: str, methods: Sequence[str], student: str | None = None, named: bool = False) -> dict[str, str]:
     """Config file of each arm, by the names of the folders.
 
     A teacher's half-width student shares the method's config of the teacher's name: `cylinder3d_half_kitti` alone,
@@ -129,6 +140,7 @@ def find_configs(task: str, methods: Sequence[str], student: str | None = None) 
         task: folder of the student alone.
         methods: folders of the distilled students.
         student: name of the config; the task's own by default.
+        named: a single method keeps its name, so that others can be added to its folder.
 
     Returns:
         'teacher' (if a method has one), 'student', and each method; a single method with a teacher is 'distilled'.
@@ -151,7 +163,7 @@ def find_configs(task: str, methods: Sequence[str], student: str | None = None) 
     if len(set(teachers)) > 1 or None in teachers:
         raise ConfigError(f'--method: the teachers of {", ".join(methods)} are trained by {set(teachers)}, expected '
                           'one config. Compare these methods apart.')
-    if teachers and len(methods) == 1:
+    if teachers and len(methods) == 1 and not named:
         configs['distilled'] = configs.pop(methods[0])
     return dict(teacher=teachers[0], **configs) if teachers else configs
 
@@ -370,7 +382,7 @@ def describe_input(measured: dict) -> str:
 
 
 def write_report(jobs: list[Job], method: str, folder: Path) -> dict:
-    """Write report.json and report.md from the runs that are finished and efficiency.json, where it is there."""
+    """Write report.json, .md and .csv from the runs that are finished and efficiency.json, where it is there."""
     measured = folder / 'efficiency.json'
     runs = {job.work_dir.name: dict(arm=job.arm, seed=job.seed, **result) for job in jobs
             if (result := read_run(job)) is not None}
@@ -379,7 +391,29 @@ def write_report(jobs: list[Job], method: str, folder: Path) -> dict:
                   efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
     (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     (folder / 'report.md').write_text(to_markdown(report))
+    with open(folder / 'report.csv', 'w', newline='') as file:
+        rows = csv.writer(file)
+        rows.writerow(['arm', 'seeds', *(f'{name}_{kind}' for name in COLUMNS for kind in ('mean', 'spread'))])
+        for arm, members in runs_of_arms(report).items():
+            cells = [cell for values in columns_of(arm, members, report) for cell in _mean_and_spread(values)]
+            rows.writerow([arm, len(members), *('' if cell is None else f'{cell:.6f}' for cell in cells)])
     return report
+
+
+def runs_of_arms(report: dict) -> dict[str, list[dict]]:
+    """The finished runs of each arm, first those that every comparison has."""
+    runs = report['runs'].values()
+    known = [arm for arm in TITLES if arm == 'student' or report.get('teacher', True)]
+    known = [arm for arm in known if arm != 'distilled' or any(r['arm'] == arm for r in runs)]
+    return {arm: [r for r in runs if r['arm'] == arm] for arm in dict.fromkeys([*known, *(r['arm'] for r in runs)])}
+
+
+def columns_of(arm: str, members: list[dict], report: dict) -> list[list[float]]:
+    """Values over the seeds of an arm for each of COLUMNS; gains are over the student of the same seed."""
+    alone = {r['seed']: r for r in report['runs'].values() if r['arm'] == 'student'}
+    pairs = [(r, alone[r['seed']]) for r in members if arm not in ('teacher', 'student') and r['seed'] in alone]
+    return ([[r[key] for r in members] for key in ('last', 'best')]
+            + [[r[key] - base[key] for r, base in pairs] for key in ('last', 'best')])
 
 
 def to_markdown(report: dict) -> str:
@@ -392,14 +426,9 @@ def to_markdown(report: dict) -> str:
              '',
              '| arm | seeds | last epoch | best epoch | gain, last epoch | gain, best epoch |',
              '|---|---|---|---|---|---|']
-    known = [arm for arm in TITLES if arm == 'student' or report.get('teacher', True)]
-    arms = {arm: [r for r in runs.values() if r['arm'] == arm] for arm in
-            dict.fromkeys([*known, *(r['arm'] for r in runs.values())])}
-    alone = {r['seed']: r for r in arms['student']}
+    arms = runs_of_arms(report)
     for arm, members in arms.items():
-        pairs = [(r, alone[r['seed']]) for r in members if arm not in ('teacher', 'student') and r['seed'] in alone]
-        cells = [_spread([r[key] for r in members]) for key in ('last', 'best')]
-        cells += [_spread([r[key] - base[key] for r, base in pairs], '+') for key in ('last', 'best')]
+        cells = [_spread(values, sign) for values, sign in zip(columns_of(arm, members, report), ('', '', '+', '+'))]
         lines.append(f'| {TITLES.get(arm, arm)} | {len(members)} | {" | ".join(cells)} |')
     lines += ['', '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
     lines += [f'| {TITLES.get(r["arm"], r["arm"])} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |'
@@ -430,7 +459,10 @@ def _less(student: dict, teacher: dict, key: str) -> str:
 
 
 def _spread(values: list[float], sign: str = '') -> str:
-    if not values:
-        return ''
-    spread = f' ± {statistics.stdev(values):.4f}' if len(values) > 1 else ''
-    return f'{statistics.fmean(values):{sign}.4f}{spread}'
+    mean, spread = _mean_and_spread(values)
+    return '' if mean is None else f'{mean:{sign}.4f}' + ('' if spread is None else f' ± {spread:.4f}')
+
+
+def _mean_and_spread(values: list[float]) -> tuple[float | None, float | None]:
+    """Mean, and standard deviation of at least two."""
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None

@@ -1,0 +1,14 @@
+"""SKD (CVPR 2019) on SemanticKITTI: regions and voxels of a frozen Cylinder3D; to compare PVD with."""
+from mmengine.config import read_base
+
+from perception.distill.skd import SKDLoss
+
+with read_base():
+    from ..pvd.cylinder3d_kitti import *
+
+model = dict(model, losses=dict(skd=dict(
+    type=SKDLoss, teacher='full', logits='voxel_logits', feats='voxel_feats', rows='voxels')))
+work_dir = 'work_dirs/skd_cylinder3d_kitti'
+
+mini = dict(mini, model=dict(mini['model'], losses=dict(skd=dict(region_size=(40, 20, 4)))),
+            work_dir='work_dirs/skd_cylinder3d_kitti_mini')
