@@ -10,6 +10,7 @@ BENCHMARKS = {
     'sparse': 'each sparse convolution of Cylinder3D on one scan',
     'cylinder3d': 'Cylinder3D against the same net on spconv, or its training step',
     'distillation': 'students without and with a distillation method, over seeds',
+    'many_lanes': 'the agnostic lane net against fixed slots where there are many lanes',
     'compare': 'trained models side by side',
     'latency': 'parameters, MACs and milliseconds of lane nets',
     'lane_metrics': 'the CULane score against the original C++ tool',

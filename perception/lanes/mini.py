@@ -31,6 +31,7 @@ from perception.lanes.metrics.culane import CATEGORIES as CULANE_CATEGORIES
 from perception.lanes.shots import (
     NEAR,
     Plan,
+    Save,
     Trace,
     View,
     in_image,
@@ -43,11 +44,9 @@ from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
 CODES = dict(culane=2, tusimple=3, bdd100k=4, llamas=5, apolloscape=6)  # keep the streets of the sets apart
-LOOKS = ('day', 'shadow', 'night', 'day', 'glare')   # of training streets, in turn
-STYLES = ('urban', 'urban', 'residential')
-PLACES = ('lane', 'lane', 'change')
+WRITER_VERSIONS = dict(culane=1, tusimple=2, bdd100k=2, llamas=2, apolloscape=2)     # go up when files change
 SPLITS = ('train', 'val', 'test')
-WRITER_VERSION = 1                                  # goes up when the same streets would give other files
+LOOKS = ('day', 'shadow', 'night', 'day', 'glare')   # of streets, in turn
 PER_STREET = 3                                      # images of one street
 KERB = .16                                          # metres, width of a kerb
 LABEL_SCALE = .5                                    # of ApolloScape's label images, in rays a pixel
@@ -60,6 +59,37 @@ _CULANE_TEST = dict(
     night=dict(look='night'))
 CULANE_TEST_DRIVERS = ('driver_37_30frame', 'driver_100_30frame', 'driver_193_90frame')
 _H_SAMPLES = list(range(160, 720, 10))
+
+
+@dataclass(frozen=True)
+class Streets:
+    """What the streets of a data set are like; styles, places and looks of numbers without common factor all meet.
+
+    Attributes:
+        styles: of the streets, in turn.
+        places: of the ego, in turn; every fourth street is seen where it bends most.
+        marks: whether arrows and other marks are painted on the lanes.
+        crowds: every so many-th street is full of vehicles; 0 for none.
+        images: of one street.
+    """
+    styles: tuple[str, ...]
+    places: tuple[str, ...] = ('lane', 'lane', 'change')
+    marks: bool = False
+    crowds: int = 0
+    images: int = PER_STREET
+
+
+_MOTORWAYS = ('highway', 'wide_highway', 'highway', 'highway', 'wide_highway', 'highway', 'wide_highway')
+STREETS = dict(
+    culane=Streets(('urban', 'urban', 'residential')),
+    tusimple=Streets(_MOTORWAYS),
+    many_lanes=Streets(('wide_highway', 'boulevard', 'highway', 'wide_highway', 'boulevard', 'wide_highway', 'urban'),
+                       ('lane', 'change', 'change')),
+    bdd100k=Streets(('avenue', 'highway', 'urban', 'residential', 'boulevard', 'avenue', 'wide_highway'),
+                    ('lane', 'approach', 'change')),
+    llamas=Streets(_MOTORWAYS),
+    apolloscape=Streets(('avenue', 'urban', 'highway', 'boulevard', 'residential', 'urban', 'avenue'),
+                        ('approach', 'lane', 'lane'), marks=True, crowds=3, images=2))
 
 
 def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, train: int = 42, val: int = 12,
@@ -88,9 +118,22 @@ def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, trai
 
 def write_tusimple_mini(root: str | Path = 'data/mini/tusimple', seed: int = 0, train: int = 42, val: int = 12,
                         test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 2,
-                        force: bool = False) -> Path:
-    """Writes a mini TuSimple; see `write_culane_mini`."""
-    return _write('tusimple', 'TuSimple', 40, root, seed, (train, val, test), detail, length, workers, force, _tusimple)
+                        force: bool = False, streets: str = 'tusimple') -> Path:
+    """Writes a mini TuSimple; see `write_culane_mini`.
+
+    Args:
+        streets: `'tusimple'` for motorways with the five nearest lanes labelled, as in the official files;
+            `'many_lanes'` for wide motorways and boulevards, half of them seen while the ego changes lanes, with all
+            lanes labelled.
+
+    Raises:
+        DataError: other streets.
+    """
+    if streets not in ('tusimple', 'many_lanes'):
+        raise DataError(f'write_tusimple_mini: streets={streets!r}, expected tusimple or many_lanes. Correct it.')
+    save = _save_tusimple if streets == 'tusimple' else _save_all_lanes
+    return _write('tusimple', 'TuSimple', 40, root, seed, (train, val, test), detail, length, workers, force,
+                  partial(_tusimple, save=save), streets=streets)
 
 
 def write_bdd100k_mini(root: str | Path = 'data/mini/bdd100k', seed: int = 0, train: int = 49, val: int = 18,
@@ -111,8 +154,8 @@ def write_llamas_mini(root: str | Path = 'data/mini/llamas', seed: int = 0, trai
     return _write('llamas', 'LLAMAS', 120, root, seed, (train, val, test), detail, length, workers, force, _llamas)
 
 
-def write_apolloscape_mini(root: str | Path = 'data/mini/apolloscape', seed: int = 0, train: int = 12, val: int = 4,
-                           test: int = 4, detail: float = .25, length: float = 260.0, workers: int = 2,
+def write_apolloscape_mini(root: str | Path = 'data/mini/apolloscape', seed: int = 0, train: int = 14, val: int = 4,
+                           test: int = 2, detail: float = .25, length: float = 260.0, workers: int = 2,
                            force: bool = False) -> Path:
     """Writes a mini ApolloScape lane mark; see `write_culane_mini`. Label images are cast at half size."""
     return _write('apolloscape', 'ApolloScape', 60, root, seed, (train, val, test), detail, length, workers,
@@ -121,7 +164,8 @@ def write_apolloscape_mini(root: str | Path = 'data/mini/apolloscape', seed: int
 
 def _write(name: str, title: str, megabytes: int, root: str | Path, seed: int, counts: tuple[int, int, int],
            detail: float, length: float, workers: int, force: bool, fill: Callable[[_Order], None],
-           least: int = 1) -> Path:
+           least: int = 1, **more) -> Path:
+    """The files of `fill`, stamped with all arguments; `more` are those of one data set alone."""
     where = f'write_{name}_mini'
     if min(counts) < 1 or max(counts) > 1000 or counts[0] < least:
         raise DataError(f'{where}: train, val, test = {counts}, expected {least} or more training images, 1 to 1000 of '
@@ -131,34 +175,34 @@ def _write(name: str, title: str, megabytes: int, root: str | Path, seed: int, c
                         'of 0 or more, a detail of 0.02 to 1, streets of 180 to 1000 m and 1 to 64 workers. Give '
                         'numbers in these ranges.')
     images = dict(zip(SPLITS, counts))
-    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION, seed=seed,
-                 images=images, detail=detail, length=length)
+    stamp = dict(dataset=name, simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSIONS[name],
+                 seed=seed, images=images, detail=detail, length=length, **more)
 
     def write(folder: Path) -> None:
-        fill(_Order(name, folder, seed, images, length, partial(take_all, root=folder, detail=detail, workers=workers,
-                                                                 title=title)))
+        take = partial(take_all, root=folder, detail=detail, workers=workers, title=title)
+        fill(_Order(folder, (seed, CODES[name]), STREETS[more.get('streets', name)], images, length, take))
     return write_stamped(data_path(root), stamp, write, title, megabytes, force)
 
 
 @dataclass(frozen=True)
 class _Order:
-    """What a data set is written from: its name and folder, the seed, images of each split, length of the streets."""
-    name: str
+    """What a data set is written from: its folder, seed, kind of streets and their length, images of each split."""
     root: Path
-    seed: int
+    seed: tuple[int, int]
+    streets: Streets
     images: dict[str, int]
     length: float
     take: Callable[..., list[list]]
 
     def plans(self, split: str, names: Sequence[str], **kinds) -> list[Plan]:
-        """`PER_STREET` images a street; looks, styles and places in turn unless `kinds` sets them."""
-        plans = []
-        for index, first in enumerate(range(0, len(names), PER_STREET)):
-            kind = dict(look=LOOKS[index % len(LOOKS)], style=STYLES[index % len(STYLES)],
-                        place='curve' if index % 4 == 3 else PLACES[index % len(PLACES)])
-            street = (self.seed, CODES[self.name], SPLITS.index(split), index)
-            plans.append(Plan(street, tuple(names[first:first + PER_STREET]), length=self.length,
-                              **dict(kind, **kinds)))
+        """Some images a street; looks, styles and places in turn unless `kinds` sets them."""
+        plans, streets = [], self.streets
+        for index, first in enumerate(range(0, len(names), streets.images)):
+            kind = dict(look=LOOKS[index % len(LOOKS)], style=streets.styles[index % len(streets.styles)],
+                        place='curve' if index % 4 == 3 else streets.places[index % len(streets.places)],
+                        special_marks=streets.marks, crowd=bool(streets.crowds) and index % streets.crowds == 0)
+            plans.append(Plan((*self.seed, SPLITS.index(split), index), tuple(names[first:first + streets.images]),
+                              length=self.length, **dict(kind, **kinds)))
         return plans
 
 
@@ -242,7 +286,7 @@ def _write_lines(path: Path, lines: Sequence[str]) -> None:
 
 
 # ---- TuSimple
-def _tusimple(order: _Order) -> None:
+def _tusimple(order: _Order, save: Save) -> None:
     half = (order.images['train'] + 1) // 2
     for split, start, files in (('train', 0, (('label_data_0313', '0313-1', 0, half),
                                               ('label_data_0601', '0601', half, order.images['train']))),
@@ -250,7 +294,7 @@ def _tusimple(order: _Order) -> None:
                                 ('test', 0, (('test_label', '0530', 0, order.images['test']),))):
         names = [f'clips/{date}/{start + 1494452000 + 7 * i}/20.jpg' for _, date, first, stop in files
                  for i in range(first, stop)]
-        records = _flat(order.take(order.plans(split, names, style='urban'), TUSIMPLE, save=_save_tusimple))
+        records = _flat(order.take(order.plans(split, names), TUSIMPLE, save=save))
         for file, _, first, stop in files:
             if first < stop:
                 _write_lines(order.root / f'{file}.json', [json.dumps(record) for record in records[first:stop]])
@@ -259,11 +303,17 @@ def _tusimple(order: _Order) -> None:
 
 
 def _save_tusimple(root: Path, name: str, view: View) -> dict:
-    """The image; returns the line of the label file."""
-    _jpeg(root / name, view.frame.image)
+    """The image; returns the line of the label file with the five nearest lanes."""
     nearest = sorted(view.traces, key=lambda found: abs(lower_end(found, view.spec) - view.spec.width / 2))[:5]
+    return _save_all_lanes(root, name, view._replace(traces=sorted(nearest, key=lambda found: lower_end(
+        found, view.spec))))
+
+
+def _save_all_lanes(root: Path, name: str, view: View) -> dict:
+    """The image; returns the line of the label file with all lanes in view."""
+    _jpeg(root / name, view.frame.image)
     lanes = []
-    for found in sorted(nearest, key=lambda found: lower_end(found, view.spec)):
+    for found in view.traces:
         columns = np.rint(found.at(np.array(_H_SAMPLES)))
         inside = (columns >= 0) & (columns < view.spec.width)
         if inside.sum() > 3:
@@ -274,7 +324,8 @@ def _save_tusimple(root: Path, name: str, view: View) -> dict:
 # ---- BDD100K
 def _bdd100k(order: _Order) -> None:
     for split in SPLITS:
-        names = [f'{split}/{i:04x}{order.seed % 65536:04x}-{0xb1d + 977 * i:08x}' for i in range(order.images[split])]
+        names = [f'{split}/{i:04x}{order.seed[0] % 65536:04x}-{0xb1d + 977 * i:08x}'
+                 for i in range(order.images[split])]
         frames = _flat(order.take(order.plans(split, names), BDD100K, save=_save_bdd100k))
         if split != 'test':
             path = order.root / 'labels' / 'lane' / 'polygons' / f'lane_{split}.json'
@@ -361,7 +412,7 @@ def _save_llamas(root: Path, name: str, view: View) -> None:
 def _markers(found: Trace, view: View, side: int) -> list[dict]:
     """The dashes of a line, solid ones cut every 3 m, as far as they are in the image."""
     line, street = found.line, view.world.street
-    s = np.arange(line.paint_start, line.paint_stop - 3, 7.5 if line.kind == 'dashed' else 3.0)
+    s = np.arange(line.paint_start, line.paint_stop - 3, line.period if line.kind == 'dashed' else 3.0)
     ends = np.stack([s, s + 3], -1)
     world = street.at(ends, line.d(ends), .004).reshape(-1, 3)
     local = ((world - view.pose[:3, 3]) @ view.pose[:3, :3]).reshape(-1, 2, 3)
@@ -385,7 +436,7 @@ def _apolloscape(order: _Order) -> None:
         names = []
         for i in range(order.images[split]):
             camera = f'Camera_{5 + i % 2}'
-            names.append(f'{road}/Record{record + 2 * (i // PER_STREET % 2):03d}/{camera}/'
+            names.append(f'{road}/Record{record + 2 * (i // order.streets.images % 2):03d}/{camera}/'
                          f'171206_{61000000 + 1000 * i:09d}_{camera}')
         order.take(order.plans(split, names), APOLLOSCAPE, save=_save_apolloscape)
 

@@ -35,6 +35,7 @@ MIN_VISIBLE = .25       # share of a boundary that nothing may hide
 MIN_EXTENT = 40         # rows that a boundary must cover
 GAP = 16.0              # metres of a block, next to a junction, that have no lane lines
 ROOM = 30.0             # metres of paint ahead of the ego
+AHEAD = dict(junction=(JUNCTION + 7, 5.0), approach=(JUNCTION + 25, 9.0))    # metres to the junction, more or less
 SHAKE = .3              # degrees, standard deviation of the ego's pitch and roll
 
 
@@ -48,11 +49,13 @@ class Plan:
         style: of the street, see `street.STYLES`.
         look: light and weather, a name of `shading.KINDS`.
         place: where the ego is: `'lane'` on open road in any lane of its direction, `'change'` between two lanes,
-            `'curve'` where the street bends most, `'arrow'` with arrows ahead, `'junction'` just before a junction.
+            `'curve'` where the street bends most, `'arrow'` with arrows ahead, `'approach'` where the lane lines end
+            before a junction, `'junction'` just before it. On a street without junctions the last two are `'lane'`.
         traffic: factor on vehicles and people.
         max_curvature: 1/metres, the style's when None.
         length: metres of street.
         painted: whether the lane lines are painted; if not, the labels are there all the same.
+        special_marks, crowd: see `build_world`.
     """
     seed: tuple[int, ...]
     names: tuple[str, ...]
@@ -63,6 +66,8 @@ class Plan:
     max_curvature: float | None = None
     length: float = 260.0
     painted: bool = True
+    special_marks: bool = False
+    crowd: bool = False
 
 
 class Trace(NamedTuple):
@@ -158,7 +163,8 @@ def _take(job: tuple) -> list:
 
 def take(plan: Plan, spec: CameraSpec, detail: float, save: Save, root: Path) -> list:
     """Takes the images of one plan; see `take_all`."""
-    world = build_world(plan.seed, plan.style, plan.length, plan.max_curvature, plan.traffic)
+    world = build_world(plan.seed, plan.style, plan.length, plan.max_curvature, plan.traffic,
+                        special_marks=plan.special_marks, crowd=plan.crowd)
     spots = places(plan, world)
     if not plan.painted:
         world = replace(world, static=unpainted(world.static))
@@ -192,10 +198,12 @@ def places(plan: Plan, world: World) -> list[tuple[float, float, float]]:
         d = np.array([lanes[i].d * (1 - p) + lanes[i + 1].d * p for i, p in zip(first, part)])
         yaw = np.deg2rad(rng.choice([-1, 1], count) * rng.uniform(1, 2.5, count))
     grid = np.arange(25, street.length - 25, .5)
-    if plan.place == 'junction':
-        free = np.min([np.abs(grid + JUNCTION + 7 - junction) for junction in street.junctions], 0) < 5
+    if plan.place in AHEAD and street.junctions:
+        ahead, around = AHEAD[plan.place]
+        free = np.min([np.abs(grid + ahead - junction) for junction in street.junctions], 0) < around
     else:
-        free = np.any([(grid > block.s0 + GAP) & (grid < block.s1 - GAP - ROOM) for block in street.blocks], 0)
+        room = FAR if street.style.motorway else ROOM
+        free = np.any([(grid > block.s0 + GAP) & (grid < block.s1 - GAP - room) for block in street.blocks], 0)
     grid = grid[free] if free.any() else grid
     if plan.place == 'curve':
         grid = np.sort(grid[np.argsort(-np.abs(street.curvature_at(grid + 12)), kind='stable')[:24 * count]])
