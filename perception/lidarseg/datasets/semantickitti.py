@@ -172,8 +172,9 @@ class SemanticKITTI(Dataset):
     """Single scans of SemanticKITTI in their official layout.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`.
-    The pipeline sees `dict(points, labels, sample_id, rng)` as arrays; `rng` depends on (seed, epoch, i) alone, so that
-    augmentation is the same for any number of workers and after a resume.
+    The pipeline sees `dict(points, labels, sample_id, rng, draw)`. `rng` depends on (seed, epoch, i) alone, so that
+    augmentation is the same for any number of workers and after a resume. `draw()` reads another scan, its index taken
+    from `rng`, for augmentation that mixes two.
 
     Args:
         data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -212,6 +213,18 @@ class SemanticKITTI(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
+        for step in self.pipeline:
+            sample = step(sample)
+        return pack(sample, str(scan_paths(self.data_root, sample['sample_id'])[0]))
+
+    def read(self, index: int) -> dict:
+        """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, unless testing, `labels` (N,) int64.
+
+        Raises:
+            DataError: damaged files, unknown labels or fewer than two points in training.
+        """
         sample_id = self.scans[index]
         points_path, labels_path = scan_paths(self.data_root, sample_id)
         points = read_points(points_path)
@@ -219,13 +232,11 @@ class SemanticKITTI(Dataset):
         if training and len(points) < 2:
             raise DataError(f'{points_path}: {len(points)} points in a training scan, expected at least 2. Take this '
                             f'scan out of the training split.')
-        sample = dict(points=points, sample_id=sample_id, rng=np.random.default_rng([self.seed, epoch, index]))
+        sample = dict(points=points, sample_id=sample_id)
         if self.split != 'test':
             raw = read_labels(labels_path, len(points))
             sample['labels'] = to_train_ids(raw, labels_path, strict=training).astype(np.int64)
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, str(points_path))
+        return sample
 
 
 def pack(sample: dict, points_path: str = '') -> dict:
