@@ -29,6 +29,8 @@ from perception.lanes.datasets.bdd100k import CATEGORIES
 from perception.lanes.draw import PALETTE, overlay_labels
 from perception.lanes.metrics.culane import CATEGORIES as CULANE_CATEGORIES
 from perception.lanes.shots import (
+    FAR,
+    HEIGHT,
     NEAR,
     Plan,
     Save,
@@ -49,6 +51,7 @@ SPLITS = ('train', 'val', 'test')
 LOOKS = ('day', 'shadow', 'night', 'day', 'glare')   # of streets, in turn
 PER_STREET = 3                                      # images of one street
 KERB = .16                                          # metres, width of a kerb
+DASH = 3.0                                          # metres, length of a dash and of a marker of LLAMAS
 LABEL_SCALE = .5                                    # of ApolloScape's label images, in rays a pixel
 
 # what makes a street one of CULane's categories
@@ -411,18 +414,21 @@ def _save_llamas(root: Path, name: str, view: View) -> None:
 
 def _markers(found: Trace, view: View, side: int) -> list[dict]:
     """The dashes of a line, solid ones cut every 3 m, as far as they are in the image."""
-    line, street = found.line, view.world.street
-    s = np.arange(line.paint_start, line.paint_stop - 3, line.period if line.kind == 'dashed' else 3.0)
-    ends = np.stack([s, s + 3], -1)
-    world = street.at(ends, line.d(ends), .004).reshape(-1, 3)
-    local = ((world - view.pose[:3, 3]) @ view.pose[:3, :3]).reshape(-1, 2, 3)
-    points = pixels(world, view.pose, view.spec)[0].reshape(-1, 2, 2)
-    shown = in_image(points.reshape(-1, 2), view.spec).reshape(-1, 2).all(1) & (local[..., 2] > NEAR).all(1)
-    shown &= (local[..., 2] < 100).all(1) & (points[:, 0, 1] > points[:, 1, 1])
+    line = found.line
+    begin = np.arange(line.paint_start, line.paint_stop - DASH, line.period if line.kind == 'dashed' else DASH)
+    s = begin[:, None] + np.linspace(0, DASH, 25)
+    world = view.world.street.at(s, line.d(s), HEIGHT)
+    points, depth = pixels(world.reshape(-1, 3), view.pose, view.spec)
+    inside = (in_image(points, view.spec) & (depth > NEAR) & (depth < FAR)).reshape(s.shape)
+    local = (world - view.pose[:3, 3]) @ view.pose[:3, :3]
+    points = np.rint(points).astype(int).reshape(*s.shape, 2)
+    ends = np.stack([inside.argmax(1), s.shape[1] - 1 - inside[:, ::-1].argmax(1)])      # first and last sample inside
+    start, stop = points[np.arange(len(s)), ends]
     label = f'l{-1 - side}' if side < 0 else f'r{side}'
-    return [dict(lane_marker_id=f'{label}_marker_{i:03d}', world_start=_axes(metres[0]), world_end=_axes(metres[1]),
-                 pixel_start=_axes(pixels[0]), pixel_end=_axes(pixels[1]))
-            for i, (metres, pixels) in enumerate(zip(local[shown], np.rint(points[shown]).astype(int)))]
+    return [dict(lane_marker_id=f'{label}_marker_{i:03d}', world_start=_axes(near), world_end=_axes(far),
+                 pixel_start=_axes(start[k]), pixel_end=_axes(stop[k]))
+            for i, k in enumerate(np.flatnonzero(inside.any(1) & (start[:, 1] > stop[:, 1])))
+            for near, far in [local[k, ends[:, k]]]]
 
 
 def _axes(values: np.ndarray) -> dict[str, str]:

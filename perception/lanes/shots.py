@@ -35,7 +35,7 @@ MIN_VISIBLE = .25       # share of a boundary that nothing may hide
 MIN_EXTENT = 40         # rows that a boundary must cover
 GAP = 16.0              # metres of a block, next to a junction, that have no lane lines
 ROOM = 30.0             # metres of paint ahead of the ego
-AHEAD = dict(junction=(JUNCTION + 7, 5.0), approach=(JUNCTION + 25, 9.0))    # metres to the junction, more or less
+AHEAD = dict(junction=(JUNCTION + 7, 5.0), approach=(JUNCTION + 33, 8.0))    # metres to the junction, more or less
 SHAKE = .3              # degrees, standard deviation of the ego's pitch and roll
 
 
