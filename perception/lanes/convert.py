@@ -14,6 +14,7 @@ from perception.common.nets.resnet import LAYOUTS, ResNet
 from perception.lanes.models.enet import ENet
 from perception.lanes.models.erfnet import ERFNet
 from perception.lanes.models.pspnet import PSPNet
+from perception.lanes.models.scnn import SCNN
 from perception.lanes.preprocessor import ImagePreprocessor
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError
@@ -28,8 +29,9 @@ class Converter:
     Attributes:
         project: where the weights come from, for messages.
         mark: a name that only these weights hold.
-        convert: takes the published state dict, from which it may remove what has no counterpart; gives our class, its
-            arguments, and a function from our name of a weight to the published one.
+        convert: takes the published state dict, from which it may remove what has no counterpart, and in which it may
+            shape weights as ours are; gives our class, its arguments, and a function from our name of a weight to the
+            published one.
     """
 
     project: str
@@ -49,7 +51,8 @@ def converter(project: str, mark: str) -> Callable:
 
 
 # positions left by the existence head's pooling -> (H, W), by which its weights tell the input size
-INPUT_SIZES = {13 * 61: (208, 976), 18 * 50: (288, 800), 23 * 40: (368, 640), 22 * 40: (360, 640), 18 * 60: (288, 960)}
+INPUT_SIZES = {13 * 61: (208, 976), 18 * 50: (288, 800), 23 * 40: (368, 640), 22 * 40: (360, 640), 18 * 60: (288, 960),
+               18 * 32: (288, 512)}
 EXIST = {'features.0': 'layers.0', 'features.1': 'layers.1', 'features.4': 'layers_final.1', 'classifier.0': 'linear1',
          'classifier.2': 'linear2'}
 
@@ -124,11 +127,17 @@ def _exist_arguments(source: dict[str, Tensor], prefix: str) -> dict:
     """What the weights of the existence head tell; its input size where it is a usual one."""
     if not any(name.startswith(f'{prefix}.') for name in source):
         return dict(num_lanes=0)
-    num_lanes, channels = _size(source, f'{prefix}.linear2.weight'), _size(source, f'{prefix}.layers_final.1.weight')
-    arguments = dict(num_lanes=num_lanes)
-    if channels != num_lanes + 1:
+    channels = _size(source, f'{prefix}.layers_final.1.weight')
+    arguments = _lane_arguments(source, f'{prefix}.linear1', f'{prefix}.linear2', channels)
+    if channels != arguments['num_lanes'] + 1:
         arguments['exist_channels'] = channels
-    positions = _size(source, f'{prefix}.linear1.weight', 1) // channels
+    return arguments
+
+
+def _lane_arguments(source: dict[str, Tensor], first: str, last: str, channels: int) -> dict:
+    """Number of lanes and usual input size, from the two linear layers behind a map of so many channels."""
+    arguments = dict(num_lanes=_size(source, f'{last}.weight'))
+    positions = _size(source, f'{first}.weight', 1) // channels
     if positions in INPUT_SIZES:
         arguments['input_size'] = INPUT_SIZES[positions]
     return arguments
@@ -146,9 +155,11 @@ def _joined(blocks: dict[str, str], inner: dict[str, str]) -> dict[str, str]:
     return {f'{ours}.{a}': f'{theirs}.{b}' for ours, theirs in blocks.items() for a, b in inner.items()}
 
 
-def _renamer(modules: dict[str, str]) -> Callable[[str], str]:
-    """Our name -> published name of a weight, from the names of the modules."""
+def _renamer(modules: dict[str, str], weights: dict[str, str] | None = None) -> Callable[[str], str]:
+    """Our name -> published name of a weight, from the names of the modules, and of single weights."""
     def rename(name: str) -> str:
+        if name in (weights or {}):
+            return weights[name]
         module, leaf = name.rsplit('.', 1)
         return f'{modules[module]}.{leaf}'
     return rename
@@ -239,3 +250,78 @@ def convert_pspnet(source: dict[str, Tensor]) -> Conversion:
         module, leaf = name.rsplit('.', 1)
         return f'{modules.get(module, module.replace("stage", "base_model.layer"))}.{leaf}'
     return PSPNet, arguments, rename
+
+
+# --- SCNN ----------------------------------------------------------------------------------------------------------
+# our convolution -> its place in torchvision's `features` of VGG-16; its norm follows it in both
+VGG = {f'{stage}.{k}': first + k for stage, first, places in (
+    ('stem', 0, (0, 3, 7, 10)), ('stage1', 14, (0, 3, 6)), ('stage2', 23, (1, 4, 7)), ('stage3', 34, (0, 3, 6)))
+    for k in places}
+VGG_BLOCKS = ('1_1', '1_2', '2_1', '2_2', '3_1', '3_2', '3_3', '4_1', '4_2', '4_3', '5_1', '5_2', '5_3')
+DIRECTIONS = ('down', 'up', 'right', 'left')
+CULANE = dict(type=ImagePreprocessor, mean=(91.75, 93.15, 93.38), std=(65.61, 67.91, 70.28))
+
+
+@converter('SCNN with VGG-16 (SCNN_Pytorch, also its copy of the Lua weights)', 'message_passing.up_down.weight')
+def convert_scnn(source: dict[str, Tensor]) -> Conversion:
+    """The paper's Lua weights as SCNN_Pytorch renames them, or those trained there."""
+    names = dict(zip(DIRECTIONS, ('up_down', 'down_up', 'left_right', 'right_left')))
+    passes = {f'message.{ours}': f'message_passing.{theirs}.weight' for ours, theirs in names.items()}
+    neck = {f'neck.{k}': f'layer1.{k}' for k in (0, 1, 3, 4)}
+    return _scnn(source, _vgg('backbone') | neck, passes, ('layer2.1', 'fc.0', 'fc.2'), CULANE)
+
+
+@converter('SCNN with VGG-16 (scnn_pytorch, its copy of the Lua weights)', 'conv_d.weight')
+def convert_plain_scnn(source: dict[str, Tensor]) -> Conversion:
+    """The paper's Lua weights as scnn_pytorch renames them, without biases where batch norms follow.
+
+    Its own passes up and left leave out their last slice; the paper's do not, so they are not taken over.
+    """
+    blocks = _pairs({ours: (f'conv{block}', f'bn{block}')
+                     for ours, block in zip((*VGG, 'neck.0', 'neck.3'), (*VGG_BLOCKS, '6', '7'))})
+    for name in (f'conv{block}' for block in VGG_BLOCKS):
+        if f'{name}.weight' in source:
+            source.setdefault(f'{name}.bias', torch.zeros(len(source[f'{name}.weight'])))
+    passes = {f'message.{name}': f'conv_{name[0]}.weight' for name in DIRECTIONS}
+    return _scnn(source, blocks, passes, ('conv8', 'fc9', 'fc10'), CULANE)
+
+
+@converter('SCNN with VGG-16 (PytorchAutoDrive)', 'scnn.conv_d.weight')
+def convert_auto_drive_scnn(source: dict[str, Tensor]) -> Conversion:
+    """SCNN with or without existence head, whose passes are `legacy`."""
+    passes = {f'message.{name}': f'scnn.conv_{name[0]}.weight' for name in DIRECTIONS}
+    passes |= {f'message.{name}_bias': f'scnn.conv_{name[0]}.bias' for name in DIRECTIONS}
+    neck = {f'neck.{k}': f'fc67.{k}' for k in (0, 1, 3, 4)}
+    net, arguments, rename = _scnn(source, _vgg('encoder.net') | neck, passes,
+                                   ('fc8.1', 'lane_classifier.linear1', 'lane_classifier.linear2'), IMAGENET)
+    return net, dict(arguments, legacy=True), rename
+
+
+def _scnn(source: dict[str, Tensor], modules: dict[str, str], passes: dict[str, str], heads: tuple[str, str, str],
+          images: dict) -> Conversion:
+    """SCNN from the names of its backbone and neck, of its passes, and of its classifier and two linear layers."""
+    classifier, first, last = heads
+    num_classes = _size(source, f'{classifier}.weight')
+    lanes = dict(num_lanes=0)
+    if any(name.startswith((f'{first}.', f'{last}.')) for name in source):
+        lanes = _lane_arguments(source, first, last, num_classes)
+    for ours, theirs in passes.items():  # (128, 128, 1, 9) of the passes down and up, (128, 128, 9, 1) of the others
+        kernel, axis = source.get(theirs), 2 if ours.endswith(('down', 'up')) else 3
+        if kernel is not None and kernel.dim() == 4 and kernel.shape[axis] == 1:
+            source[theirs] = kernel.squeeze(axis)
+    modules = modules | {'classifier.1': classifier, 'exist.classifier.0': first, 'exist.classifier.2': last}
+    return SCNN, dict(data_preprocessor=images, num_classes=num_classes, **lanes), _renamer(modules, passes)
+
+
+def _pairs(names: dict[str, tuple[str, str]]) -> dict[str, str]:
+    """Our module -> published module, from our convolution -> published convolution and the norm behind it."""
+    modules = {}
+    for ours, (convolution, norm) in names.items():
+        stage, k = ours.split('.')
+        modules |= {ours: convolution, f'{stage}.{int(k) + 1}': norm}
+    return modules
+
+
+def _vgg(prefix: str) -> dict[str, str]:
+    """Modules of a VGG-16 with the places of torchvision."""
+    return _pairs({ours: (f'{prefix}.{place}', f'{prefix}.{place + 1}') for ours, place in VGG.items()})

@@ -37,22 +37,26 @@ class SCNN(LaneNet):
         backbone: 'vgg16' (the paper's, with batch norm), 'resnet18', 'resnet34', 'resnet50' or 'resnet101'.
         kernel: width of the messages.
         base_channels: of the stem of a ResNet.
+        legacy: compute what PytorchAutoDrive's SCNN does, for its weights, see MessagePassing; not for a ResNet.
         **loss_arguments: see LaneNet.
 
     Raises:
-        ConfigError: an unknown backbone.
+        ConfigError: an unknown backbone, or `legacy` with a ResNet.
     """
 
     size_multiple = 8
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 5, num_lanes: int = 4,
                  input_size: Sequence[int] = (288, 800), decoder: dict | Callable | None = None,
-                 backbone: str = 'vgg16', kernel: int = 9, base_channels: int = 64,
+                 backbone: str = 'vgg16', kernel: int = 9, base_channels: int = 64, legacy: bool = False,
                  **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
         if backbone not in BACKBONES:
             raise ConfigError(f'SCNN: backbone={backbone!r}, expected one of {", ".join(BACKBONES)}. '
                               f'{close_matches(backbone, BACKBONES)}')
+        if legacy and backbone != 'vgg16':
+            raise ConfigError(f"SCNN: legacy=True with backbone={backbone!r}, expected 'vgg16'. The ResNets of "
+                              'PytorchAutoDrive dilate otherwise and have another classifier.')
         if backbone == 'vgg16':
             self.stem, self.stage1, self.stage2, self.stage3 = vgg16_stages()
             self.stage4 = None
@@ -62,7 +66,7 @@ class SCNN(LaneNet):
             resnet = ResNet(BACKBONES[backbone], base_channels)
             self.stem, self.stage1, self.stage2, self.stage3, self.stage4 = resnet.children()
             self.neck = nn.Sequential(*_conv_norm_relu(resnet.channels[3], 128, 1, bias=False))
-        self.message = MessagePassing(128, kernel)
+        self.message = MessagePassing(128, kernel, legacy)
         self.head_input = nn.Identity()
         self.classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(128, num_classes, 1))
         map_size = [n // 8 for n in self.input_size]
@@ -85,45 +89,49 @@ class MessagePassing(nn.Module):
     """Sequential message passing in four directions (section 3.2, equation 1): down, up, right, left.
 
     In each direction the first slice stays, every further one becomes X'_i = X_i + ReLU(K * X'_{i-1}), with one kernel
-    per direction. The slices are taken apart once for the vertical and once for the horizontal pair of passes and put
+    per direction. The map is split once for the vertical and once, turned, for the horizontal pair of passes, and put
     together once behind each; writing every slice into the map instead makes backpropagation copy the map for each.
 
     Args:
         channels: of input and output.
         kernel: width of the kernels, odd.
+        legacy: compute what PytorchAutoDrive does, for its weights: kernels with a bias, and passes up and left that
+            leave out their last slice.
 
     Raises:
         ConfigError: an even kernel, which would shift the messages.
     """
 
-    def __init__(self, channels: int, kernel: int = 9):
+    def __init__(self, channels: int, kernel: int = 9, legacy: bool = False):
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
             raise ConfigError(f'MessagePassing: kernel={kernel}, expected an odd number. The paper has 9.')
-        shape = (channels, channels, kernel)
+        self.legacy, shape = legacy, (channels, channels, kernel)
         self.down, self.up, self.right, self.left = (nn.Parameter(torch.empty(shape)) for _ in range(4))
         for weight in self.parameters():
             nn.init.normal_(weight, std=(2 / (kernel * channels * channels * 5)) ** 0.5)
+        self.down_bias, self.up_bias, self.right_bias, self.left_bias = (
+            nn.Parameter(torch.zeros(channels)) if legacy else None for _ in range(4))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) to the same shape."""
-        rows = x.permute(2, 0, 1, 3).contiguous().unbind(0)  # h of (B, channels, w)
-        x = torch.stack(_back(_pass(rows, self.down), self.up), dim=2)
-        columns = x.permute(3, 0, 1, 2).contiguous().unbind(0)  # w of (B, channels, h)
-        return torch.stack(_back(_pass(columns, self.right), self.left), dim=3)
+        rows = _pass(x.split(1, dim=2), self.down, self.down_bias)  # h of (B, channels, 1, w)
+        x = torch.cat(_back(rows, self.up, self.up_bias, self.legacy), dim=2).transpose(2, 3)
+        columns = _pass(x.split(1, dim=2), self.right, self.right_bias)  # w of (B, channels, 1, h)
+        return torch.cat(_back(columns, self.left, self.left_bias, self.legacy), dim=2).transpose(2, 3)
 
 
-def _pass(slices: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+def _pass(slices: Sequence[Tensor], weight: Tensor, bias: Tensor | None, all_but_last: bool = False) -> list[Tensor]:
     """One direction: every slice receives a message of the slice before it."""
-    out = [slices[0]]
-    for current in slices[1:]:
-        out.append(current + F.conv1d(out[-1], weight, padding=weight.shape[2] // 2).relu_())
-    return out
+    out, kernel, padding = [slices[0]], weight.unsqueeze(2), (0, weight.shape[2] // 2)
+    for current in slices[1:len(slices) - all_but_last]:
+        out.append(current + F.conv2d(out[-1], kernel, bias, padding=padding).relu_())
+    return out + list(slices[len(out):])
 
 
-def _back(slices: Sequence[Tensor], weight: Tensor) -> list[Tensor]:
+def _back(slices: Sequence[Tensor], weight: Tensor, bias: Tensor | None, all_but_last: bool) -> list[Tensor]:
     """The opposite direction, the slices again in their order."""
-    return _pass(slices[::-1], weight)[::-1]
+    return _pass(slices[::-1], weight, bias, all_but_last)[::-1]
 
 
 def vgg16_stages() -> tuple[nn.Sequential, ...]:
