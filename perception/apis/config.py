@@ -28,7 +28,8 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         given; all writable.
 
     Raises:
-        ConfigError: no such file, an error in it, no `mini` section, or an override that the config does not know.
+        ConfigError: no such file, an error in it, no `mini` section, an override that the config does not know, or a
+            training too short for its schedule.
     """
     path = find_config(path)
     try:
@@ -48,8 +49,31 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         merge(cfg._cfg_dict, overrides, f'{path.name}: mini')
     for name, value in (options or {}).items():
         set_option(cfg._cfg_dict, name, value)
+    check_schedule(cfg, path.name)
     cfg.work_dir = str(from_root(cfg.get('work_dir') or f'work_dirs/{path.stem}{"_mini" if mini else ""}'))
     return cfg
+
+
+def check_schedule(cfg: Config, where: str) -> None:
+    """See that every scheduler begins before the training ends, such as after overriding `train_cfg.max_epochs`.
+
+    Args:
+        cfg: the config.
+        where: start of an error message.
+
+    Raises:
+        ConfigError: one would not run.
+    """
+    schedulers, loop = cfg.get('param_scheduler') or [], cfg.get('train_cfg') or {}
+    for i, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
+        length = 'max_epochs' if scheduler.get('by_epoch', True) else 'max_iters'
+        begin, end = scheduler.get('begin', 0), scheduler.get('end', loop.get(length))
+        if end is not None and end <= begin:
+            kind = scheduler.get('type')
+            raise ConfigError(
+                f'{where}: param_scheduler.{i}, {getattr(kind, "__name__", kind)}, begins at {begin} and ends at '
+                f'{end}, expected an end behind its beginning. Give train_cfg.{length} more than {begin}, or shorten '
+                f'the schedule too; --cfg-options "param_scheduler=[]" leaves the rate as it is.')
 
 
 def dumpable(cfg: Config) -> Config:

@@ -19,7 +19,6 @@ from torch import nn
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable
 from perception.common.amp import BFloat16OptimWrapper
-from perception.ops.sparse import functional
 from perception.registry import RUNNERS
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path
@@ -48,9 +47,8 @@ class Runner(MMEngineRunner):
     def _log_env(self, env_cfg: dict) -> None:
         cuda = torch.cuda.is_available()
         device = torch.cuda.get_device_name() if cuda else f'CPU with {torch.get_num_threads()} threads'
-        backend = functional._backend.__name__.rpartition('.')[2]
         self.logger.info(f'perception {version("perception")}, torch {torch.__version__}, mmengine '
-                         f'{mmengine.__version__}, mmdet3d {version("mmdet3d")}, sparse convolution by {backend}')
+                         f'{mmengine.__version__}, mmdet3d {version("mmdet3d")}')
         self.logger.info(f'{device}, {self.world_size} process(es), seed {self.seed}, work dir {self.work_dir}')
 
     def build_visualizer(self, visualizer: dict | None = None) -> Visualizer:
@@ -127,7 +125,7 @@ def write_mini_data(cfg: Config) -> None:
     if is_main_process():
         cfg.mini_data.type(**arguments)
     barrier()
-    print_log(f'--mini: the data in {arguments["root"]} are simulated; scores on them say nothing about real scans.',
+    print_log(f'--mini: the data in {arguments["root"]} are simulated; scores on them say nothing about real ones.',
               'current', logging.WARNING)
 
 

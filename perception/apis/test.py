@@ -5,7 +5,7 @@ What --tta, --submit and --draw do is named by the config, so that this file kno
 * `tta_model = dict(type=TTASegmentor)`: called with `model` (the built model) and `mode` (the word after --tta);
 * `submit_dataloader`: a data loader over the official test split; `submission = dict(type=...)`: a metric that takes
   `out_dir` and writes there instead of scoring;
-* `draw = dict(type=...)`: a metric or a hook that takes `out_dir` and draws every scan it sees.
+* `draw = dict(type=...)`: a metric or a hook that takes `out_dir` and draws every scan or image it sees.
 
 Several checkpoints, --save and --distances are the same for all data sets of a room; its `inference.py` offers them,
 see `perception/apis/inference.py`.

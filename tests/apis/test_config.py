@@ -19,6 +19,31 @@ def write(folder, text, name='x.py'):
     return path
 
 
+# --- schedule ---
+WARM_UP = ('from mmengine.optim import CosineAnnealingLR, LinearLR\ntrain_cfg = dict(max_epochs=9)\nparam_scheduler = ['
+           'dict(type=LinearLR, end=3), dict(type=CosineAnnealingLR, begin=3)]\n')
+
+
+@pytest.mark.parametrize('epochs', [1, 3])
+def test_a_training_shorter_than_its_warm_up_is_refused(tmp_path, epochs):
+    path = write(tmp_path, WARM_UP)
+    assert load_config(path).train_cfg.max_epochs == 9
+    with pytest.raises(ConfigError, match=rf'x.py: param_scheduler.1, CosineAnnealingLR, begins at 3 and ends at '
+                                          rf'{epochs}, expected an end.*train_cfg.max_epochs more than 3'):
+        load_config(path, options={'train_cfg.max_epochs': epochs})
+    both = {'train_cfg.max_epochs': epochs, 'param_scheduler': []}
+    assert load_config(path, options=both).train_cfg.max_epochs == epochs
+
+
+def test_a_schedule_counted_in_iterations_is_checked_where_their_number_is_known(tmp_path):
+    path = write(tmp_path, WARM_UP.replace('end=3', 'by_epoch=False, end=300').replace('begin=3', 'by_epoch=False, '
+                                                                                       'begin=300'))
+    load_config(path)  # epochs of unknown length
+    path = write(tmp_path, path.read_text().replace('max_epochs=9', 'max_iters=200').partition('\n')[2], 'y.py')
+    with pytest.raises(ConfigError, match=r'begins at 300 and ends at 200.*train_cfg.max_iters more than 300'):
+        load_config(path)
+
+
 # --- mini ---
 def test_mini_overrides_nested_values_and_leaves_the_rest(toy, toy_config):
     full, mini = load_config(toy_config), load_config(toy_config, mini=True)

@@ -19,6 +19,7 @@ from perception.common.hooks.export import ExportHook
 from perception.common.hooks.memory import MemoryHook
 from perception.common.hooks.seed import SeedHook
 from perception.common.hooks.start import StartHook
+from perception.ops.sparse.modules import SubMConv3d
 from perception.utils.checkpoint import load_checkpoint
 from perception.utils.errors import CheckpointError, ConfigError
 
@@ -235,8 +236,21 @@ def test_the_log_tells_sizes_and_memory(tmp_path, caplog):
     runner.train()
     assert 'training data: 4 samples (official: 1,000), Numbers, 0 workers' in caplog.text
     assert 'validation data: 4 samples' in caplog.text
+    assert 'sparse convolution' not in caplog.text  # the net has none
     if not torch.cuda.is_available():
         assert 0 < runner.message_hub.get_scalar('train/memory_gb').current() < 1000
+
+
+def test_the_log_tells_what_computes_sparse_convolutions(tmp_path, caplog):
+    class Sparse(Net):
+        def __init__(self):
+            super().__init__()
+            self.conv = SubMConv3d(1, 1, 3)
+
+    runner = make_runner(tmp_path, Sparse, epochs=1, scores=[1.0], start=StartHook())
+    runner.logger.addHandler(caplog.handler)
+    runner.train()
+    assert 'sparse convolution by torch' in caplog.text
 
 
 # --- mixed precision ---
