@@ -30,6 +30,14 @@ def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
+def mini_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny nuScenes of 150 columns and blurred images: 1 training, 2 validation, 1 test scene of 1, 2, 1 frames."""
+    from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
+    return write_nuscenes_mini(tmp_path_factory.mktemp('mini') / 'nuscenes', train_frames=1, val_frames=2,
+                               test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02, workers=1)
+
+
+@pytest.fixture(scope='session')
 def mini_culane(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny CULane at the official size but blurred: 3 images for train, 1 for val, 9 for test, one a category."""
     return _tiny_lanes('culane', tmp_path_factory, train=3, val=1, test=9)

@@ -45,3 +45,19 @@ _MARKS = dict(
 MARKS = tuple(_MARKS)
 MARK = {name: index for index, name in enumerate(MARKS)}
 APOLLOSCAPE_IDS = np.array(list(_MARKS.values()), np.uint8)
+
+# names in nuScenes' category.json; a ridden cycle counts with its rider
+NUSCENES = dict(
+    void='noise', road='flat.driveable_surface', marking='flat.driveable_surface', parking='flat.driveable_surface',
+    sidewalk='flat.sidewalk', other_ground='flat.other', terrain='flat.terrain', building='static.manmade',
+    fence='static.manmade', other_structure='static.manmade', vegetation='static.vegetation', trunk='static.vegetation',
+    pole='static.manmade', sign='static.manmade', car='vehicle.car', truck='vehicle.truck', bus='vehicle.bus.rigid',
+    bendy_bus='vehicle.bus.bendy', trailer='vehicle.trailer', construction='vehicle.construction', train='static.other',
+    ambulance='vehicle.emergency.ambulance', police_car='vehicle.emergency.police', bicycle='vehicle.bicycle',
+    motorcycle='vehicle.motorcycle', person='human.pedestrian.adult', child='human.pedestrian.child',
+    worker='human.pedestrian.construction_worker', police_officer='human.pedestrian.police_officer',
+    bicyclist='vehicle.bicycle', motorcyclist='vehicle.motorcycle',
+    personal_mobility='human.pedestrian.personal_mobility', stroller='human.pedestrian.stroller',
+    wheelchair='human.pedestrian.wheelchair', animal='animal', cone='movable_object.trafficcone',
+    barrier='movable_object.barrier', debris='movable_object.debris', pushable='movable_object.pushable_pullable',
+    rack='static_object.bicycle_rack', other_object='static.other', ego='vehicle.ego', outlier='noise')

@@ -31,6 +31,11 @@ class LidarSpec:
         period: seconds per turn.
         roof: the ego's roof as depth below the sensor and half axes backwards, forwards and sideways of its outline,
             two half ellipses [m]; beams that meet it are gone.
+        start: degrees, azimuth of the first column, 0 ahead, 90 to the left.
+        reference: share of the turn at which the sensor is where the points say it is.
+        echo: factor, exponent and regularity (shape of a Gamma distribution of mean 1) from echo to intensity.
+        most: largest intensity.
+        decimals: of the intensity.
     """
     elevations: tuple[float, ...]
     columns: int
@@ -40,23 +45,33 @@ class LidarSpec:
     noise: float
     period: float
     roof: tuple[float, float, float, float] | None = None
+    start: float = 180.0
+    reference: float = .5
+    echo: tuple[float, float, float] = (.62, .33, 25)
+    most: float = .99
+    decimals: int = 2
 
 
 # Velodyne HDL-64E as on KITTI's car; elevations, roof and columns as measured on real scans
 HDL64E = LidarSpec(elevations=(*np.linspace(2.39, -8.41, 32).tolist(), *np.linspace(-8.93, -23.63, 32).tolist()),
                    columns=2083, height=1.73, min_range=2.5, max_range=80.0, noise=.015, period=.1,
                    roof=(.26, .82, .68, .46))
+# Velodyne HDL-32E as on nuScenes' cars: 20 turns a second that start at the left and are given as seen at their end;
+# elevations, roof and intensities as measured on a real key frame
+HDL32E = LidarSpec(elevations=tuple((10.667 - 4 / 3 * np.arange(32)).tolist()), columns=1084, height=1.84,
+                   min_range=1.3, max_range=100.0, noise=.015, period=.05, roof=(.30, .64, .86, .53), start=90.0,
+                   reference=1.0, echo=(99, .7, 12), most=255.0, decimals=0)
 
 
 class Scan(NamedTuple):
-    """One turn, in the sensor's frame at the middle of the turn, ring by ring.
+    """One turn, in the sensor's frame at its reference time, the middle of the turn unless the scanner says otherwise.
 
     Attributes:
-        points: (N, 4) float32 x, y, z [m], intensity in [0, 0.99].
+        points: (N, 4) float32 x, y, z [m], intensity in [0, 0.99] (nuScenes: 0 to 255).
         part: (N,) int16 part ids.
         instance: (N,) int32, 0 for what is no single thing.
         ring: (N,) int16, 0 at the top.
-        time: (N,) float32 seconds relative to the middle of the turn.
+        time: (N,) float32 seconds relative to the reference time.
     """
     points: np.ndarray
     part: np.ndarray
@@ -74,18 +89,45 @@ def sensor_pose(ego: np.ndarray, spec: LidarSpec) -> np.ndarray:
 
 def scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Generator,
          velocity: np.ndarray | None = None) -> Scan:
-    """One turn of a scanner, already corrected for the ego's motion.
+    """What comes back in one turn of a scanner, ring by ring, already corrected for the ego's motion.
 
     Args:
         caster: the world at this moment.
-        pose: 4x4 pose of the sensor at the middle of the turn.
+        pose: 4x4 pose of the sensor at the reference time.
         spec: the scanner.
         rng: source of all noise.
         velocity: (3,) m/s of the sensor in the world; the rays start where it is at their time.
     """
+    found, _, seen, _ = _turn(caster, pose, spec, rng, velocity)
+    return Scan(*(values[seen] for values in found))
+
+
+def full_scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Generator,
+              velocity: np.ndarray | None = None) -> Scan:
+    """One turn with a point for every beam, column by column and upwards, as nuScenes stores it; see `scan`.
+
+    Beams that meet the ego's roof end there (part `ego`); those without a return stand where the sensor was at their
+    time (part `void`).
+    """
+    found, origin, seen, local = _turn(caster, pose, spec, rng, velocity)
+    roof = _meets_roof(local, spec)
+    start = (origin - pose[:3, 3]) @ pose[:3, :3]
+    reach = (spec.roof[0] if spec.roof else 0) / np.maximum(-local[:, 2], 1e-6)
+    lost = np.where(roof[:, None], start + local * reach[:, None], start)
+    dark = np.where(roof, rng.integers(1, 30, len(roof)), rng.integers(0, 120, len(roof)))
+    points = np.where(seen[:, None], found.points, np.concatenate([lost, dark[:, None]], 1)).astype(np.float32)
+    part = np.where(seen, found.part, np.where(roof, PART['ego'], PART['void'])).astype(np.int16)
+    full = Scan(points, part, np.where(seen, found.instance, 0).astype(np.int32), found.ring, found.time)
+    order = np.arange(len(seen)).reshape(len(spec.elevations), spec.columns)[::-1].T.ravel()
+    return Scan(*(values[order] for values in full))
+
+
+def _turn(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Generator,
+          velocity: np.ndarray | None) -> tuple[Scan, np.ndarray, np.ndarray, np.ndarray]:
+    """All beams of a turn, ring by ring: points, where they started (N, 3), which came back (N,), directions (N, 3)."""
     rings, columns = len(spec.elevations), spec.columns
     local = _directions(spec, rng)
-    time = np.tile((np.arange(columns) / columns - .5) * spec.period, rings)
+    time = np.tile((np.arange(columns) / columns - spec.reference) * spec.period, rings)
     origin = pose[:3, 3] + time[:, None] * (np.zeros(3) if velocity is None else velocity)
     direction = (local @ pose[:3, :3].T).astype(np.float32)
     hits, distance, passed = _through_glass(caster, origin, direction, rng)
@@ -98,18 +140,19 @@ def scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Gener
     false = rng.random(len(distance)) < OUTLIERS
     distance = np.where(false, distance * rng.uniform(.2, .95, len(distance)), distance)
     seen &= (distance >= spec.min_range) & (distance <= spec.max_range)
-    intensity = np.clip(.62 * echo**.33 * rng.gamma(25, 1 / 25, len(echo)), 0, .99)
+    factor, exponent, regularity = spec.echo
+    intensity = np.clip(factor * echo**exponent * rng.gamma(regularity, 1 / regularity, len(echo)), 0, spec.most)
     world = origin + direction * distance[:, None]
-    points = np.concatenate([(world - pose[:3, 3]) @ pose[:3, :3], np.round(intensity, 2)[:, None]], 1)[seen]
-    part = np.where(false, PART['outlier'], hits.part)[seen].astype(np.int16)
-    instance = np.where(false, 0, hits.instance)[seen].astype(np.int32)
-    ring = np.repeat(np.arange(rings, dtype=np.int16), columns)[seen]
-    return Scan(points.astype(np.float32), part, instance, ring, time[seen].astype(np.float32))
+    points = np.concatenate([(world - pose[:3, 3]) @ pose[:3, :3], np.round(intensity, spec.decimals)[:, None]], 1)
+    part = np.where(false, PART['outlier'], hits.part).astype(np.int16)
+    instance = np.where(false, 0, hits.instance).astype(np.int32)
+    ring = np.repeat(np.arange(rings, dtype=np.int16), columns)
+    return Scan(points.astype(np.float32), part, instance, ring, time.astype(np.float32)), origin, seen, local
 
 
 def _directions(spec: LidarSpec, rng: np.random.Generator) -> np.ndarray:
     """(R * C, 3) unit directions in the sensor's frame, ring by ring, with the beams' jitter."""
-    azimuth = np.pi - 2 * np.pi * np.arange(spec.columns) / spec.columns
+    azimuth = np.deg2rad(spec.start) - 2 * np.pi * np.arange(spec.columns) / spec.columns
     elevation = np.deg2rad(spec.elevations)[:, None]
     shape = (len(spec.elevations), spec.columns)
     azimuth = azimuth + JITTER * rng.standard_normal(shape)

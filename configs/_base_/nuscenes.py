@@ -1,0 +1,51 @@
+"""nuScenes-lidarseg: data loaders, the official evaluation, submission, pictures; for --mini, the simulated data."""
+from mmengine.dataset import DefaultSampler, pseudo_collate
+
+from perception.common.samplers import EpochSampler
+from perception.lidarseg.datasets.nuscenes import NuScenesLidarSeg
+from perception.lidarseg.draw_nuscenes import DrawKeyFrames
+from perception.lidarseg.metrics.nuscenes import NuScenesLidarSegMetric
+from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
+from perception.lidarseg.submission_nuscenes import NuScenesLidarSegSubmission
+from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.tta import TTASegmentor
+
+data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
+train_pipeline = [  # as in Cylinder3D's code, always in this order
+    dict(type=RandomRotate, max_degrees=180),
+    dict(type=RandomFlip),
+    dict(type=RandomScale, low=0.95, high=1.05),
+    dict(type=RandomTranslate, std=0.1)]  # m
+
+train_dataloader = dict(
+    batch_size=2, num_workers=4, persistent_workers=True,
+    sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=NuScenesLidarSeg, data_root=data_root, split='train', pipeline=train_pipeline, seed=0))
+val_dataloader = dict(
+    batch_size=1, num_workers=2, persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=NuScenesLidarSeg, data_root=data_root, split='val'))
+test_dataloader = dict(  # labelled scenes; the test split goes to the server, see submit_dataloader
+    batch_size=1, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=NuScenesLidarSeg, data_root=data_root, split='val'))
+submit_dataloader = dict(
+    batch_size=1, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=NuScenesLidarSeg, data_root=data_root, split='test'))
+
+val_evaluator = dict(type=NuScenesLidarSegMetric)
+test_evaluator = dict(type=NuScenesLidarSegMetric)
+
+tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
+submission = dict(type=NuScenesLidarSegSubmission)  # --submit DIR
+draw = dict(type=DrawKeyFrames)  # --draw DIR
+
+mini_data = dict(type=write_nuscenes_mini, root='data/mini/nuscenes')
+mini_loaders = dict(
+    train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,
+                          dataset=dict(data_root='data/mini/nuscenes', split='mini_train')),
+    val_dataloader=dict(num_workers=0, persistent_workers=False,
+                        dataset=dict(data_root='data/mini/nuscenes', split='mini_val')),
+    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/nuscenes', split='mini_val')),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/nuscenes')))
