@@ -10,7 +10,7 @@ from mmengine.evaluator import BaseMetric
 
 from perception.common.formats.images import read_image
 from perception.common.visual import canvas
-from perception.lidarseg.datasets.nuscenes import CLASSES, PALETTE, VERSIONS
+from perception.lidarseg.datasets.nuscenes import CLASSES, PALETTE, VERSIONS, NuScenesLidarSeg
 from perception.lidarseg.datasets.nuscenes_tables import View, camera_views, load_tables
 from perception.lidarseg.draw import draw_scan, label_colors
 from perception.registry import METRICS
@@ -130,6 +130,30 @@ def draw_key_frame(points: np.ndarray, views: dict[str, View], data_root: str | 
             colors = label_colors(np.asarray(values), PALETTE)
             rows.append(canvas.titled(draw_cameras(points, colors, views, data_root, panel), f'{name} in the cameras'))
     return canvas.stacked(rows)
+
+
+def draw_sheet(root: str | Path, path: str | Path) -> Path:
+    """Draws the points of the first key frame of each scene of v1.0-mini in its cameras, coloured by their true class.
+
+    Args:
+        root: a data set in nuScenes' layout.
+        path: PNG file to write.
+
+    Raises:
+        DataError: tables or files are missing, or the picture cannot be written.
+    """
+    tables, rows, seen = load_tables(root, VERSIONS['mini_val']), [], set()
+    for split in ('mini_train', 'mini_val'):
+        data = NuScenesLidarSeg(root, split)
+        for index, frame in enumerate(data.frames):
+            if frame.scene not in seen:
+                seen.add(frame.scene)
+                sample = data[index]
+                colors = label_colors(sample['data_samples'].labels.numpy(), PALETTE)
+                views = camera_views(tables, frame.token)
+                cameras = draw_cameras(sample['inputs']['points'].numpy(), colors, views, root, (320, 180))
+                rows.append(canvas.titled(cameras, frame.scene))
+    return canvas.save_png(path, canvas.stacked(rows))
 
 
 @METRICS.register_module()

@@ -59,7 +59,7 @@ HDL64E = LidarSpec(elevations=(*np.linspace(2.39, -8.41, 32).tolist(), *np.linsp
 # Velodyne HDL-32E as on nuScenes' cars: 20 turns a second that start at the left and are given as seen at their end;
 # elevations, roof and intensities as measured on a real key frame
 HDL32E = LidarSpec(elevations=tuple((10.667 - 4 / 3 * np.arange(32)).tolist()), columns=1084, height=1.84,
-                   min_range=1.3, max_range=100.0, noise=.015, period=.05, roof=(.30, .64, .86, .53), start=90.0,
+                   min_range=1.3, max_range=100.0, noise=.015, period=.05, roof=(.32, .80, .90, .525), start=90.0,
                    reference=1.0, echo=(99, .7, 12), most=255.0, decimals=0)
 
 

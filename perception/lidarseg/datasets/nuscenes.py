@@ -197,7 +197,8 @@ class NuScenesLidarSeg(Dataset):
         DataError: missing or damaged tables, no scene of the split, key frames without labels.
     """
 
-    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2)  # forward: rad from x to y
+    read_scan = staticmethod(read_sweep)  # a file as users give it to a net
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
