@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.distill.attention import activation_map, normalise
+from perception.distill.attention import NORMS, activation_map, normalise
 from perception.distill.base import DistillLoss
 from perception.distill.kd import kl_divergence
 from perception.distill.positions import (
@@ -64,6 +64,8 @@ class IntRAKDLoss(DistillLoss):
             with two or more; `'all'` divides by n^2 and averages over all images.
         min_pixels: positions at feature size from which on a class is present.
         temperature: of (6).
+        attention_norm: `'softmax'` as in (5), or `'l2'`: divided by the Euclidean norm, for activations so strong that
+            the softmax is one at a single position.
         ignore_index: the label of positions without a class.
         rows: what rows (R, C) are, `'points'` or `'voxels'`.
         weight: factor on all terms.
@@ -78,10 +80,11 @@ class IntRAKDLoss(DistillLoss):
                  alpha: tuple[float, float, float] = (0.1, 0.1, 1.0), aoi_kernel: int = 5, soft: bool = False,
                  moment_mode: str = 'masked', moment_orders: tuple[int, ...] = (1, 2, 3), clamp: float = 10.0,
                  normalise_by: str = 'present', min_pixels: int = 4, temperature: float = 1.0,
-                 ignore_index: int = 255, rows: str = 'points', weight: float = 1.0, begin: int = 0,
-                 end: int | None = None):
+                 attention_norm: str = 'softmax', ignore_index: int = 255, rows: str = 'points', weight: float = 1.0,
+                 begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_choice('IntRAKDLoss', 'moment_mode', moment_mode, ('masked', 'literal'))
+        check_choice('IntRAKDLoss', 'attention_norm', attention_norm, NORMS)
         check_choice('IntRAKDLoss', 'normalise_by', normalise_by, ('present', 'all'))
         check_choice('IntRAKDLoss', 'rows', rows, ROWS)
         check_positive('IntRAKDLoss', num_classes=num_classes, clamp=clamp, min_pixels=min_pixels,
@@ -91,7 +94,7 @@ class IntRAKDLoss(DistillLoss):
         self.aoi_kernel, self.soft = aoi_kernel, soft
         self.moment_mode, self.moment_orders, self.clamp = moment_mode, tuple(moment_orders), clamp
         self.normalise_by, self.min_pixels, self.temperature = normalise_by, min_pixels, temperature
-        self.ignore_index, self.rows = ignore_index, rows
+        self.attention_norm, self.ignore_index, self.rows = attention_norm, ignore_index, rows
         self.pairs = {term: [(pair['student'], pair['teacher']) for pair in feature_pairs if term in pair['terms']]
                       if factor else [] for term, factor in zip(TERMS, alpha[1:])}
         used = self.pairs['attention'] + self.pairs['affinity']
@@ -142,8 +145,9 @@ class IntRAKDLoss(DistillLoss):
             s, t = (x if x.shape[2:] == size else F.interpolate(x, size, mode='bilinear', align_corners=False)
                     for x in (s, t))
         check_same_positions(s, t, ' <- '.join(taps))
-        gaps = [(normalise(a) - normalise(b)).square().sum((1, 2)) for a, b in
-                zip(grouped(s, student, inputs, self.rows), grouped(t, student, inputs, self.rows))]
+        s, t = ([normalise(part, self.attention_norm) for part in grouped(x, student, inputs, self.rows)]
+                for x in (s, t))
+        gaps = [(a - b).square().sum((1, 2)) for a, b in zip(s, t)]
         return torch.cat(gaps).mean()
 
     def affinity_loss(self, student: Any, teacher: Any, taps: tuple[str, str], inputs: dict) -> Tensor:

@@ -125,9 +125,11 @@ def test_affinity_of_points_takes_their_labels(make_case, kind):
     assert value.item() == pytest.approx(slow_affinity_loss(samples), rel=1e-8)
 
 
-def test_attention_and_probability_equal_the_equations():
+@pytest.mark.parametrize('norm', ['softmax', 'l2'])
+def test_attention_and_probability_equal_the_equations(norm):
     student, teacher, batch = taps(1), taps(2), make_batch()
-    terms = IntRAKDLoss('full', N, PAIRS, alpha=(2., 3., 0.), temperature=2.)(student, teacher, batch)
+    loss = IntRAKDLoss('full', N, PAIRS, alpha=(2., 3., 0.), temperature=2., attention_norm=norm)
+    terms = loss(student, teacher, batch)
     assert list(terms) == ['probability', 'attention']
 
     labels = batch['inputs']['labels'].numpy()
@@ -138,15 +140,15 @@ def test_attention_and_probability_equal_the_equations():
         total.append(4 * sum(p[c] * np.log(p[c] / q[c]) for c in range(N)))
     assert terms['probability'].item() == pytest.approx(2 * np.mean(total), rel=1e-8)
 
-    def softmax(x):
-        return np.exp(x - x.max()) / np.exp(x - x.max()).sum()
+    def normalised(x):
+        return x / np.sqrt((x ** 2).sum()) if norm == 'l2' else np.exp(x - x.max()) / np.exp(x - x.max()).sum()
     gaps = []
     for ours, theirs in (('stage3', 'stage2'), ('stage4', 'head_input')):
         for s, t in zip(student[ours].numpy(), teacher[theirs].numpy()):
             s, t = (s ** 2).sum(0), (t ** 2).sum(0)
             if t.shape != s.shape:  # twice as large: between the middle two of each four, so their mean
                 t = t.reshape(6, 2, 8, 2).mean((1, 3))
-            gaps.append(((softmax(s) - softmax(t)) ** 2).sum())
+            gaps.append(((normalised(s) - normalised(t)) ** 2).sum())
     assert terms['attention'].item() == pytest.approx(3 * np.mean(gaps), rel=1e-8)
 
 
