@@ -15,16 +15,20 @@ from perception.lanes.datasets.tusimple import TuSimple
 from perception.lidarseg import mini as lidarseg
 from perception.lidarseg.draw_nuscenes import draw_sheet as draw_nuscenes
 from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
+from perception.lidarseg.mini_waymo import draw_sheet as draw_waymo
+from perception.lidarseg.mini_waymo import write_waymo_mini
 
 WRITERS = dict(
-    semantickitti=lidarseg.write_semantickitti_mini, nuscenes=write_nuscenes_mini,
+    semantickitti=lidarseg.write_semantickitti_mini, semantickitti_multiscan=lidarseg.write_multiscan_mini,
+    nuscenes=write_nuscenes_mini, waymo=write_waymo_mini,
     culane=lanes.write_culane_mini, tusimple=lanes.write_tusimple_mini, bdd100k=lanes.write_bdd100k_mini,
     llamas=lanes.write_llamas_mini, apolloscape=lanes.write_apolloscape_mini,
     tusimple_many_lanes=partial(lanes.write_tusimple_mini, streets='many_lanes', train=54, val=12, test=36))
 READERS = dict(culane=CULane, tusimple=TuSimple, bdd100k=BDD100K, llamas=LLAMAS, apolloscape=ApolloScapeLaneMark,
                tusimple_many_lanes=TuSimple)
 SHEETS = dict({name: partial(lanes.draw_sheet, dataset=reader) for name, reader in READERS.items()},
-              semantickitti=lidarseg.draw_sheet, nuscenes=draw_nuscenes)
+              semantickitti=lidarseg.draw_sheet, semantickitti_multiscan=lidarseg.draw_sheet,
+              nuscenes=draw_nuscenes, waymo=draw_waymo)
 
 
 def main() -> None:

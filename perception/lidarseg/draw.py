@@ -66,7 +66,7 @@ def scan_score(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) ->
 
 def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
               pred_labels: np.ndarray | None = None, labels: np.ndarray | None = None, title: str = '',
-              panel: tuple[int, int] = (640, 360)) -> np.ndarray:
+              panel: tuple[int, int] = (640, 360), forward: float = 0.0) -> np.ndarray:
     """Views of a scan from behind the car and from above (forward is right), with a legend.
 
     Args:
@@ -78,6 +78,7 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
             the points are coloured by height.
         title: written above the picture, such as the file's name.
         panel: width and height of one view in pixels.
+        forward: direction of travel in the LiDAR's frame, rad from x to y.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -99,6 +100,9 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
         score = scan_score(pred_labels, labels, len(classes))
     if not kinds:
         kinds.append(('points', 'coloured by height', height_colors(points)))
+    if forward:
+        cos, sin = np.cos(forward), np.sin(forward)
+        points = np.asarray(points)[:, :3] @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
     views = [visible_points(points, view, *panel) for view in (BEHIND, TOP)]
     arrange = canvas.stacked if len(kinds) > 1 else canvas.beside
     body = canvas.beside([canvas.titled(arrange([paint(view, colors) for view in views]), name, note)
@@ -140,7 +144,8 @@ class DrawScans(BaseMetric):
         """Draw the scans of a batch.
 
         Args:
-            data_batch: `inputs.points`, a list of (N, 4) tensors, as the data set gave them.
+            data_batch: `inputs.points`, a list of (N', 3+) tensors as the data set gave them, the N points with
+                predictions first.
             data_samples: for each scan a dict with `pred_labels` (N,), `sample_id` and, if known, `labels` (N,).
         """
         meta = self.dataset_meta or {}
@@ -150,8 +155,9 @@ class DrawScans(BaseMetric):
         for points, sample in zip(data_batch['inputs']['points'], data_samples):
             if self.max_scans is not None and len(self.results) >= self.max_scans:
                 return
-            image = draw_scan(points.cpu().numpy(), meta['classes'], meta['palette'], _array(sample['pred_labels']),
-                              _array(sample.get('labels')), sample['sample_id'], self.panel)
+            pred_labels, labels = _array(sample['pred_labels']), _array(sample.get('labels'))
+            image = draw_scan(points[:len(pred_labels)].cpu().numpy(), meta['classes'], meta['palette'], pred_labels,
+                              labels, sample['sample_id'], self.panel, meta.get('forward', 0.0))
             path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', image, self.num_colors)
             self.results.append(str(path))
 

@@ -5,7 +5,7 @@
 <root>/mini.json            what it was made from
 ```
 Sequences 00 and up are for training (one street each), 08 is for validation, 11 to 21 hold one scan each without
-labels. The three splits never share a street.
+labels (for the multi-scan task three). The three splits never share a street.
 """
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VELO_TO_CAM = np.array([[0, -1, 0, -.012], [0, 0, -1, -.054], [1, 0, 0, -.292], 
 
 def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed: int = 0,
                              train_scans: Sequence[int] = (5, 5, 5, 5, 5), val_scans: int = 10, columns: int = 2083,
-                             interval: float = 2.0, force: bool = False) -> Path:
+                             interval: float = 2.0, force: bool = False, test_scans: int = 1) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:
@@ -47,6 +47,7 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
         columns: azimuth steps per turn; the real scanner has about 2083.
         interval: seconds between the scans of a sequence.
         force: write it again even if a complete one is there.
+        test_scans: scans of each sequence from 11 to 21.
 
     Returns:
         The folder.
@@ -55,14 +56,33 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
         DataError: an argument out of range, a folder that holds something else, or a disk that is full.
     """
     root = data_path(root)
-    _check(seed, train_scans, val_scans, columns, interval)
+    _check(seed, train_scans, val_scans, columns, interval, test_scans)
     stamp = dict(dataset='semantickitti', simulated=True, scene_version=SCENE_VERSION, seed=seed,
                  train_scans=list(train_scans), val_scans=val_scans, columns=columns, interval=interval)
+    if test_scans != 1:
+        stamp['test_scans'] = test_scans  # absent for one, so that sets from before it was asked for are complete
 
     def write(folder: Path) -> None:
         _write_all(folder, seed, dict(zip(TRAIN_SEQUENCES, train_scans)), val_scans, replace(HDL64E, columns=columns),
-                   interval)
+                   interval, test_scans)
     return write_stamped(root, stamp, write, 'SemanticKITTI', 100, force)
+
+
+def write_multiscan_mini(root: str | Path = 'data/mini/semantickitti_multiscan', seed: int = 0,
+                         train_scans: Sequence[int] = (6, 6, 6, 6, 6, 6), val_scans: int = 10, columns: int = 2083,
+                         force: bool = False, test_scans: int = 3) -> Path:
+    """Writes scans as dense in time as real ones, 0.1 s apart, so that adding past scans makes sense.
+
+    The streets are those of `write_semantickitti_mini`, which leaves 2 s between scans: after that time past scans show
+    another place and say nothing about what moves.
+
+    Args:
+        root, seed, train_scans, val_scans, columns, force, test_scans: see `write_semantickitti_mini`.
+
+    Returns:
+        The folder.
+    """
+    return write_semantickitti_mini(root, seed, train_scans, val_scans, columns, TURN, force, test_scans)
 
 
 def draw_sheet(root: str | Path, path: str | Path) -> Path:
@@ -90,30 +110,33 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     return canvas.save_png(path, canvas.stacked(rows))
 
 
-def _check(seed: int, train_scans: Sequence[int], val_scans: int, columns: int, interval: float) -> None:
-    counts = [*train_scans, val_scans]
+def _check(seed: int, train_scans: Sequence[int], val_scans: int, columns: int, interval: float,
+           test_scans: int) -> None:
+    counts = [*train_scans, val_scans, test_scans]
     if not 1 <= len(train_scans) <= len(TRAIN_SEQUENCES) or min(counts) < 1 or max(counts) > 100:
-        raise DataError(f'write_semantickitti_mini: train_scans={tuple(train_scans)}, val_scans={val_scans}, expected '
-                        f'1 to {len(TRAIN_SEQUENCES)} training sequences of 1 to 100 scans. Give smaller numbers.')
-    if max(counts) * interval > 160:
-        raise DataError(f'write_semantickitti_mini: {max(counts)} scans every {interval} s, expected at most 160 s per '
-                        'sequence, which is what a street is long enough for. Give fewer scans or a shorter interval.')
+        raise DataError(f'write_semantickitti_mini: train_scans={tuple(train_scans)}, val_scans={val_scans}, '
+                        f'test_scans={test_scans}, expected 1 to {len(TRAIN_SEQUENCES)} training sequences of 1 to 100 '
+                        'scans, and so many test scans. Give smaller numbers.')
+    longest = max(*counts, len(TEST_SEQUENCES) * test_scans)  # the test sequences share a street
+    if longest * interval > 160:
+        raise DataError(f'write_semantickitti_mini: {longest} scans every {interval} s on a street, expected at most '
+                        '160 s, which is what a street is long enough for. Give fewer scans or a shorter interval.')
     if seed < 0 or columns < 16 or not 0 < interval <= 10:
         raise DataError(f'write_semantickitti_mini: seed={seed}, columns={columns}, interval={interval}, expected a '
                         'seed of 0 or more, 16 columns or more and 0 to 10 seconds. Give numbers in these ranges.')
 
 
 def _write_all(root: Path, seed: int, train_scans: dict[int, int], val_scans: int, spec: LidarSpec,
-               interval: float) -> None:
+               interval: float, test_scans: int) -> None:
     jobs = [([sequence], count, True) for sequence, count in train_scans.items()]
-    jobs += [([VAL_SEQUENCE], val_scans, True), (list(TEST_SEQUENCES), len(TEST_SEQUENCES), False)]
+    jobs += [([VAL_SEQUENCE], val_scans, True), (list(TEST_SEQUENCES), len(TEST_SEQUENCES) * test_scans, False)]
     with tqdm(total=sum(count for _, count, _ in jobs), desc='mini SemanticKITTI', unit='scan', file=sys.stderr,
               disable=None) as bar:
         for sequences, count, labelled in jobs:
             street_seed = (seed, DATASET_CODE, sequences[0])
             world = build_world(street_seed, length=2 * LEAD_IN + 20 + 8 * count * interval)
             times = interval * np.arange(count)
-            groups = [times] if len(sequences) == 1 else times[:, None]
+            groups = [times] if labelled else times.reshape(len(sequences), -1)
             caster = world.caster()
             for sequence, group in zip(sequences, groups):
                 write_sequence(root / 'sequences' / f'{sequence:02d}', world, caster, group, spec, street_seed,

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class CylinderVoxelizer(BaseDataPreprocessor):
                       point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=self.grid_shape,
                       num_points=num_points)
         if samples and all('labels' in sample for sample in samples):
-            inputs['labels'] = labels = _labels(samples, num_points)
+            inputs['labels'] = labels = _labels(samples, num_points, self.ignore_index)
             inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index)
         return dict(inputs=inputs, data_samples=samples)
 
@@ -121,12 +122,12 @@ class CubeVoxelizer(BaseDataPreprocessor):
         points, point_batch, num_points, samples = _flatten(self.cast_data(data), training)
         labels = None
         if samples and all('labels' in sample for sample in samples):
-            labels = _labels(samples, num_points)
+            labels = _labels(samples, num_points, self.ignore_index)
         grid_index, grid_shape = cube_index(points, point_batch, len(num_points), self.voxel_size)
         voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape)
         if training and self.max_voxels is not None:
             kept = self._draw(voxel_coords[:, 0], len(num_points))
-            inside = kept[point_to_voxel]
+            inside = kept[point_to_voxel].nonzero().squeeze(1)
             points, point_batch, point_to_voxel = points[inside], point_batch[inside], point_to_voxel[inside]
             labels = None if labels is None else labels[inside]
             point_to_voxel = (kept.cumsum(0) - 1)[point_to_voxel]
@@ -146,13 +147,10 @@ class CubeVoxelizer(BaseDataPreprocessor):
 
     def _draw(self, voxel_batch: Tensor, batch_size: int) -> Tensor:
         """(V,) bool, true for at most `max_voxels` voxels of each scan; voxels are sorted by scan."""
-        counts = torch.bincount(voxel_batch, minlength=batch_size)
         chance = torch.rand(len(voxel_batch), device=voxel_batch.device, dtype=torch.float64)
-        order = torch.argsort(voxel_batch + chance)  # scan by scan, at random inside a scan
-        starts = counts.cumsum(0) - counts
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=order.device) - starts[voxel_batch]
-        return rank < self.max_voxels
+        scans = chance.split(torch.bincount(voxel_batch, minlength=batch_size).tolist())
+        return torch.cat([scan <= scan.kthvalue(self.max_voxels).values if len(scan) > self.max_voxels
+                          else torch.ones_like(scan, dtype=torch.bool) for scan in scans])
 
 
 def _flatten(data: dict, training: bool) -> tuple[Tensor, Tensor, list[int], list | None]:
@@ -167,21 +165,25 @@ def _flatten(data: dict, training: bool) -> tuple[Tensor, Tensor, list[int], lis
     return points, point_batch, num_points, samples
 
 
-def _labels(samples: list, num_points: list[int]) -> Tensor:
+def _labels(samples: list, num_points: list[int], ignore_index: int) -> Tensor:
+    """Labels of the batch's points; past scans that were added without labels are ignored."""
+    labels = []
     for i, (sample, expected) in enumerate(zip(samples, num_points)):
-        if len(sample.labels) != expected:
+        missing = expected - len(sample.labels)
+        if missing and (missing < 0 or len(sample.labels) != sample.get('origin_len')):
             raise DataError(f'{_name(samples, i)}: {len(sample.labels):,} labels for {expected:,} points, expected '
                             'equal numbers. Apply every transform that drops points to both.')
-    return torch.cat([sample.labels for sample in samples])
+        labels.append(F.pad(sample.labels, (0, missing), value=ignore_index))
+    return torch.cat(labels)
 
 
 def _check_scan(scan: Tensor, name: str, training: bool) -> None:
     if scan.dim() != 2 or scan.shape[1] != 4:
         raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select '
                         'these columns first.')
-    finite = torch.isfinite(scan).all(dim=1)
+    finite = torch.isfinite(scan)
     if not bool(finite.all()):
-        row = int((~finite).nonzero()[0])
+        row = int((~finite).nonzero()[0, 0])
         raise DataError(f'{name}: NaN or infinite value in row {row} of the points, expected finite numbers. Repair '
                         'the file; points are never dropped silently.')
     if training and len(scan) < 2:

@@ -47,7 +47,8 @@ class SemanticKITTISubmission(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: for each scan a dict with `sample_id`, `pred_labels` (N,) and, if known, `num_points`.
+            data_samples: for each scan a dict with `sample_id`, `pred_labels` (N,) and, if known, `num_points`
+                and `origin_len`.
 
         Raises:
             DataError: predictions are missing, too many or too few, or no train ids; the disk is full.
@@ -58,10 +59,10 @@ class SemanticKITTISubmission(BaseMetric):
                 raise DataError(f'SemanticKITTISubmission: {name} has no pred_labels, expected predictions. Use a '
                                 f'model that predicts.')
             pred_labels = sample['pred_labels'].cpu().numpy()
-            if len(pred_labels) != sample.get('num_points', len(pred_labels)):
-                raise DataError(f'SemanticKITTISubmission: {len(pred_labels):,} predictions for '
-                                f'{sample["num_points"]:,} points of {name}, expected equal numbers. Predict every '
-                                f'point of the scan.')
+            num_points = sample.get('origin_len', sample.get('num_points', len(pred_labels)))
+            if len(pred_labels) != num_points:
+                raise DataError(f'SemanticKITTISubmission: {len(pred_labels):,} predictions for {num_points:,} points '
+                                f'of {name}, expected equal numbers. Predict every point of the scan.')
             path = self.out_dir / prediction_name(name)
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path, DataError) as part:
@@ -202,7 +203,7 @@ def _warn_of_values(archive: zipfile.ZipFile, data_root: str | Path) -> None:
     if values == {0}:
         _warn(f'{archive.filename}: every label is 0 (unlabeled) in its lower 16 bits. Are they uint32, not float32?')
     if unknown:
-        advice = 'They look like train ids: map them with to_raw_ids.' if max(values) < 20 else 'Are they uint32?'
+        advice = 'They look like train ids: map them with to_raw_ids.' if max(values) <= len(kitti.MULTI_CLASSES) else 'Are they uint32?'
         _warn(f'{archive.filename}: labels {sorted(unknown)[:8]} are no raw ids; the server will score them as wrong. '
               f'{advice}')
 

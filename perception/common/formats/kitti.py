@@ -76,7 +76,7 @@ def read_calib(path: str | Path) -> dict[str, np.ndarray]:
         name -> (4, 4) float64, the last row 0 0 0 1.
 
     Raises:
-        DataError: no such file, or a line that is no 3 x 4 matrix.
+        DataError: no such file, or a line that is no 3 x 4 matrix of finite numbers.
     """
     matrices = {}
     for number, line in enumerate(_read_text(path).splitlines(), 1):
@@ -96,7 +96,7 @@ def read_poses(path: str | Path) -> np.ndarray:
         (M, 4, 4) float64, from camera 0 of scan m to camera 0 of scan 0.
 
     Raises:
-        DataError: no such file, or a line without 12 numbers.
+        DataError: no such file, or a line without 12 finite numbers.
     """
     return _matrices(path, _read_text(path).splitlines())
 
@@ -105,12 +105,16 @@ def read_times(path: str | Path) -> np.ndarray:
     """Read `times.txt`: (M,) float64 seconds since the first scan.
 
     Raises:
-        DataError: no such file, or a line that is no number.
+        DataError: no such file, or a line that is no finite number.
     """
     try:
-        return np.array(_read_text(path).split(), np.float64)
+        times = np.array(_read_text(path).split(), np.float64)
     except ValueError as error:
         raise DataError(f'{path}: {error}, expected one number of seconds a line. Copy the file again.') from error
+    if not np.isfinite(times).all():
+        raise DataError(f'{path}: {times[~np.isfinite(times)][0]} in line {np.argmin(np.isfinite(times)) + 1}, expected '
+                        f'finite seconds. Copy the file again.')
+    return times
 
 
 def write_points(path: str | Path, points: np.ndarray) -> None:
@@ -151,6 +155,9 @@ def _matrices(path: str | Path, rows: list[str], first_line: int = 1) -> np.ndar
         except ValueError as error:
             raise DataError(f'{path}: line {first_line + i} is {row.strip()[:60]!r}, expected 12 numbers. Copy the '
                             f'file again.') from error
+        if not np.isfinite(matrices[i]).all():
+            raise DataError(f'{path}: line {first_line + i} holds {row.strip()[:60]!r}, expected finite numbers. Copy '
+                            f'the file again.')
     return matrices
 
 

@@ -6,9 +6,10 @@ The official folders are read as they are unpacked:
 
     <data_root>/sequences/SS/velodyne/FFFFFF.bin    SS = 00..21, four float32 a point
     <data_root>/sequences/SS/labels/FFFFFF.label    SS = 00..10, one uint32 a point
+    <data_root>/sequences/SS/{calib,poses}.txt      for the multi-scan task alone
 
-Train ids 0..18 are the official classes 1..19; the official class 0, unlabelled, is 255. Intensity (remission) lies in
-[0, 1] and is passed on as it is.
+Train ids 0..18 are the official classes 1..19, of the multi-scan task 0..24 the classes 1..25; the official class 0,
+unlabelled, is 255. Intensity (remission) lies in [0, 1] and is passed on as it is.
 """
 import logging
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import Dataset
 
-from perception.common.formats.kitti import read_labels, read_points
+from perception.common.formats.kitti import read_calib, read_labels, read_points, read_poses
 from perception.common.structures import PointSegSample
 from perception.registry import DATASETS, TRANSFORMS
 from perception.utils.checks import close_matches
@@ -85,6 +86,8 @@ MULTI_RAW_IDS = (*SINGLE_RAW_IDS, 252, 253, 254, 255, 259, 258)  # of train ids 
 CLASSES = tuple(RAW_CLASSES[raw].name for raw in SINGLE_RAW_IDS)
 MULTI_CLASSES = tuple(RAW_CLASSES[raw].name for raw in MULTI_RAW_IDS)
 PALETTE = tuple(RAW_CLASSES[raw].color for raw in SINGLE_RAW_IDS)
+# officially a moving class has the colour of the resting one; half of it is white here, to tell them apart in pictures
+MULTI_PALETTE = PALETTE + tuple(tuple((255 + c) // 2 for c in RAW_CLASSES[raw].color) for raw in MULTI_RAW_IDS[19:])
 OFFICIAL_TABLE_SIZE = max(RAW_CLASSES) + 100  # larger raw ids stop the official tools; unknown smaller ones count as 0
 
 
@@ -190,6 +193,7 @@ class SemanticKITTI(Dataset):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    TABLE = LEARNING_MAP
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (),
@@ -235,15 +239,170 @@ class SemanticKITTI(Dataset):
         sample = dict(points=points, sample_id=sample_id)
         if self.split != 'test':
             raw = read_labels(labels_path, len(points))
-            sample['labels'] = to_train_ids(raw, labels_path, strict=training).astype(np.int64)
+            sample['labels'] = to_train_ids(raw, labels_path, training, self.TABLE).astype(np.int64)
         return sample
+
+
+@DATASETS.register_module()
+class SemanticKITTIMultiScan(SemanticKITTI):
+    """Scans with those before them, for the 25 classes of the multi-scan task, which tells moving objects apart.
+
+    The points of a scan come first, then those of the scan before, then those of the one before that, all in the
+    LiDAR's frame of the first; intensity is kept and there is no channel for the time. The first scans of a sequence,
+    which have fewer scans before them than are wanted, stay alone, as in PVKD's code.
+
+    In training all points have labels. Otherwise the sample says by `origin_len` how many points are of the scan itself;
+    labels and predictions are of these alone.
+
+    Args:
+        data_root, split, sequences, pipeline, seed: see SemanticKITTI.
+        past_scans: scans that are added.
+
+    Raises:
+        ConfigError: an unknown split, a negative number of scans.
+        DataError: see SemanticKITTI; also missing or damaged `calib.txt` and `poses.txt`, or fewer poses than scans.
+    """
+
+    METAINFO = dict(classes=MULTI_CLASSES, palette=MULTI_PALETTE)
+    TABLE = learning_map(multi=True)
+
+    def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
+                 sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
+                 past_scans: int = 2) -> None:
+        if past_scans < 0:
+            raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published nets '
+                              'take 2.')
+        super().__init__(data_root, split, sequences, pipeline, seed)
+        self.past_scans = past_scans
+        last: dict[str, int] = {}
+        for scan in self.scans:
+            frame = frame_number(scan_paths(self.data_root, scan)[0])
+            last[scan[:2]] = max(frame, last.get(scan[:2], 0))
+        self.poses = {sequence: lidar_poses(self.data_root / 'sequences' / sequence, frame + 1)
+                      for sequence, frame in last.items()}
+
+    def read(self, index: int) -> dict:
+        """A scan and those before it; see SemanticKITTI. Unless training, also `origin_len`."""
+        sample = super().read(index)
+        training, origin_len = self.split == 'train', len(sample['points'])
+        for path, points in past_points(scan_paths(self.data_root, sample['sample_id'])[0],
+                                        self.poses[sample['sample_id'][:2]], self.past_scans):
+            if training:
+                labels_path = path.parents[1] / 'labels' / f'{path.stem}.label'
+                labels = to_train_ids(read_labels(labels_path, len(points)), labels_path, training, self.TABLE)
+                sample['labels'] = np.concatenate([sample['labels'], labels])
+            sample['points'] = np.concatenate([sample['points'], points])
+        return sample if training else dict(sample, origin_len=origin_len)
+
+
+def past_points(path: Path, poses: np.ndarray, past_scans: int) -> list[tuple[Path, np.ndarray]]:
+    """The scans before a scan, in its frame, the nearest first; none where there are fewer than wanted.
+
+    Args:
+        path: `sequences/SS/velodyne/FFFFFF.bin`.
+        poses: (M, 4, 4) poses of the sequence's scans, see `lidar_poses`.
+        past_scans: how many.
+
+    Returns:
+        file and points (N, 4) float32 of each.
+
+    Raises:
+        DataError: one of the scans is missing or damaged.
+    """
+    frame = frame_number(path)
+    if frame < past_scans:
+        return []
+    found = []
+    for back in range(1, past_scans + 1):
+        past = path.with_name(f'{frame - back:06d}.bin')
+        if not past.is_file():
+            raise DataError(f'{past}: no such file, expected the {past_scans} scans before {path.name}, which are added '
+                            f'to it. Copy all scans of the sequence, or set past_scans=0.')
+        found.append((past, move_points(read_points(past), poses[frame - back], poses[frame])))
+    return found
+
+
+def move_points(points: np.ndarray, pose: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Points of one LiDAR frame in another one, computed in float64.
+
+    Args:
+        points: (N, 4) float32 x, y, z [m], intensity.
+        pose, target: (4, 4) from the frame of the points, and from the wanted one, to a common world.
+
+    Returns:
+        (N, 4) float32.
+    """
+    turn = target[:3, :3].T @ pose[:3, :3]
+    shift = target[:3, :3].T @ (pose[:3, 3] - target[:3, 3])
+    moved = points.copy()
+    moved[:, :3] = points[:, :3].astype(np.float64) @ turn.T + shift
+    return moved
+
+
+def lidar_poses(folder: Path, num_scans: int) -> np.ndarray:
+    """Poses of the LiDAR, Tr^-1 P Tr of the camera's poses P, which the file has.
+
+    Args:
+        folder: `sequences/SS` with `calib.txt` and `poses.txt`.
+        num_scans: scans of the sequence.
+
+    Returns:
+        (M, 4, 4) float64 from the LiDAR of each scan to the LiDAR of scan 0.
+
+    Raises:
+        DataError: a file is missing or damaged, there are fewer poses than scans, or a matrix is no rigid motion.
+    """
+    for name in ('calib.txt', 'poses.txt'):
+        if not (folder / name).is_file():
+            raise DataError(f'{folder / name}: no such file, expected it beside velodyne, since past scans are moved by '
+                            f'the poses. Unpack the calibration and the labels (with poses) from {DOWNLOAD}.')
+    calib, poses = read_calib(folder / 'calib.txt'), read_poses(folder / 'poses.txt')
+    if 'Tr' not in calib:
+        raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}, expected the one '
+                        f'from the LiDAR to camera 0. Take the calibration that belongs to the Velodyne scans.')
+    if len(poses) < num_scans:
+        raise DataError(f'{folder / "poses.txt"}: {len(poses):,} poses for {num_scans:,} scans, expected a line for each '
+                        'scan from 000000 on. The file is probably truncated; copy it again.')
+    check_rigid(calib['Tr'][None], f'{folder / "calib.txt"}: Tr')
+    check_rigid(poses, f'{folder / "poses.txt"}: line')
+    return np.linalg.inv(calib['Tr']) @ poses @ calib['Tr']
+
+
+def check_rigid(matrices: np.ndarray, where: str) -> None:
+    """Make sure that (M, 4, 4) matrices turn and shift, and nothing else; the first other one is named.
+
+    Raises:
+        DataError: a matrix that stretches or mirrors, or a shift of more than 1000 km.
+    """
+    turns = matrices[:, :3, :3]
+    with np.errstate(all='ignore'):
+        stretch = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+        good = (stretch < 1e-3) & (np.abs(matrices[:, :3, 3]).max(axis=1) < 1e6) & (np.linalg.det(turns) > 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        number = f' {row + 1}' if where.endswith('line') else ''
+        raise DataError(f'{where}{number} is no rigid motion (rotation {np.round(turns[row], 4).tolist()}, shift '
+                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Copy the file '
+                        'again.')
+
+
+def frame_number(path: Path) -> int:
+    """The number that a scan's file is named by.
+
+    Raises:
+        DataError: it is named otherwise.
+    """
+    if not (path.stem.isascii() and path.stem.isdigit()):
+        raise DataError(f'{path}: a scan named {path.stem!r}, expected six digits, which tell its pose. Rename it as in '
+                        'the official archives.')
+    return int(path.stem)
 
 
 def pack(sample: dict, points_path: str = '') -> dict:
     """A sample of arrays as the tensors that the collate function takes.
 
     Args:
-        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,).
+        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,), `origin_len`, `first_len`.
         points_path: the scan's file.
 
     Returns:
@@ -251,6 +410,7 @@ def pack(sample: dict, points_path: str = '') -> dict:
     """
     points = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
     info = dict(sample_id=sample['sample_id'], points_path=points_path, num_points=len(points))
+    info.update({key: sample[key] for key in ('origin_len', 'first_len') if key in sample})
     data_sample = PointSegSample(metainfo=info)
     if 'labels' in sample:
         data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))

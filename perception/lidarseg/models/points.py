@@ -26,6 +26,8 @@ def label_points(logits: Tensor, num_points: list[int], data_samples: list | Non
                  keep_logits: bool = False) -> list:
     """Write `pred_labels` (N_i,) int64 into each scan's sample; a scan without points gets an empty tensor.
 
+    Of a scan that others were added to, its own `origin_len` points are kept.
+
     Args:
         logits: (N, C) of the batch's points.
         num_points: N_i of each scan.
@@ -37,6 +39,7 @@ def label_points(logits: Tensor, num_points: list[int], data_samples: list | Non
     """
     samples = data_samples or [PointSegSample() for _ in num_points]
     for sample, scan in zip(samples, logits.split(num_points)):
+        scan = scan[:sample.get('origin_len', len(scan))]
         sample.pred_labels = scan.argmax(dim=1)
         if keep_logits:
             sample.logits = scan.float()

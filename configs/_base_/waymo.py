@@ -1,0 +1,43 @@
+"""Waymo 3D semantic segmentation: data loaders, the official evaluation, submission, pictures."""
+from mmengine.dataset import DefaultSampler, pseudo_collate
+
+from perception.common.samplers import EpochSampler
+from perception.lidarseg.datasets.waymo import Waymo
+from perception.lidarseg.draw import DrawScans
+from perception.lidarseg.metrics.waymo import WaymoMetric
+from perception.lidarseg.submission_waymo import WaymoSubmission
+from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.tta import TTASegmentor
+
+data_root = 'data/waymo'  # PERCEPTION_DATA replaces the leading data
+train_pipeline = [  # as in PVKD's code
+    dict(type=RandomRotate, max_degrees=45),
+    dict(type=RandomFlip),
+    dict(type=RandomScale, low=0.95, high=1.05),
+    dict(type=RandomTranslate, std=0.1)]  # m
+
+train_dataloader = dict(
+    batch_size=2, num_workers=4, persistent_workers=True,
+    sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=Waymo, data_root=data_root, split='train', pipeline=train_pipeline, seed=0))
+val_dataloader = dict(
+    batch_size=1, num_workers=2, persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=Waymo, data_root=data_root, split='val'))
+test_dataloader = dict(  # the labelled frames; the test split goes to the server, see submit_dataloader
+    batch_size=1, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=Waymo, data_root=data_root, split='val'))
+submit_dataloader = dict(
+    batch_size=1, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=Waymo, data_root=data_root, split='test'))
+
+val_evaluator = dict(type=WaymoMetric)  # the best weights are those of both returns, as in PVKD's code
+test_evaluator = dict(type=WaymoMetric)
+
+tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
+submission = dict(  # --submit DIR; the server wants to know who submits what
+    type=WaymoSubmission, account_name='', unique_method_name='', authors=[], affiliation='', description='',
+    method_link='')
+draw = dict(type=DrawScans)  # --draw DIR

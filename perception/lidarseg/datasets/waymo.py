@@ -1,0 +1,432 @@
+"""Waymo Open Dataset, 3D semantic segmentation: one folder of arrays for each labelled frame.
+
+    <data_root>/{training,validation,testing}/segment-CONTEXT_with_camera_labels/TIMESTAMP/
+        coord.npy      (N, 3) x, y, z [m] in the vehicle's frame: z = 0 on the ground, x forward, y left
+        strength.npy   (N, 1) tanh(intensity)
+        segment.npy    (N,) official type minus 1, so -1 = undefined; not in testing
+        mask.npy       pixels of the range images that are points, [return][LiDAR]; not needed for training
+        pose.npy       (4, 4) from the vehicle to the world; not read
+
+The official files are TFRecords that only Waymo's own package reads; these arrays are what Pointcept's
+`preprocess_waymo.py` makes of them, for the frames that have labels and the official test frames. Points come range
+image by range image, row by row: the first returns of all five LiDARs (TOP first), then the second returns. Only those
+of the TOP LiDAR have labels; all others are undefined and count nowhere.
+
+Train ids 0..21 are the official types 1..22; undefined is 255.
+"""
+import logging
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from mmengine.logging import print_log
+from torch.utils.data import Dataset
+
+from perception.lidarseg.datasets.semantickitti import pack
+from perception.registry import DATASETS, TRANSFORMS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import data_path
+
+DOWNLOAD = 'https://waymo.com/open'
+SPLITS = dict(train='training', val='validation', test='testing')
+OFFICIAL_FRAMES = dict(train=23_691, val=5_976, test=2_982)
+FRAME_LIST = '3d_semseg_test_set_frames.txt'  # official, CONTEXT,TIMESTAMP a line
+CLASSES = ('car', 'truck', 'bus', 'other-vehicle', 'motorcyclist', 'bicyclist', 'pedestrian', 'sign', 'traffic-light',
+           'pole', 'construction-cone', 'bicycle', 'motorcycle', 'building', 'vegetation', 'tree-trunk', 'curb', 'road',
+           'lane-marker', 'other-ground', 'walkable', 'sidewalk')  # segmentation.proto, types 1..22
+# Waymo publishes colours for its camera classes; those are taken where a class has the same name, the rest is chosen
+PALETTE = ((0, 0, 142), (0, 0, 70), (0, 60, 100), (61, 133, 198), (180, 0, 0), (255, 0, 0), (220, 20, 60),
+           (246, 178, 107), (250, 170, 30), (153, 153, 153), (230, 145, 56), (119, 11, 32), (0, 0, 230), (70, 70, 70),
+           (107, 142, 35), (111, 78, 55), (234, 153, 153), (128, 64, 128), (234, 209, 220), (217, 210, 233),
+           (152, 251, 152), (244, 35, 232))
+IGNORE = 255
+LIDARS = ('TOP', 'FRONT', 'SIDE_LEFT', 'SIDE_RIGHT', 'REAR')  # in the order of their official numbers
+PREFIX, SUFFIX = 'segment-', '_with_camera_labels'
+
+
+@DATASETS.register_module()
+class Waymo(Dataset):
+    """Frames of all five LiDARs with both returns.
+
+    `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`;
+    the fourth column is tanh(intensity). The sample's `first_len` tells how many points are first returns; it is there
+    where the folder has a `mask.npy`. The pipeline is that of SemanticKITTI.
+
+    Args:
+        data_root: folder of the three splits; a leading `data` gives way to the variable PERCEPTION_DATA.
+        split: 'train', 'val' or 'test'; 'test' reads no labels, and only the frames of the official list where that
+            lies in `data_root` as `3d_semseg_test_set_frames.txt`.
+        pipeline: augmentations, callables or their configs, applied in turn.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: an unknown split.
+        DataError: missing folders, frames without labels.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+
+    def __init__(self, data_root: str | Path = 'data/waymo', split: str = 'train',
+                 pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+        if split not in SPLITS:
+            raise ConfigError(f'Waymo: split={split!r}, expected one of {", ".join(SPLITS)}. '
+                              f'{close_matches(split, SPLITS)}')
+        self.data_root, self.split, self.seed = data_path(data_root), split, seed
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        self.frames = list_frames(self.data_root, split)
+        self.official_size = OFFICIAL_FRAMES[split]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
+        for step in self.pipeline:
+            sample = step(sample)
+        return pack(sample, str(self.frames[index]))
+
+    def read(self, index: int) -> dict:
+        """A frame as it is in its files: `points` (N, 4) float32, `sample_id` and what the split has of `labels` (N,)
+        int64 and `first_len`.
+
+        Raises:
+            DataError: damaged arrays, arrays that do not fit each other, fewer than two points in training.
+        """
+        folder = self.frames[index]
+        points = read_points(folder)
+        sample = dict(points=points, sample_id=frame_id(folder))
+        if self.split != 'test':
+            sample['labels'] = read_labels(folder, len(points))
+        if self.split == 'train':
+            if len(points) < 2:
+                raise DataError(f'{folder}: {len(points)} points in a frame for training, expected at least 2. Take '
+                                'this frame out of the training split.')
+        else:
+            sample['first_len'] = sum(int(mask.sum()) for mask in read_masks(folder, len(points))[0])
+        return sample
+
+
+def list_frames(data_root: str | Path, split: str) -> list[Path]:
+    """Folders of all frames of a split, in order.
+
+    Args:
+        data_root: folder of the data set.
+        split: a key of `SPLITS`.
+
+    Raises:
+        DataError: the split is not there, or a frame of the official test list is missing.
+    """
+    root = Path(data_root, SPLITS[split])
+    frames = sorted(path.parent for path in root.glob(f'{PREFIX}*/*/coord.npy'))
+    if not frames:
+        came = f'no {PREFIX}CONTEXT{SUFFIX}/TIMESTAMP/coord.npy in it' if root.is_dir() else 'no such folder'
+        raise DataError(f'{root}: {came}, expected the arrays of labelled frames. Get the data set from {DOWNLOAD}, '
+                        'make the arrays with preprocess_waymo.py of Pointcept (see data/README.md), set '
+                        'PERCEPTION_DATA to the folder that replaces data/, or try simulated data with '
+                        '`python tools/train.py CONFIG --mini`.')
+    for frame in frames:
+        frame_id(frame)  # refuses other names
+    wanted = Path(data_root, FRAME_LIST)
+    if split == 'test' and wanted.is_file():
+        by_id = {frame_id(frame): frame for frame in frames}
+        ids = read_frame_list(wanted)
+        missing = [name for name in ids if name not in by_id]
+        if missing:
+            raise DataError(f'{root}: frame {missing[0]} is missing ({len(missing):,} of {len(ids):,}), expected every '
+                            f'frame of {wanted}. Make the arrays of the whole testing split.')
+        frames = [by_id[name] for name in ids]
+    return frames
+
+
+def read_frame_list(path: Path) -> list[str]:
+    """Ids `CONTEXT_TIMESTAMP` of the frames that a list names by `CONTEXT,TIMESTAMP` lines, sorted.
+
+    Raises:
+        DataError: the file cannot be read or holds another line.
+    """
+    try:
+        lines = path.read_text().split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'{path}: it cannot be read ({error}), expected the official list of test frames. Take the one '
+                        'of waymo-open-dataset.') from error
+    wrong = [line for line in lines if line.count(',') != 1 or not line.partition(',')[2].isdecimal()]
+    if wrong or not lines:
+        raise DataError(f'{path}: {"a line " + repr(wrong[0][:60]) if wrong else "nothing in it"}, expected lines '
+                        'CONTEXT,TIMESTAMP. Take the official list of waymo-open-dataset.')
+    return sorted(set(line.replace(',', '_') for line in lines))
+
+
+def frame_id(folder: Path) -> str:
+    """`CONTEXT_TIMESTAMP` of a frame's folder.
+
+    Raises:
+        DataError: it is named otherwise.
+    """
+    context = folder.parent.name
+    if not (context.startswith(PREFIX) and folder.name.isascii() and folder.name.isdigit()):
+        raise DataError(f'{folder}: a frame of this name, expected {PREFIX}CONTEXT{SUFFIX}/TIMESTAMP. Keep the names '
+                        'that preprocess_waymo.py gives.')
+    return f'{context.removeprefix(PREFIX).removesuffix(SUFFIX)}_{folder.name}'
+
+
+def read_points(folder: Path) -> np.ndarray:
+    """Points of a frame, (N, 4) float32: x, y, z [m], tanh(intensity).
+
+    Raises:
+        DataError: an array is missing, damaged, of another shape, not finite, or intensities are not in [-1, 1].
+    """
+    coord, strength = read_array(folder / 'coord.npy'), read_array(folder / 'strength.npy')
+    _check(coord.ndim == 2 and coord.shape[1] == 3 and coord.dtype.kind == 'f', folder / 'coord.npy', coord,
+           '(N, 3) floats: x, y, z')
+    _check(strength.size == len(coord) == len(strength) and strength.dtype.kind == 'f', folder / 'strength.npy',
+           strength, f'({len(coord)}, 1) floats, one for each point')
+    points = np.empty((len(coord), 4), np.float32)
+    with np.errstate(over='ignore'):
+        points[:, :3], points[:, 3] = coord, strength.reshape(-1)
+    good = np.isfinite(points).all(axis=1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy ({(~good).sum():,} '
+                        'such rows), expected finite numbers. Make the arrays of this frame anew.')
+    if len(points) and np.abs(points[:, 3]).max() > 1:
+        raise DataError(f'{folder / "strength.npy"}: {points[:, 3].max():.4g} is the largest value, expected '
+                        'tanh(intensity), at most 1. Take the hyperbolic tangent of the intensities once.')
+    return points
+
+
+def read_labels(folder: Path, num_points: int) -> np.ndarray:
+    """Train ids of a frame, (N,) int64, 255 = undefined.
+
+    Raises:
+        DataError: the array is missing, damaged, of another length, or holds an unknown type.
+    """
+    path = folder / 'segment.npy'
+    segment = read_array(path)
+    _check(segment.size == num_points and segment.dtype.kind in 'iu', path, segment,
+           f'({num_points},) integers, one for each point')
+    segment = segment.reshape(-1).astype(np.int64)
+    wrong = (segment < -1) | (segment >= len(CLASSES))
+    if wrong.any():
+        raise DataError(f'{path}: class {segment[wrong][0]} at {wrong.sum():,} points, expected -1..{len(CLASSES) - 1} '
+                        '(official type minus 1). Make the arrays of this frame anew.')
+    return np.where(segment < 0, IGNORE, segment)
+
+
+def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndarray]]:
+    """Pixels of the range images that are points: for both returns, for each LiDAR an (H, W) bool array.
+
+    Args:
+        folder: of the frame.
+        num_points: how many the frame has; None does not check it.
+
+    Raises:
+        DataError: the array is missing, damaged, of another shape, or has another number of points.
+    """
+    path = folder / 'mask.npy'
+    masks = read_array(path, objects=True)
+    good = masks.ndim >= 2 and masks.shape[:1] == (2,) and masks.shape[1] >= 1
+    nested = [[masks[r, k] for k in range(masks.shape[1])] for r in range(2)] if good else []
+    good = good and all(isinstance(mask, np.ndarray) and mask.ndim == 2 for returns in nested for mask in returns)
+    if good and masks.dtype == object and masks.ndim == 4:  # numpy unpacks equally large images into objects
+        nested = [[np.array(mask.tolist()) for mask in returns] for returns in nested]
+    if not (good and all(mask.dtype == bool for returns in nested for mask in returns)
+            and all(a.shape == b.shape for a, b in zip(*nested))):
+        raise DataError(f'{path}: an array of shape {masks.shape} and type {masks.dtype}, expected (2, LiDARs) bool '
+                        'images of equal size for both returns. Make the arrays of this frame anew.')
+    total = sum(int(mask.sum()) for returns in nested for mask in returns)
+    if num_points is not None and total != num_points:
+        raise DataError(f'{path}: {total:,} pixels for {num_points:,} points, expected equal numbers. The arrays are of '
+                        'different frames; make them anew.')
+    return nested
+
+
+def read_array(path: Path, objects: bool = False) -> np.ndarray:
+    """An array of an `.npy` file; nothing in it is executed.
+
+    Args:
+        path: the file.
+        objects: whether the array may hold arrays, which NumPy writes as a pickle. Nothing but arrays is unpickled.
+
+    Raises:
+        DataError: no such file, or a damaged one.
+    """
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
+                np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read_header(file)
+            if objects and dtype.hasobject:
+                array = _ArraysOnly(file).load()
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f'{type(array).__name__} instead of an array')
+                return array
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
+                        'preprocess_waymo.py.') from None
+    except Exception as error:  # a damaged header or pickle may raise anything
+        raise DataError(f'{path}: it cannot be read ({error}), expected the official list of test frames. Take the one '
+                        'of waymo-open-dataset.') from error
+    wrong = [line for line in lines if line.count(',') != 1 or not line.partition(',')[2].isdecimal()]
+    if wrong or not lines:
+        raise DataError(f'{path}: {"a line " + repr(wrong[0][:60]) if wrong else "nothing in it"}, expected lines '
+                        'CONTEXT,TIMESTAMP. Take the official list of waymo-open-dataset.')
+    return sorted(set(line.replace(',', '_') for line in lines))
+
+
+def frame_id(folder: Path) -> str:
+    """`CONTEXT_TIMESTAMP` of a frame's folder.
+
+    Raises:
+        DataError: it is named otherwise.
+    """
+    context = folder.parent.name
+    if not (context.startswith(PREFIX) and folder.name.isascii() and folder.name.isdigit()):
+        raise DataError(f'{folder}: a frame of this name, expected {PREFIX}CONTEXT{SUFFIX}/TIMESTAMP. Keep the names '
+                        'that preprocess_waymo.py gives.')
+    return f'{context.removeprefix(PREFIX).removesuffix(SUFFIX)}_{folder.name}'
+
+
+def read_points(folder: Path) -> np.ndarray:
+    """Points of a frame, (N, 4) float32: x, y, z [m], tanh(intensity).
+
+    Raises:
+        DataError: an array is missing, damaged, of another shape, not finite, or intensities are not in [-1, 1].
+    """
+    coord, strength = read_array(folder / 'coord.npy'), read_array(folder / 'strength.npy')
+    _check(coord.ndim == 2 and coord.shape[1] == 3 and coord.dtype.kind == 'f', folder / 'coord.npy', coord,
+           '(N, 3) floats: x, y, z')
+    _check(strength.size == len(coord) == len(strength) and strength.dtype.kind == 'f', folder / 'strength.npy',
+           strength, f'({len(coord)}, 1) floats, one for each point')
+    points = np.empty((len(coord), 4), np.float32)
+    with np.errstate(over='ignore'):
+        points[:, :3], points[:, 3] = coord, strength.reshape(-1)
+    good = np.isfinite(points).all(axis=1)
+    if not good.all():
+        row = int(np.argmin(good))
+        raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy ({(~good).sum():,} '
+                        'such rows), expected finite numbers. Make the arrays of this frame anew.')
+    if len(points) and np.abs(points[:, 3]).max() > 1:
+        raise DataError(f'{folder / "strength.npy"}: {points[:, 3].max():.4g} is the largest value, expected '
+                        'tanh(intensity), at most 1. Take the hyperbolic tangent of the intensities once.')
+    return points
+
+
+def read_labels(folder: Path, num_points: int) -> np.ndarray:
+    """Train ids of a frame, (N,) int64, 255 = undefined.
+
+    Raises:
+        DataError: the array is missing, damaged, of another length, or holds an unknown type.
+    """
+    path = folder / 'segment.npy'
+    segment = read_array(path)
+    _check(segment.size == num_points and segment.dtype.kind in 'iu', path, segment,
+           f'({num_points},) integers, one for each point')
+    segment = segment.reshape(-1).astype(np.int64)
+    wrong = (segment < -1) | (segment >= len(CLASSES))
+    if wrong.any():
+        raise DataError(f'{path}: class {segment[wrong][0]} at {wrong.sum():,} points, expected -1..{len(CLASSES) - 1} '
+                        '(official type minus 1). Make the arrays of this frame anew.')
+    return np.where(segment < 0, IGNORE, segment)
+
+
+def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndarray]]:
+    """Pixels of the range images that are points: for both returns, for each LiDAR an (H, W) bool array.
+
+    Args:
+        folder: of the frame.
+        num_points: how many the frame has; None does not check it.
+
+    Raises:
+        DataError: the array is missing, damaged, of another shape, or has another number of points.
+    """
+    path = folder / 'mask.npy'
+    masks = read_array(path, objects=True)
+    good = masks.ndim >= 2 and masks.shape[:1] == (2,) and masks.shape[1] >= 1
+    nested = [[masks[r, k] for k in range(masks.shape[1])] for r in range(2)] if good else []
+    good = good and all(isinstance(mask, np.ndarray) and mask.ndim == 2 for returns in nested for mask in returns)
+    if good and masks.dtype == object and masks.ndim == 4:  # numpy unpacks equally large images into objects
+        nested = [[np.array(mask.tolist()) for mask in returns] for returns in nested]
+    if not (good and all(mask.dtype == bool for returns in nested for mask in returns)
+            and all(a.shape == b.shape for a, b in zip(*nested))):
+        raise DataError(f'{path}: an array of shape {masks.shape} and type {masks.dtype}, expected (2, LiDARs) bool '
+                        'images of equal size for both returns. Make the arrays of this frame anew.')
+    total = sum(int(mask.sum()) for returns in nested for mask in returns)
+    if num_points is not None and total != num_points:
+        raise DataError(f'{path}: {total:,} pixels for {num_points:,} points, expected equal numbers. The arrays are of '
+                        'different frames; make them anew.')
+    return nested
+
+
+def read_array(path: Path, objects: bool = False) -> np.ndarray:
+    """An array of an `.npy` file; nothing in it is executed.
+
+    Args:
+        path: the file.
+        objects: whether the array may hold arrays, which NumPy writes as a pickle. Nothing but arrays is unpickled.
+
+    Raises:
+        DataError: no such file, or a damaged one.
+    """
+    try:
+        with open(path, 'rb') as file:
+            version = np.lib.format.read_magic(file)
+            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
+                np.lib.format.read_array_header_2_0
+            shape, fortran, dtype = read_header(file)
+            if objects and dtype.hasobject:
+                array = _ArraysOnly(file).load()
+                if not isinstance(array, np.ndarray):
+                    raise ValueError(f'{type(array).__name__} instead of an array')
+                return array
+            file.seek(0)
+            return np.load(file, allow_pickle=False)
+    except FileNotFoundError:
+        raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
+                        'preprocess_waymo.py.') from None
+    except (OSError, ValueError, EOFError, TypeError, AttributeError, ImportError, IndexError, KeyError, SyntaxError,
+            MemoryError, OverflowError, RuntimeError, pickle.UnpicklingError) as error:
+        raise DataError(f'{path}: it cannot be read ({type(error).__name__}: {str(error)[:200]}), expected an array as '
+                        'numpy.save writes it. Make the arrays of this frame anew.') from error
+
+
+class _ArraysOnly(pickle.Unpickler):
+    """Unpickles NumPy arrays of plain types, and refuses every other class or function."""
+
+    ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
+               ('numpy._core.multiarray', '_reconstruct')}
+
+    def find_class(self, module: str, name: str) -> object:
+        """The few names that an array needs."""
+        if (module, name) in self.ALLOWED:
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no array')
+
+
+def count_classes(dataset: Waymo) -> np.ndarray:
+    """Points of each class in a data set, (22,) int64; tells which classes are rare.
+
+    Args:
+        dataset: of a labelled split, without a pipeline that drops points.
+    """
+    total = np.zeros(len(CLASSES), np.int64)
+    for folder in dataset.frames:
+        labels = read_labels(folder, read_array(folder / 'coord.npy').shape[0])
+        total += np.bincount(labels[labels != IGNORE], minlength=len(CLASSES))
+    share = total / max(total.sum(), 1)
+    lines = [f'{name:<20}{100 * part:10.5f} %' for name, part in zip(CLASSES, share)]
+    print_log('\n'.join([f'{len(dataset):,} frames', *lines]), 'current', logging.INFO)
+    return total
+
+
+def _check(good: bool, path: Path, array: np.ndarray, wanted: str) -> None:
+    if not good:
+        raise DataError(f'{path}: an array of shape {array.shape} and type {array.dtype}, expected {wanted}. Make the '
+                        'arrays of this frame anew.')
