@@ -5,9 +5,9 @@ from perception.lidarseg.mini import write_multiscan_mini
 from perception.lidarseg.transforms import RandomSector, RandomThin
 
 with read_base():
+    from .._base_.semantickitti_multiscan import *
     from .cylinder3d_kitti import *
     from .cylinder3d_kitti import mini as single_mini
-    from .._base_.semantickitti_multiscan import *
 
 model.update(num_classes=25)
 

@@ -58,9 +58,9 @@ LANE_MARKS = [MARK[name] for name in ('white_solid', 'yellow_solid', 'white_doub
                                       'yellow_dashed')]
 
 
-def write_waymo_mini(root: str | Path = 'data/mini/waymo', seed: int = 0, train_segments: int = 6, train_frames: int = 4,
-                     val_segments: int = 2, val_frames: int = 4, test_segments: int = 1, test_frames: int = 3,
-                     columns: int = 2650, force: bool = False) -> Path:
+def write_waymo_mini(root: str | Path = 'data/mini/waymo', seed: int = 0, train_segments: int = 6,
+                     train_frames: int = 4, val_segments: int = 2, val_frames: int = 4, test_segments: int = 1,
+                     test_frames: int = 3, columns: int = 2650, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:

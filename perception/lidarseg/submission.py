@@ -203,7 +203,8 @@ def _warn_of_values(archive: zipfile.ZipFile, data_root: str | Path) -> None:
     if values == {0}:
         _warn(f'{archive.filename}: every label is 0 (unlabeled) in its lower 16 bits. Are they uint32, not float32?')
     if unknown:
-        advice = 'They look like train ids: map them with to_raw_ids.' if max(values) <= len(kitti.MULTI_CLASSES) else 'Are they uint32?'
+        train_ids = max(values) <= len(kitti.MULTI_CLASSES)
+        advice = 'They look like train ids: map them with to_raw_ids.' if train_ids else 'Are they uint32?'
         _warn(f'{archive.filename}: labels {sorted(unknown)[:8]} are no raw ids; the server will score them as wrong. '
               f'{advice}')
 

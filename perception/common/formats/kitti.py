@@ -112,8 +112,8 @@ def read_times(path: str | Path) -> np.ndarray:
     except ValueError as error:
         raise DataError(f'{path}: {error}, expected one number of seconds a line. Copy the file again.') from error
     if not np.isfinite(times).all():
-        raise DataError(f'{path}: {times[~np.isfinite(times)][0]} in line {np.argmin(np.isfinite(times)) + 1}, expected '
-                        f'finite seconds. Copy the file again.')
+        line = int(np.argmin(np.isfinite(times)))
+        raise DataError(f'{path}: {times[line]} in line {line + 1}, expected finite seconds. Copy the file again.')
     return times
 
 

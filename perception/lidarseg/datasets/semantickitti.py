@@ -251,8 +251,8 @@ class SemanticKITTIMultiScan(SemanticKITTI):
     LiDAR's frame of the first; intensity is kept and there is no channel for the time. The first scans of a sequence,
     which have fewer scans before them than are wanted, stay alone, as in PVKD's code.
 
-    In training all points have labels. Otherwise the sample says by `origin_len` how many points are of the scan itself;
-    labels and predictions are of these alone.
+    In training all points have labels. Otherwise the sample says by `origin_len` how many points are of the scan
+    itself; labels and predictions are of these alone.
 
     Args:
         data_root, split, sequences, pipeline, seed: see SemanticKITTI.
@@ -270,8 +270,8 @@ class SemanticKITTIMultiScan(SemanticKITTI):
                  sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
                  past_scans: int = 2) -> None:
         if past_scans < 0:
-            raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published nets '
-                              'take 2.')
+            raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published '
+                              'nets take 2.')
         super().__init__(data_root, split, sequences, pipeline, seed)
         self.past_scans = past_scans
         last: dict[str, int] = {}
@@ -316,8 +316,8 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int) -> list[tuple[Pa
     for back in range(1, past_scans + 1):
         past = path.with_name(f'{frame - back:06d}.bin')
         if not past.is_file():
-            raise DataError(f'{past}: no such file, expected the {past_scans} scans before {path.name}, which are added '
-                            f'to it. Copy all scans of the sequence, or set past_scans=0.')
+            raise DataError(f'{past}: no such file, expected the {past_scans} scans before {path.name}, which are '
+                            f'added to it. Copy all scans of the sequence, or set past_scans=0.')
         found.append((past, move_points(read_points(past), poses[frame - back], poses[frame])))
     return found
 
@@ -354,15 +354,15 @@ def lidar_poses(folder: Path, num_scans: int) -> np.ndarray:
     """
     for name in ('calib.txt', 'poses.txt'):
         if not (folder / name).is_file():
-            raise DataError(f'{folder / name}: no such file, expected it beside velodyne, since past scans are moved by '
-                            f'the poses. Unpack the calibration and the labels (with poses) from {DOWNLOAD}.')
+            raise DataError(f'{folder / name}: no such file, expected it beside velodyne, since past scans are moved '
+                            f'by the poses. Unpack the calibration and the labels (with poses) from {DOWNLOAD}.')
     calib, poses = read_calib(folder / 'calib.txt'), read_poses(folder / 'poses.txt')
     if 'Tr' not in calib:
         raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}, expected the one '
                         f'from the LiDAR to camera 0. Take the calibration that belongs to the Velodyne scans.')
     if len(poses) < num_scans:
-        raise DataError(f'{folder / "poses.txt"}: {len(poses):,} poses for {num_scans:,} scans, expected a line for each '
-                        'scan from 000000 on. The file is probably truncated; copy it again.')
+        raise DataError(f'{folder / "poses.txt"}: {len(poses):,} poses for {num_scans:,} scans, expected a line for '
+                        'each scan from 000000 on. The file is probably truncated; copy it again.')
     check_rigid(calib['Tr'][None], f'{folder / "calib.txt"}: Tr')
     check_rigid(poses, f'{folder / "poses.txt"}: line')
     return np.linalg.inv(calib['Tr']) @ poses @ calib['Tr']
@@ -393,8 +393,8 @@ def frame_number(path: Path) -> int:
         DataError: it is named otherwise.
     """
     if not (path.stem.isascii() and path.stem.isdigit()):
-        raise DataError(f'{path}: a scan named {path.stem!r}, expected six digits, which tell its pose. Rename it as in '
-                        'the official archives.')
+        raise DataError(f'{path}: a scan named {path.stem!r}, expected six digits, which tell its pose. Rename it as '
+                        'in the official archives.')
     return int(path.stem)
 
 

@@ -158,7 +158,7 @@ def read_frame_list(path: Path) -> list[str]:
     if wrong or not lines:
         raise DataError(f'{path}: {"a line " + repr(wrong[0][:60]) if wrong else "nothing in it"}, expected lines '
                         'CONTEXT,TIMESTAMP. Take the official list of waymo-open-dataset.')
-    return sorted(set(line.replace(',', '_') for line in lines))
+    return sorted({line.replace(',', '_') for line in lines})
 
 
 def frame_id(folder: Path) -> str:
@@ -191,8 +191,8 @@ def read_points(folder: Path) -> np.ndarray:
     good = np.isfinite(points).all(axis=1)
     if not good.all():
         row = int(np.argmin(good))
-        raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy ({(~good).sum():,} '
-                        'such rows), expected finite numbers. Make the arrays of this frame anew.')
+        raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy '
+                        f'({(~good).sum():,} such rows), expected finite numbers. Make the arrays of this frame anew.')
     if len(points) and np.abs(points[:, 3]).max() > 1:
         raise DataError(f'{folder / "strength.npy"}: {points[:, 3].max():.4g} is the largest value, expected '
                         'tanh(intensity), at most 1. Take the hyperbolic tangent of the intensities once.')
@@ -240,8 +240,8 @@ def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndar
                         'images of equal size for both returns. Make the arrays of this frame anew.')
     total = sum(int(mask.sum()) for returns in nested for mask in returns)
     if num_points is not None and total != num_points:
-        raise DataError(f'{path}: {total:,} pixels for {num_points:,} points, expected equal numbers. The arrays are of '
-                        'different frames; make them anew.')
+        raise DataError(f'{path}: {total:,} pixels for {num_points:,} points, expected equal numbers. The arrays are '
+                        'of different frames; make them anew.')
     return nested
 
 
@@ -272,127 +272,6 @@ def read_array(path: Path, objects: bool = False) -> np.ndarray:
         raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
                         'preprocess_waymo.py.') from None
     except Exception as error:  # a damaged header or pickle may raise anything
-        raise DataError(f'{path}: it cannot be read ({error}), expected the official list of test frames. Take the one '
-                        'of waymo-open-dataset.') from error
-    wrong = [line for line in lines if line.count(',') != 1 or not line.partition(',')[2].isdecimal()]
-    if wrong or not lines:
-        raise DataError(f'{path}: {"a line " + repr(wrong[0][:60]) if wrong else "nothing in it"}, expected lines '
-                        'CONTEXT,TIMESTAMP. Take the official list of waymo-open-dataset.')
-    return sorted(set(line.replace(',', '_') for line in lines))
-
-
-def frame_id(folder: Path) -> str:
-    """`CONTEXT_TIMESTAMP` of a frame's folder.
-
-    Raises:
-        DataError: it is named otherwise.
-    """
-    context = folder.parent.name
-    if not (context.startswith(PREFIX) and folder.name.isascii() and folder.name.isdigit()):
-        raise DataError(f'{folder}: a frame of this name, expected {PREFIX}CONTEXT{SUFFIX}/TIMESTAMP. Keep the names '
-                        'that preprocess_waymo.py gives.')
-    return f'{context.removeprefix(PREFIX).removesuffix(SUFFIX)}_{folder.name}'
-
-
-def read_points(folder: Path) -> np.ndarray:
-    """Points of a frame, (N, 4) float32: x, y, z [m], tanh(intensity).
-
-    Raises:
-        DataError: an array is missing, damaged, of another shape, not finite, or intensities are not in [-1, 1].
-    """
-    coord, strength = read_array(folder / 'coord.npy'), read_array(folder / 'strength.npy')
-    _check(coord.ndim == 2 and coord.shape[1] == 3 and coord.dtype.kind == 'f', folder / 'coord.npy', coord,
-           '(N, 3) floats: x, y, z')
-    _check(strength.size == len(coord) == len(strength) and strength.dtype.kind == 'f', folder / 'strength.npy',
-           strength, f'({len(coord)}, 1) floats, one for each point')
-    points = np.empty((len(coord), 4), np.float32)
-    with np.errstate(over='ignore'):
-        points[:, :3], points[:, 3] = coord, strength.reshape(-1)
-    good = np.isfinite(points).all(axis=1)
-    if not good.all():
-        row = int(np.argmin(good))
-        raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy ({(~good).sum():,} '
-                        'such rows), expected finite numbers. Make the arrays of this frame anew.')
-    if len(points) and np.abs(points[:, 3]).max() > 1:
-        raise DataError(f'{folder / "strength.npy"}: {points[:, 3].max():.4g} is the largest value, expected '
-                        'tanh(intensity), at most 1. Take the hyperbolic tangent of the intensities once.')
-    return points
-
-
-def read_labels(folder: Path, num_points: int) -> np.ndarray:
-    """Train ids of a frame, (N,) int64, 255 = undefined.
-
-    Raises:
-        DataError: the array is missing, damaged, of another length, or holds an unknown type.
-    """
-    path = folder / 'segment.npy'
-    segment = read_array(path)
-    _check(segment.size == num_points and segment.dtype.kind in 'iu', path, segment,
-           f'({num_points},) integers, one for each point')
-    segment = segment.reshape(-1).astype(np.int64)
-    wrong = (segment < -1) | (segment >= len(CLASSES))
-    if wrong.any():
-        raise DataError(f'{path}: class {segment[wrong][0]} at {wrong.sum():,} points, expected -1..{len(CLASSES) - 1} '
-                        '(official type minus 1). Make the arrays of this frame anew.')
-    return np.where(segment < 0, IGNORE, segment)
-
-
-def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndarray]]:
-    """Pixels of the range images that are points: for both returns, for each LiDAR an (H, W) bool array.
-
-    Args:
-        folder: of the frame.
-        num_points: how many the frame has; None does not check it.
-
-    Raises:
-        DataError: the array is missing, damaged, of another shape, or has another number of points.
-    """
-    path = folder / 'mask.npy'
-    masks = read_array(path, objects=True)
-    good = masks.ndim >= 2 and masks.shape[:1] == (2,) and masks.shape[1] >= 1
-    nested = [[masks[r, k] for k in range(masks.shape[1])] for r in range(2)] if good else []
-    good = good and all(isinstance(mask, np.ndarray) and mask.ndim == 2 for returns in nested for mask in returns)
-    if good and masks.dtype == object and masks.ndim == 4:  # numpy unpacks equally large images into objects
-        nested = [[np.array(mask.tolist()) for mask in returns] for returns in nested]
-    if not (good and all(mask.dtype == bool for returns in nested for mask in returns)
-            and all(a.shape == b.shape for a, b in zip(*nested))):
-        raise DataError(f'{path}: an array of shape {masks.shape} and type {masks.dtype}, expected (2, LiDARs) bool '
-                        'images of equal size for both returns. Make the arrays of this frame anew.')
-    total = sum(int(mask.sum()) for returns in nested for mask in returns)
-    if num_points is not None and total != num_points:
-        raise DataError(f'{path}: {total:,} pixels for {num_points:,} points, expected equal numbers. The arrays are of '
-                        'different frames; make them anew.')
-    return nested
-
-
-def read_array(path: Path, objects: bool = False) -> np.ndarray:
-    """An array of an `.npy` file; nothing in it is executed.
-
-    Args:
-        path: the file.
-        objects: whether the array may hold arrays, which NumPy writes as a pickle. Nothing but arrays is unpickled.
-
-    Raises:
-        DataError: no such file, or a damaged one.
-    """
-    try:
-        with open(path, 'rb') as file:
-            version = np.lib.format.read_magic(file)
-            read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
-                np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = read_header(file)
-            if objects and dtype.hasobject:
-                array = _ArraysOnly(file).load()
-                if not isinstance(array, np.ndarray):
-                    raise ValueError(f'{type(array).__name__} instead of an array')
-                return array
-            file.seek(0)
-            return np.load(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
-                        'preprocess_waymo.py.') from None
-    except (OSError, ValueError, EOFError, TypeError, AttributeError, ImportError, IndexError, KeyError, SyntaxError,
-            MemoryError, OverflowError, RuntimeError, pickle.UnpicklingError) as error:
         raise DataError(f'{path}: it cannot be read ({type(error).__name__}: {str(error)[:200]}), expected an array as '
                         'numpy.save writes it. Make the arrays of this frame anew.') from error
 

@@ -1,8 +1,8 @@
 """The score of Waymo's 3D semantic segmentation (segmentation_metrics.cc of its development kit).
 
-Both returns count, and of all LiDARs the points with a defined truth, which are TOP's. A prediction of "undefined" there
-is a miss of its class. As in the official code ratios are float32, the mean is over all 22 classes, and one that occurs
-neither in truth nor in predictions counts as **1**; `miou_present` leaves those without truth out.
+Both returns count, and of all LiDARs the points with a defined truth, which are TOP's. A prediction of "undefined"
+there is a miss of its class. As in the official code ratios are float32, the mean is over all 22 classes, and one that
+occurs neither in truth nor in predictions counts as **1**; `miou_present` leaves those without truth out.
 """
 from collections.abc import Sequence
 
