@@ -17,7 +17,8 @@ What a model takes and how it is drawn is told by its room, in `perception/<room
 * `draw(model, source, sample, labels)`: its picture;
 * `pictures(path, model, labels, show, ...)`: name and picture of each thing in a file or folder, one after the other;
 * where it can: `ensemble(models)`: one model of several; `saved(model, folder, stamp, replace)`: a model that keeps its
-  predictions on disk; `distances(edges)`: a metric by distance; `flight(path, model, labels, camera)`: a film.
+  predictions on disk; `distances(edges)`: a metric by distance; `charts(out_dir)`: one that draws scores;
+  `flight(path, model, labels, camera)`: frames of a film.
 """
 import copy
 import importlib
@@ -36,7 +37,7 @@ from torch import nn
 
 from perception.apis.config import load_config
 from perception.common.visual.canvas import save_png
-from perception.common.visual.video import frame_rate, is_video, write_video
+from perception.common.visual.video import check_film, frame_rate, is_film, write_video
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights
 from perception.utils.errors import ConfigError, DataError
@@ -199,21 +200,23 @@ def draw(model: BaseModel, source: Any, sample: BaseDataElement, labels: Any = N
 
 
 def visualize(source: str | Path, out: str | Path, config: str | Path | None = None,
-              checkpoint: str | Path | None = None, labels: str | Path | None = None, mini: bool = False,
-              show: bool = False, num_colors: int | None = None, fps: float | None = None,
-              attention: bool | str | Path = False) -> Iterator[Path]:
+              checkpoint: str | Path | Sequence[str | Path] | None = None, labels: str | Path | None = None,
+              mini: bool = False, show: bool = False, num_colors: int | None = None, fps: float | None = None,
+              attention: bool | str | Path = False, camera: str | None = None, tta: str | None = None,
+              ensemble: Sequence[tuple[str | Path, str | Path]] = ()) -> Iterator[Path]:
     """Draw a file, or everything in a folder or a video, with predictions of a model, labels, or both.
 
     Args:
         source: a scan, an image, a video, or a folder of scans or images.
-        out: folder of the pictures, `<name>.png`, or a video file (`.mp4`, `.avi`) to put them in.
-        config, checkpoint: the model; None draws without predictions.
+        out: folder of the pictures, `<name>.png`, or a film (`.mp4`, `.avi`, `.gif`) to put them in.
+        config, checkpoint, tta, ensemble: the model, see `load`; no config and checkpoint draw without predictions.
         labels: the file of the truth, or the folder of all.
         mini: the model was trained with `--mini`.
         show: also open a window for each, where there is a display.
         num_colors: reduce each picture to a palette of so many colours.
         fps: frames per second of a video; those of the source, else 10.
         attention: draw where the stages of the net look, beside those of an earlier checkpoint if one is named.
+        camera: make one large view of each scan from a camera of that kind, 'follow' or 'fixed', for a film.
 
     Yields:
         the picture just written, or the video at the end.
@@ -225,7 +228,11 @@ def visualize(source: str | Path, out: str | Path, config: str | Path | None = N
     if (config is None) != (checkpoint is None):
         raise ConfigError('visualize: one of config and checkpoint came, expected both or neither. Give both to see '
                           'predictions.')
-    model = None if config is None else load(config, checkpoint, mini=mini)
+    film = is_film(out)
+    if film:
+        rate = frame_rate(source) if fps is None else fps
+        check_film(out, rate)
+    model = None if config is None else load(config, checkpoint, mini=mini, tta=tta, ensemble=ensemble)
     room = room_for(source) if model is None else room_of(model.dataset_cfg['type'])
     options = {}
     if attention:
@@ -233,9 +240,11 @@ def visualize(source: str | Path, out: str | Path, config: str | Path | None = N
         options['attention'] = {'attention': model}
         if not isinstance(attention, bool):
             options['attention'] = {'before': load(config, attention, mini=mini), 'after': model}
-    drawn = room.pictures(source, model, labels, show, **options)
-    if is_video(out):
-        rate = frame_rate(source) if fps is None else fps
+    if camera:
+        drawn = offered(room, 'flight', '--camera')(source, model, labels, camera)
+    else:
+        drawn = room.pictures(source, model, labels, show, **options)
+    if film:
         yield write_video(out, (image for _, image in drawn), rate)
         return
     for name, image in drawn:

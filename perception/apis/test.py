@@ -7,8 +7,8 @@ What --tta, --submit and --draw do is named by the config, so that this file kno
   `out_dir` and writes there instead of scoring;
 * `draw = dict(type=...)`: a metric or a hook that takes `out_dir` and draws every scan or image it sees.
 
-Several checkpoints, --save and --distances are the same for all data sets of a room; its `inference.py` offers them,
-see `perception/apis/inference.py`.
+Several checkpoints, --save, --distances and the charts of --draw are the same for all data sets of a room; its
+`inference.py` offers them, see `perception/apis/inference.py`.
 """
 import hashlib
 import inspect
@@ -73,6 +73,8 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
         _add_evaluator(cfg, offered(room, 'distances', '--distances')(distances))
     if save:
         offered(room, 'saved', '--save')
+    if draw and not submit and hasattr(room, 'charts'):
+        _add_evaluator(cfg, room.charts(Path(draw).absolute()))
     if tta:
         _need(cfg, '--tta', 'tta_model')
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)

@@ -1,4 +1,5 @@
 """Frames from image files, folders of images and videos, and a video from frames; all are (H, W, 3) uint8 RGB."""
+import contextlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -6,16 +7,49 @@ import cv2
 import numpy as np
 
 from perception.common.formats.images import read_image
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.ts', '.webp', '.apng')  # meant as videos
 CODECS = {'.mp4': 'mp4v', '.m4v': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
+
+GIF_WIDTH, GIF_COLORS = 960, 128
 
 
 def is_video(path: str | Path) -> bool:
     """Whether a file name ends like that of a video."""
     return Path(path).suffix.lower() in VIDEOS
+
+
+def is_film(path: str | Path) -> bool:
+    """Whether an output is meant as a video or an animated picture, even one that cannot be written."""
+    return Path(path).suffix.lower() in ENDINGS and not Path(path).is_dir()
+
+
+def check_film(path: str | Path, fps: float = 10.) -> None:
+    """See that a film can be written, before its frames are made.
+
+    Args:
+        path: of the file; its folder is made.
+        fps: frames per second.
+
+    Raises:
+        ConfigError: a rate that no film has.
+        DataError: an ending that cannot be written, or a folder that cannot be made.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (*CODECS, '.gif'):
+        raise DataError(f'{path}: a video cannot be written with the ending {path.suffix!r}, expected one of '
+                        f'{", ".join(CODECS)}, .gif. Choose .mp4.')
+    if not 0 < fps <= 240:
+        raise ConfigError(f'{path}: {fps} frames per second, expected more than 0 and at most 240. 10 is what LiDARs '
+                          'turn at.')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror}, expected a folder that can be written. Choose another one.'
+                        ) from error
 
 
 def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Path]:
@@ -75,27 +109,41 @@ def frame_rate(path: str | Path, default: float = 10.) -> float:
 
 
 def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 10.) -> Path:
-    """Write a video, wholly or not at all.
+    """Write a video or an animated GIF, wholly or not at all.
 
     Args:
-        path: of the file, `.mp4` or `.avi`; its folder is made.
-        frames: (H, W, 3) uint8 RGB; those of another size than the first are scaled to it.
+        path: of the file, `.mp4`, `.avi` or `.gif`; its folder is made.
+        frames: (H, W, 3) uint8 RGB; those of another size than the first are scaled to it. In a GIF they are at most
+            `GIF_WIDTH` pixels wide.
         fps: frames per second.
 
     Returns:
         The path.
 
     Raises:
+        ConfigError: a rate that no film has.
         DataError: a file name with an unknown ending, no frames, or the file cannot be written.
     """
     path = Path(path)
-    codec = CODECS.get(path.suffix.lower())
-    if codec is None:
-        raise DataError(f'{path}: a video cannot be written with the ending {path.suffix!r}, expected one of '
-                        f'{", ".join(CODECS)}. Choose .mp4.')
-    path.parent.mkdir(parents=True, exist_ok=True)
+    check_film(path, fps)
     part = path.with_name(f'.{path.stem}.part{path.suffix}')
-    writer, size = None, (0, 0)
+    try:
+        count = (_write_gif if path.suffix.lower() == '.gif' else _write_frames)(part, path, frames, fps)
+        if not count:
+            raise DataError(f'{path}: no frame came, expected at least one. Check the input.')
+        part.replace(path)
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror or error}, expected a folder with room for a film. Free some space '
+                        'or choose another folder.') from error
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    return path
+
+
+def _write_frames(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+    """Write a video by OpenCV; returns the number of frames."""
+    codec, writer, size, count = CODECS[path.suffix.lower()], None, (0, 0), 0
     try:
         for frame in frames:
             if writer is None:
@@ -104,18 +152,42 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 10.
                 if not writer.isOpened():
                     raise DataError(f'{path}: OpenCV cannot write a video of {size[0]} x {size[1]} pixels there, '
                                     f'expected a folder with room and a build with {codec}. Try .avi.')
-            if frame.shape[1::-1] != size:
-                frame = cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
-            writer.write(np.ascontiguousarray(frame[..., ::-1]))
-        if writer is None:
-            raise DataError(f'{path}: no frame came, expected at least one. Check the input.')
-        writer.release()
-        part.replace(path)
+            writer.write(np.ascontiguousarray(_scaled(frame, size)[..., ::-1]))
+            count += 1
     finally:
         if writer is not None:
             writer.release()
-        part.unlink(missing_ok=True)
-    return path
+    if count and not cv2.VideoCapture(str(part)).read()[0]:  # OpenCV says nothing of a full disk
+        raise DataError(f'{path}: the video of {count:,} frames cannot be read back, expected a folder with room for '
+                        'it. Free some space or choose another folder.')
+    return count
+
+
+def _write_gif(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
+    """Write an animated GIF that begins anew at its end; returns the number of frames."""
+    from PIL import Image
+    count = 0
+
+    def images() -> Iterator[Image.Image]:
+        nonlocal count
+        size = None
+        for frame in frames:
+            if size is None:
+                shrink = min(1, GIF_WIDTH / frame.shape[1])
+                size = round(frame.shape[1] * shrink), round(frame.shape[0] * shrink)
+            count += 1
+            yield Image.fromarray(_scaled(frame, size)).quantize(GIF_COLORS, dither=Image.Dither.NONE)
+
+    rest = images()
+    first = next(rest, None)
+    if first is not None:
+        first.save(part, save_all=True, append_images=rest, duration=max(round(1000 / fps), 20), loop=0)
+    return count
+
+
+def _scaled(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A frame of width and height as given."""
+    return frame if frame.shape[1::-1] == size else cv2.resize(frame, size, interpolation=cv2.INTER_AREA)
 
 
 def show_image(image: np.ndarray, title: str = 'image') -> bool:

@@ -172,9 +172,10 @@ def read_point_labels(path: str | Path, num_points: int) -> np.ndarray:
 def _read(path: str | Path) -> np.ndarray:
     try:
         return np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise DataError(f'{path}: {error.strerror or error}, expected a readable file. Check the path and the copy of '
-                        f'the data set.') from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise DataError(f'{path}: {reason}, expected a readable file. Check the path and the copy of the data '
+                        f'set.') from error
 
 
 @DATASETS.register_module()
@@ -217,20 +218,30 @@ class NuScenesLidarSeg(Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
+        for step in self.pipeline:
+            sample = step(sample)
+        return pack(sample, str(self.data_root / self.frames[index].points))
+
+    def read(self, index: int) -> dict:
+        """A key frame as it is in its files: `points` (N, 4) float32, `sample_id`, unless testing `labels` (N,) int64.
+
+        Raises:
+            DataError: damaged files, unknown labels or fewer than two points in training.
+        """
         frame = self.frames[index]
         path = self.data_root / frame.points
         points = read_sweep(path)[:, :4]
         if self.training and len(points) < 2:
             raise DataError(f'{path}: {len(points)} points in a training key frame, expected at least 2. Copy the file '
                             f'again.')
-        sample = dict(points=points, sample_id=frame.token, rng=np.random.default_rng([self.seed, epoch, index]))
+        sample = dict(points=points, sample_id=frame.token)
         if self.split != 'test':
             labels_path = self.data_root / frame.labels
             labels = read_point_labels(labels_path, len(points))
             sample['labels'] = to_train_ids(labels, self.table, labels_path).astype(np.int64)
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, str(path))
+        return sample
 
 
 def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]]:
