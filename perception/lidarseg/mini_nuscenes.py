@@ -246,8 +246,8 @@ class SceneWriter:
         rng = np.random.default_rng([self.job.seed, DATASET_CODE, self.job.number, 200, *seed])
         picture = render(self.caster, self.world.drive.pose(t) @ camera.matrix, spec, self.look, rng).image
         token = self.rows.add_data(sample, camera, self.stamp(t), self.ego(t), 'jpg')
-        good, data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])
-        (self.job.root / self.rows.file_of(token)).write_bytes(data.tobytes() if good else b'')
+        data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1]
+        (self.job.root / self.rows.file_of(token)).write_bytes(data.tobytes())
 
     def _boxes(self, sample: str, t: float, found: Scan) -> None:
         """Records of all things near the ego that the LiDAR could see."""
@@ -277,7 +277,7 @@ class SceneWriter:
         mask = np.zeros((size[1], size[0]), np.uint8)
         pixels = np.stack([outline[:, 0] * 10, size[1] - outline[:, 1] * 10], -1)
         cv2.fillPoly(mask, [np.rint(pixels).astype(np.int32)], 255)
-        cv2.imwrite(str(self.job.root / self.rows.map_file), mask)
+        (self.job.root / self.rows.map_file).write_bytes(cv2.imencode('.png', mask)[1].tobytes())
 
 
 def inside(points: np.ndarray, box: np.ndarray) -> np.ndarray:

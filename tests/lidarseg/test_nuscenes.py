@@ -41,7 +41,8 @@ def copy(mini_nuscenes, tmp_path):
 def edit(root, name, change, version='v1.0-mini'):
     path = root / version / f'{name}.json'
     rows = json.loads(path.read_text())
-    path.write_text(json.dumps(change(rows) or rows))
+    change(rows)
+    path.write_text(json.dumps(rows))
 
 
 # --- classes ---------------------------------------------------------------------------------------------------------
@@ -115,6 +116,21 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(mini_nuscenes):
     assert not torch.equal(first, NuScenesLidarSeg(**make)[2, 2]['inputs']['points'])
 
 
+def test_augmentation_may_draw_a_second_key_frame(mini_nuscenes):
+    seen = []
+
+    def look(sample):
+        other = sample['draw']()
+        seen.append(other['sample_id'])
+        assert len(other['points']) == len(other['labels'])
+        return sample
+    data = NuScenesLidarSeg(mini_nuscenes, 'mini_val', pipeline=[look])
+    for epoch in range(8):
+        _ = data[epoch, 0]
+    assert set(seen) <= {frame.token for frame in data.frames}
+    assert len(set(seen)) > 1
+
+
 def test_a_real_key_frame_is_read(shared):
     path = next((shared / 'real/nuscenes_frame').glob('*.pcd.bin'))
     points = read_sweep(path)
@@ -149,6 +165,7 @@ def test_bad_points_and_labels_name_file_and_place(copy):
     labels.unlink()
     with pytest.raises(DataError, match='No such file'):
         read_point_labels(labels, 4800)
+    labels.write_bytes(whole)
     (copy / data.frames[2].points).write_bytes(b'')
     (copy / data.frames[2].labels).write_bytes(b'')
     assert len(data[2]['inputs']['points']) == 0
@@ -193,16 +210,18 @@ def _cycle(rows):
     ('ego_pose', lambda rows: rows.pop(), 'names ego_pose_token'),
     ('instance', lambda rows: rows.pop(), 'names instance_token'),
     ('category', _drop_index, 'expected a whole number, as in the category.json that comes with nuScenes-lidarseg'),
-    ('category', _tram, "unknown category 'vehicle.tram'|'vehicle.tram'"),
+    ('category', _tram, "category.json: unknown category 'vehicle.tram'"),
+    ('category', lambda rows: rows[2].update(index=2.0), "'human.pedestrian.adult' has the index 2.0"),
     ('category', _twice, 'index 4 stands for'),
     ('sample', _cycle, 'comes again in its chain'),
-    ('sample', lambda rows: [], 'which is not in sample.json'),
+    ('sample', lambda rows: rows.clear(), 'which is not in sample.json'),
     ('lidarseg', lambda rows: rows.pop(), 'label files for'),
     ('lidarseg', lambda rows: rows[-1].update(sample_data_token=rows[0]['sample_data_token']), 'no labels for'),
-    ('sample_data', lambda rows: [r.update(is_key_frame=False) for r in rows] and None, 'no key frame of LIDAR_TOP'),
-    ('scene', lambda rows: [r.update(name='scene-9') for r in rows] and None, 'no key frame of the split mini_val'),
+    ('sample_data', lambda rows: [r.update(is_key_frame=False) for r in rows], 'no key frame of LIDAR_TOP'),
+    ('scene', lambda rows: [r.update(name='scene-9') for r in rows], 'no key frame of the split mini_val'),
     ('map', lambda rows: rows[0].update(filename='maps/gone.png'), 'expected the mask that map.json names'),
-    ('log', lambda rows: {'a': 1}, 'expected a list of records'),
+    ('log', lambda rows: rows.append(3), 'expected a list of records'),
+    ('sample_data', lambda rows: [r.update(filename=3) for r in rows], 'TypeError'),
 ])
 def test_damaged_tables_are_told_in_one_sentence(copy, table, change, match):
     edit(copy, table, change)
@@ -239,7 +258,7 @@ def test_the_index_is_kept_where_tables_are_slow(copy, tmp_path, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
     kept.write_text('{"frames": 3}')     # damaged: made anew
     assert read_index(copy, 'v1.0-mini') == fresh
-    edit(copy, 'scene', lambda rows: rows.pop(0) and None)     # other tables: another file
+    edit(copy, 'scene', lambda rows: rows.pop(0))     # other tables: another file
     assert len(read_index(copy, 'v1.0-mini').frames) < len(fresh.frames)
 
 

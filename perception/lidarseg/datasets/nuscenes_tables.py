@@ -14,8 +14,10 @@ import json
 import logging
 import os
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
+from types import NoneType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -81,7 +83,8 @@ def load_tables(data_root: str | Path, version: str):
     root = Path(data_root)
     check_folders(root, version)
     kit = import_optional('nuscenes.nuscenes', 'reading the tables of nuScenes', 'pip install nuscenes-devkit')
-    return guarded(root / version, lambda: kit.NuScenes(version, str(root), verbose=False))
+    anything = defaultdict(tuple)  # its colours are not used; unknown categories are told by their readers
+    return guarded(root / version, lambda: kit.NuScenes(version, str(root), verbose=False, colormap=anything))
 
 
 def check_folders(root: Path, version: str) -> None:
@@ -158,7 +161,7 @@ def find_problem(folder: Path) -> str | None:
 def _other_problem(folder: Path, tables: dict[str, list]) -> str | None:
     if 'lidarseg' in tables:
         for row in tables['category']:
-            if not isinstance(row.get('index'), int) or not isinstance(row.get('name'), str):
+            if type(row.get('index')) is not int or not isinstance(row.get('name'), str):
                 return (f'{folder / "category.json"}: category {row.get("name")!r} has the index {row.get("index")!r}, '
                         f'expected a whole number, as in the category.json that comes with nuScenes-lidarseg')
         files = {path.name for path in (folder.parent / 'lidarseg' / folder.name).glob('*.bin')}
@@ -199,7 +202,11 @@ def _index(tables, folder: Path) -> Index:
     labels = {row['sample_data_token']: row['filename'] for row in getattr(tables, 'lidarseg', [])}
     names: dict[int, str] = {}
     for row in tables.category:
-        if 'index' in row and names.setdefault(row['index'], row['name']) != row['name']:
+        if 'index' not in row:
+            continue
+        if type(row['index']) is not int or not isinstance(row['name'], str):
+            raise TypeError(f'category {row["name"]!r} has the index {row["index"]!r}')
+        if names.setdefault(row['index'], row['name']) != row['name']:
             raise DataError(f'{folder / "category.json"}: index {row["index"]} stands for {names[row["index"]]} and '
                             f'{row["name"]}, expected one category each. Unpack nuScenes-lidarseg again.')
     frames = []
@@ -215,7 +222,10 @@ def _index(tables, folder: Path) -> Index:
                 raise DataError(f'{folder / "sample_data.json"}: sample {token} of {scene["name"]} has no key frame of '
                                 f'{LIDAR}, expected one. Unpack the metadata again.')
             data = tables.get('sample_data', sample['data'][LIDAR])
-            frames.append(KeyFrame(data['token'], scene['name'], data['filename'], labels.get(data['token'])))
+            frame = KeyFrame(data['token'], scene['name'], data['filename'], labels.get(data['token']))
+            if not all(isinstance(value, str) for value in frame[:3]) or not isinstance(frame.labels, (str, NoneType)):
+                raise TypeError(f'{frame} is not all text')
+            frames.append(frame)
             token = sample['next']
     return Index(frames, names)
 
@@ -290,7 +300,7 @@ def _views(tables, token: str, folder: Path) -> dict[str, View]:
         if not ((size > 0) & (size < 1 << 15)).all():
             raise DataError(f'{folder / "sample_data.json"}: an image of {size[0]} x {size[1]} pixels in '
                             f'{camera_token}, expected its real size. Unpack the metadata again.')
-        views[channel] = View(channel, camera['filename'], int(size[0]), int(size[1]), intrinsics,
+        views[channel] = View(channel, str(camera['filename']), int(size[0]), int(size[1]), intrinsics,
                               inverse_rigid(cam_to_world) @ lidar_to_world)
     return views
 
