@@ -3,17 +3,24 @@
 Sizes are read from the shapes. Sparse weights come as (k_rho, k_phi, k_z, in, out) from spconv 1 and mmcv, or as
 (out, k_rho, k_phi, k_z, in) from spconv 2, which is ours.
 """
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor
 
+from perception.lidarseg.convert_names import Origin, data_set_of, fitting_config, take_weights
 from perception.lidarseg.models.cylinder3d import SHARING, Cylinder3D
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
 
+NORM_LEAVES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 BRANCHES = ('branch1.0', 'branch1.1', 'branch2.0', 'branch2.1')
-# (base_channels, compression, point_channels) of the project's configs
-CONFIGS = {(32, 32, 256): 'configs/lidarseg/cylinder3d_kitti.py',
-           (16, 16, 256): 'configs/lidarseg/cylinder3d_half_kitti.py'}
+USUAL = {  # sizes that configs have
+    ('cylinder3d', 'kitti'): dict(base_channels=32, compression=32, point_channels=256),
+    ('cylinder3d_half', 'kitti'): dict(base_channels=16, compression=16, point_channels=256),
+    ('cylinder3d', 'nuscenes'): dict(base_channels=32, compression=16, point_channels=256),
+    ('cylinder3d_half', 'nuscenes'): dict(base_channels=16, compression=16, point_channels=128)}
 
 
 def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy') -> tuple[dict[str, Tensor], dict]:
@@ -37,26 +44,24 @@ def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy'
         raise ConfigError(f'convert_cylinder3d: indice_sharing={indice_sharing!r}, expected one of {SHARING}. Use '
                           "'legacy' for published weights.")
     source = weights_of(source, 'convert_cylinder3d')
+    if _style(source) is None:
+        source = _named_by_position(source)
     style = _style(source)
     arguments = dict(_sizes(source, style), refine=None, indice_sharing=indice_sharing)
+    spconv2 = source[_old_name('head.weight', style)].shape[1:4] == (3, 3, 3)
     with torch.device('meta'):
-        expected = {name: value.shape for name, value in Cylinder3D(**arguments).state_dict().items()
-                    if not name.startswith('data_preprocessor')}
-    old_names = {name: _old_name(name, style) for name in expected}
-    _compare_names(source, old_names)
-    spconv2 = source[old_names['head.weight']].shape[0] == arguments['num_classes'] + 1
-    weights = {}
-    for name, shape in expected.items():
-        value = source.get(old_names[name], torch.tensor(0))  # an old file may lack num_batches_tracked
+        expected, declared = (Cylinder3D(**dict(arguments, indice_sharing=sharing)).state_dict()
+                              for sharing in (indice_sharing, 'correct'))
+    origins = {}
+    for name, value in expected.items():
+        shape, convert = tuple(declared[name].shape), None
         if len(shape) == 5:
-            value = _kernel(value, shape, spconv2, old_names[name])
+            shape = shape if spconv2 else (*shape[1:], shape[0])
+            convert = partial(_kernel, shape=value.shape, spconv2=spconv2, name=_old_name(name, style))
         if name.startswith('head.') and style == 'pvkd':
-            value = torch.cat([value[1:], value[:1]])  # their class 0, "unlabelled", is our last one
-        if value.shape != shape:
-            raise CheckpointError(f'{old_names[name]}: shape {tuple(value.shape)} after conversion, expected '
-                                  f'{tuple(shape)}. Widths differ within this file; it is not a whole Cylinder3D.')
-        weights[name] = value.contiguous().clone()
-    return weights, arguments
+            convert = partial(_last_class_first, convert=convert)
+        origins[name] = Origin(_old_name(name, style), shape, convert)
+    return take_weights(source, origins, 'convert_cylinder3d', 'Cylinder3D'), arguments
 
 
 def matching_config(arguments: dict) -> str:
@@ -65,40 +70,76 @@ def matching_config(arguments: dict) -> str:
     Args:
         arguments: as `convert_cylinder3d` returns them.
     """
-    key = tuple(arguments[name] for name in ('base_channels', 'compression', 'point_channels'))
-    if key not in CONFIGS or tuple(arguments['point_widths']) != (64, 128, 256):
-        return 'no config of these widths; model = dict(type=Cylinder3D, ' + \
-            ', '.join(f'{name}={value!r}' for name, value in arguments.items()) + ')'
-    options = ['model.refine=None', f'model.indice_sharing={arguments["indice_sharing"]}']
-    if arguments['num_classes'] != 19:
-        options.append(f'model.num_classes={arguments["num_classes"]}')
-    return f'{CONFIGS[key]} --cfg-options {" ".join(options)}'
+    net = 'cylinder3d_half' if arguments['base_channels'] == 16 else 'cylinder3d'
+    usual = USUAL.get((net, data_set_of(net, arguments['num_classes'])), {})
+    options = [f'model.{name}={arguments[name]}' for name in ('base_channels', 'compression', 'point_channels')
+               if arguments[name] != usual.get(name)]
+    if tuple(arguments['point_widths']) != (64, 128, 256):
+        options.append(f'model.point_widths={",".join(map(str, arguments["point_widths"]))}')
+    options += ['model.refine=None', f'model.indice_sharing={arguments["indice_sharing"]}']
+    return fitting_config(net, arguments['num_classes'], options)
 
 
-def _style(source: dict[str, Tensor]) -> str:
-    if any(name.startswith('cylinder_3d_generator.') for name in source):
-        return 'pvkd'
-    if any(name.startswith('voxel_encoder.vfe_layers.') for name in source):
-        return 'mmdet3d'
-    raise CheckpointError(f'convert_cylinder3d: names such as {", ".join(list(source)[:3]) or "none"}, expected '
-                          '`cylinder_3d_generator...` (Cylinder3D, PVKD) or `voxel_encoder...` (mmdet3d 1.4). Give a '
-                          'checkpoint of one of these projects.')
+def _style(source: dict[str, Tensor]) -> str | None:
+    """The project that names weights like these: 'pvkd' or 'mmdet3d'."""
+    marks = {'pvkd': ('cylinder_3d_generator.', 'cylinder_3d_spconv_seg.'), 'mmdet3d': ('voxel_encoder.vfe_layers.',)}
+    return next((style for style, mark in marks.items() if any(name.startswith(mark) for name in source)), None)
+
+
+def _named_by_position(source: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under other names in the order of the authors' net, as their nuScenes trainer loads them.
+
+    Raises:
+        CheckpointError: other numbers of weights or of their axes.
+    """
+    axes = {'norm': (1, 1, 1, 1, 0), 'linear': (2, 1), 'conv': (5,), 'head': (5, 1)}
+    leaves = {'norm': NORM_LEAVES, 'linear': ('weight', 'bias'), 'conv': ('weight',), 'head': ('weight', 'bias')}
+    wanted = [(f'{module}.{leaf}', count) for module, kind in _in_order() for leaf, count in
+              zip(leaves[kind], axes[kind])]
+    if [value.dim() for value in source.values()] != [count for _, count in wanted]:
+        raise CheckpointError(f'convert_cylinder3d: names such as {", ".join(list(source)[:3]) or "none"}, expected '
+                              '`cylinder_3d_generator...` (Cylinder3D, PVKD), `voxel_encoder...` (mmdet3d 1.4), or the '
+                              f'{len(wanted)} weights of the former in their order. Give a checkpoint of one of these '
+                              'projects.')
+    return {name: value for (name, _), value in zip(wanted, source.values())}
+
+
+def _in_order() -> list[tuple[str, str]]:
+    """The modules of the authors' net in their order, with their kinds."""
+    a, b = 'cylinder_3d_generator.', 'cylinder_3d_spconv_seg.'
+    order = [(f'{a}PPmodel.{k}', 'linear' if k in (1, 4, 7, 10) else 'norm') for k in (0, 1, 2, 4, 5, 7, 8, 10)]
+    order.append((f'{a}fea_compression.0', 'linear'))
+    for block in ('downCntx', *(f'resBlock{n}' for n in (2, 3, 4, 5))):
+        order += [(f'{b}{block}.{name}', 'norm' if name.startswith('bn') else 'conv') for name in
+                  ('conv1', 'bn0', 'conv1_2', 'bn0_2', 'conv2', 'bn1', 'conv3', 'bn2',
+                   *(['pool'] if block != 'downCntx' else []))]
+    for block in (f'upBlock{n}' for n in range(4)):
+        order += [(f'{b}{block}.{name}', 'norm' if 'bn' in name else 'conv') for name in
+                  ('trans_dilao', 'trans_bn', 'conv1', 'bn1', 'conv2', 'bn2', 'conv3', 'bn3', 'up_subm')]
+    order += [(f'{b}ReconNet.{name}', 'norm' if name.startswith('bn') else 'conv') for name in
+              ('conv1', 'bn0', 'conv1_2', 'bn0_2', 'conv1_3', 'bn0_3')]
+    return [*order, (f'{b}logits', 'head')]
 
 
 def _sizes(source: dict[str, Tensor], style: str) -> dict:
     """The arguments of Cylinder3D that the shapes tell."""
-    def shape(name: str) -> torch.Size:
+    def shape(name: str, axes: int = 2) -> torch.Size:
         old = _old_name(name, style)
-        if old not in source:
-            raise CheckpointError(f'convert_cylinder3d: {old} is missing, expected a whole Cylinder3D. The file is '
+        if old not in source or source[old].dim() != axes:
+            came = f'has the shape {tuple(source[old].shape)}' if old in source else 'is missing'
+            raise CheckpointError(f'convert_cylinder3d: {old} {came}, expected a whole Cylinder3D. The file is '
                                   'truncated or of another version.')
         return source[old].shape
-    outputs, head = shape('head.bias')[0], shape('head.weight')
-    in_channels = head[-1] if head[0] == outputs else head[-2]
-    return dict(num_classes=outputs - 1, base_channels=in_channels // 4,
-                compression=shape('encoder.compress.weight')[0],
-                point_channels=shape('encoder.project.weight')[0],
-                point_widths=[shape(f'encoder.layers.{k}.0.weight')[0] for k in range(3)])
+    outputs, head = shape('head.bias', 1)[0], shape('head.weight', 5)
+    in_channels = head[-1] if head[1:4] == (3, 3, 3) else head[-2]
+    sizes = dict(num_classes=outputs - 1, base_channels=in_channels // 4,
+                 compression=shape('encoder.compress.weight')[0],
+                 point_channels=shape('encoder.project.weight')[0])
+    widths = [shape(f'encoder.layers.{k}.0.weight')[0] for k in range(3)]
+    if min(*sizes.values(), *widths) < 1:
+        raise CheckpointError(f'convert_cylinder3d: {sizes} by its shapes, expected positive numbers. The file holds '
+                              'no whole Cylinder3D.')
+    return dict(sizes, point_widths=widths)
 
 
 def _modules() -> dict[str, tuple[str, str]]:
@@ -144,24 +185,17 @@ def _old_name(name: str, style: str) -> str:
     return f'{MODULES[module][0 if style == "pvkd" else 1]}.{leaf}'
 
 
-def _compare_names(source: dict[str, Tensor], old_names: dict[str, str]) -> None:
-    missing = sorted(name for name in set(old_names.values()) - set(source) if not name.endswith('num_batches_tracked'))
-    unexpected = sorted(set(source) - set(old_names.values()))
-    if missing or unexpected:
-        raise CheckpointError(f'convert_cylinder3d: {len(missing)} missing names ({", ".join(missing[:5])}) and '
-                              f'{len(unexpected)} unknown ones ({", ".join(unexpected[:5])}), expected those of '
-                              'Cylinder3D. Give the weights of a whole, unmodified net.')
+def _last_class_first(value: Tensor, convert: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """Their class 0, "unlabelled", is our last one."""
+    value = value if convert is None else convert(value)
+    return torch.cat([value[1:], value[:1]])
 
 
 def _kernel(value: Tensor, shape: torch.Size, spconv2: bool, name: str) -> Tensor:
     """A sparse weight as (out, k_rho, k_phi, k_z, in), with the kernel slices that are used."""
     if spconv2:
         value = value.permute(1, 2, 3, 4, 0)
-    slices, used = value.flatten(0, 2), shape[1:4].numel()
-    if len(slices) < used or (len(slices) > used and not name.endswith('.conv3.weight')):
-        raise CheckpointError(f'{name}: {len(slices)} kernel slices, expected {used}. The file does not fit '
-                              'Cylinder3D, or mixes weight layouts.')
-    slices = slices[:used]
+    slices = value.flatten(0, 2)[:shape[1:4].numel()]  # 'legacy' leaves some out
     if torch.isnan(slices).any():
         raise CheckpointError(f'{name}: NaN in a kernel slice that is used, expected numbers. Published weights need '
                               "indice_sharing='legacy', which leaves their unused slices out.")

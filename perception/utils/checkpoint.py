@@ -220,8 +220,10 @@ def weights_of(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Tensor]
         CheckpointError: the dict holds no weights.
     """
     weights = checkpoint.get('state_dict', checkpoint)
-    tensors = {re.sub(r'^module\.', '', k): v for k, v in weights.items() if isinstance(v, Tensor)}
-    if not tensors or any(not isinstance(v, Tensor) and v is not None for v in weights.values()):
+    weights = weights if isinstance(weights, dict) else checkpoint
+    tensors = {re.sub(r'^module\.', '', str(k)): v for k, v in weights.items() if isinstance(v, Tensor)}
+    foreign = any(not isinstance(k, str) or not isinstance(v, Tensor | None) for k, v in weights.items())
+    if not tensors or foreign:
         raise CheckpointError(f'{where}: no weights among its keys ({", ".join(map(str, list(weights)[:8]))}), '
                               f"expected a state dict or a training checkpoint with the key 'state_dict'. Give such a "
                               f'file.')

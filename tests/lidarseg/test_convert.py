@@ -1,16 +1,21 @@
 """The key maps and layouts of published checkpoints; the authors' outputs themselves are in test_cylinder3d.py."""
+import itertools
 import json
 import re
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 
+from perception.apis.config import load_config, parse_options
 from perception.common.structures import PointSegSample
 from perception.lidarseg.convert import convert_cylinder3d, matching_config
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
+from perception.registry import MODELS
+from perception.utils.checkpoint import load_weights
 from perception.utils.errors import CheckpointError, ConfigError
 
 A, B = 'cylinder_3d_generator.', 'cylinder_3d_spconv_seg.'
@@ -96,6 +101,12 @@ def spconv2_layout(weights):
     return {name: value.permute(4, 0, 1, 2, 3) if value.dim() == 5 else value for name, value in weights.items()}
 
 
+def load_as_told(root, usage, weights):
+    """Build the config with its options, as the tools do, and load."""
+    path, _, options = usage.partition(' --cfg-options ')
+    load_weights(MODELS.build(load_config(root / path, options=parse_options(options.split())).model), weights)
+
+
 def same(ours, theirs):
     assert list(ours) == list(theirs) and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -104,6 +115,19 @@ def test_the_description_agrees_with_the_published_names(published):
     for width, entry in published.items():
         ours = {name: list(shape) for name, shape in pvkd_shapes(width, width, 256, 20).items()}
         assert ours == entry['keys']
+
+
+@pytest.mark.parametrize('sizes, classes', [((16, 16, 256), 26), ((16, 16, 128), 17), ((48, 48, 256), 20),
+                                            ((48, 32, 256), 20)])
+def test_other_widths_of_pvkd_are_read_from_the_shapes(sizes, classes, root):
+    """0.5x of multi-scan SemanticKITTI and of nuScenes; 1.5x, whose config was never released."""
+    base, compression, points = sizes
+    source = {name: torch.zeros(()).expand(shape) for name, shape in
+              pvkd_shapes(base, compression, points, classes).items()}
+    weights, arguments = convert_cylinder3d(source)
+    assert (arguments['base_channels'], arguments['compression'], arguments['point_channels']) == sizes
+    assert arguments['num_classes'] == classes - 1
+    load_as_told(root, matching_config(arguments), weights)
 
 
 @pytest.mark.parametrize(('width', 'config'), [(16, 'cylinder3d_half_kitti.py'), (32, 'cylinder3d_kitti.py')])
@@ -166,20 +190,49 @@ def test_other_bad_files_are_refused():
     with pytest.raises(CheckpointError, match='expected `cylinder_3d_generator'):
         convert_cylinder3d({'backbone.conv1.weight': torch.zeros(3)})
     missing = {name: value for name, value in pvkd.items() if 'resBlock4.pool' not in name}
-    with pytest.raises(CheckpointError, match=r'1 missing names \(cylinder_3d_spconv_seg\.resBlock4\.pool\.weight\)'):
+    with pytest.raises(CheckpointError, match=r': 1 missing \(cylinder_3d_spconv_seg\.resBlock4\.pool\.weight\) of 27'):
         convert_cylinder3d(missing)
-    with pytest.raises(CheckpointError, match=r'0 missing.*1 unknown ones \(extra\)'):
+    with pytest.raises(CheckpointError, match=r': 1 unexpected \(extra\) of 27'):
         convert_cylinder3d(dict(pvkd, extra=torch.zeros(1)))
     with pytest.raises(CheckpointError, match=r'logits\.bias is missing'):
         convert_cylinder3d({name: value for name, value in pvkd.items() if 'logits' not in name})
     wide = dict(pvkd, **{f'{B}resBlock2.pool.weight': torch.zeros(3, 3, 3, 5, 4)})
-    with pytest.raises(CheckpointError, match=r'resBlock2\.pool\.weight: shape'):
+    with pytest.raises(CheckpointError, match=r': 1 mis-shaped \(cylinder_3d_spconv_seg\.resBlock2\.pool\.weight '
+                                              r'\(3, 3, 3, 5, 4\) for \(3, 3, 3, 4, 4\)\)'):
         convert_cylinder3d(wide)
     cut = dict(pvkd, **{f'{B}resBlock2.conv1.weight': torch.zeros(1, 1, 3, 2, 4)})
-    with pytest.raises(CheckpointError, match=r'resBlock2\.conv1\.weight: 3 kernel slices, expected 9'):
+    with pytest.raises(CheckpointError, match=r'resBlock2\.conv1\.weight \(1, 1, 3, 2, 4\) for \(3, 1, 3, 2, 4\)'):
         convert_cylinder3d(cut)
+    both = dict(missing, **{f'{B}resBlock2.pool.weight': torch.zeros(3, 3, 3, 5, 4)}, extra=torch.zeros(1))
+    with pytest.raises(CheckpointError, match=r'1 missing \(.*1 unexpected \(extra\), 1 mis-shaped'):
+        convert_cylinder3d(both)
+    flat = dict(pvkd, **{f'{B}logits.weight': torch.zeros(3)})
+    with pytest.raises(CheckpointError, match=r'logits\.weight has the shape \(3,\)'):
+        convert_cylinder3d(flat)
+    none = dict(pvkd, **{f'{B}logits.weight': torch.zeros(3, 3, 3, 2, 5)})
+    with pytest.raises(CheckpointError, match=r"'base_channels': 0.*expected positive"):
+        convert_cylinder3d(none)
     with pytest.raises(ConfigError, match="indice_sharing='both'"):
         convert_cylinder3d(pvkd, 'both')
+
+
+def test_three_outputs_do_not_confuse_the_layouts():
+    pvkd = random_weights(pvkd_shapes(classes=3))
+    same(convert_cylinder3d(pvkd)[0], convert_cylinder3d(spconv2_layout(pvkd))[0])
+
+
+def test_files_with_other_names_are_read_by_position(published):
+    """As the authors' nuScenes trainer loads them."""
+    order = list(published[32]['keys'])
+    pvkd = random_weights(pvkd_shapes())
+    pvkd = {name: pvkd[name] for name in order}
+    renamed = {f'net.layer{number}': value for number, value in enumerate(pvkd.values())}
+    same(convert_cylinder3d(renamed)[0], convert_cylinder3d(pvkd)[0])
+    with pytest.raises(CheckpointError, match=r'net\.layer0, .*expected .* or the 274 weights of the former'):
+        convert_cylinder3d(dict(list(renamed.items())[:-1]))
+    swapped = dict(renamed, **{'net.layer1': renamed['net.layer6'], 'net.layer6': renamed['net.layer1']})
+    with pytest.raises(CheckpointError, match=r'2 mis-shaped'):
+        convert_cylinder3d(swapped)
 
 
 def test_files_without_batch_counters_are_taken():
@@ -193,13 +246,94 @@ def test_the_tool_writes_what_the_net_loads(root, tmp_path):
     run = subprocess.run([sys.executable, root / 'tools/convert_checkpoint.py', tmp_path / 'theirs.pt',
                           tmp_path / 'ours.pth'], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert 'no config of these widths' in run.stdout and 'base_channels=2' in run.stdout
+    usage = run.stdout.splitlines()[-1].removeprefix('use with: ')
+    load_as_told(root, usage, torch.load(tmp_path / 'ours.pth', weights_only=True))
     net = Cylinder3D(base_channels=2, compression=3, point_channels=6, num_classes=4, indice_sharing='legacy')
     net.load_state_dict(torch.load(tmp_path / 'ours.pth', weights_only=True))
     voxelizer = CylinderVoxelizer((24, 18, 8))
     data = voxelizer(dict(inputs=dict(points=[torch.randn(80, 4) * 5]), data_samples=[PointSegSample()]))
     with torch.no_grad():
         assert net.eval()(**data, mode='predict')[0].pred_labels.shape == (80,)
+
+
+# --- mmdet3d's own classes ------------------------------------------------------------------------------------------
+def slow_pairs(indices, batch_size, spatial_shape, ksize, stride, padding, dilation, out_padding, subm, transpose,
+               grid=None):
+    """mmcv's rule book, whose own code needs a GPU: output voxels, (K, 2, n) rows in and out, and their counts."""
+    cells = list(itertools.product(*map(range, ksize)))
+    rows = {tuple(voxel): row for row, voxel in enumerate(indices.tolist())}
+    pairs, outs = [[] for _ in cells], dict(rows) if subm else {}
+    padding = [k // 2 for k in ksize] if subm else padding
+    shape = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip(spatial_shape, padding, ksize, stride)]
+    for voxel, row in rows.items():
+        for number, cell in enumerate(cells):
+            place = [c + p - k for c, p, k in zip(voxel[1:], padding, cell)]
+            if any(c % s for c, s in zip(place, stride)):
+                continue
+            out = (voxel[0], *(c // s for c, s in zip(place, stride)))
+            if subm and out in outs:
+                pairs[number].append((row, outs[out]))
+            elif not subm and all(0 <= c < n for c, n in zip(out[1:], shape)):
+                pairs[number].append((row, outs.setdefault(out, len(outs))))
+    counts = torch.tensor([len(pair) for pair in pairs])
+    book = torch.full((len(cells), 2, len(rows)), -1)
+    for number, pair in enumerate(pairs):
+        book[number, :, :len(pair)] = torch.tensor(pair, dtype=torch.int64).reshape(-1, 2).T
+    return torch.tensor(list(outs), dtype=torch.int32).reshape(-1, 4), book, counts
+
+
+def slow_conv(features, filters, pairs, counts, num_out, inverse=False):
+    """As many slices of the kernel as the rule book has, whichever layer made it."""
+    filters = filters.flatten(0, 2)
+    out = features.new_zeros(num_out, filters.shape[2])
+    for number, count in enumerate(counts.tolist()):
+        source, target = (pairs[number, 1 if inverse else 0, :count], pairs[number, 0 if inverse else 1, :count])
+        out.index_add_(0, target, features[source] @ filters[number])
+    return out
+
+
+def slow_maximum(points, coords):
+    voxels, rows = torch.unique(coords, dim=0, return_inverse=True)
+    return torch.stack([points[rows == row].amax(0) for row in range(len(voxels))]), voxels
+
+
+def test_mmdet3d_computes_the_same_with_the_same_weights(monkeypatch):
+    """Encoder, backbone and head of mmdet3d, as they are; only mmcv's operators are replaced by slow ones."""
+    models = pytest.importorskip('mmdet3d.models')
+    pytest.importorskip('mmdet.models')
+    sparse = pytest.importorskip('mmcv.ops.sparse_conv')
+    monkeypatch.setattr(sparse.ops, 'get_indice_pairs', slow_pairs)
+    monkeypatch.setattr(sparse.Fsp, 'indice_subm_conv', slow_conv)
+    monkeypatch.setattr(sparse.Fsp, 'indice_conv', slow_conv)
+    monkeypatch.setattr(sparse.Fsp, 'indice_inverse_conv', partial(slow_conv, inverse=True))
+    torch.manual_seed(0)
+    grid = (12, 10, 8)
+    norm_cfg = dict(type='BN1d', eps=1e-5, momentum=0.1)
+    theirs = torch.nn.ModuleDict(dict(
+        voxel_encoder=models.voxel_encoders.SegVFE(feat_channels=[8, 8, 8, 6], in_channels=6, with_voxel_center=True,
+                                                   grid_shape=grid, feat_compression=3),
+        backbone=models.backbones.Asymm3DSpconv(grid, 3, 2, norm_cfg=norm_cfg),
+        decode_head=models.decode_heads.Cylinder3DHead(channels=8, num_classes=5))).eval()
+    theirs['voxel_encoder'].vfe_scatter = slow_maximum
+    for name, value in theirs.state_dict().items():
+        if 'running_mean' in name or name.endswith('.bias'):
+            value.normal_(std=.1)
+        elif name.endswith('.weight') and value.dim() == 5:
+            value.mul_(2)  # so that the signal does not vanish on its way
+    voxelizer = CylinderVoxelizer(grid)
+    points = torch.randn(60, 4) * torch.tensor([9, 9, 1, .5])
+    data = voxelizer(dict(inputs=dict(points=[points]), data_samples=None))['inputs']
+    coords = data['voxel_coords'][data['point_to_voxel']]
+    with torch.no_grad():
+        feats, voxels = theirs['voxel_encoder'](data['point_feats'][:, 3:].float(), coords)
+        expected = theirs['decode_head'](theirs['backbone'](feats, voxels, 1)).features
+    weights, arguments = convert_cylinder3d(theirs.state_dict())
+    net = Cylinder3D(**arguments)
+    net.load_state_dict(weights)
+    with torch.no_grad():
+        found = net.eval()(data)['voxel_logits']
+    assert torch.equal(voxels, data['voxel_coords']) and float(expected.std(0).mean()) > .01
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_tool_refuses_what_is_no_checkpoint(root, tmp_path):
