@@ -91,9 +91,9 @@ def draw(model: BaseModel, scan: Scan, sample: PointSegSample, labels: np.ndarra
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    meta = model.dataset_meta
-    return draw_scan(read_scan(scan, dataset_of(model)), meta['classes'], meta['palette'], sample.pred_labels.numpy(), labels,
-                     sample.sample_id, forward=meta.get('forward', 0.0))
+    meta, points = model.dataset_meta, read_scan(scan, dataset_of(model))
+    return draw_scan(points, meta['classes'], meta['palette'], sample.pred_labels.numpy(), labels, sample.sample_id,
+                     forward=meta.get('forward', 0.0))
 
 
 def pictures(path: str | Path, model: BaseModel | None = None, labels: str | Path | None = None,

@@ -2,10 +2,19 @@
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from perception.common.formats.images import read_image
-from perception.common.visual.video import find_files, frame_rate, is_video, read_frames, write_video
-from perception.utils.errors import DataError
+from perception.common.visual.video import (
+    check_film,
+    find_files,
+    frame_rate,
+    is_film,
+    is_video,
+    read_frames,
+    write_video,
+)
+from perception.utils.errors import ConfigError, DataError
 
 
 def frame(shade, height=40, width=64):
@@ -32,6 +41,53 @@ def test_frames_of_other_and_of_odd_sizes_fit_into_one_video(tmp_path):
     assert [f.shape for _, f in read_frames(path)] == [(40, 64, 3)] * 2
 
 
+def test_a_gif_keeps_frames_and_rate_and_is_not_too_wide(tmp_path):
+    frames = [frame(shade) for shade in (50, 150, 250)]
+    path = write_video(tmp_path / 'deep/a.gif', iter(frames), 5)
+    with Image.open(path) as film:
+        assert (film.n_frames, film.size, film.info['loop']) == (3, (64, 40), 0)
+        for i, given in enumerate(frames):
+            film.seek(i)
+            assert film.info['duration'] == 200
+            assert (np.array(film.convert('RGB')) == given).all()
+    write_video(path, [frame(9, 500, 1921)] * 2)
+    with Image.open(path) as film:
+        assert film.size == (960, 250)
+    assert [p.name for p in path.parent.iterdir()] == ['a.gif']
+
+
+def test_a_film_that_cannot_be_written_is_refused_before_its_frames_are_made(tmp_path):
+    (tmp_path / 'file').write_text('')
+    for path, fps, error, message in (
+            ('a.mpg', 10, DataError, "ending '.mpg'"), ('a.webm', 10, DataError, "ending '.webm'"),
+            ('a.mp4', 0, ConfigError, '0 frames per second, expected more than 0'),
+            ('a.gif', float('nan'), ConfigError, 'nan frames per second'),
+            ('file/a.mp4', 10, DataError, 'expected a folder that can be written')):
+        with pytest.raises(error, match=message):
+            check_film(tmp_path / path, fps)
+        with pytest.raises(error, match=message):
+            write_video(tmp_path / path, (pytest.fail('a frame was made') for _ in 'x'), fps)
+    (tmp_path / 'a.mp4').mkdir()
+    with pytest.raises(DataError, match=r'a\.mp4: Is a directory, expected a folder with room'):
+        write_video(tmp_path / 'a.mp4', [frame(0)])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['a.mp4', 'file']
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.gif'])
+def test_a_full_disk_leaves_no_film(tmp_path, name):
+    part = tmp_path / f'.a.part{name[1:]}'
+    part.symlink_to('/dev/full')  # where the film is written before it gets its name
+    with pytest.raises(DataError, match='expected a folder with room'):
+        write_video(tmp_path / name, [frame(shade) for shade in range(0, 250, 10)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_is_meant_as_a_film(tmp_path):
+    (tmp_path / 'a.mp4').mkdir()
+    assert is_film('x.mpg') and is_film('x.GIF') and is_film('x.mp4')
+    assert not is_film('pictures') and not is_film('run.v2') and not is_film(tmp_path / 'a.mp4')
+
+
 def test_reads_an_image_and_a_folder_in_order(tmp_path):
     for i, name in enumerate(('b.png', 'a.PNG', 'c.jpg', 'notes.txt')):
         cv2.imwrite(str(tmp_path / 'x.png'), frame(40 * i)[..., ::-1])
@@ -56,8 +112,8 @@ def test_bad_input(tmp_path):
         list(read_frames(tmp_path / 'bad.mp4'))
     with pytest.raises(DataError, match=r'none: no such file or folder, expected things'):
         find_files(tmp_path / 'none', ('.x',), 'things')
-    with pytest.raises(DataError, match=r"ending '\.gif', expected one of \.mp4"):
-        write_video(tmp_path / 'a.gif', [frame(0)])
+    with pytest.raises(DataError, match=r"ending '\.mpg', expected one of \.mp4"):
+        write_video(tmp_path / 'a.mpg', [frame(0)])
     with pytest.raises(DataError, match='no frame came'):
         write_video(tmp_path / 'a.mp4', [])
 

@@ -1,0 +1,213 @@
+"""A drive as a film: each scan from a camera that follows the car, or from one that stands beside the road.
+
+Where the folder of the scans has the poses of SemanticKITTI's layout (`poses.txt` and `calib.txt` beside `velodyne`),
+scans that went before stay visible, darkened; without poses a camera can only follow the car.
+"""
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception.common.visual import canvas
+from perception.common.visual.points import View, paint, visible_points
+from perception.lidarseg.datasets.semantickitti import frame_number, lidar_poses
+from perception.lidarseg.draw import error_colors, height_colors, label_colors, scan_score
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+
+CAMERAS = ('follow', 'fixed')
+HISTORY = 40  # earlier scans that stay visible
+CELL = 0.2  # m; one point of earlier scans is kept in a cube of this size
+DIM = 0.45  # brightness of earlier scans
+CAR = (255, 255, 255)
+
+
+class Film:
+    """Draws one scan after the other; what has been seen stays visible, darkened, where poses are known.
+
+    Args:
+        camera: 'follow' or 'fixed'.
+        poses: (F, 4, 4) from the LiDAR of each frame to a common world, None where they are unknown.
+        classes: C class names.
+        palette: C RGB colours.
+        forward: direction of travel in the LiDAR's frame, rad from x to y.
+
+    Raises:
+        ConfigError: an unknown camera.
+        DataError: a fixed camera without poses.
+    """
+
+    def __init__(self, camera: str, poses: np.ndarray | None, classes: Sequence[str],
+                 palette: Sequence[Sequence[int]], forward: float = 0.0) -> None:
+        check_camera(camera)
+        if camera == 'fixed' and poses is None:
+            raise DataError('--camera fixed: scans without poses, expected poses.txt and calib.txt beside the folder '
+                            'of the scans. Take --camera follow, which needs none.')
+        self.camera, self.classes, self.palette = camera, classes, palette
+        cos, sin = np.cos(forward), np.sin(forward)
+        self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # x forward
+        self.poses = None if poses is None else np.asarray(poses) @ self.turn.T
+        self.past: list[tuple[np.ndarray, np.ndarray]] = []  # points in the world (M, 3), labels (M, 2)
+        self.fixed = stand_beside(self.poses) if camera == 'fixed' else None
+        self.smooth = None if poses is None else smoothed(self.poses)
+
+    def frame(self, number: int, points: np.ndarray, pred_labels: np.ndarray | None = None,
+              labels: np.ndarray | None = None, title: str = '') -> np.ndarray:
+        """The picture of one scan.
+
+        Args:
+            number: row of its pose.
+            points: (N, 3+) x, y, z [m].
+            pred_labels, labels: (N,) train ids, 255 = unlabelled, if there are any. With both, errors stand beside the
+                prediction; with none, points are coloured by height.
+            title: written above the picture.
+
+        Returns:
+            (H, W, 3) uint8 RGB, of one size for all frames.
+        """
+        here = np.asarray(points, np.float64)[:, :3] @ self.turn[:3, :3].T
+        kinds = [values for values in (pred_labels, labels) if values is not None]
+        values = np.stack(kinds, 1).astype(np.int64) if kinds else np.zeros((len(here), 0), np.int64)
+        to_camera, view = self._camera(number)
+        cloud, seen = [moved(to_camera, here)], [values]
+        if self.poses is not None:
+            cloud += [moved(to_camera @ np.linalg.inv(self.poses[number]), old) for old, _ in self.past]
+            seen += [old for _, old in self.past]
+            near = thinned(moved(self.poses[number], here), values)
+            self.past = [near, *self.past[:HISTORY - 1]]
+        car = moved(to_camera, car_outline())
+        cloud, seen = np.concatenate([*cloud, car]), np.concatenate(seen)
+        size = (960, 540) if len(kinds) == 2 else (1280, 720)
+        visible = visible_points(cloud, view, *size)
+        panels = [canvas.titled(paint(visible, self._colors(colors, cloud, len(here), len(car))), name, note)
+                  for name, note, colors in self._kinds(seen, pred_labels is not None, labels is not None, cloud)]
+        body = canvas.beside(panels)
+        score = scan_score(pred_labels, labels, len(self.classes)) if len(kinds) == 2 else ''
+        rows = [canvas.bar(body.shape[1], title, score, height=32, size=16), body]
+        if kinds:
+            names = [*self.classes, 'unlabeled']
+            rows.append(canvas.legend(names, label_colors(np.arange(len(names)), self.palette), body.shape[1]))
+        return canvas.stacked(rows, gap=0)
+
+    def _camera(self, number: int) -> tuple[np.ndarray, View]:
+        """(4, 4) from the scan's frame (x forward) to that of the view, and the view."""
+        if self.fixed is not None:
+            return self.poses[number], self.fixed
+        follow = View(eye=(-15.0, 0.0, 8.5), target=(11.0, 0.0, -1.8), fov=50.0)
+        if self.smooth is None:
+            return np.eye(4), follow
+        return np.linalg.inv(self.smooth[number]) @ self.poses[number], follow
+
+    def _kinds(self, seen: np.ndarray, predicted: bool, true: bool,
+               cloud: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
+        """Name, note and colours of what is drawn; labels (M, 0..2) of all points but the car's."""
+        if predicted and true:
+            return [('prediction', '', label_colors(seen[:, 0], self.palette)),
+                    ('errors', 'wrong red, right grey, ignored dark',
+                     error_colors(seen[:, 0], seen[:, 1], len(self.classes)))]
+        if predicted or true:
+            return [('prediction' if predicted else 'ground truth', '', label_colors(seen[:, 0], self.palette))]
+        return [('points', 'coloured by height', height_colors(cloud[:len(seen)]))]
+
+    @staticmethod
+    def _colors(colors: np.ndarray, cloud: np.ndarray, now: int, car: int) -> np.ndarray:
+        """Colours of the whole cloud: earlier scans darkened, the car's outline at the end."""
+        colors = colors.copy()
+        colors[now:] = (colors[now:] * DIM).astype(np.uint8)
+        return np.concatenate([colors, np.full((car, 3), CAR, np.uint8)])
+
+
+def check_camera(camera: str) -> None:
+    """Refuse a camera that does not exist.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if camera not in CAMERAS:
+        raise ConfigError(f'--camera {camera}: no such camera, expected one of {", ".join(CAMERAS)}. '
+                          f'{close_matches(camera, CAMERAS)}')
+
+
+def find_poses(files: Sequence[Path]) -> np.ndarray | None:
+    """Poses of scans in SemanticKITTI's layout.
+
+    Args:
+        files: `.../velodyne/FFFFFF.bin`.
+
+    Returns:
+        (F, 4, 4) float64, from the LiDAR of each scan to that of the sequence's first; None where `poses.txt` or
+        `calib.txt` is missing.
+
+    Raises:
+        DataError: one of them cannot be read, or has no row for a scan, or a scan is not named by its number.
+    """
+    folder = files[0].absolute().parent.parent
+    if not ((folder / 'poses.txt').is_file() and (folder / 'calib.txt').is_file()):
+        return None
+    numbers = [frame_number(file) for file in files]
+    return lidar_poses(folder, max(numbers) + 1)[numbers]
+
+
+def smoothed(poses: np.ndarray, metres: float = 4.0) -> np.ndarray:
+    """Poses (F, 4, 4) of a calm camera: level, place and heading averaged over so many metres, at most 17 frames."""
+    step = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1).mean() if len(poses) > 1 else 0
+    radius = int(np.clip(metres / max(step, 1e-3) / 2, 0, 8))
+    weights = np.hanning(2 * radius + 3)[1:-1]
+    heading = np.unwrap(np.arctan2(poses[:, 1, 0], poses[:, 0, 0]))
+    track = np.concatenate([poses[:, :3, 3], heading[:, None]], axis=1)
+    odd = dict(mode='reflect', reflect_type='odd') if len(track) > radius else dict(mode='edge')
+    padded = np.pad(track, ((radius, radius), (0, 0)), **odd)
+    track = np.stack([np.convolve(column, weights / weights.sum(), 'valid') for column in padded.T], axis=1)
+    calm = np.tile(np.eye(4), (len(poses), 1, 1))
+    cos, sin = np.cos(track[:, 3]), np.sin(track[:, 3])
+    calm[:, :2, :2] = np.stack([np.stack([cos, -sin], 1), np.stack([sin, cos], 1)], 1)
+    calm[:, :3, 3] = track[:, :3]
+    return calm
+
+
+def stand_beside(poses: np.ndarray) -> View:
+    """A camera above the side of the road that oversees the drive, or the middle 80 m of a longer one.
+
+    Args:
+        poses: (F, 4, 4), x forward.
+    """
+    places = poses[:, :3, 3]
+    along = np.append(0, np.cumsum(np.linalg.norm(np.diff(places, axis=0), axis=1)))
+    inside = np.abs(along - along[-1] / 2) <= 40
+    places, forward = places[inside], poses[inside, :3, 0].mean(axis=0)
+    forward = np.array([*forward[:2], 0]) / max(np.linalg.norm(forward[:2]), 1e-6)
+    middle = (places.min(axis=0) + places.max(axis=0)) / 2
+    radius = max(np.linalg.norm(places.max(axis=0) - places.min(axis=0)) / 2, 12)
+    right = np.array([forward[1], -forward[0], 0])
+    eye = middle - 0.9 * (radius + 12) * forward + 0.5 * (radius + 8) * right + (0, 0, 0.5 * radius + 9)
+    return View(eye=tuple(eye), target=tuple(middle + 4 * forward + (0, 0, -1.5)), fov=50.0)
+
+
+def thinned(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One of the points (N, 3) in each cube of `CELL`, with its values (N, K)."""
+    cells = np.floor(points / CELL).astype(np.int64)
+    cells -= cells.min(axis=0, initial=0)
+    sizes = cells.max(axis=0, initial=0) + 1
+    _, first = np.unique((cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2], return_index=True)
+    return points[first], values[first]
+
+
+def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Points (N, 3) after a (4, 4) transform."""
+    return points @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def car_outline() -> np.ndarray:
+    """Points (M, 3) on the edges of a car around the sensor, x forward [m]."""
+    low, high = np.array([-2.3, -0.95, -1.6]), np.array([2.1, 0.95, -0.2])
+    steps = np.linspace(0, 1, 90)
+    edges = []
+    for axis in range(3):
+        others = [i for i in range(3) if i != axis]
+        for a in (low, high):
+            for b in (low, high):
+                edge = np.empty((len(steps), 3))
+                edge[:, axis] = low[axis] + steps * (high - low)[axis]
+                edge[:, others[0]], edge[:, others[1]] = a[others[0]], b[others[1]]
+                edges.append(edge)
+    return np.concatenate(edges)
