@@ -156,10 +156,16 @@ class DrawScans(BaseMetric):
             if self.max_scans is not None and len(self.results) >= self.max_scans:
                 return
             pred_labels, labels = _array(sample['pred_labels']), _array(sample.get('labels'))
-            image = draw_scan(points[:len(pred_labels)].cpu().numpy(), meta['classes'], meta['palette'], pred_labels,
-                              labels, sample['sample_id'], self.panel, meta.get('forward', 0.0))
+            image = self.picture(points[:len(pred_labels)].cpu().numpy(), pred_labels, labels, sample['sample_id'])
             path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', image, self.num_colors)
             self.results.append(str(path))
+
+    def picture(self, points: np.ndarray, pred_labels: np.ndarray, labels: np.ndarray | None,
+                sample_id: str) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a scan of (N, 3+) points with predicted and, if known, true train ids (N,)."""
+        meta = self.dataset_meta
+        return draw_scan(points, meta['classes'], meta['palette'], pred_labels, labels, sample_id, self.panel,
+                         meta.get('forward', 0.0))
 
     def compute_metrics(self, results: list[str]) -> dict:
         """No score comes from pictures."""

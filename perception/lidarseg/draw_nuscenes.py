@@ -1,18 +1,16 @@
 """One picture per key frame of nuScenes: views of the sweep, and its points in the six camera images."""
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from mmengine.evaluator import BaseMetric
 
 from perception.common.formats.images import read_image
 from perception.common.visual import canvas
 from perception.lidarseg.datasets.nuscenes import CLASSES, PALETTE, VERSIONS, NuScenesLidarSeg
 from perception.lidarseg.datasets.nuscenes_tables import View, camera_views, load_tables
-from perception.lidarseg.draw import draw_scan, label_colors
+from perception.lidarseg.draw import DrawScans, draw_scan, label_colors
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
 
@@ -123,8 +121,8 @@ def draw_key_frame(points: np.ndarray, views: dict[str, View], data_root: str | 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    ahead = np.stack([points[:, 1], -points[:, 0], points[:, 2], points[:, 3]], 1)     # x forward, as pictures have it
-    rows = [draw_scan(ahead, CLASSES, PALETTE, pred_labels, labels, title, panel)]
+    forward = NuScenesLidarSeg.METAINFO['forward']
+    rows = [draw_scan(points, CLASSES, PALETTE, pred_labels, labels, title, panel, forward)]
     for name, values in (('prediction', pred_labels), ('ground truth', labels)):
         if values is not None:
             colors = label_colors(np.asarray(values), PALETTE)
@@ -157,51 +155,22 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
 
 
 @METRICS.register_module()
-class DrawKeyFrames(BaseMetric):
-    """Draws each key frame that is evaluated into a PNG; it stands beside the metrics and adds no score.
+class DrawKeyFrames(DrawScans):
+    """Draws each key frame that is evaluated into a PNG; see `DrawScans`.
 
-    Where the data set is, is told by itself. The tables are loaded at the first picture, which takes a while for the
-    full data set. Each process draws its own share.
-
-    Args:
-        out_dir: folder of the pictures, `<token>.png`.
-        max_scans: draw only so many in each process; all by default.
-        num_colors: reduce each picture to a palette of so many colours, for smaller files.
-        panel: width and height of one view in pixels.
-        collect_device, prefix: as in mmengine.
+    The tables are loaded at the first picture, which takes a while for the full data set.
     """
 
-    default_prefix = ''  # none; spares mmengine's warning
+    _tables = None
 
-    def __init__(self, out_dir: str | Path, max_scans: int | None = None, num_colors: int | None = None,
-                 panel: tuple[int, int] = (640, 360), collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.out_dir = Path(out_dir).expanduser()
-        self.max_scans, self.num_colors, self.panel = max_scans, num_colors, panel
-        self._tables = None
-
-    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
-        """Draw the key frames of a batch.
-
-        Args:
-            data_batch: `inputs.points`, a list of (N, 4) tensors, as the data set gave them.
-            data_samples: for each a dict with `pred_labels` (N,), `sample_id` and, if known, `labels` (N,).
-        """
-        meta = self.dataset_meta or {}
+    def picture(self, points: np.ndarray, pred_labels: np.ndarray, labels: np.ndarray | None,
+                sample_id: str) -> np.ndarray:
+        """(H, W, 3) uint8 RGB of a key frame: views of the sweep, and its points in the camera images."""
+        meta = self.dataset_meta
         if 'data_root' not in meta or meta.get('split') not in VERSIONS:
             raise ConfigError(f'DrawKeyFrames: the data set describes itself by {sorted(meta)}, expected data_root and '
                               'split of nuScenes. Draw other data sets with DrawScans.')
         if self._tables is None:
             self._tables = load_tables(meta['data_root'], VERSIONS[meta['split']])
-        for points, sample in zip(data_batch['inputs']['points'], data_samples):
-            if self.max_scans is not None and len(self.results) >= self.max_scans:
-                return
-            token = sample['sample_id']
-            labels = None if sample.get('labels') is None else sample['labels'].cpu().numpy()
-            image = draw_key_frame(points.cpu().numpy(), camera_views(self._tables, token), meta['data_root'],
-                                   sample['pred_labels'].cpu().numpy(), labels, token, self.panel)
-            self.results.append(str(canvas.save_png(self.out_dir / f'{token}.png', image, self.num_colors)))
-
-    def compute_metrics(self, results: list[str]) -> dict:
-        """No score comes from pictures."""
-        return {}
+        views = camera_views(self._tables, sample_id)
+        return draw_key_frame(points, views, meta['data_root'], pred_labels, labels, sample_id, self.panel)

@@ -19,6 +19,7 @@ from perception.lidarseg.datasets.nuscenes import (
     to_train_ids,
 )
 from perception.lidarseg.datasets.nuscenes_tables import find_problem, read_index
+from perception.lidarseg.inference import read_scan
 from perception.lidarseg.metrics.nuscenes import (
     NuScenesLidarSegMetric,
     evaluate_results,
@@ -136,6 +137,7 @@ def test_a_real_key_frame_is_read(shared):
     points = read_sweep(path)
     assert points.shape == (34688, 5)
     assert points[:, 4].tolist() == np.tile(np.arange(32), 1084).tolist()
+    assert np.array_equal(read_scan(path, NuScenesLidarSeg), points[:, :4])     # as tools/visualize.py does
 
 
 @pytest.mark.parametrize(('cut', 'match'), [(7, 'expected a multiple of 20'), (20, 'labels for')])

@@ -185,8 +185,9 @@ def test_key_frames_are_drawn_beside_a_metric(mini_nuscenes, tmp_path):
     pytest.importorskip('open3d')
     data = NuScenesLidarSeg(mini_nuscenes, 'mini_val')
     drawer = DrawKeyFrames(tmp_path, max_scans=1, panel=(320, 180))
+    drawer.dataset_meta = NuScenesLidarSeg.METAINFO
     with pytest.raises(ConfigError, match='expected data_root and split of nuScenes'):
-        drawer.process(dict(inputs=dict(points=[])), [])
+        drawer.picture(np.zeros((1, 4)), np.zeros(1), None, 'x')
     drawer.dataset_meta = data.metainfo
     for i in range(2):
         item = data[i]
