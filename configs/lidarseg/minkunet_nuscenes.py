@@ -17,7 +17,8 @@ model = dict(
         type=CubeVoxelizer,
         voxel_size=0.05,  # m, as on SemanticKITTI; no published recipe for nuScenes
         max_voxels=80_000,
-        cylinder_grid=(480, 360, 32)),  # for PVD's supervoxels
+        cylinder_grid=(480, 360, 32),  # for PVD's supervoxels
+        cylinder_bounds=((0, -3.1415926, -5), (50, 3.1415926, 3))),  # as Cylinder3D's nuScenes config
     num_classes=16,
     width=1.0)
 

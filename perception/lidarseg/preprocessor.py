@@ -86,6 +86,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
             are left out of the batch.
         cylinder_grid: cells along rho, phi, z of a second, cylindrical grid, in which PVD finds its supervoxels
             whatever the net's own voxels are; None for none.
+        cylinder_bounds: of that grid, least and most rho [m], phi [rad], z [m].
         ignore_index: label of points without a class.
         non_blocking: copy to the device without waiting.
 
@@ -94,14 +95,16 @@ class CubeVoxelizer(BaseDataPreprocessor):
     """
 
     def __init__(self, voxel_size: float = 0.05, max_voxels: int | None = 80_000,
-                 cylinder_grid: Sequence[int] | None = None, ignore_index: int = 255, non_blocking: bool = False):
+                 cylinder_grid: Sequence[int] | None = None,
+                 cylinder_bounds: Sequence[Sequence[float]] = CYLINDER_BOUNDS, ignore_index: int = 255,
+                 non_blocking: bool = False):
         super().__init__(non_blocking=non_blocking)
         if not voxel_size > 0 or (max_voxels is not None and max_voxels < 1):
             raise ConfigError(f'CubeVoxelizer: voxel_size={voxel_size}, max_voxels={max_voxels}, expected positive '
                               'numbers. The published ones are 0.05 m and 80,000.')
         if cylinder_grid is not None:
-            check_grid(cylinder_grid, *CYLINDER_BOUNDS)
-        self.cylinder_grid = cylinder_grid
+            check_grid(cylinder_grid, *cylinder_bounds)
+        self.cylinder_grid, self.cylinder_bounds = cylinder_grid, cylinder_bounds
         self.voxel_size, self.max_voxels, self.ignore_index = voxel_size, max_voxels, ignore_index
 
     def forward(self, data: dict, training: bool = False) -> dict:
@@ -140,7 +143,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
         if labels is not None:
             inputs['labels'], inputs['voxel_labels'] = labels, labels[first]
         if self.cylinder_grid is not None:
-            cells, _ = cylinder_features(points[first], self.cylinder_grid, *CYLINDER_BOUNDS)
+            cells, _ = cylinder_features(points[first], self.cylinder_grid, *self.cylinder_bounds)
             inputs['supervoxel_coords'] = torch.cat([voxel_coords[:, :1], cells], dim=1)
             inputs['supervoxel_grid'] = tuple(self.cylinder_grid)
         return dict(inputs=inputs, data_samples=samples)

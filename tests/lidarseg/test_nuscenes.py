@@ -297,6 +297,20 @@ def test_fuzz_whatever_is_damaged_is_read_right_or_refused(copy):
     assert min(outcomes.values()) > 5, outcomes
 
 
+def test_supervoxels_of_cubes_lie_in_the_bounds_of_nuscenes(mini_nuscenes):
+    from perception.apis.config import load_config
+    from perception.lidarseg.preprocessor import CubeVoxelizer
+    from perception.ops.voxelize import cylinder_features
+    bounds = load_config('configs/lidarseg/minkunet_nuscenes.py').model.data_preprocessor.cylinder_bounds
+    cylinder = load_config('configs/lidarseg/cylinder3d_nuscenes.py').model.data_preprocessor
+    assert [tuple(bound) for bound in bounds] == [tuple(cylinder.min_bound), tuple(cylinder.max_bound)]
+    sample = NuScenesLidarSeg(mini_nuscenes, 'mini_val')[0]
+    batch = dict(inputs=dict(points=[sample['inputs']['points']]), data_samples=[sample['data_samples']])
+    inputs = CubeVoxelizer(.1, None, (480, 360, 32), bounds)(batch)['inputs']
+    cells, _ = cylinder_features(inputs['voxel_feats'], (480, 360, 32), *bounds)
+    assert torch.equal(inputs['supervoxel_coords'][:, 1:], cells)
+
+
 # --- the official evaluation -----------------------------------------------------------------------------------------
 @pytest.mark.parametrize(('case', 'from_gt', 'from_pred'), [
     ('three_scans_ignore0', {}, {}), ('classes_5_9_absent', {5: 7, 9: 7}, {5: 7, 9: 7}),
