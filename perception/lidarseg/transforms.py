@@ -23,10 +23,16 @@ def xy_matrix(angle: float = 0.0, flip: int = 0, scale: float = 1.0) -> np.ndarr
     return scale * np.diag(FLIPS[flip]) @ np.array([[cos, -sin], [sin, cos]])
 
 
+def move_xy(points: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """A copy of points (N, 4) whose x and y are multiplied by a (2, 2) matrix, see `xy_matrix`."""
+    moved, (x, y) = points.copy(), points[:, :2].T
+    for axis, (a, b) in enumerate(matrix.astype(points.dtype)):  # written out, as products of thin matrices are slow
+        moved[:, axis] = a * x + b * y
+    return moved
+
+
 def _move_xy(sample: dict, matrix: np.ndarray) -> dict:
-    points = sample['points'].copy()
-    points[:, :2] = points[:, :2] @ matrix.T.astype(points.dtype)
-    return dict(sample, points=points)
+    return dict(sample, points=move_xy(sample['points'], matrix))
 
 
 @TRANSFORMS.register_module()
@@ -38,7 +44,7 @@ class RandomRotate:
     """
 
     def __init__(self, max_degrees: float = 45.0) -> None:
-        _check(0 <= max_degrees <= 180, f'RandomRotate: max_degrees={max_degrees}, expected 0..180')
+        check_argument(0 <= max_degrees <= 180, f'RandomRotate: max_degrees={max_degrees}, expected 0..180')
         self.max_angle = np.deg2rad(max_degrees)
 
     def __call__(self, sample: dict) -> dict:
@@ -63,7 +69,7 @@ class RandomScale:
     """
 
     def __init__(self, low: float = 0.95, high: float = 1.05) -> None:
-        _check(0 < low <= high, f'RandomScale: low={low}, high={high}, expected 0 < low <= high')
+        check_argument(0 < low <= high, f'RandomScale: low={low}, high={high}, expected 0 < low <= high')
         self.low, self.high = low, high
 
     def __call__(self, sample: dict) -> dict:
@@ -79,12 +85,13 @@ class RandomTranslate:
     """
 
     def __init__(self, std: float = 0.1) -> None:
-        _check(std >= 0, f'RandomTranslate: std={std}, expected a length in m, at least 0')
+        check_argument(std >= 0, f'RandomTranslate: std={std}, expected a length in m, at least 0')
         self.std = std
 
     def __call__(self, sample: dict) -> dict:
         points = sample['points'].copy()
-        points[:, :3] += sample['rng'].normal(0, self.std, 3).astype(points.dtype)
+        for axis, shift in enumerate(sample['rng'].normal(0, self.std, 3).astype(points.dtype)):
+            points[:, axis] += shift
         return dict(sample, points=points)
 
 
@@ -97,7 +104,7 @@ class RandomThin:
     """
 
     def __init__(self, keep: float = 0.5) -> None:
-        _check(0 < keep <= 1, f'RandomThin: keep={keep}, expected a share in (0, 1]')
+        check_argument(0 < keep <= 1, f'RandomThin: keep={keep}, expected a share in (0, 1]')
         self.keep = keep
 
     def __call__(self, sample: dict) -> dict:
@@ -114,7 +121,7 @@ class RandomSector:
     """
 
     def __init__(self, degrees: float = 120.0) -> None:
-        _check(0 < degrees <= 360, f'RandomSector: degrees={degrees}, expected more than 0 and at most 360')
+        check_argument(0 < degrees <= 360, f'RandomSector: degrees={degrees}, expected more than 0 and at most 360')
         self.width = np.deg2rad(degrees)
 
     def __call__(self, sample: dict) -> dict:
@@ -127,6 +134,11 @@ def _select(sample: dict, rows: np.ndarray) -> dict:
     return dict(sample, **{key: sample[key][rows] for key in ('points', 'labels') if key in sample})
 
 
-def _check(good: bool, message: str) -> None:
+def check_argument(good: bool, message: str) -> None:
+    """Refuse an argument of an augmentation.
+
+    Raises:
+        ConfigError: with the message.
+    """
     if not good:
         raise ConfigError(f'{message}. Correct it in the pipeline.')

@@ -53,14 +53,16 @@ def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequ
         ConfigError: a grid or bounds that cannot work.
     """
     check_grid(grid_shape, min_bound, max_bound)
-    polar = polar_coordinates(points).double()
-    low, high, grid = (torch.tensor(tuple(v), dtype=torch.float64, device=points.device)
-                       for v in (min_bound, max_bound, grid_shape))
-    cell = (high - low) / (grid - 1)
-    index = torch.floor((polar.clamp(low, high) - low) / cell)
-    centre = (index + 0.5) * cell + low
-    feats = torch.cat([polar - centre, polar, points[:, [0, 1, 3]].double()], dim=1)
-    return index.long(), feats.float()
+    polar = polar_coordinates(points)
+    feats = torch.empty(len(points), 9, device=points.device)
+    feats[:, 3:6], feats[:, 6:8], feats[:, 8] = polar, points[:, :2], points[:, 3]
+    grid_index = torch.empty(len(points), 3, dtype=torch.int64, device=points.device)
+    for axis, (low, high, cells) in enumerate(zip(min_bound, max_bound, grid_shape)):  # plain columns are fast
+        cell, value = (high - low) / (cells - 1), polar[:, axis].double()
+        index = value.clamp(low, high).sub_(low).div_(cell).floor_()
+        grid_index[:, axis] = index
+        feats[:, axis] = value - index.add_(0.5).mul_(cell).add_(low)
+    return grid_index, feats
 
 
 def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -97,12 +99,12 @@ def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size:
         grid_index: (N, 3) int64.
         grid_shape: cells along each axis, multiples of 16 so that four halvings lose no voxel.
     """
-    index = torch.round(points[:, :3] / voxel_size).long()
-    rows = point_batch[:, None].expand(-1, 3)
-    first = index.new_zeros(batch_size, 3).scatter_reduce(0, rows, index, 'amin', include_self=False)
-    index = index - first[point_batch]
-    largest = index.amax(0).tolist() if len(index) else [0, 0, 0]
-    return index, tuple(16 * (n // 16 + 1) for n in largest)
+    index = torch.round(points[:, :3].T.contiguous() / voxel_size).long()
+    rows = point_batch.expand(3, -1)
+    first = index.new_zeros(3, batch_size).scatter_reduce(1, rows, index, 'amin', include_self=False)
+    index -= first[:, point_batch]
+    largest = index.amax(1).tolist() if len(points) else [0, 0, 0]
+    return index.T, tuple(16 * (n // 16 + 1) for n in largest)
 
 
 def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:
