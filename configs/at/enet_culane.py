@@ -9,4 +9,4 @@ with read_base():
 model = dict(model, losses=dict(at=dict(type=AttentionTransferLoss, teacher='full', feats=('middle', 'high'))))
 work_dir = 'work_dirs/at_enet_culane'
 
-mini = dict(mini, work_dir='work_dirs/at_enet_culane_mini')
+mini = dict(mini, model=dict(mini['model'], losses=dict()), work_dir='work_dirs/at_enet_culane_mini')

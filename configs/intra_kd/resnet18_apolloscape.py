@@ -35,5 +35,6 @@ mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
                teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/pspnet_apolloscape_mini/model.pth'))),
+                                       checkpoint='work_dirs/pspnet_apolloscape_mini/model.pth')),
+               losses=dict(intra_kd=dict(attention_norm='l2'))),
     work_dir='work_dirs/intra_kd_resnet18_apolloscape_mini')

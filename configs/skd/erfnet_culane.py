@@ -9,4 +9,4 @@ with read_base():
 model = dict(model, losses=dict(skd=dict(type=SKDLoss, teacher='full', feats='high')))
 work_dir = 'work_dirs/skd_erfnet_culane'
 
-mini = dict(mini, work_dir='work_dirs/skd_erfnet_culane_mini')
+mini = dict(mini, model=dict(mini['model'], losses=dict()), work_dir='work_dirs/skd_erfnet_culane_mini')
