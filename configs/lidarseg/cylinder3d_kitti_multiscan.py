@@ -5,9 +5,11 @@ from perception.lidarseg.mini import write_multiscan_mini
 from perception.lidarseg.transforms import RandomSector, RandomThin
 
 with read_base():
+    from .._base_.cylinder3d_schedule import *
+    from .._base_.runtime import *
     from .._base_.semantickitti_multiscan import *
-    from .cylinder3d_kitti import *
     from .cylinder3d_kitti import mini as single_mini
+    from .cylinder3d_kitti import model
 
 model.update(num_classes=25)
 
