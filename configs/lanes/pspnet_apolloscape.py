@@ -16,4 +16,6 @@ optim_wrapper.update(
     paramwise_cfg=dict(custom_keys=dict(context=dict(lr_mult=10), classifier=dict(lr_mult=10)),
                        bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0))
 
-mini = dict(mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)))
+mini = dict(
+    mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=3e-3)))

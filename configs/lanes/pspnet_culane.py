@@ -10,4 +10,8 @@ with read_base():
 
 model = dict(type=PSPNet, depth=101, **net)
 
-mini = dict(mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)))
+mini = dict(
+    mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    train_cfg=dict(max_epochs=60, val_interval=20),
+    param_scheduler=[dict(mini['param_scheduler'][0], end=60)],
+    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=3e-3)))

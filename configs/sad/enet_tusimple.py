@@ -17,5 +17,5 @@ model = dict(
         begin=40_000)))  # of 49,959 iterations: once the net is reasonably trained
 work_dir = 'work_dirs/sad_enet_tusimple'
 
-mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=150, norm='l2'))),
+mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=220, norm='l2'))),
             work_dir='work_dirs/sad_enet_tusimple_mini')

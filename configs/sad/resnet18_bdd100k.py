@@ -17,5 +17,5 @@ model = dict(
         begin=40_000)))  # of 60,000 iterations: once the net is reasonably trained
 work_dir = 'work_dirs/sad_resnet18_bdd100k'
 
-mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=75, norm='l2'))),
+mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=110, norm='l2'))),
             work_dir='work_dirs/sad_resnet18_bdd100k_mini')

@@ -36,6 +36,13 @@ from perception.utils.paths import PROJECT_ROOT, from_root
 
 STUDENTS = dict(lidarseg='cylinder3d_half_kitti', lanes='enet_culane')  # of each task, where none is named
 METHODS = dict(lidarseg=['pvd'], lanes=['sad'])
+# CULane: three times the training images of --mini, each seen less often, more images to score, a longer lesson
+EVIDENCE = dict(culane=[
+    'mini_data.root=data/mini/culane_evidence', 'mini_data.train=126', 'mini_data.val=60',
+    'train_dataloader.dataset.data_root=data/mini/culane_evidence',
+    'val_dataloader.dataset.data_root=data/mini/culane_evidence',
+    'train_cfg.max_epochs=12', 'train_cfg.val_interval=6', 'param_scheduler.0.end=12'])
+TEACHER = dict(culane=['train_cfg.max_epochs=24', 'param_scheduler.0.end=24'])
 COLUMNS = ('last', 'best', 'gain_last', 'gain_best')  # score of the last and the best epoch
 TITLES = dict(teacher='teacher', student='student alone', distilled='student distilled')  # other arms have their names
 
@@ -115,7 +122,9 @@ def run(args: argparse.Namespace) -> dict:
     check_settings(folder, dict(configs, cfg_options=sorted(args.cfg_options), **variants, **arms))
     if args.background:
         return start_in_background(folder)
-    jobs = make_jobs(configs, args.seeds, folder, args.cfg_options, variants, arms)
+    data = configs['student'].removesuffix('.py').rsplit('_', 1)[-1]
+    jobs = make_jobs(configs, args.seeds, folder, EVIDENCE.get(data, []) + args.cfg_options, variants, arms,
+                     TEACHER.get(data, ()))
     if not args.report_only:
         unfinished = [job for job in jobs if read_run(job) is None]
         for side_by_side, of_teacher in ((1, True), (max(args.jobs, 1), False)):  # the teacher before its students
@@ -219,7 +228,7 @@ def start_in_background(folder: Path) -> dict:
 
 
 def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[str], variants: dict[str, list[str]],
-              arms: dict[str, list[str]] | None = None) -> list[Job]:
+              arms: dict[str, list[str]] | None = None, teacher: Sequence[str] = ()) -> list[Job]:
     """The trainings in their order: the teacher, if there is one, then all students of each seed.
 
     Args:
@@ -229,6 +238,7 @@ def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[s
         options: overrides for all of them.
         variants: name -> further overrides of the first method's student.
         arms: name -> config file and further overrides.
+        teacher: further overrides of the teacher.
     """
     runs = {arm: (path, []) for arm, path in configs.items() if arm != 'teacher'}
     first = next((path for arm, (path, _) in runs.items() if arm != 'student'), None)
@@ -245,7 +255,7 @@ def make_jobs(configs: dict[str, str], seeds: int, folder: Path, options: list[s
         return Job(arm, seed, config, folder / name,
                    [*(f'{key}={seed}' for key in seeded), *options, *checkpoints, *more])
 
-    jobs = [job('teacher', 0, 'teacher', configs['teacher'])] if 'teacher' in configs else []
+    jobs = [job('teacher', 0, 'teacher', configs['teacher'], teacher)] if 'teacher' in configs else []
     return jobs + [job(arm, seed, f'{arm}_{seed}', path, more)
                    for seed in range(seeds) for arm, (path, more) in runs.items()]
 
