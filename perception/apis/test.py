@@ -13,6 +13,7 @@ Several checkpoints, --save, --distances and the charts of --draw are the same f
 import hashlib
 import inspect
 import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +26,7 @@ from perception.apis.config import load_config
 from perception.apis.inference import combine, dataset_type, offered, room_of
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.utils.checkpoint import unwrap
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
@@ -65,6 +66,8 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
     if amp:
         use_amp(cfg)
     prepare(cfg, submit, draw)
+    for folder in filter(None, (submit, draw, save)):
+        make_folder(folder)
     room = _room(cfg)
     if distances is not None:
         if submit:
@@ -94,6 +97,22 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
     if saved is not None and not save:
         saved.remove()
     return results
+
+
+def make_folder(folder: str | Path) -> None:
+    """Make a folder for results before the work begins.
+
+    Raises:
+        DataError: it cannot be made or written.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f'{folder}: {error.strerror} where results are to be written, expected a folder with room for '
+                        'them. Choose another one.') from error
 
 
 def _settings(cfg: Config, tta: str | None, amp: bool) -> dict:

@@ -103,6 +103,8 @@ def prepare_folder(folder: Path, stamp: Mapping, replace: bool) -> None:
     except OSError as error:
         raise DataError(f'{folder}: {error.strerror} where predictions are to be kept, expected a folder that can be '
                         'written. Choose another one.') from error
+    for part in folder.rglob('.*.part'):  # half a file of a run that was killed
+        part.unlink(missing_ok=True)
     if found != stamp:
         with atomic_path(folder / STAMP, DataError) as part:
             part.write_text(json.dumps(stamp, indent=1) + '\n')

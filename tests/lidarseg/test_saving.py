@@ -91,6 +91,7 @@ def test_a_folder_in_which_no_file_was_finished_may_be_taken(tmp_path):
     model = Counter()
     found(SavedPredictions(model, tmp_path, RUN), 0)
     assert model.seen == ['08_000000']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['08_000000.npy', STAMP]
 
 
 def test_names_with_folders(tmp_path):
