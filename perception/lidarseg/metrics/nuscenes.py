@@ -74,8 +74,8 @@ def scores(confusion: np.ndarray, classes: Sequence[str] = CLASSES) -> dict[str,
         iou = hits / union.astype(np.float32)  # float64: the counts are int64
         fwiou = np.nansum(true * iou) / confusion.sum()
     iou[0] = np.nan
-    known = iou[~np.isnan(iou)]
-    return dict(miou=float(known.mean()) if len(known) else math.nan, fwiou=float(fwiou),
+    miou = math.nan if np.isnan(iou).all() else np.nanmean(iou)
+    return dict(miou=float(miou), fwiou=float(fwiou),
                 **{f'iou_{name}': float(value) for name, value in zip(classes, iou[1:])})
 
 
