@@ -47,7 +47,7 @@ class Film:
         cos, sin = np.cos(forward), np.sin(forward)
         self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # x forward
         self.poses = None if poses is None else np.asarray(poses) @ self.turn.T
-        self.past: list[tuple[np.ndarray, np.ndarray]] = []  # points in the world (M, 3), labels (M, 2)
+        self.past = Past()
         self.fixed = stand_beside(self.poses) if camera == 'fixed' else None
         self.smooth = None if poses is None else smoothed(self.poses)
 
@@ -71,10 +71,10 @@ class Film:
         to_camera, view = self._camera(number)
         cloud, seen = [moved(to_camera, here)], [values]
         if self.poses is not None:
-            cloud += [moved(to_camera @ np.linalg.inv(self.poses[number]), old) for old, _ in self.past]
-            seen += [old for _, old in self.past]
-            near = thinned(moved(self.poses[number], here), values)
-            self.past = [near, *self.past[:HISTORY - 1]]
+            if len(self.past.points):
+                cloud.append(moved(to_camera @ np.linalg.inv(self.poses[number]), self.past.points))
+                seen.append(self.past.values)
+            self.past.add(moved(self.poses[number], here), values)
         car = moved(to_camera, car_outline())
         cloud, seen = np.concatenate([*cloud, car]), np.concatenate(seen)
         size = (960, 540) if len(kinds) == 2 else (1280, 720)
@@ -183,13 +183,29 @@ def stand_beside(poses: np.ndarray) -> View:
     return View(eye=tuple(eye), target=tuple(middle + 4 * forward + (0, 0, -1.5)), fov=50.0)
 
 
-def thinned(points: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One of the points (N, 3) in each cube of `CELL`, with its values (N, K)."""
-    cells = np.floor(points / CELL).astype(np.int64)
-    cells -= cells.min(axis=0, initial=0)
-    sizes = cells.max(axis=0, initial=0) + 1
-    _, first = np.unique((cells[:, 0] * sizes[1] + cells[:, 1]) * sizes[2] + cells[:, 2], return_index=True)
-    return points[first], values[first]
+class Past:
+    """What earlier scans showed, in the world: the newest point in each cube of `CELL`, of `HISTORY` scans.
+
+    Attributes:
+        points: (M, 3) [m].
+        values: (M, K) labels.
+    """
+
+    def __init__(self) -> None:
+        self.points, self.values = np.zeros((0, 3)), None
+        self.cells = self.ages = np.zeros(0, np.int64)
+
+    def add(self, points: np.ndarray, values: np.ndarray) -> None:
+        """Add the points (N, 3) of a scan and their labels (N, K)."""
+        column, row, level = (np.floor(points / CELL).astype(np.int64) + (1 << 20)).T  # 21 bits each: 200 km
+        cells = np.concatenate([column << 42 | row << 21 | level, self.cells])
+        ages = np.concatenate([np.zeros(len(points), np.int64), self.ages + 1])
+        points = np.concatenate([points, self.points])
+        values = values if self.values is None else np.concatenate([values, self.values])
+        self.cells, first = np.unique(cells, return_index=True)  # the first ones are the newest
+        young = ages[first] < HISTORY
+        self.cells, first = self.cells[young], first[young]
+        self.points, self.values, self.ages = points[first], values[first], ages[first]
 
 
 def moved(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:

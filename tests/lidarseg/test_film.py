@@ -8,13 +8,14 @@ from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, lidar_p
 from perception.lidarseg.film import (
     CAR,
     DIM,
+    HISTORY,
     Film,
+    Past,
     car_outline,
     find_poses,
     moved,
     smoothed,
     stand_beside,
-    thinned,
 )
 from perception.lidarseg.inference import flight
 from perception.utils.errors import ConfigError, DataError
@@ -100,13 +101,20 @@ def test_a_fixed_camera_sees_the_middle_of_the_drive(frames, step):
     assert view.eye[2] > 8 and view.eye[1] < -5 and np.linalg.norm(to_middle) < 80  # above, at the right of the road
 
 
-def test_thinning_keeps_one_point_of_each_cube():
-    points = np.random.default_rng(0).uniform(-3, 3, (5000, 3))
-    kept, values = thinned(points, np.arange(5000)[:, None])
-    assert (kept == points[values[:, 0]]).all()
-    cells = {tuple(cell) for cell in np.floor(points / 0.2).astype(int)}
-    assert len(kept) == len(cells) == len({tuple(cell) for cell in np.floor(kept / 0.2).astype(int)})
-    assert len(thinned(np.zeros((0, 3)), np.zeros((0, 1)))[0]) == 0
+def test_the_newest_point_of_each_cube_stays_for_some_scans():
+    rng, past, newest = np.random.default_rng(0), Past(), {}
+    for age in range(HISTORY + 5):
+        points = rng.uniform(-3, 3, (300, 3)) + [age % 3, 0, 0]
+        past.add(points, np.full((300, 1), age))
+        seen = {}
+        for cell in map(tuple, np.floor(points / 0.2).astype(int)):
+            seen[cell] = age
+        newest.update(seen)
+    newest = {cell: age for cell, age in newest.items() if age > 4}
+    found = {tuple(cell): age for cell, age in zip(np.floor(past.points / 0.2).astype(int), past.values[:, 0])}
+    assert found == newest and len(past.points) == len(newest)
+    past.add(np.zeros((0, 3)), np.zeros((0, 1), np.int64))
+    assert 0 < len(past.points) < len(newest)
 
 
 def test_the_outline_is_a_box_around_the_sensor():
