@@ -18,6 +18,7 @@ from perception.registry import MODELS
 from perception.utils.errors import ConfigError, DataError
 
 CYLINDER_BOUNDS = ((0, -3.1415926, -4), (50, 3.1415926, 2))  # least and most rho [m], phi [rad], z [m] (Cylinder3D)
+FARTHEST, STRONGEST = 10_000, 1_000_000  # m, and intensity; what lies beyond is damage, or not in the sensor's frame
 
 
 @MODELS.register_module()
@@ -189,6 +190,11 @@ def _check_scan(scan: Tensor, name: str, training: bool) -> None:
         row = int((~finite).nonzero()[0, 0])
         raise DataError(f'{name}: NaN or infinite value in row {row} of the points, expected finite numbers. Repair '
                         'the file; points are never dropped silently.')
+    far = scan.abs().amax(0).tolist() if len(scan) else [0] * 4
+    if max(far[:3]) > FARTHEST or far[3] > STRONGEST:
+        raise DataError(f'{name}: points up to {max(far[:3]):,.5g} m away with intensities up to {far[3]:,.5g}, '
+                        f'expected at most {FARTHEST:,} m and {STRONGEST:,}. Repair the file, or move the points into '
+                        'the frame of the sensor.')
     if training and len(scan) < 2:
         raise DataError(f'{name}: {len(scan)} points in a training scan, expected at least 2. Take this scan out of '
                         'the training split.')

@@ -1,5 +1,7 @@
 """Submissions to the SemanticKITTI server: label files as predictions arrive, then one checked zip."""
 import logging
+import lzma
+import struct
 import zipfile
 import zlib
 from collections.abc import Collection, Sequence
@@ -17,6 +19,8 @@ from perception.utils.errors import ConfigError, DataError
 
 LABEL_BYTES = 4  # one uint32 a point
 ZIP_NAME = 'submission.zip'
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError,
+          UnicodeDecodeError)  # what reading a damaged zip can raise
 
 
 @METRICS.register_module()
@@ -151,7 +155,7 @@ def validate_submission(path: str | Path, data_root: str | Path, check_values: b
             problems = layout_problems([entry.filename for entry in entries if entry.is_dir()], sizes, data_root)
             if not problems and check_values:
                 _warn_of_values(archive, data_root)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except DAMAGE as error:
         return [f'{path.name} is no readable zip file ({error})']
     if not problems:
         extra = set(sizes) - {'description.txt'} - {prediction_name(scan) for scan in _test_scans(data_root)}

@@ -5,12 +5,13 @@ the x axis towards y, height [m]. Results are those of the authors' NumPy code: 
 everything from the clipping on in float64. On CUDA the azimuth may differ in its last digit.
 """
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, DataError
 
 
 def polar_coordinates(points: Tensor) -> Tensor:
@@ -98,13 +99,20 @@ def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size:
     Returns:
         grid_index: (N, 3) int64.
         grid_shape: cells along each axis, multiples of 16 so that four halvings lose no voxel.
+
+    Raises:
+        DataError: a grid whose cells cannot be numbered.
     """
     index = torch.round(points[:, :3].T.contiguous() / voxel_size).long()
     rows = point_batch.expand(3, -1)
     first = index.new_zeros(3, batch_size).scatter_reduce(1, rows, index, 'amin', include_self=False)
     index -= first[:, point_batch]
     largest = index.amax(1).tolist() if len(points) else [0, 0, 0]
-    return index.T, tuple(16 * (n // 16 + 1) for n in largest)
+    grid_shape = tuple(16 * (n // 16 + 1) for n in largest)
+    if prod(grid_shape) * batch_size >= 1 << 61:
+        raise DataError(f'cube_index: a grid of {" x ".join(map(str, grid_shape))} cells for {batch_size} scans, '
+                        f'expected fewer than 2**61. Take voxels larger than {voxel_size} m, or move far points away.')
+    return index.T, grid_shape
 
 
 def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:

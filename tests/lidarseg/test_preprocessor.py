@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from perception.common.structures import PointSegSample
-from perception.lidarseg.preprocessor import CylinderVoxelizer
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.errors import ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -80,6 +80,21 @@ def test_coordinates_that_are_no_numbers_are_refused(value):
     data['inputs']['points'][1][7, 2] = value
     with pytest.raises(DataError, match='scan 08_000001: NaN or infinite value in row 7'):
         CylinderVoxelizer(GRID)(data)
+
+
+@pytest.mark.parametrize('column, value', [(0, 3e38), (2, -20_000.), (3, 1e9)])
+@pytest.mark.parametrize('voxelizer', [CylinderVoxelizer(GRID), CubeVoxelizer(.05)])
+def test_points_that_no_sensor_sees_are_refused(voxelizer, column, value):
+    """They would leave the numbers of cubes, and drown all other features."""
+    data = batch([10, 10])
+    data['inputs']['points'][1][7, column] = value
+    with pytest.raises(DataError, match=r'scan 08_000001: points up to .* expected at most 10,000 m and 1,000,000'):
+        voxelizer(data)
+
+
+def test_cubes_too_small_for_the_scan_are_refused():
+    with pytest.raises(DataError, match=r'cube_index: a grid of .* Take voxels larger than 1e-06 m'):
+        CubeVoxelizer(1e-6)(batch([10]))
 
 
 def test_other_bad_input():
