@@ -14,11 +14,11 @@ def main() -> None:
         description='Test weights with the official metric; optionally write a submission or pictures. Of several '
                     'checkpoints the mean of probabilities decides.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='examples, after the same config was trained with --mini:\n'
+        epilog='two checkpoints of one config and one of another, each on four views, scored by distance too:\n'
+               '  python tools/test.py CONFIG a.pth b.pth --ensemble OTHER_CONFIG:c.pth --tta flip4 --distances\n'
+               'example, after the same config was trained with --mini:\n'
                '  python tools/test.py configs/lidarseg/cylinder3d_half_kitti.py '
-               'work_dirs/cylinder3d_half_kitti_mini/model.pth --mini\n'
-               'two checkpoints of one config and one of another, each on four views, scored by distance too:\n'
-               '  python tools/test.py CONFIG a.pth b.pth --ensemble OTHER_CONFIG:c.pth --tta flip4 --distances')
+               'work_dirs/cylinder3d_half_kitti_mini/model.pth --mini')
     parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
     parser.add_argument('checkpoints', nargs='+', metavar='CKPT',
                         help='model.pth, student.pth or a training checkpoint of this config; several vote')
