@@ -90,6 +90,12 @@ class Waymo(Dataset):
             sample = step(sample)
         return pack(sample, str(self.frames[index]))
 
+    @staticmethod
+    def read_scan(path: str | Path) -> np.ndarray:
+        """Points (N, 4) float32 of a frame's folder, or of the `coord.npy` in it."""
+        path = Path(path)
+        return read_points(path.parent if path.name == 'coord.npy' else path)
+
     def read(self, index: int) -> dict:
         """A frame as it is in its files: `points` (N, 4) float32, `sample_id` and what the split has of `labels` (N,)
         int64 and `first_len`.
