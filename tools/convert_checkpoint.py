@@ -6,7 +6,7 @@ from pathlib import Path
 
 from perception.apis.cli import run_command
 from perception.lanes.convert import CONVERTERS, convert_lanes, lane_converter, model_line
-from perception.lidarseg.convert import convert_cylinder3d, matching_config
+from perception.lidarseg.convert import convert_cylinder3d, is_cylinder3d, matching_config
 from perception.lidarseg.convert_minkunet import NETS, convert_minkunet, minkunet_project
 from perception.lidarseg.convert_spvnas import convert_spvnas, is_spvnas, spvnas_usage
 from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
@@ -34,6 +34,10 @@ def convert(args: argparse.Namespace) -> None:
         settings = target.with_suffix('.net.config')
         usage = spvnas_usage(arguments, settings)
         settings = None if isinstance(arguments['net'], str) else (settings, arguments['net'])
+    elif not is_cylinder3d(weights):
+        raise CheckpointError(f'{args.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
+                              f'{"; ".join(PROJECTS)}. Give a file of one of them; weights of this project need no '
+                              'conversion.')
     else:
         weights, arguments = convert_cylinder3d(weights, args.indice_sharing)
         usage = matching_config(arguments)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
+from perception.apis.test import make_folder
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError
@@ -51,6 +52,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         use_amp(cfg)
     if check:
         return check_run(cfg)
+    make_folder(cfg.work_dir)
     if resume:
         resume_from(cfg, resume)
     else:

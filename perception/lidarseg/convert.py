@@ -3,7 +3,7 @@
 Sizes are read from the shapes. Sparse weights come as (k_rho, k_phi, k_z, in, out) from spconv 1 and mmcv, or as
 (out, k_rho, k_phi, k_z, in) from spconv 2, which is ours.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 
 import torch
@@ -44,9 +44,9 @@ def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy'
         raise ConfigError(f'convert_cylinder3d: indice_sharing={indice_sharing!r}, expected one of {SHARING}. Use '
                           "'legacy' for published weights.")
     source = weights_of(source, 'convert_cylinder3d')
-    if _style(source) is None:
+    if cylinder3d_project(source) is None:
         source = _named_by_position(source)
-    style = _style(source)
+    style = cylinder3d_project(source)
     arguments = dict(_sizes(source, style), refine=None, indice_sharing=indice_sharing)
     spconv2 = source[_old_name('head.weight', style)].shape[1:4] == (3, 3, 3)
     with torch.device('meta'):
@@ -80,8 +80,13 @@ def matching_config(arguments: dict) -> str:
     return fitting_config(net, arguments['num_classes'], options)
 
 
-def _style(source: dict[str, Tensor]) -> str | None:
-    """The project that names weights like these: 'pvkd' or 'mmdet3d'."""
+def is_cylinder3d(weights: dict[str, Tensor]) -> bool:
+    """Whether weights have the names of a Cylinder3D, or might be one under other names."""
+    return cylinder3d_project(weights) is not None or _axes(weights.values()) == [count for _, count in _positions()]
+
+
+def cylinder3d_project(source: dict[str, Tensor]) -> str | None:
+    """The project that names weights like these, 'pvkd' or 'mmdet3d', or None."""
     marks = {'pvkd': ('cylinder_3d_generator.', 'cylinder_3d_spconv_seg.'), 'mmdet3d': ('voxel_encoder.vfe_layers.',)}
     return next((style for style, mark in marks.items() if any(name.startswith(mark) for name in source)), None)
 
@@ -92,16 +97,25 @@ def _named_by_position(source: dict[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: other numbers of weights or of their axes.
     """
-    axes = {'norm': (1, 1, 1, 1, 0), 'linear': (2, 1), 'conv': (5,), 'head': (5, 1)}
-    leaves = {'norm': NORM_LEAVES, 'linear': ('weight', 'bias'), 'conv': ('weight',), 'head': ('weight', 'bias')}
-    wanted = [(f'{module}.{leaf}', count) for module, kind in _in_order() for leaf, count in
-              zip(leaves[kind], axes[kind])]
-    if [value.dim() for value in source.values()] != [count for _, count in wanted]:
+    wanted = _positions()
+    if _axes(source.values()) != [count for _, count in wanted]:
         raise CheckpointError(f'convert_cylinder3d: names such as {", ".join(list(source)[:3]) or "none"}, expected '
                               '`cylinder_3d_generator...` (Cylinder3D, PVKD), `voxel_encoder...` (mmdet3d 1.4), or the '
                               f'{len(wanted)} weights of the former in their order. Give a checkpoint of one of these '
                               'projects.')
     return {name: value for (name, _), value in zip(wanted, source.values())}
+
+
+def _axes(values: Iterable[Tensor]) -> list[int]:
+    return [value.dim() for value in values]
+
+
+def _positions() -> list[tuple[str, int]]:
+    """The weights of the authors' net in their order, with their numbers of axes."""
+    axes = {'norm': (1, 1, 1, 1, 0), 'linear': (2, 1), 'conv': (5,), 'head': (5, 1)}
+    leaves = {'norm': NORM_LEAVES, 'linear': ('weight', 'bias'), 'conv': ('weight',), 'head': ('weight', 'bias')}
+    return [(f'{module}.{leaf}', count) for module, kind in _in_order()
+            for leaf, count in zip(leaves[kind], axes[kind])]
 
 
 def _in_order() -> list[tuple[str, str]]:

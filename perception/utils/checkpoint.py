@@ -145,9 +145,10 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
                               f'its path.')
     path = Path(path).expanduser()
     if not path.is_file():
-        near = sorted(p.name for p in path.parent.glob('*.pth')) if path.parent.is_dir() else []
+        folder, came = (path, 'a folder came') if path.is_dir() else (path.parent, 'no such file')
+        near = sorted(p.name for p in folder.glob('*.pth')) if folder.is_dir() else []
         there = f'That folder holds {", ".join(near[:8])}' if near else 'Check the path, or train the model first'
-        raise CheckpointError(f'{path}: no such file, expected a checkpoint. {there}.')
+        raise CheckpointError(f'{path}: {came}, expected a checkpoint. {there}.')
     try:
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap or None)
     except pickle.UnpicklingError as error:
@@ -157,8 +158,8 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
                 f'{path}: it holds {names[0]}, expected tensors and plain values only; it was refused, for it could '
                 f'execute code. If you trust its origin, save its plain weights once: torch.save(torch.load(FILE, '
                 f"weights_only=False)['state_dict'], NEW_FILE).") from error
-        raise CheckpointError(f'{path}: unreadable ({_first_line(error)}), expected a file of torch.save. Fetch or '
-                              f'write it again.') from error
+        raise CheckpointError(f'{path}: unreadable (no weights in it), expected a file of torch.save. Fetch or write '
+                              f'it again.') from error
     except OSError as error:
         raise CheckpointError(f'{path}: unreadable ({error.strerror or error}), expected a file of torch.save. Check '
                               f'the disk and the permissions.') from error
