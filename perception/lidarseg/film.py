@@ -179,7 +179,7 @@ def stand_beside(poses: np.ndarray) -> View:
     middle = (places.min(axis=0) + places.max(axis=0)) / 2
     radius = max(np.linalg.norm(places.max(axis=0) - places.min(axis=0)) / 2, 12)
     right = np.array([forward[1], -forward[0], 0])
-    eye = middle - 0.9 * (radius + 12) * forward + 0.5 * (radius + 8) * right + (0, 0, 0.5 * radius + 9)
+    eye = middle - (1.1 * radius + 14) * forward + (0.35 * radius + 6) * right + (0, 0, 0.45 * radius + 9)
     return View(eye=tuple(eye), target=tuple(middle + 4 * forward + (0, 0, -1.5)), fov=50.0)
 
 

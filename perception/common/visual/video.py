@@ -13,8 +13,7 @@ IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.ts', '.webp', '.apng')  # meant as videos
 CODECS = {'.mp4': 'mp4v', '.m4v': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
-
-GIF_WIDTH, GIF_COLORS = 960, 128
+GIF_WIDTH = 960
 
 
 def is_video(path: str | Path) -> bool:
@@ -176,13 +175,23 @@ def _write_gif(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float)
                 shrink = min(1, GIF_WIDTH / frame.shape[1])
                 size = round(frame.shape[1] * shrink), round(frame.shape[0] * shrink)
             count += 1
-            yield Image.fromarray(_scaled(frame, size)).quantize(GIF_COLORS, dither=Image.Dither.NONE)
+            small = Image.fromarray(_scaled(frame, size))
+            palette = Image.new('P', (1, 1))
+            palette.putpalette([*_frequent_colors(frame, 128).ravel().tolist(),
+                                *small.quantize(128, Image.Quantize.FASTOCTREE).getpalette()[:384]])
+            yield small.quantize(palette=palette, dither=Image.Dither.NONE)
 
     rest = images()
     first = next(rest, None)
     if first is not None:
         first.save(part, save_all=True, append_images=rest, duration=max(round(1000 / fps), 20), loop=0)
     return count
+
+
+def _frequent_colors(frame: np.ndarray, count: int) -> np.ndarray:
+    """(K, 3) uint8 the most frequent colours of a frame, such as those of its legend; at most `count`."""
+    colors, times = np.unique(frame.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True)
+    return (colors[np.argsort(-times, kind='stable')[:count], None] >> np.array([16, 8, 0]) & 255).astype(np.uint8)
 
 
 def _scaled(frame: np.ndarray, size: tuple[int, int]) -> np.ndarray:

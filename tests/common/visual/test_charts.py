@@ -47,7 +47,7 @@ def test_a_cell_is_brighter_the_more_it_holds():
 
 def test_a_long_name_fits_above_its_column():
     image = matrix_chart(np.eye(2), ('a', 'b'), ('x' * 40, 'y'))
-    assert (image[36:64] == PAPER).all() and (image[64:80] != PAPER).any()  # the end of the long name is inside the picture
+    assert (image[36:64] == PAPER).all() and (image[64:80] != PAPER).any()  # its end is inside the picture
 
 
 @pytest.mark.parametrize(('place', 'row', 'column'), [

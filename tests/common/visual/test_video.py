@@ -56,6 +56,17 @@ def test_a_gif_keeps_frames_and_rate_and_is_not_too_wide(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ['a.gif']
 
 
+def test_a_gif_keeps_the_colours_of_a_legend(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (300, 400, 3)).astype(np.uint8)  # more colours than a GIF has
+    legend = rng.integers(0, 256, (20, 3)).astype(np.uint8)
+    image[-12:, :240] = np.repeat(legend, 12, axis=0)
+    with Image.open(write_video(tmp_path / 'a.gif', [image])) as film:
+        back = np.array(film.convert('RGB'))
+    assert np.abs(back[-12:, :240].astype(int) - image[-12:, :240]).max() <= 12  # Pillow looks for near colours coarsely
+    assert np.abs(back.astype(int) - image).mean() < 30
+
+
 def test_a_film_that_cannot_be_written_is_refused_before_its_frames_are_made(tmp_path):
     (tmp_path / 'file').write_text('')
     for path, fps, error, message in (
