@@ -63,7 +63,7 @@ def test_a_gif_keeps_the_colours_of_a_legend(tmp_path):
     image[-12:, :240] = np.repeat(legend, 12, axis=0)
     with Image.open(write_video(tmp_path / 'a.gif', [image])) as film:
         back = np.array(film.convert('RGB'))
-    assert np.abs(back[-12:, :240].astype(int) - image[-12:, :240]).max() <= 12  # Pillow looks for near colours coarsely
+    assert np.abs(back[-12:, :240].astype(int) - image[-12:, :240]).max() <= 12  # Pillow looks coarsely
     assert np.abs(back.astype(int) - image).mean() < 30
 
 
