@@ -22,7 +22,7 @@ def options_of(name: str, folder, distilled: bool) -> dict:
         options['train_dataloader.dataset.sequences'] = [0]
     net = 'model.student' if distilled else 'model'
     return {**options, f'{net}.data_preprocessor.grid_shape': (48, 36, 8), 'train_cfg.max_epochs': 1,
-            'train_cfg.val_interval': 1, 'work_dir': str(folder)}
+            'train_cfg.val_interval': 1, 'param_scheduler': [], 'work_dir': str(folder)}
 
 
 @pytest.mark.parametrize('name', SIZES)

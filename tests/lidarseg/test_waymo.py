@@ -317,8 +317,8 @@ def official_messages() -> dict[str, types.ModuleType]:
 
 def test_with_the_package_the_protobuf_is_written(folder, tmp_path, monkeypatch):
     modules = official_messages()
-    for name, module in modules.items():
-        monkeypatch.setitem(sys.modules, name, module)
+    for name, found in modules.items():
+        monkeypatch.setitem(sys.modules, name, found)
     lines = []
     monkeypatch.setattr(submission_waymo, 'print_log', lambda text, *_: lines.append(text))
     out = tmp_path / 'out'
