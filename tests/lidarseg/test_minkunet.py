@@ -6,7 +6,7 @@ import torch
 
 from perception.common.structures import PointSegSample
 from perception.lidarseg.convert_minkunet import convert_minkunet
-from perception.lidarseg.models.minkunet import MinkUNet
+from perception.lidarseg.models.minkunet import MinkUNet, scaled_architecture
 from perception.lidarseg.models.spvcnn import SPVCNN
 from perception.lidarseg.models.spvnas import NETS, SPVNAS, read_net_config
 from perception.lidarseg.preprocessor import CubeVoxelizer
@@ -76,11 +76,22 @@ def test_voxels_are_those_of_the_authors_quantisation(shared):
 
 @pytest.mark.parametrize('build,expected', [
     (lambda: MinkUNet(width=1.0), 21_723_315), (lambda: MinkUNet(width=0.64), 8_771_298),
-    (lambda: MinkUNet(width=0.5), 5_435_235), (lambda: SPVCNN(width=1.0), 21_778_003), (SPVNAS, 10_788_891)])
+    (lambda: MinkUNet(width=0.5), 5_435_235), (lambda: SPVCNN(width=1.0), 21_778_003), (SPVNAS, 10_788_891),
+    (lambda: SPVCNN(width=0.64), 8_793_617), (lambda: SPVCNN(width=0.5), 5_449_267)])
 def test_parameter_counts(build, expected):
-    """5.44, 8.77 and 21.72 million, and 10.79 for SPVNAS, as published."""
+    """5.44, 8.77 and 21.72 million, for SPVCNN 14.0, 22.3 and 54.7 thousand more, 10.79 for SPVNAS, as published."""
     with torch.device('meta'):
         assert sum(p.numel() for p in build().parameters()) == expected
+
+
+@pytest.mark.parametrize('width, expected', [(0.5, (16, 16, 32, 64, 128, 128, 64, 48, 48)),
+                                             (0.64, (20, 20, 40, 81, 163, 163, 81, 61, 61)),
+                                             (1.0, (32, 32, 64, 128, 256, 256, 128, 96, 96))])
+def test_published_widths_are_rounded_down(width, expected):
+    net = scaled_architecture(width)
+    assert (net.stem[0], *(level.blocks[-1][1] for level in (*net.down, *net.up))) == expected
+    assert [level.transition for level in (*net.down, *net.up)] == [*expected[:4], *expected[5:]]
+    assert {len(level.blocks) for level in (*net.down, *net.up)} == {2}
 
 
 def net_config():
@@ -175,6 +186,9 @@ def test_bad_arguments_and_foreign_weights():
         CubeVoxelizer(0)
     with pytest.raises(ConfigError, match='width'):
         MinkUNet(width=0.01)
+    for blocks in ((2,) * 7, (2, 2, 0, 2, 2, 2, 2, 2)):
+        with pytest.raises(ConfigError, match='blocks=.*eight positive numbers'):
+            MinkUNet(blocks=blocks)
     with pytest.raises(ConfigError, match='class_weights'):
         MinkUNet(class_weights=[1.0])
     with pytest.raises(ConfigError, match='ratio'):

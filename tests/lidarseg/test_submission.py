@@ -1,6 +1,7 @@
 """Submissions: written as predictions arrive, zipped with directory entries, accepted and refused as officially."""
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -68,6 +69,22 @@ def test_verdict_equals_that_of_the_official_validator(shared, name):
     assert set(verdicts) == set(ZIPS)
     problems = validate_submission(folder / 'zips' / name, folder / 'test_dataset')
     assert (not problems) == verdicts[name]['accepted'], problems
+
+
+@pytest.mark.parametrize('name', ZIPS)
+def test_the_first_problem_is_the_one_that_the_official_validator_names(shared, name):
+    folder = shared / 'goldens/lidarseg/semantickitti_eval_A'
+    said = json.loads((folder.parent / 'semantickitti_eval_A.json').read_text())['zips'][name]['stdout']
+    error = re.search(r'Error: (.*?)\x1b', said)
+    if error is None:
+        return  # accepted, or no zip at all, at which it stops without a word
+    problem, = validate_submission(folder / 'zips' / name, folder / 'test_dataset')[:1]
+    entry = re.search(r'"(sequences.*?)["\']', error[1])
+    assert f'{entry[1]} '.replace('sequences ', 'sequences/ ') in problem if entry else '.zip' in problem
+    counts = re.search(r'should have (\d+) labels, but found (\d+)', error[1])
+    if counts:
+        wanted, found = map(int, counts.groups())
+        assert f'expected {4 * wanted} for {wanted} points' in problem and f'has {4 * found} bytes' in problem
 
 
 @pytest.mark.parametrize('name, problem', [
