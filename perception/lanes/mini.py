@@ -92,7 +92,7 @@ STREETS = dict(
                     ('lane', 'approach', 'change')),
     llamas=Streets(_MOTORWAYS),
     apolloscape=Streets(('avenue', 'urban', 'highway', 'boulevard', 'residential', 'urban', 'avenue'),
-                        ('approach', 'lane', 'lane'), marks=True, crowds=3, images=2))
+                        ('approach', 'lane', 'lane'), marks=True, crowds=3, images=1))
 
 
 def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, train: int = 42, val: int = 12,

@@ -8,12 +8,13 @@ import pytest
 
 from perception.common.scene import camera
 from perception.common.scene.labels import PART
+from perception.common.scene.world import SCENE_VERSION
 from perception.lanes import mini, shots
 from perception.lanes.datasets.apolloscape import SCORED, ApolloScapeLaneMark
 from perception.lanes.datasets.bdd100k import BDD100K
 from perception.lanes.datasets.culane import CULane
 from perception.lanes.datasets.llamas import LLAMAS, read_label
-from perception.lanes.datasets.tusimple import TuSimple
+from perception.lanes.datasets.tusimple import TuSimple, parse_lanes
 from perception.lanes.metrics.culane import CATEGORIES
 from perception.utils.errors import DataError
 
@@ -81,6 +82,38 @@ def test_tusimple_is_read(mini_tusimple):
     assert all('lanes' not in task for task in tasks)
 
 
+@pytest.mark.parametrize('style, place, least', [('wide_highway', 'change', 5), ('boulevard', 'lane', 5),
+                                                 ('highway', 'change', 4)])
+def test_all_lanes_of_wide_roads_are_labelled(style, place, least, tmp_path):
+    plan = shots.Plan((5, 77), ('a/1/20.jpg', 'a/2/20.jpg', 'a/3/20.jpg'), style=style, place=place, length=200.0)
+    numbers = []
+    for name, view in shots.take(plan, camera.TUSIMPLE, .05, keep, None):
+        record = mini._save_all_lanes(tmp_path, name, view)
+        numbers.append(len(record['lanes']))
+        assert len(record['lanes']) >= len(mini._save_tusimple(tmp_path, name, view)['lanes']) > 2
+        lanes = parse_lanes(record, name)[1]
+        middle = min(abs(lane[0, 0] - 640) for lane in lanes if lane[0, 1] > 600)
+        assert (middle < 320) == (place == 'change')                     # the ego is above a boundary, or between two
+    painted = len({line.offset[0, 1] for line in view.world.lanes if line.kind != 'none'})
+    assert least < painted and max(numbers) >= least
+
+
+def test_tusimple_with_many_lanes_says_so(mini_tusimple, tmp_path):
+    assert json.loads((mini_tusimple / 'mini.json').read_text())['streets'] == 'tusimple'
+    root = mini.write_tusimple_mini(tmp_path / 'many', **dict(TINY, train=2, detail=.02), streets='many_lanes')
+    assert json.loads((root / 'mini.json').read_text())['streets'] == 'many_lanes'
+    assert len(TuSimple(root, 'train')[0]['data_samples'].lanes) > 3
+    with pytest.raises(DataError, match="streets='wide', expected tusimple or many_lanes"):
+        mini.write_tusimple_mini(tmp_path / 'other', streets='wide')
+
+
+def test_a_culane_of_the_first_writer_is_kept(mini_culane):
+    stamp = json.loads((mini_culane / 'mini.json').read_text())
+    stamp.pop('files')
+    assert stamp == dict(dataset='culane', simulated=True, scene_version=SCENE_VERSION, writer_version=1, seed=0,
+                         images=dict(train=3, val=1, test=9), detail=.1, length=180.0)
+
+
 def test_bdd100k_is_read_by_both_protocols(mini_bdd100k):
     assert [len(BDD100K(mini_bdd100k, split)) for split in ('train', 'val', 'test')] == [6, 1, 2]
     frames = json.loads((mini_bdd100k / 'labels/lane/polygons/lane_train.json').read_text())
@@ -111,6 +144,30 @@ def test_llamas_markers_in_pixels_are_those_in_metres(mini_llamas):
     assert val.full_labels.max() > 0
 
 
+def test_llamas_markers_are_the_dashes(tmp_path):
+    plan = shots.Plan((4, 77), ('a', 'b'), style='highway', length=200.0)
+    on_paint, between, count = [], [], 0
+    for _, view in shots.take(plan, camera.LLAMAS, .1, keep, None):
+        for side, found in mini.beside_ego(view.traces, view.spec, 3).items():
+            if found.line.kind == 'dashed':
+                near, far = (np.array([[float(marker[key][axis]) for axis in 'xyz'] for marker in mini._markers(
+                    found, view, side)]) for key in ('world_start', 'world_end'))
+                count += len(near)
+                assert (np.linalg.norm(far - near, axis=1) < 3.02).all()
+                assert np.median(np.linalg.norm(far - near, axis=1)) > 2.9
+                for points, parts in ((.9 * near + .1 * far, on_paint), (.1 * near + .9 * far, on_paint),
+                                      (.5 * near[1:] + .5 * far[:-1], between)):
+                    rays = points @ view.pose[:3, :3].T
+                    origin = np.broadcast_to(view.pose[:3, 3].astype(np.float32), rays.shape)
+                    parts += view.caster.cast(origin, rays.astype(np.float32)).part.tolist()
+    assert count > 8
+    road = [PART['marking'], PART['road']]
+    seen = np.array([part for part in on_paint if part in road])
+    assert len(seen) > 8 and (seen == PART['marking']).mean() > .95
+    gaps = np.array([part for part in between if part in road])
+    assert len(gaps) > 4 and (gaps == PART['road']).mean() > .95
+
+
 def test_apolloscape_has_official_colours_and_nothing_above_the_road(mini_apolloscape):
     found = set()
     for split in ('train', 'val'):
@@ -120,7 +177,7 @@ def test_apolloscape_has_official_colours_and_nothing_above_the_road(mini_apollo
             assert not labels[:1700].any()
             found |= set(np.unique(labels).tolist())
     assert len(ApolloScapeLaneMark(mini_apolloscape, 'test')) == 1
-    assert len(found & set(SCORED)) >= 4
+    assert len(found & set(SCORED)) >= 9
 
 
 @pytest.mark.parametrize('name', CAMERAS)
