@@ -116,8 +116,8 @@ def convert_minkunet(source: dict[str, Tensor], net: str = 'auto') -> tuple[dict
 
     Args:
         source: a state dict, or a checkpoint that holds one as `state_dict`; names may start with `module.`.
-        net: 'minkunet', 'spvcnn', or 'auto' for SPVCNN where there are point transforms. Files of mit-han-lab's
-            MinkUNet may hold them too, unused, and then need its name here.
+        net: 'minkunet', 'spvcnn', or 'auto' for SPVCNN where there are point transforms that saw any batch. Files of
+            mit-han-lab's MinkUNet hold them too, unused; where they do not count batches they need its name here.
 
     Returns:
         The state dict, and the config with the options that fit it.
@@ -136,16 +136,23 @@ def convert_minkunet(source: dict[str, Tensor], net: str = 'auto') -> tuple[dict
     names, layout = PROJECTS[project]
     if layout is SPCONV2:
         layout = _spconv_layout(source, names)
-    points = any(re.match(r'(backbone\.)?point_transforms\.', name) for name in source)
-    if net == 'minkunet':
+    kind = NETS[net] or (SPVCNN if _has_point_branch(source) else MinkUNet)
+    if kind is MinkUNet:
         source = {name: value for name, value in source.items() if not name.startswith('point_transforms.')}
-    kind = NETS[net] or (SPVCNN if points else MinkUNet)
     arguments = _arguments(source, names)
     with torch.device('meta'):
         model = kind(**arguments)
     where = f'convert_minkunet ({project})'
     weights = take_weights(source, find_origins(model, names, layout), where, _describe(kind, arguments))
     return weights, _usage(kind, arguments)
+
+
+def _has_point_branch(source: dict[str, Tensor]) -> bool:
+    """Whether there are point transforms that were trained; mit-han-lab's MinkUNet holds some that never ran."""
+    counts = [value for name, value in source.items()
+              if re.fullmatch(r'(backbone\.)?point_transforms\.0\.1\.num_batches_tracked', name)]
+    there = any(re.match(r'(backbone\.)?point_transforms\.', name) for name in source)
+    return there and not any(bool((count == 0).all()) for count in counts)
 
 
 def find_origins(model: torch.nn.Module, names: Names, layout: Layout) -> dict[str, Origin]:

@@ -347,10 +347,13 @@ def test_converted_weights_compute_what_the_published_ones_do(case, blocks, scen
     assert ('model.blocks=1,2,3,1,2,1,1,2' in usage) == (blocks[0] == 1) and usage.endswith('model.num_classes=5')
 
 
-def test_point_transforms_that_minkunet_holds_unused_are_left_out_on_request(scene):
+def test_point_transforms_that_minkunet_holds_unused_are_left_out(scene):
     state = Maker(MIT, offset_shape).net(*minkunet_levels(.125), True)
     assert 'spvcnn' in convert_minkunet(state)[1]
     weights, usage = convert_minkunet(state, net='minkunet')
+    unused = dict(state, **{'point_transforms.0.1.num_batches_tracked': torch.tensor(0)})
+    assert 'minkunet' in convert_minkunet(unused)[1] and 'spvcnn' in convert_minkunet(unused, net='spvcnn')[1]
+    assert all(torch.equal(value, weights[name]) for name, value in convert_minkunet(unused)[0].items())
     model = MinkUNet(width=.125, num_classes=5)
     model.load_state_dict(weights)
     assert 'minkunet' in usage
