@@ -10,9 +10,9 @@ class PointSegSample(BaseDataElement):
         pred_labels: (N,) int64 train ids 0..C-1.
         logits: (N, C) float32 class scores, when asked for.
 
-    Meta information: `sample_id` (unique, such as `'08_000700'`), `points_path`, `num_points`; where points of other
-    scans follow those of the scan itself also `origin_len`, how many are its own: `labels` and `pred_labels` are of these;
-    where second returns follow first ones also `first_len`, how many are first ones.
+    Meta information: `sample_id` (unique, such as `'08_000700'`), `points_path`, `num_points`. Where points of other
+    scans follow those of the scan itself also `origin_len`, how many are its own: `labels` and `pred_labels` are of
+    these. Where second returns follow first ones also `first_len`, how many are first ones.
     """
 
 
