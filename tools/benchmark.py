@@ -12,6 +12,8 @@ BENCHMARKS = {
     'distillation': 'students without and with a distillation method, over seeds',
     'many_lanes': 'the agnostic lane net against fixed slots where there are many lanes',
     'compare': 'trained models side by side',
+    'cost': 'parameters, MACs, milliseconds and memory of LiDAR nets, students against teachers',
+    'augmentation': 'augmentation and voxelisation of a scan against plain NumPy',
     'latency': 'parameters, MACs and milliseconds of lane nets',
     'lane_metrics': 'the CULane score against the original C++ tool',
 }

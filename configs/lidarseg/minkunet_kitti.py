@@ -1,11 +1,12 @@
 """MinkUNet at full width on SemanticKITTI, single scans; PVD's MinkowskiNet teacher."""
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
+from torch.optim import AdamW
 
 from perception.lidarseg.mini import write_semantickitti_mini
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.preprocessor import CubeVoxelizer
-from perception.lidarseg.transforms import RandomRotate, RandomScale, RandomSector, RandomThin
+from perception.lidarseg.transforms import RandomRotate, RandomScale
 
 with read_base():
     from .._base_.minkunet_schedule import *
@@ -27,12 +28,11 @@ train_pipeline = [dict(type=RandomRotate, max_degrees=180), dict(type=RandomScal
 train_dataloader.update(dataset=dict(train_dataloader['dataset'], pipeline=train_pipeline))
 
 mini_data = dict(type=write_semantickitti_mini, root='data/mini/semantickitti')
-sectors = [dict(type=RandomSector, degrees=120), dict(type=RandomThin, keep=0.5), *train_pipeline]
-mini = dict(  # Cylinder3D's with cubes of 0.2 m
+mini = dict(  # Cylinder3D's with whole scans in coarse cubes: this net sees x and y, which differ from sector to sector
     cylinder_mini,
     model=dict(
-        data_preprocessor=dict(voxel_size=0.2, cylinder_grid=(160, 120, 16)), width=0.25,
+        data_preprocessor=dict(voxel_size=0.8, cylinder_grid=(160, 120, 16)), width=0.25,
         class_weights=cylinder_mini['model']['class_weights']),
     train_dataloader=dict(cylinder_mini['train_dataloader'],
-                          dataset=dict(cylinder_mini['train_dataloader']['dataset'], pipeline=sectors)),
-    optim_wrapper=dict(optimizer=dict(lr=0.05)))
+                          dataset=dict(cylinder_mini['train_dataloader']['dataset'], pipeline=train_pipeline)),
+    optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)))

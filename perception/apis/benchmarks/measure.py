@@ -52,17 +52,32 @@ def voxelise(path: Path, grid_shape: tuple[int, int, int] = (480, 360, 32)) -> d
     return CylinderVoxelizer(grid_shape)(dict(inputs=dict(points=[points]), data_samples=None))['inputs']
 
 
-def interleave(runs: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run, A B A B ..., after one round that is not counted."""
+def interleave(runs: dict[str, Callable[[], object]], rounds: int,
+               clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
+    """Seconds of each run, A B A B ..., after one round that is not counted; of any clock."""
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(rounds + 1):
         for name, run in runs.items():
             gc.collect()
-            start = time.perf_counter()
+            start = clock()
             run()
             if turn:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
+
+
+def gpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
+    """Seconds of each run on the GPU, after three that are not counted."""
+    times = []
+    for turn in range(rounds + 3):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        if turn >= 3:
+            times.append(start.elapsed_time(end) / 1e3)
+    return times
 
 
 def summary(seconds: list[float]) -> str:
