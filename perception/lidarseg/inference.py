@@ -41,7 +41,8 @@ def predict(model: BaseModel, scan: Scan) -> PointSegSample:
 
     Args:
         model: in evaluation mode.
-        scan: a `.bin` file or an (N, 4) array or tensor of x, y, z [m] and intensity, N may be 0.
+        scan: a `.bin` file (of Waymo a frame's folder, or the `coord.npy` in it), or an (N, 4) array or tensor of
+            x, y, z [m] and intensity, N may be 0.
 
     Returns:
         its sample with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`.
