@@ -207,7 +207,9 @@ def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence
 
 
 def _scaled(image: np.ndarray, width: int) -> np.ndarray:
-    height = max(round(image.shape[0] * width / image.shape[1]), 1)
+    """The image in that width; a tall one is made narrower, so that it is at most three times as high as `width`."""
+    scale = min(width / image.shape[1], 3 * width / image.shape[0])
+    width, height = (max(round(n * scale), 1) for n in image.shape[1::-1])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
@@ -216,7 +218,8 @@ def attention_map(feats: Tensor) -> np.ndarray:
     """Where a stage looks: squares of its activations summed over channels (SAD, G^2_sum), scaled to 0..1.
 
     The spatial softmax of the loss is left out: it would show little but its maximum. A square root is taken, so that
-    weak responses are seen too.
+    weak responses are seen too, and one half percent of the pixels may be beyond the scale, so that a few wild ones,
+    such as at the border, do not darken the rest.
 
     Args:
         feats: (C, h, w) activations.
@@ -226,28 +229,30 @@ def attention_map(feats: Tensor) -> np.ndarray:
     """
     strength = feats.detach().float().square().sum(0).sqrt()
     strength = strength - strength.min()
-    return (strength / strength.max().clamp(min=1e-12)).cpu().numpy()
+    top = strength.flatten().quantile(0.995, interpolation='higher').clamp(min=1e-12)
+    return (strength / top).clamp(max=1).cpu().numpy()
 
 
-def heat_overlay(image: np.ndarray, strength: np.ndarray, opacity: float = 0.6) -> np.ndarray:
-    """A map of 0..1 over an image in the colours of a flame.
+def heat_overlay(image: np.ndarray, strength: np.ndarray, opacity: float = 0.7) -> np.ndarray:
+    """A map of 0..1 over an image: blue where it is weak, red where it is strong; the image shows where it is weak.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         strength: (h, w), scaled to the image.
-        opacity: of the colours.
+        opacity: of the strongest colour; the weakest has a third of it.
     """
-    strength = cv2.resize(strength.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    colors = cv2.applyColorMap((255 * strength.clip(0, 1)).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    return cv2.addWeighted(np.ascontiguousarray(colors), opacity, image, 1 - opacity, 0)
+    strength = cv2.resize(strength.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
+    colors = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    share = opacity * (1 + 2 * strength[..., None]) / 3
+    return np.round(share * colors + (1 - share) * image).astype(np.uint8)
 
 
 def draw_attention(image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], title: str = '',
-                   width: int = 480) -> np.ndarray:
+                   width: int = 420) -> np.ndarray:
     """Attention of each stage (columns) of each net (rows), as SAD's paper shows it before and after distillation.
 
     Args:
-        image: (H, W, 3) uint8 RGB, what the nets see.
+        image: (H, W, 3) uint8 RGB, what the nets see; it stands first in each row.
         maps: net -> stage -> (h, w) map of 0..1.
         title: written above.
         width: of one panel, pixels.
@@ -256,9 +261,11 @@ def draw_attention(image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray
         (H', W', 3) uint8 RGB.
     """
     image = _scaled(image, width)
-    rows = [canvas.beside([canvas.titled(heat_overlay(image, strength), f'{net}: {stage}')
-                           for stage, strength in stages.items()]) for net, stages in maps.items()]
-    return canvas.stacked([canvas.bar(rows[0].shape[1], title, height=32, size=16), *rows])
+    rows = [canvas.beside([canvas.titled(image, net), *(canvas.titled(heat_overlay(image, strength), f'{net}: {stage}')
+                                                        for stage, strength in stages.items())])
+            for net, stages in maps.items()]
+    note = 'each map from its weakest (blue) to its strongest (red) response'
+    return canvas.stacked([canvas.bar(rows[0].shape[1], title, note, height=32, size=16), *rows])
 
 
 # --- test runs -------------------------------------------------------------------------------------------------------

@@ -25,23 +25,26 @@ from perception.utils.errors import DataError
 
 Image = str | Path | np.ndarray
 SUFFIXES = (*IMAGES, *VIDEOS)
+MIN_SIDE = 16  # pixels of an image that is worth looking at
 
 
-def predict(model: BaseModel, image: Image) -> LaneSample:
+def predict(model: BaseModel, image: Image, name: str = 'predict') -> LaneSample:
     """Find the lanes of an image.
 
     Args:
         model: from `perception.apis.inference.load`; its `dataset_cfg` tells image size, cut and input size.
         image: an image file or (H, W, 3) uint8 RGB.
+        name: of an image that is no file, for messages.
 
     Returns:
         its sample on the CPU, with the net's predictions and `pred_lanes` in pixels of the image.
 
     Raises:
-        DataError: an image that cannot be read or has another shape.
+        DataError: an image that cannot be read, or has another shape or too few pixels.
     """
     pixels = read(image)
-    fitted, box = fit(pixels, model.dataset_cfg['type'].IMAGE_SIZE)
+    where = str(image) if isinstance(image, (str, Path)) else name
+    fitted, box = fit(pixels, model.dataset_cfg['type'].IMAGE_SIZE, where)
     sample = to_sample(fitted, model.dataset_cfg, image)
     with torch.no_grad():
         sample = model.test_step(pseudo_collate([sample]))[0].cpu()
@@ -98,11 +101,12 @@ def pictures(path: str | Path, model: BaseModel | None = None, labels: str | Pat
         DataError: an image or its labels cannot be read.
     """
     for name, image in read_frames(path):
-        truth = None if labels is None else read_truth(labels, name)
+        truth, where = None if labels is None else read_truth(labels, name), f'{path} ({name})'
         if attention:
-            picture = draw_attention(image, {net: stage_maps(one, image) for net, one in attention.items()}, name)
+            picture = draw_attention(image, {net: stage_maps(one, image, where) for net, one in attention.items()},
+                                     name)
         elif model is not None:
-            picture = draw(model, image, predict(model, image), truth, name)
+            picture = draw(model, image, predict(model, image, where), truth, name)
         else:
             picture = draw_sample(image, ('background',), ((0, 0, 0),), None, truth, name)
         yield name, picture
@@ -114,18 +118,18 @@ def pictures(path: str | Path, model: BaseModel | None = None, labels: str | Pat
 
 
 @torch.no_grad()
-def stage_maps(model: BaseModel, image: Image) -> dict[str, np.ndarray]:
+def stage_maps(model: BaseModel, image: Image, name: str = 'predict') -> dict[str, np.ndarray]:
     """Attention of each stage of a net on an image, see `attention_map`.
 
     Args:
         model: as for `predict`, with sub-modules `stage1`, `stage2`, ...
-        image: an image file or (H, W, 3) uint8 RGB.
+        image, name: see `predict`.
 
     Returns:
         stage -> (H, W) map of 0..1 over the image; rows and columns that the net does not see are 0.
     """
     pixels, found, handles = read(image), {}, []
-    fitted, (left, top, width, height) = fit(pixels, model.dataset_cfg['type'].IMAGE_SIZE)
+    fitted, (left, top, width, height) = fit(pixels, model.dataset_cfg['type'].IMAGE_SIZE, name)
     stages = {name: module for name, module in model.named_children() if name.startswith('stage')}
     for name, module in stages.items():
         handles.append(module.register_forward_hook(
@@ -186,20 +190,28 @@ def read(image: Image) -> np.ndarray:
     return image
 
 
-def fit(image: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def fit(image: np.ndarray, size: tuple[int, int], where: str = 'fit') -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """An image in the shape of a data set's images.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         size: (H0, W0) of the data set's images.
+        where: start of an error message.
 
     Returns:
         (H0, W0, 3) image, and the part of the given image that it shows: left, top, width, height in pixels.
+
+    Raises:
+        DataError: that part has next to no pixels.
     """
     height, width = image.shape[:2]
     keep_height, keep_width = min(height, round(width * size[0] / size[1])), width
     if height * size[1] < width * size[0] - size[1]:  # too wide: both sides lose columns
         keep_width = round(height * size[1] / size[0])
+    if min(keep_height, keep_width) < MIN_SIDE:
+        raise DataError(f'{where}: {width} x {height} pixels, of which {keep_width} x {keep_height} have the shape of '
+                        f"the data set's {size[1]} x {size[0]}, expected at least {MIN_SIDE} a side. Give a larger "
+                        'picture, or one of that shape.')
     left, top = (width - keep_width) // 2, height - keep_height
     part = image[top:, left:left + keep_width]
     if part.shape[:2] != tuple(size):
@@ -238,5 +250,9 @@ def read_truth(labels: str | Path, name: str) -> dict:
     Raises:
         DataError: no such file, or one that cannot be read.
     """
-    path = Path(labels)
-    return dict(lanes=read_lanes(path / f'{name}.lines.txt' if path.is_dir() else path))
+    path = Path(labels).expanduser()
+    path = path / f'{name}.lines.txt' if path.is_dir() else path
+    if not path.is_file():
+        raise DataError(f'{path}: no such file, expected the lanes of {name}. An empty file says that there are none; '
+                        'without --labels predictions alone are drawn.')
+    return dict(lanes=read_lanes(path))

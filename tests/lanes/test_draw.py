@@ -169,7 +169,7 @@ def test_heat_is_red_where_a_net_looks():
 def test_attention_of_two_nets_makes_two_rows():
     maps = {net: {f'stage{i}': np.random.default_rng(i).random((9, 12)) for i in range(3)} for net in 'ab'}
     picture = draw_attention(road(), maps, 'title', width=160)
-    assert picture.shape == (32 + 2 * (26 + 100) + 2 * 4, 3 * 160 + 2 * 4, 3)
+    assert picture.shape == (32 + 2 * (26 + 100) + 2 * 4, 4 * 160 + 3 * 4, 3)  # the image stands first
 
 
 # --- test runs ---

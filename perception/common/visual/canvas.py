@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 PAPER = (30, 30, 36)
 INK = (235, 235, 235)
@@ -112,9 +112,12 @@ def save_png(path: str | Path, image: np.ndarray, num_colors: int | None = None)
         The path.
 
     Raises:
+        ConfigError: another number of colours.
         DataError: the file cannot be written, as on a full disk.
     """
     path = Path(path)
+    if num_colors is not None and not 2 <= num_colors <= 256:
+        raise ConfigError(f'{path}: {num_colors} colours, expected 2 to 256. Without a number all are kept.')
     if num_colors is None:
         data = cv2.imencode('.png', image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
     else:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from perception.common.visual import canvas
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 
 def test_beside_and_stacked_keep_every_pixel():
@@ -70,6 +70,12 @@ def test_palette_makes_a_smaller_file_of_nearly_the_same_picture(tmp_path):
     full, small = canvas.save_png(tmp_path / 'full.png', image), canvas.save_png(tmp_path / 'small.png', image, 32)
     assert small.stat().st_size < 0.8 * full.stat().st_size
     assert np.abs(cv2.imread(str(small))[..., ::-1].astype(int) - image).max() <= 2
+
+
+@pytest.mark.parametrize('number', [0, 1, 257])
+def test_a_palette_of_an_impossible_size_is_refused(number, tmp_path):
+    with pytest.raises(ConfigError, match=f'x.png: {number} colours, expected 2 to 256'):
+        canvas.save_png(tmp_path / 'x.png', np.zeros((4, 4, 3), np.uint8), number)
 
 
 def test_full_disk_gives_a_sentence_and_leaves_no_half_file(tmp_path, monkeypatch):
