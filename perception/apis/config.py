@@ -50,6 +50,11 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     for name, value in (options or {}).items():
         set_option(cfg._cfg_dict, name, value)
     check_schedule(cfg, path.name)
+    for name in (key for key in cfg if key.endswith('_dataloader') and isinstance(cfg[key], dict)):
+        size = cfg[name].get('batch_size', 1)
+        if not isinstance(size, int) or size < 1:
+            raise ConfigError(f'{path.name}: {name}.batch_size={size!r}, expected a whole number of 1 or more. Correct '
+                              'it.')
     cfg.work_dir = str(from_root(cfg.get('work_dir') or f'work_dirs/{path.stem}{"_mini" if mini else ""}'))
     return cfg
 

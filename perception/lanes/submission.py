@@ -6,7 +6,8 @@ later, on files of any origin: a sentence for each problem, an empty list when t
 """
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
@@ -53,22 +54,33 @@ class Submission(BaseMetric):
             data_samples: for each image a dict with `sample_id` and predictions.
 
         Raises:
-            DataError: predictions are missing or broken, or the disk is full.
+            DataError: predictions are missing or broken, or the folder cannot be written.
         """
-        self.results.extend(self.write(self.need(sample, 'sample_id'), sample) for sample in data_samples)
+        with self._writable():
+            self.results.extend(self.write(self.need(sample, 'sample_id'), sample) for sample in data_samples)
 
     def compute_metrics(self, results: list) -> dict:
         """Finish the submission and check it.
 
         Raises:
-            DataError: it would be refused.
+            DataError: it would be refused, or the folder cannot be written.
         """
-        path, problems = self.finish(results)
+        with self._writable():
+            path, problems = self.finish(results)
         if problems:
             raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected a valid submission. '
                             f'Predict the whole test split.')
         print_log(f'{path}: {len(results):,} images, passes the checks.', 'current')
         return {}
+
+    @contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(f'{error.filename or self.out_dir}: {error.strerror or error}, expected a folder that can '
+                            'be written, with room for the submission. Free some space or choose another folder.'
+                            ) from error
 
     def write(self, name: str, sample: dict) -> object:
         """Store an image."""

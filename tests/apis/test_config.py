@@ -44,6 +44,12 @@ def test_a_schedule_counted_in_iterations_is_checked_where_their_number_is_known
         load_config(path)
 
 
+@pytest.mark.parametrize('size', [0, -1, 1.5, 'many'])
+def test_a_batch_of_no_samples_is_refused(toy, toy_config, size):
+    with pytest.raises(ConfigError, match=rf'toy_config.py: val_dataloader.batch_size={size!r}, expected a whole'):
+        load_config(toy_config, options={'val_dataloader.batch_size': size})
+
+
 # --- mini ---
 def test_mini_overrides_nested_values_and_leaves_the_rest(toy, toy_config):
     full, mini = load_config(toy_config), load_config(toy_config, mini=True)

@@ -85,6 +85,16 @@ def test_defects_of_culane(tmp_path):
     assert len(validate_culane(tmp_path / 'absent', names)) == 3
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(DataError, match=r'file/driver_1.*: Not a directory, expected a folder that can be written'):
+        CULaneSubmission(tmp_path / 'file').process(None, culane_samples())
+    writer = TuSimpleSubmission(tmp_path / 'file')
+    message = 'expected a folder that can be written, with room for the submission'
+    with pytest.raises(DataError, match=message), writer._writable():
+        raise OSError(28, 'No space left on device')
+
+
 def test_metric_of_a_whole_submission_fails_on_a_defect(tmp_path):
     writer = CULaneSubmission(tmp_path)
     writer.process(None, [dict(sample_id='a', pred_lanes=[lane()[:1]])])
