@@ -9,7 +9,7 @@ from perception.lanes.convert import CONVERTERS, convert_lanes, lane_converter, 
 from perception.lidarseg.convert import convert_cylinder3d, is_cylinder3d, matching_config
 from perception.lidarseg.convert_minkunet import NETS, convert_minkunet, minkunet_project
 from perception.lidarseg.convert_spvnas import convert_spvnas, is_spvnas, spvnas_usage
-from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
+from perception.utils.checkpoint import atomic_path, load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
 
 PROJECTS = ['Cylinder3D (Cylinder3D, PVKD, mmdet3d 1.4)', 'MinkUNet, SPVCNN (mit-han-lab, mmdet3d 1.4)',
@@ -43,7 +43,8 @@ def convert(args: argparse.Namespace) -> None:
         usage = matching_config(arguments)
     save_atomic(weights, target)
     if settings:
-        settings[0].write_text(json.dumps(settings[1], indent=1))
+        with atomic_path(settings[0]) as part:
+            part.write_text(json.dumps(settings[1], indent=1))
     print(f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers')
     print(f'use with: {usage}')
 

@@ -115,7 +115,11 @@ def save_atomic(obj: Any, path: str | Path) -> None:
         CheckpointError: `obj` holds something that has no plain form, or the file cannot be written.
     """
     path, plain = Path(path), to_plain(obj, Path(path).name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f'{path}: no folder can be made for it ({error.strerror}), expected a place for the '
+                              'file. Choose another one.') from error
     with atomic_path(path) as part, open(part, 'wb') as file:
         try:
             torch.save(plain, file)

@@ -64,12 +64,13 @@ def sentence_of(capsys, function, *args, **kwargs):
 
 def test_scans_of_no_and_one_point_are_labelled_scored_and_submitted(net, root_of_data, tmp_path):
     config, checkpoint, options = net
-    for points in ([], [(5, 1, -1, .5)]):
+    for points, draw in (([], str(tmp_path / 'pictures')), ([(5, 1, -1, .5)], None)):
         write_scan(root_of_data, points)
-        assert 0 <= evaluate(config, checkpoint, options=options)['miou'] <= 1
+        assert 0 <= evaluate(config, checkpoint, draw=draw, options=options)['miou'] <= 1
+    assert {'08_000000.png', '08_000001.png'} <= {path.name for path in (tmp_path / 'pictures').rglob('*.png')}
     write_points(root_of_data / '11/velodyne/000000.bin', np.zeros((0, 4)))
     write_points(root_of_data / '12/velodyne/000000.bin', np.ones((1, 4)))
-    evaluate(config, checkpoint, submit=str(tmp_path / 'out'), draw=str(tmp_path / 'pictures'), options=options)
+    evaluate(config, checkpoint, submit=str(tmp_path / 'out'), options=options)
     sizes = [(tmp_path / f'out/sequences/{n}/predictions/000000.label').stat().st_size for n in (11, 12)]
     assert sizes == [0, 4] and (tmp_path / 'out/submission.zip').exists()
 

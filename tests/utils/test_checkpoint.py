@@ -169,6 +169,8 @@ def test_a_truncated_file_is_unreadable(tmp_path):
 
 def test_a_missing_file_shows_its_neighbours(tmp_path):
     save_atomic({}, tmp_path / 'model.pth')
+    with pytest.raises(CheckpointError, match=r'model.pth/x.pth: no folder can be made for it \(File exists'):
+        save_atomic({}, tmp_path / 'model.pth/x.pth')
     with pytest.raises(CheckpointError, match='a folder came, expected a checkpoint. That folder holds model.pth'):
         load_checkpoint(tmp_path)
     with pytest.raises(CheckpointError, match='modle.pth: no such file.*holds model.pth'):
