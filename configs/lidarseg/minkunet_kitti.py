@@ -35,4 +35,7 @@ mini = dict(  # Cylinder3D's with whole scans in coarse cubes: this net sees x a
         class_weights=cylinder_mini['model']['class_weights']),
     train_dataloader=dict(cylinder_mini['train_dataloader'],
                           dataset=dict(cylinder_mini['train_dataloader']['dataset'], pipeline=train_pipeline)),
-    optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)))
+    optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)),
+    param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
+                     dict(type=CosineAnnealingLR, T_max=21, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
+    train_cfg=dict(max_epochs=24, val_interval=8))
