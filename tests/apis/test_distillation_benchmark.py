@@ -1,5 +1,6 @@
 """The evidence command with trainings that take no time, and its reading of a real, tiny training."""
 import argparse
+import csv
 import json
 import subprocess
 from types import SimpleNamespace
@@ -188,6 +189,38 @@ def test_several_methods_with_one_teacher(bench):
     bench.teachers = dict(full={})
     with pytest.raises(ConfigError, match='expected one config. Compare these methods apart'):
         find_configs('lanes', ['sad', 'intra_kd'], 'enet_culane')
+
+
+def test_all_methods_of_a_backbone(bench):
+    bench.taught = ('configs/kd', 'configs/cd', 'configs/ka', 'configs/pvd')
+    bench.scores.update(kd=0.45, pvd=0.5)
+    words = ['--backbone', 'minkunet', '--seeds', '2', '--work-dir', str(bench.folder)]
+    report = distillation.run(arguments(*words, '--methods', 'none,kd,pvd'))
+    assert bench.calls == ['teacher', 'student_0', 'kd_0', 'pvd_0', 'student_1', 'kd_1', 'pvd_1']
+    assert [job.config for job in bench.jobs[1:4]] == ['configs/lidarseg/minkunet_half_kitti.py',
+                                                       'configs/kd/minkunet_kitti.py', 'configs/pvd/minkunet_kitti.py']
+    assert report['method'] == 'minkunet'
+    with open(bench.folder / 'report.csv', newline='') as file:
+        rows = {row['arm']: row for row in csv.DictReader(file)}
+    assert list(rows) == ['teacher', 'student', 'kd', 'pvd']
+    kd = {key: float(value) for key, value in rows['kd'].items() if key != 'arm'}
+    assert kd['seeds'] == 2
+    assert (kd['last_mean'], kd['gain_last_mean']) == pytest.approx((0.455, 0.15))
+    assert kd['last_spread'] == pytest.approx(0.01 / 2 ** .5, abs=1e-6)
+    assert kd['gain_last_spread'] == pytest.approx(0, abs=1e-9)
+    assert rows['teacher']['last_spread'] == rows['teacher']['gain_last_mean'] == ''
+    assert '| kd | 2 | 0.4550 ± 0.0071 |' in (bench.folder / 'report.md').read_text()
+    assert 'distilled' not in (bench.folder / 'report.md').read_text()
+    distillation.run(arguments(*words, '--methods', 'ka'))  # one more, alone, beside what is there
+    assert bench.calls[7:] == ['ka_0', 'ka_1']
+
+
+def test_a_backbone_is_of_lidarseg_and_names_its_student(bench):
+    for words in (['--task', 'lanes'], ['--student', 'minkunet_half_kitti']):
+        with pytest.raises(ConfigError, match='Name either a backbone or a student'):
+            distillation.run(arguments('--backbone', 'minkunet', *words))
+    with pytest.raises(ConfigError, match='minknet_half_kitti.py: no such file'):
+        distillation.run(arguments('--backbone', 'minknet'))
 
 
 def test_earlier_reports_are_still_read(bench):
