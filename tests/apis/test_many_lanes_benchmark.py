@@ -94,7 +94,8 @@ def bench(tmp_path, monkeypatch):
 
 
 def test_trains_both_nets_of_each_seed_on_the_same_data(bench):
-    report = many_lanes.run(arguments(*bench.words))
+    report = many_lanes.run(arguments(*bench.words, '--agnostic-options', 'model.seg_weight=2'))
+    assert ['seg_weight=2' in command for command in bench.commands] == [False, True] * 2
     assert bench.trained == ['slots_0', 'agnostic_0', 'slots_1', 'agnostic_1']
     assert bench.written == 1
     for command in bench.commands:

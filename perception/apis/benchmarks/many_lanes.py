@@ -54,6 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--jobs', type=int, default=1, help='trainings side by side (default: 1)')
     parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/evidence_many_lanes')
     parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
+    for arm, title in TITLES.items():
+        parser.add_argument(f'--{arm}-options', nargs='+', default=[], metavar='KEY=VALUE',
+                            help=f'overrides for the net of {title} alone' if arm == 'slots' else
+                            f'overrides for the {title} net alone')
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the runs that are finished')
 
 
@@ -73,8 +77,9 @@ def run(args: argparse.Namespace) -> dict:
     folder = Path(args.work_dir).absolute() if args.work_dir else from_root('work_dirs/evidence_many_lanes')
     folder.mkdir(parents=True, exist_ok=True)
     options = [*DATA, *SCHEDULE, *args.cfg_options]
-    check_settings(folder, dict(CONFIGS, cfg_options=sorted(options)))
-    jobs = make_jobs(CONFIGS, args.seeds, folder, options, {})
+    arms = {arm: [path, *getattr(args, f'{arm}_options')] for arm, path in CONFIGS.items()}
+    check_settings(folder, dict(arms, cfg_options=sorted(options)))
+    jobs = make_jobs({}, args.seeds, folder, options, {}, arms)
     if not args.report_only:
         write_mini_data(load_config(CONFIGS['slots'], mini=True, options=parse_options(options)))
         train_jobs([job for job in jobs if read_run(job) is None], args.jobs, partial(write_report, jobs, folder))
