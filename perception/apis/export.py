@@ -39,18 +39,20 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         path of the file; it appears only if both agree.
 
     Raises:
-        ConfigError: the config's room exports nothing.
+        ConfigError: the config's room exports nothing, or no trials.
         DataError: both disagree, or the file cannot be written.
         MissingDependency: onnx, onnxscript or onnxruntime is missing.
     """
+    if trials < 1:
+        raise ConfigError(f'--trials: {trials} came, expected at least 1. Each compares one random batch.')
+    out = Path(checkpoint).with_suffix('.onnx') if out is None else Path(out)
+    _make_folder(out)
     model = load(config, checkpoint, device='cpu', mini=mini)
     room = room_of(model.dataset_cfg['type'])
     if not hasattr(room, 'deployable'):
         raise ConfigError(f'{config}: its nets cannot be exported, expected a config of configs/lanes or of a method '
                           'for lanes. Sparse convolutions have no ONNX operator.')
     module, inputs, outputs = room.deployable(model)
-    out = Path(checkpoint).with_suffix('.onnx') if out is None else Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(out, DataError) as part:
         to_onnx(module, inputs, outputs, part, dict(config=Path(config).name, classes=model.dataset_meta['classes']))
         worst = compare(module, inputs, part, trials)
@@ -58,6 +60,21 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
               f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
               f'{trials} random batches: largest difference {worst:.1e} of the largest value.', 'current')
     return out
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder of a file before the work on it begins.
+
+    Raises:
+        DataError: it cannot be made, or `out` is itself a folder.
+    """
+    if out.is_dir():
+        raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f'{out.parent}: {error.strerror}, expected a folder that can be written. Choose another '
+                        'one.') from error
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: str | Path,

@@ -87,6 +87,16 @@ def test_what_cannot_be_exported(exported, monkeypatch, tmp_path):
         export(CONFIGS['alone'], exported / 'alone.pth', tmp_path / 'x.onnx', mini=True)
 
 
+@pytest.mark.parametrize(('out', 'trials', 'error', 'message'), [
+    ('.', 1, DataError, 'a folder came, expected the name of the file'),
+    ('file/x.onnx', 1, DataError, r'file: .*exists, expected a folder that can be written'),
+    ('x.onnx', 0, ConfigError, '--trials: 0 came, expected at least 1')])
+def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, out, trials, error, message):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(error, match=message):
+        export(CONFIGS['alone'], tmp_path / 'not_even_read.pth', tmp_path / out, mini=True, trials=trials)
+
+
 def test_the_tool_explains_itself(root):
     run = subprocess.run([sys.executable, root / 'tools/export.py', '--help'], capture_output=True, text=True)
     assert run.returncode == 0 and 'enet_culane_mini/model.pth --mini' in run.stdout, run.stderr

@@ -37,14 +37,17 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
     """
     if not force and is_complete(root, stamp):
         return root
+    if root.exists() and not root.is_dir():
+        raise DataError(f'{root}: a file came, expected a folder or nothing. Give another path.')
     if root.exists() and any(root.iterdir()) and not (root / STAMP).is_file():
         raise DataError(f'{root}: a folder without {STAMP}, expected a mini data set or nothing. It holds something '
                         'else; give another folder or move it away.')
     print_log(f'Writing mini {title} to {root}: the data are SIMULATED (a ray-cast toy world), good for trying '
               'things out, not for results to publish.', logger='current')
-    root.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
+    part = root
     try:
+        root.parent.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
         part.chmod(0o755)
         write(part)
         files = sum(path.is_file() for path in part.rglob('*'))
@@ -56,7 +59,8 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
         raise DataError(f'{root}: cannot be written ({error}), expected room for about {megabytes} MB. Free some space '
                         'or give another folder.') from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if part != root:
+            shutil.rmtree(part, ignore_errors=True)
     return root
 
 

@@ -1,0 +1,34 @@
+"""Places that cannot hold a generated folder; what is written is tested with each room's mini data."""
+import pytest
+
+from perception.common.formats.stamped import write_stamped
+from perception.utils.errors import DataError
+
+
+def write(root):
+    return write_stamped(root, dict(seed=0), lambda folder: (folder / 'a').write_text('a'), 'data', 1)
+
+
+@pytest.mark.parametrize('place', ['file', 'file/data', 'file/deep/data'])
+def test_a_file_in_the_way_is_named_and_kept(place, tmp_path):
+    (tmp_path / 'file').write_text('mine')
+    with pytest.raises(DataError, match=f'{place}: .* expected '):
+        write(tmp_path / place)
+    assert [path.name for path in tmp_path.iterdir()] == ['file'] and (tmp_path / 'file').read_text() == 'mine'
+
+
+def test_a_folder_with_other_things_is_kept(tmp_path):
+    (tmp_path / 'mine').write_text('x')
+    with pytest.raises(DataError, match='a folder without mini.json, expected a mini data set or nothing'):
+        write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ['mine']
+
+
+def test_a_failed_writer_leaves_what_there_was(tmp_path):
+    def fail(folder):
+        raise OSError(28, 'No space left on device')
+
+    root = write(tmp_path / 'data')
+    with pytest.raises(DataError, match='data: cannot be written .*No space left'):
+        write_stamped(root, dict(seed=1), fail, 'data', 1)
+    assert (root / 'a').read_text() == 'a' and len(list(tmp_path.iterdir())) == 1
