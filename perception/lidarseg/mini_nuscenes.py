@@ -43,8 +43,8 @@ TRAIN_SCENES = ('scene-0061', 'scene-0553', 'scene-0655', 'scene-0757', 'scene-0
                 'scene-1100')
 VAL_SCENES = ('scene-0103', 'scene-0916')
 TEST_SCENES = ('scene-0077', 'scene-0078')
-DATASET_CODE = 7           # keeps the streets of the mini data sets apart
-WRITER_VERSION = 1         # goes up when files change
+DATASET_CODE = 17          # keeps the streets of the mini data sets apart
+WRITER_VERSION = 2         # goes up when files change
 INTERVAL = 1.0             # seconds between key frames
 START = 1_532_402_927_000_000     # microseconds, of the first scene
 STYLES = ('urban', 'residential', 'avenue', 'boulevard')
