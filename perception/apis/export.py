@@ -5,6 +5,7 @@ normalisation inside, example inputs by name and names of the outputs. The first
 """
 import json
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -159,12 +160,14 @@ def open_session(path: str | Path, threads: int | None = None):
 
 @contextmanager
 def _quiet():
-    """Keep back what torch's exporter logs about packages that are not needed."""
+    """Keep back what torch's exporter says about packages that are not needed and about its own insides."""
     logger = logging.getLogger('torch.onnx._internal.exporter._registration')
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', '.*LeafSpec', FutureWarning)
+            yield
     finally:
         logger.setLevel(level)
 

@@ -70,7 +70,7 @@ def spconv_twin(model: nn.Module) -> nn.Module:
                                                indice_key=module.name, bias=False)
         else:
             continue
-        layer.load_state_dict(dict(weight=module.weight.detach()))
+        layer.weight = nn.Parameter(module.weight.detach().clone())  # mmdet3d turns weights that spconv loads
         parent, _, child = name.rpartition('.')
         setattr(twin.get_submodule(parent), child, PeerConv(layer, module.bias, spconv))
     return twin.train(model.training)
