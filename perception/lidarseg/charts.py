@@ -8,9 +8,10 @@ from mmengine.logging import print_log
 
 from perception.common.visual.canvas import save_png
 from perception.common.visual.charts import bar_chart, matrix_chart, polar_chart, polar_index
+from perception.lidarseg.metrics.labels import labels_of
 from perception.lidarseg.metrics.semantickitti import official_confusion, scores
 from perception.registry import METRICS
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import ConfigError
 
 RADIUS, RINGS, SECTORS = 60.0, 30, 72  # m; the error map has rings of 2 m and sectors of 5 degrees
 FEW = 10  # labelled points below which a cell of the error map stays empty
@@ -49,13 +50,7 @@ class DrawCharts(BaseMetric):
             raise ConfigError(f'DrawCharts: the data set describes itself by {sorted(meta)}, expected classes and '
                               'palette. Add both to its METAINFO.')
         for points, sample in zip(data_batch['inputs']['points'], data_samples):
-            values = [sample.get('pred_labels'), sample.get('labels')]
-            if any(value is None for value in values) or not len(values[0]) == len(values[1]) <= len(points):
-                came = [None if value is None else len(value) for value in values]
-                raise DataError(f'DrawCharts: {sample.get("sample_id", "a scan")} has {came[0]} predictions and '
-                                f'{came[1]} labels for {len(points)} points, expected equal numbers. Evaluate a split '
-                                'that has labels.')
-            pred_labels, labels = (value.cpu().numpy() for value in values)
+            pred_labels, labels = labels_of(sample, 'DrawCharts', len(points))
             self.results.append(count_scan(points[:len(labels)].cpu().numpy(), pred_labels, labels,
                                            len(meta['classes']), meta.get('forward', 0.0)))
 

@@ -86,7 +86,7 @@ def test_bad_input_is_refused(tmp_path):
     with pytest.raises(ConfigError, match='DrawCharts: the data set describes itself by .* expected classes'):
         metric.process(data, samples)
     metric.dataset_meta = dict(classes=CLASSES, palette=PALETTE)
-    with pytest.raises(DataError, match='a has 20 predictions and None labels for 20 points'):
+    with pytest.raises(DataError, match='DrawCharts: a has no labels'):
         metric.process(data, [dict(samples[0], labels=None)])
     (tmp_path / 'file').write_text('')
     metric = DrawCharts(tmp_path / 'file')

@@ -105,9 +105,9 @@ def test_edges_must_ascend(edges):
 
 def test_bad_samples_are_refused():
     data, samples = scan()
-    for change, came in ((dict(labels=None), '300 predictions and None labels for 300 points'),
-                         (dict(labels=torch.zeros(7)), '300 predictions and 7 labels')):
-        with pytest.raises(DataError, match=f'08_000000 has {came}'):
+    for change, came in ((dict(labels=None), '08_000000 has no labels'),
+                         (dict(labels=torch.zeros(7)), '300 predictions for 7 labels and 300 points of 08_000000')):
+        with pytest.raises(DataError, match=came):
             evaluate([(data, [dict(samples[0], **change)])])
     with pytest.raises(ConfigError, match='the data set names no classes'):
         DistanceMetric().process(data, samples)

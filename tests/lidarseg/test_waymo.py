@@ -194,7 +194,7 @@ def test_frames_without_counts_of_returns_are_scored_together():
     metric = WaymoMetric()
     metric.process(None, [dict(pred_labels=torch.tensor([1]), labels=torch.tensor([1]))])
     assert not any(key.startswith('first_') for key in metric.evaluate(1))
-    with pytest.raises(DataError, match='a frame has no labels, expected'):
+    with pytest.raises(DataError, match='WaymoMetric: a scan has no labels, expected'):
         metric.process(None, [dict(pred_labels=torch.tensor([1]))])
     with pytest.raises(DataError, match='2 predictions for 1 labels of x'):
         metric.process(None, [dict(sample_id='x', pred_labels=torch.tensor([1, 2]), labels=torch.tensor([1]))])

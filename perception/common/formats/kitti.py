@@ -8,23 +8,24 @@ from perception.utils.errors import DataError
 POINT_BYTES = 16  # x, y, z, remission as little-endian float32
 
 
-def read_points(path: str | Path) -> np.ndarray:
-    """Read a scan, `velodyne/FFFFFF.bin`.
+def read_points(path: str | Path, columns: int = 4) -> np.ndarray:
+    """Read a scan, `velodyne/FFFFFF.bin`, or one of another data set that differs in its columns.
 
     Args:
-        path: file of N x 4 little-endian float32 without a header.
+        path: file of N x columns little-endian float32 without a header.
+        columns: numbers of a point.
 
     Returns:
-        (N, 4) float32: x, y, z [m] and remission.
+        (N, columns) float32: x, y, z [m], remission and what follows.
 
     Raises:
-        DataError: no such file, a size that is no multiple of 16 bytes, NaN or infinite values.
+        DataError: no such file, a size that is no multiple of a point's, NaN or infinite values.
     """
     data = _read(path, 'u1')
-    if len(data) % POINT_BYTES:
-        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of {POINT_BYTES} (four float32 a point). '
-                        f'The file is probably truncated; copy it again.')
-    points = data.view('<f4').reshape(-1, 4)
+    if len(data) % (4 * columns):
+        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of {4 * columns} ({columns} float32 a '
+                        'point). The file is probably truncated; copy it again.')
+    points = data.view('<f4').reshape(-1, columns)
     if not np.isfinite(points).all():
         rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
         raise DataError(f'{path}: {points[rows[0]].tolist()} in row {rows[0]} ({len(rows):,} such rows), expected '
@@ -164,7 +165,7 @@ def _matrices(path: str | Path, rows: list[str], first_line: int = 1) -> np.ndar
 def _read(path: str | Path, dtype: str) -> np.ndarray:
     try:
         return np.fromfile(path, dtype)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
         raise _unreadable(path, error) from error
 
 
@@ -176,5 +177,6 @@ def _read_text(path: str | Path) -> str:
 
 
 def _unreadable(path: str | Path, error: Exception) -> DataError:
-    reason = getattr(error, 'strerror', None) or 'not a text file'
+    text = 'not a text file' if isinstance(error, UnicodeDecodeError) else error
+    reason = getattr(error, 'strerror', None) or text
     return DataError(f'{path}: {reason}, expected a readable file. Check the path and the copy of the data set.')

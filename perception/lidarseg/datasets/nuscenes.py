@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
+from perception.common.formats.kitti import read_points
+from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.lidarseg.datasets.nuscenes_tables import DOWNLOAD, Index, KeyFrame, read_index
-from perception.lidarseg.datasets.semantickitti import IGNORE, pack
-from perception.registry import DATASETS, TRANSFORMS
+from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
@@ -144,16 +144,7 @@ def read_sweep(path: str | Path) -> np.ndarray:
     Raises:
         DataError: no such file, a size that is no multiple of 20 bytes, NaN or infinite values.
     """
-    data = _read(path)
-    if len(data) % POINT_BYTES:
-        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of {POINT_BYTES} (five float32 a point). '
-                        f'The file is probably truncated; copy it again.')
-    points = data.view('<f4').reshape(-1, 5)
-    if not np.isfinite(points).all():
-        rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
-        raise DataError(f'{path}: {points[rows[0]].tolist()} in row {rows[0]} ({len(rows):,} such rows), expected '
-                        f'finite numbers. Repair or replace the file; points are never dropped silently.')
-    return points
+    return read_points(path, columns=5)
 
 
 def read_point_labels(path: str | Path, num_points: int) -> np.ndarray:
@@ -179,7 +170,7 @@ def _read(path: str | Path) -> np.ndarray:
 
 
 @DATASETS.register_module()
-class NuScenesLidarSeg(Dataset):
+class NuScenesLidarSeg(LidarScans):
     """Key frames of nuScenes with a class for each point, in the official layout.
 
     Samples are those of `SemanticKITTI`; `sample_id` is the token of the LiDAR's record, which names predictions.
@@ -203,10 +194,10 @@ class NuScenesLidarSeg(Dataset):
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+        super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
-        self.split, self.seed = split, seed
+        self.split = split
         self.training = split.endswith('train') if training is None else training
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         index, self.frames = read_split(self.data_root, split)
         if split != 'test':
             self.table = _label_table(self.data_root, split, index, self.frames)
@@ -216,13 +207,8 @@ class NuScenesLidarSeg(Dataset):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
-        rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, str(self.data_root / self.frames[index].points))
+    def path(self, index: int) -> str:
+        return str(self.data_root / self.frames[index].points)
 
     def read(self, index: int) -> dict:
         """A key frame as it is in its files: `points` (N, 4) float32, `sample_id`, unless testing `labels` (N,) int64.

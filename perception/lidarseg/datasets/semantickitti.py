@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from mmengine.logging import print_log
-from torch.utils.data import Dataset
 
 from perception.common.formats.kitti import read_calib, read_labels, read_points, read_poses
-from perception.common.structures import PointSegSample
-from perception.registry import DATASETS, TRANSFORMS
+from perception.lidarseg.datasets.base import IGNORE, LidarScans
+from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
@@ -32,7 +30,6 @@ DOWNLOAD = 'https://www.semantic-kitti.org/dataset.html'
 SPLITS = dict(train=(0, 1, 2, 3, 4, 5, 6, 7, 9, 10), val=(8,), test=tuple(range(11, 22)))
 OFFICIAL_SCANS = (4541, 1101, 4661, 801, 271, 2761, 1101, 1101, 4071, 1591, 1201,  # sequences 00..10
                   921, 1061, 3281, 631, 1901, 1731, 491, 1801, 4981, 831, 2721)  # 11..21
-IGNORE = 255
 _UNKNOWN = 254  # in look-up tables
 
 
@@ -171,13 +168,8 @@ def to_raw_ids(train_ids: np.ndarray, where: str | Path, table: np.ndarray = INV
 
 
 @DATASETS.register_module()
-class SemanticKITTI(Dataset):
+class SemanticKITTI(LidarScans):
     """Single scans of SemanticKITTI in their official layout.
-
-    `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`.
-    The pipeline sees `dict(points, labels, sample_id, rng, draw)`. `rng` depends on (seed, epoch, i) alone, so that
-    augmentation is the same for any number of workers and after a resume. `draw()` reads another scan, its index taken
-    from `rng`, for augmentation that mixes two.
 
     Args:
         data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -201,11 +193,10 @@ class SemanticKITTI(Dataset):
         if split not in SPLITS:
             raise ConfigError(f'SemanticKITTI: split={split!r}, expected one of {", ".join(SPLITS)}. '
                               f'{close_matches(split, SPLITS)}')
+        super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
         self.split = split
         self.sequences = tuple(SPLITS[split] if sequences is None else sequences)
-        self.seed = seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.scans = list_scans(self.data_root, self.sequences)
         if split != 'test':
@@ -215,13 +206,8 @@ class SemanticKITTI(Dataset):
     def __len__(self) -> int:
         return len(self.scans)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
-        rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, str(scan_paths(self.data_root, sample['sample_id'])[0]))
+    def path(self, index: int) -> str:
+        return str(scan_paths(self.data_root, self.scans[index])[0])
 
     def read(self, index: int) -> dict:
         """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, unless testing, `labels` (N,) int64.
@@ -396,25 +382,6 @@ def frame_number(path: Path) -> int:
         raise DataError(f'{path}: a scan named {path.stem!r}, expected six digits, which tell its pose. Rename it as '
                         'in the official archives.')
     return int(path.stem)
-
-
-def pack(sample: dict, points_path: str = '') -> dict:
-    """A sample of arrays as the tensors that the collate function takes.
-
-    Args:
-        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,), `origin_len`, `first_len`.
-        points_path: the scan's file.
-
-    Returns:
-        dict(inputs=dict(points=Tensor), data_samples=PointSegSample).
-    """
-    points = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
-    info = dict(sample_id=sample['sample_id'], points_path=points_path, num_points=len(points))
-    info.update({key: sample[key] for key in ('origin_len', 'first_len') if key in sample})
-    data_sample = PointSegSample(metainfo=info)
-    if 'labels' in sample:
-        data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))
-    return dict(inputs=dict(points=points), data_samples=data_sample)
 
 
 def scan_paths(data_root: str | Path, sample_id: str) -> tuple[Path, Path]:

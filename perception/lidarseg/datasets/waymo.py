@@ -21,10 +21,9 @@ from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
-from torch.utils.data import Dataset
 
-from perception.lidarseg.datasets.semantickitti import pack
-from perception.registry import DATASETS, TRANSFORMS
+from perception.lidarseg.datasets.base import LidarScans
+from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
@@ -47,7 +46,7 @@ PREFIX, SUFFIX = 'segment-', '_with_camera_labels'
 
 
 @DATASETS.register_module()
-class Waymo(Dataset):
+class Waymo(LidarScans):
     """Frames of all five LiDARs with both returns.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`;
@@ -73,8 +72,8 @@ class Waymo(Dataset):
         if split not in SPLITS:
             raise ConfigError(f'Waymo: split={split!r}, expected one of {", ".join(SPLITS)}. '
                               f'{close_matches(split, SPLITS)}')
-        self.data_root, self.split, self.seed = data_path(data_root), split, seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        super().__init__(pipeline, seed)
+        self.data_root, self.split = data_path(data_root), split
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.frames = list_frames(self.data_root, split)
         self.official_size = OFFICIAL_FRAMES[split]
@@ -82,13 +81,8 @@ class Waymo(Dataset):
     def __len__(self) -> int:
         return len(self.frames)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
-        rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, str(self.frames[index]))
+    def path(self, index: int) -> str:
+        return str(self.frames[index])
 
     @staticmethod
     def read_scan(path: str | Path) -> np.ndarray:

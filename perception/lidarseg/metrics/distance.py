@@ -11,9 +11,10 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from perception.lidarseg.metrics.labels import labels_of
 from perception.lidarseg.metrics.semantickitti import official_confusion, scores
 from perception.registry import METRICS
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import ConfigError
 
 EDGES = (1e-8, 10.0, 20.0, 30.0, 40.0, 50.0)  # m, of the official script
 
@@ -58,13 +59,7 @@ class DistanceMetric(BaseMetric):
             raise ConfigError('DistanceMetric: the data set names no classes, expected classes in its METAINFO. Add '
                               'them.')
         for points, sample in zip(data_batch['inputs']['points'], data_samples):
-            values = [sample.get('pred_labels'), sample.get('labels')]
-            if any(value is None for value in values) or not len(values[0]) == len(values[1]) <= len(points):
-                came = [None if value is None else len(value) for value in values]
-                raise DataError(f'DistanceMetric: {sample.get("sample_id", "a scan")} has {came[0]} predictions and '
-                                f'{came[1]} labels for {len(points)} points, expected equal numbers. Evaluate a split '
-                                'that has labels.')
-            pred_labels, labels = (value.cpu().numpy() for value in values)
+            pred_labels, labels = labels_of(sample, 'DistanceMetric', len(points))
             xyz = points[:len(labels), :3].cpu().numpy()
             self.results.append(binned_confusion(pred_labels, labels, np.linalg.norm(xyz, axis=1), self.edges,
                                                  len(classes)))

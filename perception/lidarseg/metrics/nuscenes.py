@@ -25,6 +25,7 @@ from perception.lidarseg.datasets.nuscenes import (
     read_split,
     to_train_ids,
 )
+from perception.lidarseg.metrics.labels import labels_of
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 
@@ -117,16 +118,8 @@ class NuScenesLidarSegMetric(BaseMetric):
             DataError: one without labels or predictions, or both differ in length.
         """
         for sample in data_samples:
-            name = sample.get('sample_id', 'a key frame')
-            for key in ('labels', 'pred_labels'):
-                if sample.get(key) is None:
-                    raise DataError(f'NuScenesLidarSegMetric: {name} has no {key}, expected labels and predictions. '
-                                    f'Evaluate a split that has labels, with a model that predicts.')
-            pred_labels, labels = sample['pred_labels'].cpu().numpy(), sample['labels'].cpu().numpy()
-            if len(pred_labels) != len(labels):
-                raise DataError(f'NuScenesLidarSegMetric: {len(pred_labels):,} predictions for {len(labels):,} labels '
-                                f'of {name}, expected equal numbers. Predict every point.')
-            self.results.append(official_confusion(pred_labels, labels, name))
+            pred_labels, labels = labels_of(sample, 'NuScenesLidarSegMetric')
+            self.results.append(official_confusion(pred_labels, labels, sample.get('sample_id', 'a key frame')))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         """Scores over all key frames; the table goes to the log."""

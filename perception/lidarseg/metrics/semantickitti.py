@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from perception.common.formats.kitti import read_labels
 from perception.common.metrics.confusion import confusion_matrix
 from perception.lidarseg.datasets.semantickitti import CLASSES, MULTI_CLASSES, learning_map, to_train_ids
+from perception.lidarseg.metrics.labels import labels_of
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 
@@ -107,15 +108,7 @@ class SemanticKITTIMetric(BaseMetric):
             DataError: a scan without labels or predictions, or both differ in length.
         """
         for sample in data_samples:
-            name = sample.get('sample_id', 'a scan')
-            for key in ('labels', 'pred_labels'):
-                if sample.get(key) is None:
-                    raise DataError(f'SemanticKITTIMetric: {name} has no {key}, expected labels and predictions. '
-                                    f'Evaluate a split that has labels, with a model that predicts.')
-            pred_labels, labels = sample['pred_labels'].cpu().numpy(), sample['labels'].cpu().numpy()
-            if len(pred_labels) != len(labels):
-                raise DataError(f'SemanticKITTIMetric: {len(pred_labels):,} predictions for {len(labels):,} labels of '
-                                f'{name}, expected equal numbers. Predict every point of the scan.')
+            pred_labels, labels = labels_of(sample, 'SemanticKITTIMetric')
             self.results.append(official_confusion(pred_labels, labels, len(self.classes)))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:

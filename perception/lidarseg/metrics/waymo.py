@@ -11,9 +11,9 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from perception.lidarseg.datasets.waymo import CLASSES
+from perception.lidarseg.metrics.labels import labels_of
 from perception.lidarseg.metrics.semantickitti import official_confusion, score_table
 from perception.registry import METRICS
-from perception.utils.errors import DataError
 
 
 def scores(confusion: np.ndarray, classes: Sequence[str] = CLASSES) -> dict[str, float]:
@@ -65,15 +65,7 @@ class WaymoMetric(BaseMetric):
             DataError: a frame without labels or predictions, or both differ in length.
         """
         for sample in data_samples:
-            name = sample.get('sample_id', 'a frame')
-            for key in ('labels', 'pred_labels'):
-                if sample.get(key) is None:
-                    raise DataError(f'WaymoMetric: {name} has no {key}, expected labels and predictions. Evaluate a '
-                                    f'split that has labels, with a model that predicts.')
-            pred_labels, labels = sample['pred_labels'].cpu().numpy(), sample['labels'].cpu().numpy()
-            if len(pred_labels) != len(labels):
-                raise DataError(f'WaymoMetric: {len(pred_labels):,} predictions for {len(labels):,} labels of {name}, '
-                                f'expected equal numbers. Predict every point of the frame.')
+            pred_labels, labels = labels_of(sample, 'WaymoMetric')
             both = official_confusion(pred_labels, labels, len(CLASSES))
             first = sample.get('first_len')
             if first is not None:
