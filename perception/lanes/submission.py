@@ -414,7 +414,7 @@ def _check_zip(path: Path, names: Sequence[str], size: tuple[int, int], values: 
         raise DataError(f'{path}: no such file, expected the zip of a submission. Check the path.')
     try:
         with zipfile.ZipFile(path) as archive:
-            present = {entry.filename for entry in archive.infolist() if not entry.is_dir()}
+            present = {name for name in archive.namelist() if not name.endswith('/')}
             problems = _name_problems(set(names), present, path)
             for name in sorted(present & set(names)):
                 problem = _image_problem(archive.read(name), size, values)

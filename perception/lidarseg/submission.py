@@ -150,9 +150,9 @@ def validate_submission(path: str | Path, data_root: str | Path, check_values: b
         return [f'the name {path.name} does not end with .zip']
     try:
         with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-            sizes = {entry.filename: entry.file_size for entry in entries if not entry.is_dir()}
-            problems = layout_problems([entry.filename for entry in entries if entry.is_dir()], sizes, data_root)
+            entries = {entry.filename: entry.file_size for entry in archive.infolist()}
+            sizes = {name: size for name, size in entries.items() if not name.endswith('/')}  # a name may be empty
+            problems = layout_problems([name for name in entries if name.endswith('/')], sizes, data_root)
             if not problems and check_values:
                 _warn_of_values(archive, data_root)
     except DAMAGE as error:

@@ -205,6 +205,16 @@ def test_a_damaged_zip_is_a_problem(tmp_path, data_root):
     assert 'no readable zip file' in validate_submission(path, data_root)[0]
 
 
+def test_an_entry_without_a_name_is_one_that_the_server_does_not_read(tmp_path, data_root, logged):
+    submit(tmp_path / 'out', data_root, predictions(data_root))
+    path = tmp_path / 'out/submission.zip'
+    logged.clear()
+    with zipfile.ZipFile(path, 'a') as archive:
+        archive.writestr(zipfile.ZipInfo(''), b'')
+    assert validate_submission(path, data_root) == []
+    assert any('1 files that the server does not read' in message for message in logged)
+
+
 def test_missing_zip_or_data_are_named(tmp_path, data_root):
     with pytest.raises(DataError, match=r'absent\.zip: no such file'):
         validate_submission(tmp_path / 'absent.zip', data_root)
