@@ -312,8 +312,8 @@ def test_mmdet3d_computes_the_same_with_the_same_weights(monkeypatch):
     norm_cfg = dict(type='BN1d', eps=1e-5, momentum=0.1)
     with DefaultScope.overwrite_default_scope('mmdet3d'):  # whatever run came before in this process
         theirs = torch.nn.ModuleDict(dict(
-            voxel_encoder=models.voxel_encoders.SegVFE(feat_channels=[8, 8, 8, 6], in_channels=6, with_voxel_center=True,
-                                                       grid_shape=grid, feat_compression=3),
+            voxel_encoder=models.voxel_encoders.SegVFE(
+                feat_channels=[8, 8, 8, 6], in_channels=6, with_voxel_center=True, grid_shape=grid, feat_compression=3),
             backbone=models.backbones.Asymm3DSpconv(grid, 3, 2, norm_cfg=norm_cfg),
             decode_head=models.decode_heads.Cylinder3DHead(
                 channels=8, num_classes=5, loss_lovasz=dict(type='LovaszLoss', reduction='none')))).eval()
