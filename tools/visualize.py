@@ -3,6 +3,7 @@
 import argparse
 
 from perception.apis.cli import run_command
+from perception.apis.config import parse_options
 from perception.apis.inference import parse_members, visualize
 
 
@@ -44,6 +45,8 @@ def main() -> None:
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--colors', type=int, metavar='N', help='reduce each PNG to N colours, for small files')
     parser.add_argument('--fps', type=float, help='frames per second of a film (default: as the input, else 10)')
+    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+                        help='override single values of CONFIG, as tools/train.py does')
     args = parser.parse_args()
     if len(args.inputs) == 2:
         parser.error('2 paths came, expected INPUT or CONFIG CKPT INPUT')
@@ -54,7 +57,8 @@ def draw_all(args: argparse.Namespace) -> None:
     """Draw everything and print where the pictures are."""
     config, *checkpoints = args.inputs[:-1] or [None]
     for path in visualize(args.inputs[-1], args.out, config, checkpoints or None, args.labels, args.mini, args.show,
-                          args.colors, args.fps, args.attention, args.camera, args.tta, parse_members(args.ensemble)):
+                          args.colors, args.fps, args.attention, args.camera, args.tta, parse_members(args.ensemble),
+                          parse_options(args.cfg_options)):
         print(path, flush=True)
 
 

@@ -47,7 +47,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def load(config: str | Path, checkpoint: str | Path | Sequence[str | Path], device: str | torch.device = 'auto',
          mini: bool = False, tta: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),
-         ) -> BaseModel | nn.Module:
+         options: dict[str, Any] | None = None) -> BaseModel | nn.Module:
     """Build the model of a config with the weights of a checkpoint, ready to predict.
 
     Args:
@@ -57,6 +57,7 @@ def load(config: str | Path, checkpoint: str | Path | Sequence[str | Path], devi
         mini: build what `--mini` trained.
         tta: mode of test-time augmentation, None for none.
         ensemble: config and checkpoint of further models that take part, of other nets too.
+        options: overrides of single values of the config, such as `{'model.width': 0.64}`.
 
     Returns:
         the model in evaluation mode; `model.dataset_meta` holds `classes` and `palette`, `model.dataset_cfg` the
@@ -65,7 +66,7 @@ def load(config: str | Path, checkpoint: str | Path | Sequence[str | Path], devi
     Raises:
         ConfigError, CheckpointError: they cannot be read or do not fit each other.
     """
-    cfg = load_config(config, mini)
+    cfg = load_config(config, mini, options)
     net = MODELS.build(cfg.model.get('student') or cfg.model)
     model = combine(cfg, net, checkpoint, ensemble, tta, mini)
     kind = dataset_type(cfg)
@@ -203,13 +204,14 @@ def visualize(source: str | Path, out: str | Path, config: str | Path | None = N
               checkpoint: str | Path | Sequence[str | Path] | None = None, labels: str | Path | None = None,
               mini: bool = False, show: bool = False, num_colors: int | None = None, fps: float | None = None,
               attention: bool | str | Path = False, camera: str | None = None, tta: str | None = None,
-              ensemble: Sequence[tuple[str | Path, str | Path]] = ()) -> Iterator[Path]:
+              ensemble: Sequence[tuple[str | Path, str | Path]] = (),
+              options: dict[str, Any] | None = None) -> Iterator[Path]:
     """Draw a file, or everything in a folder or a video, with predictions of a model, labels, or both.
 
     Args:
         source: a scan, an image, a video, or a folder of scans or images.
         out: folder of the pictures, `<name>.png`, or a film (`.mp4`, `.avi`, `.gif`) to put them in.
-        config, checkpoint, tta, ensemble: the model, see `load`; no config and checkpoint draw without predictions.
+        config, checkpoint, tta, ensemble, options: the model, see `load`; no config and checkpoint draw without predictions.
         labels: the file of the truth, or the folder of all.
         mini: the model was trained with `--mini`.
         show: also open a window for each, where there is a display.
@@ -232,18 +234,21 @@ def visualize(source: str | Path, out: str | Path, config: str | Path | None = N
     if film:
         rate = frame_rate(source) if fps is None else fps
         check_film(out, rate)
-    model = None if config is None else load(config, checkpoint, mini=mini, tta=tta, ensemble=ensemble)
+    model = None
+    if config is not None:
+        model = load(config, checkpoint, mini=mini, tta=tta, ensemble=ensemble, options=options)
     room = room_for(source) if model is None else room_of(model.dataset_cfg['type'])
-    options = {}
+    shown = {}
     if attention:
         _need_attention(room, model)
-        options['attention'] = {'attention': model}
+        shown['attention'] = {'attention': model}
         if not isinstance(attention, bool):
-            options['attention'] = {'before': load(config, attention, mini=mini), 'after': model}
+            earlier = load(config, attention, mini=mini, options=options)
+            shown['attention'] = {'before': earlier, 'after': model}
     if camera:
         drawn = offered(room, 'flight', '--camera')(source, model, labels, camera)
     else:
-        drawn = room.pictures(source, model, labels, show, **options)
+        drawn = room.pictures(source, model, labels, show, **shown)
     if film:
         yield write_video(out, (image for _, image in drawn), rate)
         return

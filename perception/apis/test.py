@@ -66,7 +66,7 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
     if amp:
         use_amp(cfg)
     prepare(cfg, submit, draw)
-    for folder in filter(None, (submit, draw, save)):
+    for folder in filter(None, (cfg.work_dir, submit, draw, save)):
         make_folder(folder)
     room = _room(cfg)
     if distances is not None:

@@ -108,6 +108,11 @@ def test_mini_builds_the_mini_net(trained):
         load(config, full, mini=True)
 
 
+def test_options_change_the_net(trained):
+    config, _, mini = trained
+    assert load(config, mini, device='cpu', options={'model.base_channels': 2}).head.weight.shape[-1] == 8
+
+
 def test_refuses_what_it_cannot_load(trained, tmp_path):
     config, weights, _ = trained
     with pytest.raises(ConfigError, match='no such file'):
@@ -236,8 +241,8 @@ def run_tool(root, *arguments):
 
 @needs_vulkan
 def test_tool_draws_from_any_directory(root, trained, sequence, tmp_path):
-    done = run_tool(root, *trained[:2], sequence / 'velodyne' / '000000.bin', '--labels', sequence / 'labels',
-                    '--out', tmp_path / 'out', '--colors', 32)
+    done = run_tool(root, trained[0], trained[2], sequence / 'velodyne' / '000000.bin', '--labels', sequence / 'labels',
+                    '--out', tmp_path / 'out', '--colors', 32, '--cfg-options', 'model.base_channels=2')
     assert (done.returncode, done.stdout.split()) == (0, [str(tmp_path / 'out' / '000000.png')]), done.stderr
     assert (tmp_path / 'out' / '000000.png').stat().st_size < 150_000
 

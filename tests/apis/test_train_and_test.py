@@ -72,6 +72,8 @@ def test_a_work_dir_that_cannot_be_written_is_refused(toy_config, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match=r'file/run: Not a directory where results are to be written'):
         train(toy_config, work_dir=str(tmp_path / 'file/run'))
+    with pytest.raises(DataError, match=r'file/run/test: Not a directory where results are to be written'):
+        evaluate(toy_config, tmp_path / 'model.pth', options=dict(work_dir=str(tmp_path / 'file/run')))
 
 
 def test_amp_trains_and_validates_in_bfloat16(toy, toy_config, tmp_path, monkeypatch):
