@@ -24,7 +24,7 @@ EFFICIENCY = dict(mini=dict(teacher=dict(parameters=400, macs=4e9, latency=0.4),
 def arguments(*words):
     parser = argparse.ArgumentParser()
     distillation.add_arguments(parser)
-    return parser.parse_args(list(words))
+    return parser.parse_args(['--jobs', '1', *words])  # one after the other, in a known order
 
 
 @pytest.fixture
@@ -213,6 +213,13 @@ def test_all_methods_of_a_backbone(bench):
     assert 'distilled' not in (bench.folder / 'report.md').read_text()
     distillation.run(arguments(*words, '--methods', 'ka'))  # one more, alone, beside what is there
     assert bench.calls[7:] == ['ka_0', 'ka_1']
+
+
+def test_all_trainings_of_cylinder3d_are_short_where_methods_are_compared(bench):
+    bench.taught = ('configs/kd', 'configs/pvd')
+    distillation.run(arguments('--backbone', 'cylinder3d', '--methods', 'none,kd,pvd', '--seeds', '1', '--work-dir',
+                               str(bench.folder)))
+    assert len(bench.jobs) == 4 and all('train_cfg.max_epochs=22' in job.command for job in bench.jobs)
 
 
 def test_a_backbone_is_of_lidarseg_and_names_its_student(bench):
