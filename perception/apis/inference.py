@@ -211,7 +211,8 @@ def visualize(source: str | Path, out: str | Path, config: str | Path | None = N
     Args:
         source: a scan, an image, a video, or a folder of scans or images.
         out: folder of the pictures, `<name>.png`, or a film (`.mp4`, `.avi`, `.gif`) to put them in.
-        config, checkpoint, tta, ensemble, options: the model, see `load`; no config and checkpoint draw without predictions.
+        config, checkpoint, tta, ensemble, options: the model, see `load`; without config and checkpoint no predictions
+            are drawn.
         labels: the file of the truth, or the folder of all.
         mini: the model was trained with `--mini`.
         show: also open a window for each, where there is a display.

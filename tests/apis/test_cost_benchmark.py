@@ -1,6 +1,8 @@
 """The cost table and the augmentation benchmark on nets and scans that take no time."""
 import argparse
 import csv
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -85,6 +87,13 @@ def test_memory_is_that_of_a_process_of_its_own(monkeypatch):
     context = SimpleNamespace(Pool=Pool)
     monkeypatch.setattr(cost.multiprocessing, 'get_context', lambda kind: context if kind == 'spawn' else None)
     assert cost.process_memory(dict(a=1)) == ('_peak_of_one_scan', 1, torch.get_num_threads())
+
+
+def test_memory_does_not_count_that_of_the_parent():
+    parents = np.ones(1 << 27)  # 1 GiB
+    code = 'from perception.apis.benchmarks.cost import peak_memory; print(peak_memory())'
+    child = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
+    assert 50 < child < parents.nbytes / 2 ** 20 < cost.peak_memory()
 
 
 def test_bad_arguments():

@@ -7,8 +7,10 @@ has a column of its own.
 import argparse
 import csv
 import multiprocessing
+import re
 import resource
 import statistics
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -133,7 +135,15 @@ def _peak_of_one_scan(cfg: dict, threads: int) -> float:
     torch.set_num_threads(threads)
     model, (prepare,) = build(Config(cfg), 1)
     predict(model, prepare())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 10
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """Peak resident memory [MiB] of this process."""
+    try:  # Linux hands a parent's ru_maxrss down to its children
+        return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) / 2 ** 10
+    except (OSError, TypeError):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
 
 
 def on_gpu(run: partial, rounds: int) -> tuple[float, float]:

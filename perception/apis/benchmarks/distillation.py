@@ -125,8 +125,8 @@ def run(args: argparse.Namespace) -> dict:
     if args.background:
         return start_in_background(folder)
     data = configs['student'].removesuffix('.py').rsplit('_', 1)[-1]
-    jobs = make_jobs(configs, args.seeds, folder, EVIDENCE.get(args.backbone or data, []) + args.cfg_options, variants, arms,
-                     TEACHER.get(data, ()))
+    options = EVIDENCE.get(args.backbone or data, []) + args.cfg_options
+    jobs = make_jobs(configs, args.seeds, folder, options, variants, arms, TEACHER.get(data, ()))
     if not args.report_only:
         unfinished = [job for job in jobs if read_run(job) is None]
         for side_by_side, of_teacher in ((1, True), (max(args.jobs, 1), False)):  # the teacher before its students
