@@ -31,7 +31,7 @@ def shared() -> Path:
 @pytest.fixture(scope='session')
 def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SemanticKITTI of simulated scans with few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)."""
-    from perception.lidarseg.mini import write_semantickitti_mini
+    from perception.lidarseg.datasets.semantickitti.mini import write_semantickitti_mini
     return write_semantickitti_mini(tmp_path_factory.mktemp('mini') / 'semantickitti', train_scans=(3,), val_scans=2,
                                     columns=260, interval=0.8)
 
@@ -39,7 +39,7 @@ def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def mini_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny nuScenes of 150 columns and blurred images: 1 training, 2 validation, 1 test scene of 1, 2, 1 frames."""
-    from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
+    from perception.common.nuscenes.mini import write_nuscenes_mini
     return write_nuscenes_mini(tmp_path_factory.mktemp('mini') / 'nuscenes', train_frames=1, val_frames=2,
                                test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02, workers=1)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from perception.apis.cli import run_command
 from perception.lanes.convert import CONVERTERS, convert_lanes, lane_converter, model_line
-from perception.lidarseg.convert import convert_cylinder3d, is_cylinder3d, matching_config
-from perception.lidarseg.convert_minkunet import NETS, convert_minkunet, minkunet_project
-from perception.lidarseg.convert_spvnas import convert_spvnas, is_spvnas, spvnas_usage
+from perception.lidarseg.convert.cylinder3d import convert_cylinder3d, is_cylinder3d, matching_config
+from perception.lidarseg.convert.minkunet import NETS, convert_minkunet, minkunet_project
+from perception.lidarseg.convert.spvnas import convert_spvnas, is_spvnas, spvnas_usage
 from perception.utils.checkpoint import atomic_path, load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
 

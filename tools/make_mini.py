@@ -6,17 +6,17 @@ from functools import partial
 from pathlib import Path
 
 from perception.apis.cli import run_command
+from perception.common.nuscenes.mini import write_nuscenes_mini
 from perception.lanes import mini as lanes
-from perception.lanes.datasets.apolloscape import ApolloScapeLaneMark
-from perception.lanes.datasets.bdd100k import BDD100K
-from perception.lanes.datasets.culane import CULane
-from perception.lanes.datasets.llamas import LLAMAS
-from perception.lanes.datasets.tusimple import TuSimple
-from perception.lidarseg import mini as lidarseg
-from perception.lidarseg.draw_nuscenes import draw_sheet as draw_nuscenes
-from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
-from perception.lidarseg.mini_waymo import draw_sheet as draw_waymo
-from perception.lidarseg.mini_waymo import write_waymo_mini
+from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
+from perception.lanes.datasets.bdd100k.reader import BDD100K
+from perception.lanes.datasets.culane.reader import CULane
+from perception.lanes.datasets.llamas.reader import LLAMAS
+from perception.lanes.datasets.tusimple.reader import TuSimple
+from perception.lidarseg.datasets.nuscenes.draw import draw_sheet as draw_nuscenes
+from perception.lidarseg.datasets.semantickitti import mini as lidarseg
+from perception.lidarseg.datasets.waymo.mini import draw_sheet as draw_waymo
+from perception.lidarseg.datasets.waymo.mini import write_waymo_mini
 
 WRITERS = dict(
     semantickitti=lidarseg.write_semantickitti_mini, semantickitti_multiscan=lidarseg.write_multiscan_mini,

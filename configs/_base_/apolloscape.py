@@ -4,12 +4,12 @@ from mmengine.optim import PolyLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import Adam
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
-from perception.lanes.datasets.apolloscape import ApolloScapeLaneMark
+from perception.lanes.datasets.apolloscape.metric import ApolloScapeMetric
+from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
 from perception.lanes.draw import DrawLanes
-from perception.lanes.metrics.apolloscape import ApolloScapeMetric
 from perception.lanes.mini import write_apolloscape_mini
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import ApolloScapeSubmission
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomImageScale
 

@@ -4,12 +4,12 @@ from mmengine.optim import PolyLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import Adam
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
-from perception.lanes.datasets.bdd100k import BDD100K
+from perception.lanes.datasets.bdd100k.metric import BDD100KMetric
+from perception.lanes.datasets.bdd100k.reader import BDD100K
 from perception.lanes.draw import DrawLanes
-from perception.lanes.metrics.bdd100k import BDD100KMetric
 from perception.lanes.mini import write_bdd100k_mini
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import BDD100KSubmission
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 

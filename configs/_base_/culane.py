@@ -4,13 +4,13 @@ from mmengine.optim import PolyLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import Adam
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
-from perception.lanes.datasets.culane import CULane
+from perception.lanes.datasets.culane.metric import CULaneMetric
+from perception.lanes.datasets.culane.reader import CULane
 from perception.lanes.decode import CULaneDecoder
 from perception.lanes.draw import DrawLanes
-from perception.lanes.metrics.culane import CULaneMetric
 from perception.lanes.mini import write_culane_mini
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import CULaneSubmission
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 

@@ -4,13 +4,13 @@ from mmengine.optim import PolyLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import Adam
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
-from perception.lanes.datasets.llamas import LLAMAS
+from perception.lanes.datasets.llamas.metric import LLAMASMetric
+from perception.lanes.datasets.llamas.reader import LLAMAS
 from perception.lanes.decode import LLAMASDecoder
 from perception.lanes.draw import DrawLanes
-from perception.lanes.metrics.llamas import LLAMASMetric
 from perception.lanes.mini import write_llamas_mini
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import LLAMASSubmission
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 

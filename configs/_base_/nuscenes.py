@@ -1,12 +1,12 @@
 """nuScenes-lidarseg: data loaders, the official evaluation, submission, pictures; for --mini, the simulated data."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
+from perception.common.nuscenes.mini import write_nuscenes_mini
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.nuscenes import NuScenesLidarSeg
-from perception.lidarseg.draw_nuscenes import DrawKeyFrames
-from perception.lidarseg.metrics.nuscenes import NuScenesLidarSegMetric
-from perception.lidarseg.mini_nuscenes import write_nuscenes_mini
-from perception.lidarseg.submission_nuscenes import NuScenesLidarSegSubmission
+from perception.lidarseg.datasets.nuscenes.draw import DrawKeyFrames
+from perception.lidarseg.datasets.nuscenes.metric import NuScenesLidarSegMetric
+from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
+from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegSubmission
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.lidarseg.tta import TTASegmentor
 

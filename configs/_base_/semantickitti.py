@@ -2,10 +2,10 @@
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 from perception.lidarseg.draw import DrawScans
-from perception.lidarseg.metrics.semantickitti import SemanticKITTIMetric
-from perception.lidarseg.submission import SemanticKITTISubmission
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.lidarseg.tta import TTASegmentor
 

@@ -1,9 +1,9 @@
 """SemanticKITTI, each scan with the two before it: 25 classes, which tell moving objects from resting ones."""
 from mmengine.config import read_base
 
-from perception.lidarseg.datasets.semantickitti import SemanticKITTIMultiScan
-from perception.lidarseg.metrics.semantickitti import SemanticKITTIMetric
-from perception.lidarseg.submission import SemanticKITTISubmission
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTIMultiScan
+from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 
 with read_base():
     from .semantickitti import *

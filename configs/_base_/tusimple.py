@@ -4,13 +4,13 @@ from mmengine.optim import PolyLR
 from mmengine.runner import EpochBasedTrainLoop
 from torch.optim import Adam
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
-from perception.lanes.datasets.tusimple import TuSimple
+from perception.lanes.datasets.tusimple.metric import TuSimpleMetric
+from perception.lanes.datasets.tusimple.reader import TuSimple
 from perception.lanes.decode import TuSimpleDecoder
 from perception.lanes.draw import DrawLanes
-from perception.lanes.metrics.tusimple import TuSimpleMetric
 from perception.lanes.mini import write_tusimple_mini
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.lanes.submission import TuSimpleSubmission
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 

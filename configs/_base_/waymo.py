@@ -2,10 +2,10 @@
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.waymo import Waymo
+from perception.lidarseg.datasets.waymo.metric import WaymoMetric
+from perception.lidarseg.datasets.waymo.reader import Waymo
+from perception.lidarseg.datasets.waymo.submission import WaymoSubmission
 from perception.lidarseg.draw import DrawScans
-from perception.lidarseg.metrics.waymo import WaymoMetric
-from perception.lidarseg.submission_waymo import WaymoSubmission
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.lidarseg.tta import TTASegmentor
 

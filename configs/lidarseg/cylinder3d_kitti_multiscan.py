@@ -1,7 +1,7 @@
 """Cylinder3D at full width on SemanticKITTI, three scans at a time, with the point refinement head; PVD's teacher."""
 from mmengine.config import read_base
 
-from perception.lidarseg.mini import write_multiscan_mini
+from perception.lidarseg.datasets.semantickitti.mini import write_multiscan_mini
 from perception.lidarseg.transforms import RandomSector, RandomThin
 
 with read_base():

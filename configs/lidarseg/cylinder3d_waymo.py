@@ -2,7 +2,7 @@
 from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
 
-from perception.lidarseg.mini_waymo import write_waymo_mini
+from perception.lidarseg.datasets.waymo.mini import write_waymo_mini
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.lidarseg.transforms import RandomSector, RandomThin

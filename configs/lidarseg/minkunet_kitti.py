@@ -3,7 +3,7 @@ from mmengine.config import read_base
 from mmengine.optim import CosineAnnealingLR, LinearLR
 from torch.optim import AdamW
 
-from perception.lidarseg.mini import write_semantickitti_mini
+from perception.lidarseg.datasets.semantickitti.mini import write_semantickitti_mini
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.preprocessor import CubeVoxelizer
 from perception.lidarseg.transforms import RandomRotate, RandomScale

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.nets.resnet import LAYOUTS, ResNet
 from perception.lanes.models.enet import ENet
 from perception.lanes.models.erfnet import ERFNet
 from perception.lanes.models.pspnet import PSPNet
 from perception.lanes.models.scnn import SCNN
-from perception.lanes.preprocessor import ImagePreprocessor
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError
 

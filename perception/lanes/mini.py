@@ -23,11 +23,11 @@ from perception.common.scene.labels import APOLLOSCAPE_IDS
 from perception.common.scene.street import JUNCTION, LaneBoundary
 from perception.common.scene.world import SCENE_VERSION
 from perception.common.visual import canvas
-from perception.lanes.datasets.apolloscape import MARK_CLASSES
+from perception.lanes.datasets.apolloscape.reader import MARK_CLASSES
 from perception.lanes.datasets.base import RoadImages
-from perception.lanes.datasets.bdd100k import CATEGORIES
+from perception.lanes.datasets.bdd100k.reader import CATEGORIES
+from perception.lanes.datasets.culane.metric import CATEGORIES as CULANE_CATEGORIES
 from perception.lanes.draw import PALETTE, overlay_labels
-from perception.lanes.metrics.culane import CATEGORIES as CULANE_CATEGORIES
 from perception.lanes.shots import (
     FAR,
     HEIGHT,

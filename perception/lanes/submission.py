@@ -17,12 +17,13 @@ from mmengine.logging import print_log
 
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_json, read_json_lines
-from perception.lanes.datasets import apolloscape, llamas
+from perception.lanes.datasets.apolloscape import reader as apolloscape
+from perception.lanes.datasets.bdd100k.metric import full_classes, to_mask
+from perception.lanes.datasets.culane.metric import DECIMALS, quantise, read_lanes
+from perception.lanes.datasets.llamas.metric import FIRST_ROW, lane_columns, to_grey
+from perception.lanes.datasets.llamas import reader as llamas
+from perception.lanes.datasets.tusimple.metric import MAX_MILLISECONDS, ROWS, at_rows
 from perception.lanes.decode import restore_labels
-from perception.lanes.metrics.bdd100k import full_classes, to_mask
-from perception.lanes.metrics.culane import DECIMALS, quantise, read_lanes
-from perception.lanes.metrics.llamas import FIRST_ROW, lane_columns, to_grey
-from perception.lanes.metrics.tusimple import MAX_MILLISECONDS, ROWS, at_rows
 from perception.registry import METRICS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError

@@ -8,8 +8,8 @@ from mmengine.logging import print_log
 
 from perception.common.visual.canvas import save_png
 from perception.common.visual.charts import bar_chart, matrix_chart, polar_chart, polar_index
-from perception.lidarseg.metrics.labels import labels_of
-from perception.lidarseg.metrics.semantickitti import official_confusion, scores
+from perception.lidarseg.datasets.labels import labels_of
+from perception.lidarseg.datasets.semantickitti.metric import official_confusion, scores
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
 

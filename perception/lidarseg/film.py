@@ -10,7 +10,7 @@ import numpy as np
 
 from perception.common.visual import canvas
 from perception.common.visual.points import View, paint, visible_points
-from perception.lidarseg.datasets.semantickitti import frame_number, lidar_poses
+from perception.lidarseg.datasets.semantickitti.reader import frame_number, lidar_poses
 from perception.lidarseg.draw import error_colors, height_colors, label_colors, scan_score
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError

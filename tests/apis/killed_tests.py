@@ -19,7 +19,7 @@ import torch
 
 from perception.apis.cli import run_command
 from perception.apis.test import test
-from perception.lidarseg import saving
+from perception.common import saving as saving
 
 PORT = 29631
 

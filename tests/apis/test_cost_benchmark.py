@@ -11,7 +11,7 @@ import torch
 
 from perception.apis.benchmarks import augmentation, cost
 from perception.common.structures import PointSegSample
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.errors import ConfigError
 

@@ -13,9 +13,9 @@ from perception.apis.inference import dataset_type, draw, load, predict, room_fo
 from perception.common.formats.kitti import write_labels, write_points
 from perception.common.visual.points import vulkan_problem
 from perception.common.visual.video import frame_rate, read_frames
-from perception.lidarseg import inference as lidarseg
-from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, SemanticKITTI, to_raw_ids
-from perception.lidarseg.inference import find_scans, read_scan
+from perception.lidarseg import predictor as lidarseg
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, SemanticKITTI, to_raw_ids
+from perception.lidarseg.predictor import find_scans, read_scan
 from perception.registry import MODELS
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
@@ -24,7 +24,7 @@ DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.i
 
 CONFIG = '''
 """A net of a few thousand weights."""
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 

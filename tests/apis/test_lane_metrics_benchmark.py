@@ -4,7 +4,7 @@ import argparse
 import pytest
 
 from perception.apis.benchmarks import lane_metrics
-from perception.lanes.metrics.culane import count, evaluate_folders
+from perception.lanes.datasets.culane.metric import count, evaluate_folders
 from perception.utils.errors import ConfigError
 
 

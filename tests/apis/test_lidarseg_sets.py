@@ -7,8 +7,8 @@ import perception.apis.test
 import perception.apis.train
 from perception.apis.config import load_config
 from perception.apis.inference import load, predict
-from perception.lidarseg.submission import validate_submission
-from perception.lidarseg.submission_waymo import frame_problems
+from perception.lidarseg.datasets.semantickitti.submission import validate_submission
+from perception.lidarseg.datasets.waymo.submission import frame_problems
 from perception.registry import MODELS
 
 SIZES = {  # of the mini data

@@ -11,9 +11,9 @@ import torch
 
 import perception.apis.test
 from perception.apis.inference import load, parse_members, predict
+from perception.common.saving import STAMP
 from perception.common.visual.points import vulkan_problem
 from perception.lidarseg.ensemble import EnsembleSegmentor
-from perception.lidarseg.saving import STAMP
 from perception.lidarseg.tta import TTASegmentor
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
@@ -235,7 +235,7 @@ def test_it_is_said_where_predictions_are_kept(runs):
 
 
 def test_a_submission_of_another_checkpoint_starts_anew(evaluate, tmp_path, monkeypatch):
-    from perception.lidarseg import saving
+    from perception.common import saving as saving
     write, count = saving.write_prediction, []
 
     def cut(path, labels):

@@ -11,14 +11,14 @@ CONFIG = '''
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.runner import TestLoop
 
-from perception.lidarseg.datasets.nuscenes import NuScenesLidarSeg
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.draw import DrawScans
-from perception.lidarseg.metrics.semantickitti import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.submission import SemanticKITTISubmission
+from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 from perception.lidarseg.tta import TTASegmentor
 
 default_scope = 'perception'

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from perception.lanes.datasets.apolloscape import ApolloScapeLaneMark
-from perception.lanes.datasets.bdd100k import BDD100K
-from perception.lanes.datasets.culane import CULane
-from perception.lanes.datasets.llamas import LLAMAS
-from perception.lanes.datasets.tusimple import TuSimple
-from perception.lanes.preprocessor import ImagePreprocessor
+from perception.common.image_preprocessor import ImagePreprocessor
+from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
+from perception.lanes.datasets.bdd100k.reader import BDD100K
+from perception.lanes.datasets.culane.reader import CULane
+from perception.lanes.datasets.llamas.reader import LLAMAS
+from perception.lanes.datasets.tusimple.reader import TuSimple
 from perception.utils.errors import DataError
 
 SECONDS = 0.7  # for each format

@@ -10,12 +10,12 @@ from perception.common.scene import camera
 from perception.common.scene.labels import PART
 from perception.common.scene.world import SCENE_VERSION
 from perception.lanes import mini, shots
-from perception.lanes.datasets.apolloscape import SCORED, ApolloScapeLaneMark
-from perception.lanes.datasets.bdd100k import BDD100K
-from perception.lanes.datasets.culane import CULane
-from perception.lanes.datasets.llamas import LLAMAS, read_label
-from perception.lanes.datasets.tusimple import TuSimple, parse_lanes
-from perception.lanes.metrics.culane import CATEGORIES
+from perception.lanes.datasets.apolloscape.reader import SCORED, ApolloScapeLaneMark
+from perception.lanes.datasets.bdd100k.reader import BDD100K
+from perception.lanes.datasets.culane.metric import CATEGORIES
+from perception.lanes.datasets.culane.reader import CULane
+from perception.lanes.datasets.llamas.reader import LLAMAS, read_label
+from perception.lanes.datasets.tusimple.reader import TuSimple, parse_lanes
 from perception.utils.errors import DataError
 
 TINY = dict(train=1, val=1, test=1, detail=.1, length=180.0, workers=1)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from perception.lanes import submission as module
-from perception.lanes.datasets.apolloscape import TRAIN_TO_ID
-from perception.lanes.datasets.llamas import SLOTS
-from perception.lanes.metrics.culane import read_lanes
-from perception.lanes.metrics.tusimple import ROWS, compare_image, evaluate_files
+from perception.lanes.datasets.apolloscape.reader import TRAIN_TO_ID
+from perception.lanes.datasets.culane.metric import read_lanes
+from perception.lanes.datasets.llamas.reader import SLOTS
+from perception.lanes.datasets.tusimple.metric import ROWS, compare_image, evaluate_files
 from perception.lanes.submission import (
     ApolloScapeSubmission,
     BDD100KSubmission,

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from perception.common.structures import PointSegSample
-from perception.lidarseg.convert import MODULES, convert_cylinder3d
+from perception.lidarseg.convert.cylinder3d import MODULES, convert_cylinder3d
 from perception.lidarseg.models.cylinder3d import Cylinder3D, PointRefinement
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.ops.sparse.functional import count_macs

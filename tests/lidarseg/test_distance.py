@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 import torch
 
-from perception.lidarseg.datasets.semantickitti import CLASSES
-from perception.lidarseg.metrics import distance as module
-from perception.lidarseg.metrics.distance import EDGES, DistanceMetric, bin_names, binned_confusion
-from perception.lidarseg.metrics.semantickitti import SemanticKITTIMetric
+from perception.lidarseg import distance as module
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES
+from perception.lidarseg.distance import EDGES, DistanceMetric, bin_names, binned_confusion
 from perception.utils.errors import ConfigError, DataError
 
 NAMES = ('car', 'road', 'building')

@@ -4,7 +4,7 @@ import pytest
 
 from perception.common.formats.kitti import write_calib, write_labels, write_points, write_poses
 from perception.common.visual.points import vulkan_problem
-from perception.lidarseg.datasets.semantickitti import CLASSES, PALETTE, lidar_poses, to_raw_ids
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, lidar_poses, to_raw_ids
 from perception.lidarseg.film import (
     CAR,
     DIM,
@@ -17,7 +17,7 @@ from perception.lidarseg.film import (
     smoothed,
     stand_beside,
 )
-from perception.lidarseg.inference import flight
+from perception.lidarseg.predictor import flight
 from perception.utils.errors import ConfigError, DataError
 
 pytest.importorskip('open3d')

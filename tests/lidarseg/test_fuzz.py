@@ -13,16 +13,16 @@ import torch
 
 from perception.common.formats.kitti import read_calib, read_poses, read_times
 from perception.common.structures import PointSegSample
-from perception.lidarseg.convert import MODULES, convert_cylinder3d
-from perception.lidarseg.convert_minkunet import PROJECTS, convert_minkunet, find_origins
-from perception.lidarseg.convert_spvnas import convert_spvnas
-from perception.lidarseg.datasets.semantickitti import SPLITS, SemanticKITTI, SemanticKITTIMultiScan, scan_paths
+from perception.lidarseg.convert.cylinder3d import MODULES, convert_cylinder3d
+from perception.lidarseg.convert.minkunet import PROJECTS, convert_minkunet, find_origins
+from perception.lidarseg.convert.spvnas import convert_spvnas
+from perception.lidarseg.datasets.semantickitti.reader import SPLITS, SemanticKITTI, SemanticKITTIMultiScan, scan_paths
+from perception.lidarseg.datasets.semantickitti.submission import prediction_name, validate_submission, write_zip
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
 from perception.lidarseg.models.spvnas import NETS, SPVNAS, read_net_config, to_net_config
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.submission import prediction_name, validate_submission, write_zip
 from perception.utils.checkpoint import load_checkpoint, load_weights, weights_of
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from perception.common.structures import PointSegSample
-from perception.lidarseg.convert_minkunet import convert_minkunet
+from perception.lidarseg.convert.minkunet import convert_minkunet
 from perception.lidarseg.models.minkunet import MinkUNet, scaled_architecture
 from perception.lidarseg.models.spvcnn import SPVCNN
 from perception.lidarseg.models.spvnas import NETS, SPVNAS, read_net_config

@@ -8,7 +8,7 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.mixing import GROUND, LaserMix, OneOf, PasteObjects, PolarMix
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError, DataError

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from perception.common.structures import PointSegSample
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN

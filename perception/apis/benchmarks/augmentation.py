@@ -19,7 +19,7 @@ from perception.apis.benchmarks.measure import interleave, machine
 from perception.apis.config import load_config
 from perception.apis.runner import write_mini_data
 from perception.lidarseg.datasets.base import pack
-from perception.lidarseg.datasets.semantickitti import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.mixing import LaserMix, PasteObjects, PolarMix
 from perception.registry import MODELS, TRANSFORMS
 from perception.utils.errors import ConfigError

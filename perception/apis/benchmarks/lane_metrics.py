@@ -8,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.apis.benchmarks.measure import interleave, machine, summary
-from perception.lanes.metrics.culane import SIZE, evaluate_folders
+from perception.lanes.datasets.culane.metric import SIZE, evaluate_folders
 from perception.lanes.submission import write_lanes
 from perception.utils.errors import ConfigError
 

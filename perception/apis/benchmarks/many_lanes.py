@@ -21,7 +21,8 @@ from mmengine.logging import print_log
 from perception.apis.benchmarks.distillation import Job, check_settings, make_jobs, read_run, train_jobs
 from perception.apis.config import load_config, parse_options
 from perception.apis.runner import write_mini_data
-from perception.lanes.metrics import culane, tusimple
+from perception.lanes.datasets.culane import metric as culane
+from perception.lanes.datasets.tusimple import metric as tusimple
 from perception.lanes.rasterize import tusimple_slots
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from perception.lidarseg.inference import read_scan
+from perception.lidarseg.predictor import read_scan
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.ops.sparse.functional import count_macs
 from perception.ops.sparse.maps import KernelMap

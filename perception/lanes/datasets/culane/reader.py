@@ -1,0 +1,119 @@
+"""CULane, published with Spatial As Deep: Spatial CNN for Traffic Scene Understanding (AAAI 2018).
+
+Xingang Pan, Jianping Shi, Ping Luo, Xiaogang Wang, Xiaoou Tang.
+
+The official folders are read as they are unpacked:
+
+    <data_root>/driver_*/<video>.MP4/FFFFF.jpg          1640 x 590
+    <data_root>/driver_*/<video>.MP4/FFFFF.lines.txt    a lane a line, u v u v ..., bottom to top
+    <data_root>/laneseg_label_w16/driver_*/...png       0 = background, 1..4 = lane slots from left to right
+    <data_root>/list/{train_gt.txt, val_gt.txt}         /image.jpg /label.png e1 e2 e3 e4
+    <data_root>/list/test.txt, list/test_split/*.txt    /image.jpg
+
+Train and val labels were corrected on 16 April 2018 (`annotations_new`).
+"""
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception.common.formats.images import read_label_image
+from perception.common.formats.text import read_rows
+from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
+from perception.lanes.datasets.culane.metric import CATEGORIES, read_lanes
+from perception.lanes.rasterize import draw_instances
+from perception.registry import DATASETS
+from perception.utils.errors import DataError
+
+DOWNLOAD = 'https://xingangpan.github.io/projects/CULane.html'
+LAYOUT = 'driver_*/*.MP4/*.jpg, laneseg_label_w16/, list/'
+NUM_LANES = 4
+LABEL_WIDTH = 16  # pixels of a lane in the label images
+
+
+@DATASETS.register_module()
+class CULane(RoadImages):
+    """CULane in its official layout; see `RoadImages` for the other arguments.
+
+    Train and val have `labels` (0..4), `exist` (4,) and `lanes`; test has `lanes` and, from `list/test_split`, the
+    meta information `category`. A missing or empty `.lines.txt` means no lanes, as in the official tool; every line of
+    the file is a lane, also an empty one.
+
+    Args:
+        all_lanes: number the lanes of the `.lines.txt` 1, 2, ... from left to right, however many there are, instead of
+            the slots of the label images; without `exist`. For networks that tell any number of lanes apart.
+    """
+
+    METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
+                    palette=((0, 0, 0), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255)))
+    IMAGE_SIZE = (590, 1640)
+    OFFICIAL_SIZES = dict(train=88880, val=9675, test=34680)
+
+    def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
+                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
+                 seed: int = 0, all_lanes: bool = False) -> None:
+        self.all_lanes = all_lanes
+        super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
+
+    def list_samples(self) -> list[tuple]:
+        lists = self.data_root / 'list'
+        path = lists / ('test.txt' if self.split == 'test' else f'{self.split}_gt.txt')
+        if not lists.is_dir():
+            raise missing_root(lists, self.data_root, 'CULane', LAYOUT, DOWNLOAD)
+        rows = read_rows(path, f"CULane's list of {self.split} images")
+        if self.split == 'test':
+            categories = read_categories(lists / 'test_split')
+            entries = [self._image(words, where, 1) + (categories.get(words[0].lstrip('/')),) for where, words in rows]
+        else:
+            entries = [self._image(words, where, 2 + NUM_LANES) + self._label(words, where) for where, words in rows]
+        check_first_image(entries, path)
+        return entries
+
+    def _image(self, words: Sequence[str], where: str, count: int) -> tuple[str, str]:
+        if len(words) != count or not words[0].endswith('.jpg'):
+            raise DataError(f'{where}: {" ".join(words)[:120]!r}, expected '
+                            f'{"/image.jpg /label.png e1 e2 e3 e4" if count > 1 else "/image.jpg"}. This is another '
+                            f"list than that of the {self.split} split; use CULane's own.")
+        return words[0].lstrip('/')[:-len('.jpg')], inside(self.data_root, words[0], where)
+
+    def _label(self, words: Sequence[str], where: str) -> tuple[str, tuple[float, ...]]:
+        if any(flag not in ('0', '1') for flag in words[2:]):
+            raise DataError(f'{where}: flags {" ".join(words[2:])[:60]!r}, expected {NUM_LANES} of 0 and 1. Correct '
+                            'the list.')
+        return inside(self.data_root, words[1], where), tuple(float(flag) for flag in words[2:])
+
+    def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
+        lanes = read_lanes(Path(entry[1]).with_suffix('.lines.txt'))
+        if self.split == 'test':
+            return Truth(lanes=lanes), dict(category=entry[2]) if entry[2] else {}
+        if self.all_lanes:
+            return Truth(draw_instances(lanes, size, LABEL_WIDTH), None, lanes), {}
+        labels = check_size(read_label_image(entry[2]), size, entry[2])
+        check_slots(labels, NUM_LANES, entry[2])
+        return Truth(labels, entry[3], lanes), {}
+
+
+def check_slots(labels: np.ndarray, num_lanes: int, where: str | Path) -> None:
+    """Make sure that a label image holds lane slots.
+
+    Raises:
+        DataError: a number that is no slot.
+    """
+    highest = int(labels.max(initial=0))
+    if highest > num_lanes:
+        raise DataError(f'{where}: label {highest} at {(labels == highest).sum():,} pixels, expected 0..{num_lanes}. '
+                        'These are no lane slots of this data set; use its own label images.')
+
+
+def read_categories(folder: str | Path) -> dict[str, str]:
+    """Category of each test image that the lists `test<k>_<category>.txt` name; empty when there is no such folder.
+
+    Raises:
+        DataError: a damaged list.
+    """
+    categories = {}
+    for number, name in enumerate(CATEGORIES):
+        path = Path(folder, f'test{number}_{name}.txt')
+        if path.is_file():
+            categories.update({words[0].lstrip('/'): name for _, words in read_rows(path, f'a list of {name} images')})
+    return categories

@@ -1,0 +1,206 @@
+"""The TuSimple score, as the benchmark's `lane.py` computes it.
+
+Each true lane takes the accuracy of the predicted lane that fits best: the share of the rows where both lie within
+20 px / cos(angle of the true lane), rows where both are absent included. Lanes are lists of u, one for each row of
+`h_samples`, negative where the lane is absent. No exclusive matching takes place, so the rate of false positives can
+become negative.
+"""
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+
+from perception.common.formats.text import read_json_lines
+from perception.lanes.datasets.culane.metric import quantise
+from perception.registry import METRICS
+from perception.utils.errors import DataError
+
+ABSENT = -2  # u of a row without point in the official files
+ROWS = tuple(range(160, 720, 10))  # of the test set
+MIN_ACCURACY = 0.85  # of a lane that counts as found
+MAX_EXTRA = 2  # predicted lanes beyond the true ones
+MAX_MILLISECONDS = 200  # of a prediction that counts
+_TOLERANCE = 20  # pixels across the lane
+_FAR = -100.0  # what negative u become
+
+
+class ImageResult(NamedTuple):
+    """Accuracy, rate of false positives (of predictions) and of false negatives (of true lanes) of an image."""
+
+    accuracy: float
+    fp: float
+    fn: float
+
+
+def at_rows(lane: np.ndarray, rows: Sequence[float]) -> np.ndarray:
+    """u of a lane at each row.
+
+    A lane whose points all lie on these rows keeps its gaps; another one is interpolated.
+
+    Args:
+        lane: (P, 2) u, v.
+        rows: (R,) v.
+
+    Returns:
+        (R,) float64, -2 where the lane has no point.
+    """
+    rows = np.asarray(rows, np.float64)
+    u = np.full(len(rows), float(ABSENT))
+    if len(lane):
+        v, first = np.unique(lane[:, 1], return_index=True)
+        values = np.interp(rows, v, np.asarray(lane, np.float64)[first, 0])
+        inside = np.isin(rows, v) if np.isin(v, rows).all() else (rows >= v[0]) & (rows <= v[-1])
+        u[inside] = values[inside]
+    return u
+
+
+def angle(u: np.ndarray, rows: np.ndarray) -> float:
+    """Angle between a lane and the vertical in radians: least squares of u over v; 0 for fewer than two points."""
+    known = u >= 0
+    if known.sum() < 2:
+        return 0.0
+    v, u = rows[known] - rows[known].mean(), u[known] - u[known].mean()
+    return float(np.arctan((v * u).sum() / (v * v).sum()))
+
+
+def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[float], run_time: float = 0.0,
+                  ) -> ImageResult:
+    """Compare the true lanes of an image with the predicted ones.
+
+    Args:
+        lanes: (A, R) u of the true lanes at each row, negative = absent.
+        pred_lanes: (P, R) u of the predicted lanes.
+        rows: (R,) v.
+        run_time: milliseconds that the prediction took.
+    """
+    num_lanes, num_preds, rows = len(lanes), len(pred_lanes), np.asarray(rows, np.float64)
+    if run_time > MAX_MILLISECONDS or num_preds > num_lanes + MAX_EXTRA:
+        return ImageResult(0.0, 0.0, 1.0)
+    if not num_lanes or not num_preds:
+        missed = num_lanes - (num_lanes > 4)
+        return ImageResult(0.0, float(num_preds > 0), missed / max(min(num_lanes, 4), 1))
+    lanes, pred_lanes = np.asarray(lanes, np.float64), np.asarray(pred_lanes, np.float64)
+    tolerance = _TOLERANCE / np.cos([angle(u, rows) for u in lanes])
+    true, pred = (np.where(x >= 0, x, _FAR) for x in (lanes, pred_lanes))
+    near = np.abs(true[:, None] - pred) < tolerance[:, None, None]
+    best = near.mean(axis=2).max(axis=1)  # (A,)
+    found = int((best >= MIN_ACCURACY).sum())
+    missed, total = num_lanes - found, best.sum()
+    if num_lanes > 4:  # four lanes are asked for: the worst one is forgiven
+        missed, total = max(missed - 1, 0), total - best.min()
+    asked = min(num_lanes, 4)
+    return ImageResult(float(total / asked), (num_preds - found) / num_preds, missed / asked)
+
+
+def scores(results: Sequence[ImageResult]) -> dict[str, float]:
+    """Means over images.
+
+    Returns:
+        `accuracy`, `fp`, `fn`, and `f1` of the mean rates: precision 1 - FP, recall (1 - FP) / (1 - FP + FN).
+    """
+    accuracy, fp, fn = np.mean(np.asarray(results, np.float64).reshape(-1, 3), axis=0)
+    precision = 1 - fp
+    recall = precision / (precision + fn) if precision + fn else 0.0
+    f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
+    return dict(accuracy=float(accuracy), fp=float(fp), fn=float(fn), f1=float(f1))
+
+
+@METRICS.register_module()
+class TuSimpleMetric(BaseMetric):
+    """Official accuracy, rates of false positives and negatives, and their F1.
+
+    Each image leaves its three numbers, so results of several processes merge without loss and the images that a
+    sampler repeats to fill the last round are dropped. The time of a prediction is not looked at.
+
+    Args:
+        rows: v of the points where an image has no `h_samples`.
+        collect_device, prefix: as in mmengine.
+    """
+
+    default_prefix = ''  # none; spares mmengine's warning
+
+    def __init__(self, rows: Sequence[float] = ROWS, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.rows = tuple(rows)
+
+    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+        """Compare the lanes of some images.
+
+        Args:
+            data_batch: not used.
+            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), and `h_samples`.
+
+        Raises:
+            DataError: lanes or predictions are missing or broken.
+        """
+        for sample in data_samples:
+            name = sample.get('sample_id', 'an image')
+            for key in ('lanes', 'pred_lanes'):
+                if sample.get(key) is None:
+                    raise DataError(f'TuSimpleMetric: {name} has no {key}, expected lanes and predictions. Evaluate a '
+                                    f'split that has labels, with a model that has a decoder.')
+            rows = sample.get('h_samples') or self.rows
+            lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows) for lane in sample[key]]
+                            for key in ('lanes', 'pred_lanes'))
+            self.results.append(compare_image(lanes, preds, rows))
+
+    def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
+        """Scores over all images; a line goes to the log."""
+        result = scores(results)
+        print_log(f'{len(results):,} images: accuracy {100 * result["accuracy"]:.2f} %, FP {result["fp"]:.4f}, '
+                  f'FN {result["fn"]:.4f}, F1 {100 * result["f1"]:.2f} %', 'current')
+        return result
+
+
+def evaluate_files(pred_path: str | Path, label_path: str | Path) -> list[ImageResult]:
+    """Compare a submission with a label file, as `lane.py` does.
+
+    Args:
+        pred_path: a JSON object a line with `raw_file`, `lanes` and `run_time`.
+        label_path: a JSON object a line with `raw_file`, `lanes` and `h_samples`.
+
+    Returns:
+        a result for each line of the label file; `scores` sums them up.
+
+    Raises:
+        DataError: a damaged file, or predictions that do not belong to these labels.
+    """
+    labels = {}
+    for where, record in read_json_lines(label_path, 'labels of TuSimple'):
+        if not isinstance(record.get('raw_file'), str):
+            raise DataError(f'{where}: raw_file {record.get("raw_file")!r}, expected a name. Correct the line.')
+        rows = _columns([record.get('h_samples')], None, where)[0]
+        if not len(rows):
+            raise DataError(f'{where}: no h_samples, expected rows. Correct the line.')
+        labels[record['raw_file']] = (_columns(record.get('lanes'), len(rows), where), rows)
+    preds = read_json_lines(pred_path, 'predictions for TuSimple')
+    results = {}
+    for where, record in preds:
+        name, run_time = record.get('raw_file'), record.get('run_time')
+        if not isinstance(name, str) or name not in labels or name in results:
+            kind = 'a second' if str(name) in results else 'an unknown'
+            raise DataError(f'{where}: {kind} raw_file {str(name)[:80]!r}, expected each name of '
+                            f'{label_path} once. Correct the line.')
+        if type(run_time) not in (int, float):
+            raise DataError(f'{where}: run_time {str(run_time)[:40]}, expected milliseconds. Correct the line.')
+        lanes, rows = labels[name]
+        results[name] = compare_image(lanes, _columns(record.get('lanes'), len(rows), where), rows, run_time)
+    if len(results) != len(labels):
+        raise DataError(f'{pred_path}: {len(results):,} predictions for {len(labels):,} labelled images, expected as '
+                        f'many. Predict every image.')
+    return [results[name] for name in labels]
+
+
+def _columns(lanes: object, length: int | None, where: str) -> np.ndarray:
+    """(A, R) u of the lanes of a line."""
+    try:
+        arrays = [np.asarray(lane, np.float64) for lane in lanes]
+    except (TypeError, ValueError, OverflowError):
+        arrays = [np.array(np.nan)]
+    if not all(a.ndim == 1 and np.isfinite(a).all() and length in (None, len(a)) for a in arrays):
+        raise DataError(f'{where}: lanes {str(lanes)[:60]}, expected lists of {length or "some"} numbers, one for each '
+                        f'of h_samples. Correct the line.')
+    return np.array(arrays) if arrays else np.zeros((0, length or 0))

@@ -1,0 +1,267 @@
+"""nuScenes-lidarseg: Panoptic nuScenes, a large-scale benchmark for LiDAR panoptic segmentation (RA-L 2022).
+
+Whye Kit Fong, Rohit Mohan, Juana Valeria Hurtado, Lubing Zhou, Holger Caesar, Oscar Beijbom, Abhinav Valada.
+
+The official folders are read as they are unpacked; nuscenes-devkit reads the tables:
+
+    <data_root>/v1.0-{trainval,test,mini}/*.json                     tables, with lidarseg.json and its category.json
+    <data_root>/samples/LIDAR_TOP/*.pcd.bin                          five float32 a point: x, y, z, intensity, ring
+    <data_root>/lidarseg/v1.0-{trainval,mini}/<token>_lidarseg.bin   one uint8 a point
+
+Train ids 0..15 are the official classes 1..16 of the challenge; the official class 0, ignore, is 255. Fine ids of the
+files are mapped through the names in category.json. The frame of the points is x right, y forward, z up; nets get x, y,
+z [m] and the intensity as it is, 0 to 255. Returns that never came and hits of the ego vehicle are points of the files
+too, less than 1.3 m from the sensor.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from perception.common.formats.kitti import read_points
+from perception.common.nuscenes.tables import DOWNLOAD, Index, KeyFrame, read_index
+from perception.lidarseg.datasets.base import IGNORE, LidarScans
+from perception.registry import DATASETS
+from perception.utils.checks import close_matches
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.optional import import_optional
+from perception.utils.paths import data_path
+
+VERSIONS = dict(train='v1.0-trainval', val='v1.0-trainval', test='v1.0-test', mini_train='v1.0-mini',
+                mini_val='v1.0-mini')
+OFFICIAL_SIZES = dict(train=28130, val=6019, test=6008, mini_train=323, mini_val=81)  # key frames
+POINT_BYTES = 20  # x, y, z, intensity, ring as little-endian float32
+_UNKNOWN = 254    # in look-up tables
+
+CLASSES = ('barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle', 'pedestrian', 'traffic_cone',
+           'trailer', 'truck', 'driveable_surface', 'other_flat', 'sidewalk', 'terrain', 'manmade', 'vegetation')
+PALETTE = ((112, 128, 144), (220, 20, 60), (255, 127, 80), (255, 158, 0), (233, 150, 70), (255, 61, 99), (0, 0, 230),
+           (47, 79, 79), (255, 140, 0), (255, 99, 71), (0, 207, 191), (175, 0, 75), (75, 0, 75), (112, 180, 60),
+           (222, 184, 135), (0, 175, 0))
+CATEGORIES = {  # name in category.json, in the order of the official index -> class of the challenge, None = ignored
+    'noise': None,
+    'animal': None,
+    'human.pedestrian.adult': 'pedestrian',
+    'human.pedestrian.child': 'pedestrian',
+    'human.pedestrian.construction_worker': 'pedestrian',
+    'human.pedestrian.personal_mobility': None,
+    'human.pedestrian.police_officer': 'pedestrian',
+    'human.pedestrian.stroller': None,
+    'human.pedestrian.wheelchair': None,
+    'movable_object.barrier': 'barrier',
+    'movable_object.debris': None,
+    'movable_object.pushable_pullable': None,
+    'movable_object.trafficcone': 'traffic_cone',
+    'static_object.bicycle_rack': None,
+    'vehicle.bicycle': 'bicycle',
+    'vehicle.bus.bendy': 'bus',
+    'vehicle.bus.rigid': 'bus',
+    'vehicle.car': 'car',
+    'vehicle.construction': 'construction_vehicle',
+    'vehicle.emergency.ambulance': None,
+    'vehicle.emergency.police': None,
+    'vehicle.motorcycle': 'motorcycle',
+    'vehicle.trailer': 'trailer',
+    'vehicle.truck': 'truck',
+    'flat.driveable_surface': 'driveable_surface',
+    'flat.other': 'other_flat',
+    'flat.sidewalk': 'sidewalk',
+    'flat.terrain': 'terrain',
+    'static.manmade': 'manmade',
+    'static.other': None,
+    'static.vegetation': 'vegetation',
+    'vehicle.ego': None,
+}
+
+
+def learning_map(categories: dict[int, str], where: str | Path) -> np.ndarray:
+    """Look-up table (256,) uint8 from fine ids to train ids; 255 = ignored, 254 = unknown id.
+
+    Args:
+        categories: fine id -> name, as category.json says.
+        where: that file, for messages.
+
+    Raises:
+        DataError: a name or an id that nuScenes-lidarseg does not have.
+    """
+    table = np.full(256, _UNKNOWN, np.uint8)
+    for fine, name in categories.items():
+        if name not in CATEGORIES:
+            raise DataError(f'{where}: unknown category {name!r}, expected the {len(CATEGORIES)} of nuScenes-lidarseg. '
+                            f'{close_matches(name, CATEGORIES)}')
+        if not 0 <= fine < _UNKNOWN:
+            raise DataError(f'{where}: index {fine} of {name}, expected 0 to {_UNKNOWN - 1}, for labels are bytes. '
+                            f'Unpack nuScenes-lidarseg again.')
+        table[fine] = IGNORE if CATEGORIES[name] is None else CLASSES.index(CATEGORIES[name])
+    return table
+
+
+def to_train_ids(labels: np.ndarray, table: np.ndarray, where: str | Path) -> np.ndarray:
+    """Train ids of fine labels.
+
+    Args:
+        labels: (N,) uint8 as in a label file.
+        table: see `learning_map`.
+        where: the file, for messages.
+
+    Returns:
+        (N,) uint8 train ids, 255 = ignored.
+
+    Raises:
+        DataError: an id that category.json does not have; the official evaluation stops there too.
+    """
+    train_ids = table[labels]
+    unknown = train_ids == _UNKNOWN
+    if unknown.any():
+        ids = np.unique(labels[unknown])
+        raise DataError(f'{where}: unknown label {", ".join(map(str, ids[:8]))} at {unknown.sum():,} points, expected '
+                        f'the indices of category.json. Unpack nuScenes-lidarseg again.')
+    return train_ids
+
+
+def to_official_ids(train_ids: np.ndarray, where: str | Path) -> np.ndarray:
+    """Official class ids 1..16 (N,) uint8 of train ids 0..15, as submissions need them.
+
+    Raises:
+        DataError: something else, such as an ignored point, which the official evaluation refuses.
+    """
+    train_ids = np.asarray(train_ids)
+    wrong = (train_ids < 0) | (train_ids >= len(CLASSES))
+    if wrong.any():
+        raise DataError(f'{where}: predicted class {train_ids[wrong][0]}, expected train ids 0..{len(CLASSES) - 1}. '
+                        f'Check the number of classes of the model; every point needs a class.')
+    return (train_ids + 1).astype(np.uint8)
+
+
+def read_sweep(path: str | Path) -> np.ndarray:
+    """Read a sweep, `*.pcd.bin`.
+
+    Returns:
+        (N, 5) float32: x right, y forward, z up [m], intensity 0..255, ring 0..31 from the lowest.
+
+    Raises:
+        DataError: no such file, a size that is no multiple of 20 bytes, NaN or infinite values.
+    """
+    return read_points(path, columns=5)
+
+
+def read_point_labels(path: str | Path, num_points: int) -> np.ndarray:
+    """Read the fine labels of a sweep, `<token>_lidarseg.bin`: (N,) uint8.
+
+    Raises:
+        DataError: no such file, another number of labels than points.
+    """
+    labels = _read(path)
+    if len(labels) != num_points:
+        raise DataError(f'{path}: {len(labels):,} labels for {num_points:,} points, expected equal numbers. One of the '
+                        f'files is probably truncated or belongs to another key frame.')
+    return labels
+
+
+def _read(path: str | Path) -> np.ndarray:
+    try:
+        return np.fromfile(path, np.uint8)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, 'strerror', None) or error
+        raise DataError(f'{path}: {reason}, expected a readable file. Check the path and the copy of the data '
+                        f'set.') from error
+
+
+@DATASETS.register_module()
+class NuScenesLidarSeg(LidarScans):
+    """Key frames of nuScenes with a class for each point, in the official layout.
+
+    Samples are those of `SemanticKITTI`; `sample_id` is the token of the LiDAR's record, which names predictions.
+
+    Args:
+        data_root: folder that holds `v1.0-...`, `samples` and `lidarseg`; a leading `data` gives way to the variable
+            PERCEPTION_DATA.
+        split: official scenes: 'train', 'val' (of v1.0-trainval), 'test' (v1.0-test, no labels), 'mini_train' or
+            'mini_val' (v1.0-mini).
+        training: refuse key frames with fewer than two points; by default, for the two train splits.
+        pipeline: augmentations, callables or their configs, applied in turn.
+        seed: of the augmentation.
+
+    Raises:
+        ConfigError: an unknown split.
+        DataError: missing or damaged tables, no scene of the split, key frames without labels.
+    """
+
+    METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2)  # forward: rad from x to y
+    read_scan = staticmethod(read_sweep)  # a file as users give it to a net
+
+    def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
+                 pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+        super().__init__(pipeline, seed)
+        self.data_root = data_path(data_root)
+        self.split = split
+        self.training = split.endswith('train') if training is None else training
+        index, self.frames = read_split(self.data_root, split)
+        if split != 'test':
+            self.table = _label_table(self.data_root, split, index, self.frames)
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split)
+        self.official_size = OFFICIAL_SIZES[split]
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def path(self, index: int) -> str:
+        return str(self.data_root / self.frames[index].points)
+
+    def read(self, index: int) -> dict:
+        """A key frame as it is in its files: `points` (N, 4) float32, `sample_id`, unless testing `labels` (N,) int64.
+
+        Raises:
+            DataError: damaged files, unknown labels or fewer than two points in training.
+        """
+        frame = self.frames[index]
+        path = self.data_root / frame.points
+        points = read_sweep(path)[:, :4]
+        if self.training and len(points) < 2:
+            raise DataError(f'{path}: {len(points)} points in a training key frame, expected at least 2. Copy the file '
+                            f'again.')
+        sample = dict(points=points, sample_id=frame.token)
+        if self.split != 'test':
+            labels_path = self.data_root / frame.labels
+            labels = read_point_labels(labels_path, len(points))
+            sample['labels'] = to_train_ids(labels, self.table, labels_path).astype(np.int64)
+        return sample
+
+
+def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]]:
+    """The index of a split's version, and the split's key frames, scene by scene in the tables' order.
+
+    Args:
+        data_root: folder that holds `v1.0-...`.
+        split: a key of `VERSIONS`.
+
+    Raises:
+        ConfigError: an unknown split.
+        DataError: missing or damaged tables, scenes that are not there.
+    """
+    if split not in VERSIONS:
+        raise ConfigError(f'NuScenesLidarSeg: split={split!r}, expected one of {", ".join(VERSIONS)}. '
+                          f'{close_matches(split, VERSIONS)}')
+    index = read_index(data_root, VERSIONS[split])
+    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', 'pip install nuscenes-devkit')
+    scenes = set(splits.create_splits_scenes()[split])
+    frames = [frame for frame in index.frames if frame.scene in scenes]
+    if not frames:
+        there = sorted({frame.scene for frame in index.frames})
+        raise DataError(f'{Path(data_root) / VERSIONS[split]}: no key frame of the split {split} (found scenes: '
+                        f'{", ".join(there[:5]) or "none"}), expected its scenes, such as {min(scenes)}. Unpack the '
+                        f'metadata from {DOWNLOAD} again.')
+    return index, frames
+
+
+def _label_table(root: Path, split: str, index: Index, frames: list[KeyFrame]) -> np.ndarray:
+    """The look-up table from fine ids to train ids, once it is sure that each key frame has labels."""
+    folder = root / VERSIONS[split]
+    missing = [frame for frame in frames if frame.labels is None]
+    if missing:
+        raise DataError(f'{folder / "lidarseg.json"}: no labels for {missing[0].token} ({len(missing):,} of '
+                        f'{len(frames):,} key frames have none), expected labels for each. Unpack nuScenes-lidarseg '
+                        f"from {DOWNLOAD} into {root}, or use split='test', which needs none.")
+    return learning_map(index.categories, folder / 'category.json')

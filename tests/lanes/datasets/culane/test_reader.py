@@ -1,0 +1,112 @@
+"""CULane's lists, label images and lane files."""
+import cv2
+import numpy as np
+import pytest
+
+from perception.lanes.datasets.culane.reader import CULane, read_categories
+from perception.utils.errors import DataError
+
+
+def test_lanes_are_the_points_of_the_file_and_labels_those_of_the_image(official):
+    dataset = CULane(official('culane'), 'train')
+    sample = dataset[0]['data_samples']
+    assert [lane.tolist() for lane in sample.lanes] == [[[40, 58], [50, 48.5], [-60.25, 38]], [[100, 58], [90, 48]]]
+    assert sample.sample_id == 'driver_161_30frame/05151649_0422.MP4/00000'
+    path = dataset.data_root / 'laneseg_label_w16' / f'{sample.sample_id}.png'
+    np.testing.assert_array_equal(sample.labels, cv2.imread(str(path), cv2.IMREAD_UNCHANGED))
+    assert sample.exist.tolist() == [0, 1, 1, 0]
+    empty = dataset[1]['data_samples']
+    assert empty.lanes == [] and empty.exist.tolist() == [0] * 4 and not empty.labels.any()
+
+
+def test_test_images_have_their_category(official):
+    root = official('culane')
+    assert [CULane(root, 'test')[i]['data_samples'].category for i in (0, 1)] == ['normal', 'cross']
+    assert sorted(read_categories(root / 'list/test_split').values()) == ['cross', 'normal']
+    (root / 'list/test_split/test7_cross.txt').unlink()
+    assert 'category' not in CULane(root, 'test')[1]['data_samples']
+
+
+def test_empty_lines_and_single_points_are_lanes_and_a_missing_file_is_none(official):
+    root = official('culane')
+    path = root / 'driver_37_30frame/05151649_0422.MP4/00003.lines.txt'
+    path.write_text('10 20 30 \n\n-5 9000\n')
+    lanes = CULane(root, 'test')[0]['data_samples'].lanes
+    assert [lane.tolist() for lane in lanes] == [[[10, 20]], [], [[-5, 9000]]]
+    path.unlink()
+    assert CULane(root, 'test')[0]['data_samples'].lanes == []
+
+
+def test_all_lanes_are_numbered_from_left_to_right(official):
+    root = official('culane')
+    lanes = [[(60 + 20 * k, 58), (80 + 2 * k, 20)] for k in (2, -3, 0, 3, -1, 1)]
+    text = ''.join(' '.join(f'{u} {v}' for u, v in lane) + '\n' for lane in lanes) + '5 5\n\n'
+    (root / 'driver_161_30frame/05151649_0422.MP4/00000.lines.txt').write_text(text)
+    sample = CULane(root, 'train', all_lanes=True)[0]['data_samples']
+    assert 'exist' not in sample and len(sample.lanes) == 8
+    row = [0, *sample.labels[50].tolist()]
+    found = [number for number, before in zip(row[1:], row) if number and number != before]
+    assert set(found) == {1, 2, 3, 4, 5, 6} and found == sorted(found)
+
+
+@pytest.mark.parametrize(('row', 'message'), [
+    ('/a.jpg', r'train_gt\.txt:2: .*/a\.jpg.*expected /image\.jpg /label\.png e1 e2 e3 e4.*another list'),
+    ('/a.jpg /a.png 0 1 1', r'train_gt\.txt:2: '),
+    ('/a.jpg /a.png 0 1 2 0', r"train_gt\.txt:2: flags '0 1 2 0', expected 4 of 0 and 1"),
+    ('/../../a.jpg /a.png 0 1 0 0', r"train_gt\.txt:2: the file name '/../../a\.jpg', expected one below"),
+    ('clips/20.png /a.png 0 0 0 0', r'train_gt\.txt:2: ')])
+def test_wrong_lists_are_refused_with_their_line(official, row, message):
+    root = official('culane')
+    path = root / 'list/train_gt.txt'
+    path.write_text(path.read_text().splitlines()[0] + f'\n{row}\n')
+    with pytest.raises(DataError, match=message):
+        CULane(root, 'train')
+
+
+def test_a_list_of_other_images_is_refused(official):
+    root = official('culane')
+    (root / 'list/test.txt').write_text('/driver_100_30frame/a.MP4/00000.jpg\n')
+    with pytest.raises(DataError, match=r'00000\.jpg: no such file, expected the first of 1 images that .*test\.txt'):
+        CULane(root, 'test')
+    (root / 'list/test.txt').write_text('\n \n')
+    with pytest.raises(DataError, match=r'test\.txt: an empty file'):
+        CULane(root, 'test')
+    (root / 'list/test.txt').unlink()
+    with pytest.raises(DataError, match=r"test\.txt: no such file, expected CULane's list of test images"):
+        CULane(root, 'test')
+
+
+def test_label_images_that_do_not_fit(official):
+    root = official('culane')
+    dataset = CULane(root, 'train')
+    path = dataset.samples[0][2]
+    labels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    for wrong, message in ((labels * 50, r'00000\.png: label 150 at \d+ pixels, expected 0\.\.4'),
+                           (labels[:-1], r'labels of 58 x 164 pixels for an image of 59 x 164'),
+                           (labels.astype(np.uint16), 'uint16 of shape .*expected one channel of 8 bits'),
+                           (np.dstack([labels, labels, labels + 1]), 'expected one channel')):
+        cv2.imwrite(path, wrong)
+        with pytest.raises(DataError, match=message):
+            dataset[0]
+    cv2.imwrite(path, np.dstack([labels] * 3))
+    np.testing.assert_array_equal(dataset[0]['data_samples'].labels, labels)
+
+
+def test_damaged_lane_files_name_the_line(official):
+    root = official('culane')
+    (root / 'driver_37_30frame/05151649_0422.MP4/00003.lines.txt').write_text('1 2 3 4\n5 x\n')
+    with pytest.raises(DataError, match=r"00003\.lines\.txt:2: '5 x'"):
+        CULane(root, 'test')[0]
+
+
+def test_the_files_of_the_official_evaluator_are_read(shared):
+    """Lanes of the golden set: as many as the official tool counted."""
+    import json
+
+    from perception.lanes.datasets.culane.reader import read_lanes
+    folder = shared / 'goldens' / 'culane_eval'
+    images = json.loads((folder / 'per_image.json').read_text())
+    names = [image['image'].lstrip('/').removesuffix('.jpg') for image in images]
+    assert len(names) == 45
+    for image, name in zip(images, names):
+        assert len(read_lanes(folder / 'anno' / f'{name}.lines.txt')) == image['n_anno']
