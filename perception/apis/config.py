@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
-from perception.utils.paths import PROJECT_ROOT, from_root
+from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
 
 
 def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | None = None) -> Config:
@@ -24,7 +24,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         options: further overrides with dotted names, such as `{'train_cfg.max_epochs': 3}`.
 
     Returns:
-        the resolved config, without the key `mini`; `work_dir` is set to `work_dirs/<config>[_mini]` unless it was
+        the resolved config, without the key `mini`; `work_dir` is set to `work_dirs/<folder>/<config>[_mini]` unless it was
         given; all writable.
 
     Raises:
@@ -55,7 +55,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         if not isinstance(size, int) or size < 1:
             raise ConfigError(f'{path.name}: {name}.batch_size={size!r}, expected a whole number of 1 or more. Correct '
                               'it.')
-    cfg.work_dir = str(from_root(cfg.get('work_dir') or f'work_dirs/{path.stem}{"_mini" if mini else ""}'))
+    cfg.work_dir = str(from_root(cfg.get('work_dir') or default_work_dir(path, mini)))
     return cfg
 
 

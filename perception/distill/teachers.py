@@ -11,7 +11,7 @@ from torch import nn
 from perception.distill.taps import record, tapped_module
 from perception.utils.checkpoint import load_weights
 from perception.utils.errors import CheckpointError, ConfigError
-from perception.utils.paths import from_root
+from perception.utils.paths import default_work_dir, from_root
 
 
 class FrozenTeacher(nn.Module):
@@ -23,20 +23,26 @@ class FrozenTeacher(nn.Module):
     Args:
         model: config of an mmengine model, or the model. Its data preprocessor is dropped; the student's is used.
         taps: short name -> path of a sub-module of the teacher.
-        checkpoint: file with its weights, or None to keep those the model came with.
+        trained_by: the config that trains this teacher, such as `configs/lidarseg/cylinder3d_kitti.py`; its weights
+            are the `model.pth` that it leaves in its work dir. None keeps the weights the model came with.
+        mini: the teacher is the one that `--mini` trains.
+        checkpoint: another file with its weights.
         view: key of the inputs to look at when the data set offers several, None for the inputs as they are.
-        trained_by: the config that trains this teacher, for the message when the checkpoint is missing.
 
     Raises:
         CheckpointError: the checkpoint is missing, unreadable or made for another model.
         ConfigError: a tap's path is missing.
     """
 
-    def __init__(self, model: dict | nn.Module, taps: dict[str, str], checkpoint: str | None, view: str | None = None,
-                 trained_by: str | None = None):
+    def __init__(self, model: dict | nn.Module, taps: dict[str, str], trained_by: str | None = None,
+                 mini: bool = False, checkpoint: str | Path | None = None, view: str | None = None):
         super().__init__()
+        if checkpoint is None and trained_by is not None:
+            checkpoint = default_work_dir(from_root(trained_by), mini) / 'model.pth'
         if checkpoint is not None and not from_root(checkpoint).is_file():
-            raise CheckpointError(_missing(checkpoint, trained_by))
+            raise CheckpointError(f'FrozenTeacher: the checkpoint {checkpoint} does not exist, expected the weights of '
+                                  f'a trained teacher. Train it with `tools/train.py {trained_by or "CONFIG"}'
+                                  f'{" --mini" if mini else ""}`.')
         model = model if isinstance(model, nn.Module) else MODELS.build(model)
         model.data_preprocessor = None
         for name, path in taps.items():
@@ -71,12 +77,3 @@ class FrozenTeacher(nn.Module):
     def _apply(self, fn: Callable, recurse: bool = True) -> 'FrozenTeacher':
         self.model._apply(fn)
         return super()._apply(fn, recurse)
-
-
-def _missing(checkpoint: str, trained_by: str | None) -> str:
-    command = f'tools/train.py {trained_by or "CONFIG"}'
-    if Path(checkpoint).parent.name.endswith('_mini'):
-        command += ' --mini'
-    return (f'FrozenTeacher: the checkpoint {checkpoint} does not exist, expected the weights of a trained teacher. '
-            f'Train it with `{command}`.')
-

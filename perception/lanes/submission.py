@@ -20,8 +20,8 @@ from perception.common.formats.text import read_json, read_json_lines
 from perception.lanes.datasets.apolloscape import reader as apolloscape
 from perception.lanes.datasets.bdd100k.metric import full_classes, to_mask
 from perception.lanes.datasets.culane.metric import DECIMALS, quantise, read_lanes
-from perception.lanes.datasets.llamas.metric import FIRST_ROW, lane_columns, to_grey
 from perception.lanes.datasets.llamas import reader as llamas
+from perception.lanes.datasets.llamas.metric import FIRST_ROW, lane_columns, to_grey
 from perception.lanes.datasets.tusimple.metric import MAX_MILLISECONDS, ROWS, at_rows
 from perception.lanes.decode import restore_labels
 from perception.registry import METRICS

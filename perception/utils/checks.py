@@ -1,6 +1,9 @@
 """Small helpers for messages about wrong names and values."""
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
+
+from perception.utils.errors import ConfigError
 
 
 def close_matches(name: str, known: Iterable[str]) -> str:
@@ -15,3 +18,35 @@ def close_matches(name: str, known: Iterable[str]) -> str:
     if near:
         return f'Did you mean {" or ".join(near)}?'
     return f'Known: {", ".join(known[:20])}{", ..." if len(known) > 20 else ""}.' if known else 'None is known.'
+
+
+def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
+    """See that a value is one of some.
+
+    Args:
+        what: came, as it starts the message.
+        value: that came.
+        choices: that would have been right.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    choices = list(choices)
+    if value not in choices:
+        raise ConfigError(f'{what}: {value!r} came, expected one of {", ".join(map(str, choices))}. '
+                          f'{close_matches(str(value), choices)}')
+
+
+def check_positive(what: str, **values: float) -> None:
+    """See that numbers are more than 0.
+
+    Args:
+        what: they belong to, as it starts the message.
+        **values: by name.
+
+    Raises:
+        ConfigError: the first one that is not.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise ConfigError(f'{what}: {name}={value!r} came, expected more than 0. Correct it.')

@@ -1,6 +1,9 @@
 """Where the project and its data lie, whatever the current directory."""
 import os
+import tempfile
 from pathlib import Path
+
+from perception.utils.errors import DataError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,3 +29,37 @@ def data_path(path: str | Path) -> Path:
     if base and not path.is_absolute() and path.parts[:1] == ('data',):
         return Path(base).expanduser().absolute().joinpath(*path.parts[1:])
     return from_root(path)
+
+
+def default_work_dir(config: str | Path, mini: bool = False) -> Path:
+    """Where the training of a config leaves its weights unless it is told otherwise.
+
+    Args:
+        config: its file, such as `configs/pvd/cylinder3d_kitti.py`.
+        mini: with its mini section.
+
+    Returns:
+        such as `<project>/work_dirs/pvd/cylinder3d_kitti_mini`.
+    """
+    path = Path(config).absolute()
+    return PROJECT_ROOT / 'work_dirs' / path.parent.name / f'{path.stem}{"_mini" if mini else ""}'
+
+
+def make_folder(folder: str | Path) -> Path:
+    """Make a folder for results before the work begins.
+
+    Returns:
+        the folder.
+
+    Raises:
+        DataError: it cannot be made or written.
+    """
+    folder = Path(folder).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f'{folder}: {error.strerror} where results are to be written, expected a folder with room for '
+                        'them. Choose another one.') from error
+    return folder

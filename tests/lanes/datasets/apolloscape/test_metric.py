@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 import torch
 
+from perception.lanes.datasets.apolloscape import metric as apolloscape
 from perception.lanes.datasets.apolloscape.metric import CLASSES, ApolloScapeMetric, image_confusion
 from perception.lanes.datasets.apolloscape.reader import SCORED
-from perception.lanes.datasets.apolloscape import metric as apolloscape
 from perception.utils.errors import DataError
 
 

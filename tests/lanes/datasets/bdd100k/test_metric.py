@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import torch
 
-from perception.lanes.datasets.bdd100k.metric import BDD100KMetric, BDD100KOfficialMetric, boundary_f, mask_scores, thin
 from perception.lanes.datasets.bdd100k import metric as bdd100k
+from perception.lanes.datasets.bdd100k.metric import BDD100KMetric, BDD100KOfficialMetric, boundary_f, mask_scores, thin
 from perception.utils.errors import DataError
 
 SIZE = (72, 128)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 
-from perception.lanes.datasets.culane.metric import CULaneMetric, ImageResult, compare_image, count, evaluate_folders
 from perception.lanes.datasets.culane import metric as culane
+from perception.lanes.datasets.culane.metric import CULaneMetric, ImageResult, compare_image, count, evaluate_folders
 from perception.utils.errors import DataError
 
 

@@ -7,6 +7,7 @@ import torch
 
 from perception.common.formats.images import read_label_image
 from perception.lanes.datasets.culane.metric import count, read_lanes
+from perception.lanes.datasets.llamas import metric as llamas
 from perception.lanes.datasets.llamas.metric import (
     LLAMASMetric,
     column_distance,
@@ -15,7 +16,6 @@ from perception.lanes.datasets.llamas.metric import (
     precision_recall,
 )
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
-from perception.lanes.datasets.llamas import metric as llamas
 from perception.utils.errors import ConfigError, DataError
 
 EMPTY = np.zeros((0, 2))

@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from perception.lanes.datasets.tusimple.metric import TuSimpleMetric, at_rows, compare_image, evaluate_files
 from perception.lanes.datasets.tusimple import metric as tusimple
+from perception.lanes.datasets.tusimple.metric import TuSimpleMetric, at_rows, compare_image, evaluate_files
 from perception.utils.errors import DataError
 
 ROWS = list(range(160, 720, 10))

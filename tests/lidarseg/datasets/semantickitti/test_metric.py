@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from perception.common.formats.kitti import read_labels, write_labels
+from perception.lidarseg.datasets.semantickitti import metric as module
 from perception.lidarseg.datasets.semantickitti.metric import (
     SemanticKITTIMetric,
     evaluate_folders,
@@ -15,7 +16,6 @@ from perception.lidarseg.datasets.semantickitti.metric import (
     scores,
 )
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, learning_map, to_train_ids
-from perception.lidarseg.datasets.semantickitti import metric as module
 from perception.utils.errors import DataError
 
 NAMES = dict(accuracy_mean='accuracy', iou_mean='miou')

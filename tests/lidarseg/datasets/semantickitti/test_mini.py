@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from perception.common.formats import stamped
+from perception.lidarseg.datasets.semantickitti import mini as mini
 from perception.lidarseg.datasets.semantickitti.mini import draw_sheet, write_semantickitti_mini
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, IGNORE, to_train_ids
-from perception.lidarseg.datasets.semantickitti import mini as mini
 from perception.utils.errors import DataError
 
 SMALL = dict(train_scans=(1,), val_scans=1, columns=64, interval=.2)

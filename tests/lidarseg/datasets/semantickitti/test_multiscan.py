@@ -23,6 +23,7 @@ from perception.common.formats.kitti import (
 )
 from perception.common.structures import PointSegSample
 from perception.lidarseg import predictor as inference
+from perception.lidarseg.datasets.semantickitti import reader as kitti
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
 from perception.lidarseg.datasets.semantickitti.mini import write_multiscan_mini, write_semantickitti_mini
 from perception.lidarseg.datasets.semantickitti.reader import (
@@ -33,7 +34,6 @@ from perception.lidarseg.datasets.semantickitti.reader import (
     move_points,
     past_points,
 )
-from perception.lidarseg.datasets.semantickitti import reader as kitti
 from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission, validate_submission
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.models.cylinder3d import Cylinder3D

@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader
 
 from perception.common.formats.kitti import join_labels, write_labels, write_points
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.datasets.semantickitti import reader as kitti
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.utils.errors import ConfigError, DataError
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from perception.common.formats.kitti import read_labels, write_points
-from perception.lidarseg.datasets.semantickitti.reader import SPLITS, SemanticKITTI, scan_paths
 from perception.lidarseg.datasets.semantickitti import submission as module
+from perception.lidarseg.datasets.semantickitti.reader import SPLITS, SemanticKITTI, scan_paths
 from perception.lidarseg.datasets.semantickitti.submission import (
     SemanticKITTISubmission,
     validate_submission,

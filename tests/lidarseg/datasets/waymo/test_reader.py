@@ -17,13 +17,13 @@ from mmengine.dataset import pseudo_collate
 
 from perception.lidarseg import predictor as inference
 from perception.lidarseg.datasets.semantickitti.metric import official_confusion
-from perception.lidarseg.datasets.waymo.metric import WaymoMetric, scores
-from perception.lidarseg.datasets.waymo.mini import TYPES, draw_sheet, write_waymo_mini
-from perception.lidarseg.datasets.waymo.reader import CLASSES, PALETTE, Waymo, count_classes, read_array, read_masks
 from perception.lidarseg.datasets.waymo import mini as module
 from perception.lidarseg.datasets.waymo import proto as waymo_proto
 from perception.lidarseg.datasets.waymo import reader as waymo
 from perception.lidarseg.datasets.waymo import submission as submission_waymo
+from perception.lidarseg.datasets.waymo.metric import WaymoMetric, scores
+from perception.lidarseg.datasets.waymo.mini import TYPES, draw_sheet, write_waymo_mini
+from perception.lidarseg.datasets.waymo.reader import CLASSES, PALETTE, Waymo, count_classes, read_array, read_masks
 from perception.lidarseg.datasets.waymo.submission import WaymoSubmission, frame_problems, range_images
 from perception.lidarseg.models.points import label_points
 from perception.lidarseg.transforms import RandomFlip, RandomThin

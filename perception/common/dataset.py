@@ -1,0 +1,52 @@
+"""What all data sets share: augmentation that depends on (seed, epoch, index) alone, and samples."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from perception.registry import TRANSFORMS
+
+
+class SeededDataset(Dataset):
+    """Base of the data sets. One fills `METAINFO` and writes `__len__`, `read` and `pack`.
+
+    `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(...), data_samples=...)`. The pipeline sees the arrays
+    of `read` with `rng` and `draw` beside them. `rng` depends on (seed, epoch, i) alone, so that augmentation is the
+    same for any number of workers and after a resume. `draw()` reads another sample, its index taken from `rng`, for
+    augmentation that mixes two.
+
+    Args:
+        pipeline: augmentations, callables or their configs, applied in turn.
+        seed: of the augmentation.
+    """
+
+    METAINFO: dict[str, Any] = {}
+
+    def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+        self.seed = seed
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        rng = np.random.default_rng([self.seed, epoch, index])
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
+        for step in self.pipeline:
+            sample = step(sample)
+        return self.pack(sample, index)
+
+    def __len__(self) -> int:
+        raise NotImplementedError(f'{type(self).__name__} has no __len__; write one.')
+
+    def read(self, index: int) -> dict:
+        """A sample as it is in its files, as arrays, with `sample_id`."""
+        raise NotImplementedError(f'{type(self).__name__} has no read; write one that gives a dict of arrays.')
+
+    def pack(self, sample: dict, index: int) -> dict:
+        """The tensors that the collate function takes, `dict(inputs=dict(...), data_samples=...)`.
+
+        Args:
+            sample: what `read` gave, after the pipeline.
+            index: of the sample.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no pack; write one that gives inputs and data_samples.')
