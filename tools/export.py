@@ -3,7 +3,6 @@
 import argparse
 
 from perception.apis.cli import run_command
-from perception.apis.export import export
 
 
 def main() -> None:
@@ -13,14 +12,21 @@ def main() -> None:
                     'Runtime and PyTorch agree on random inputs.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example, after the same config was trained with --mini:\n'
-               '  python tools/export.py configs/lanes/enet_culane.py work_dirs/enet_culane_mini/model.pth --mini')
+               '  python tools/export.py configs/lanes/enet_culane.py work_dirs/lanes/enet_culane_mini/model.pth '
+               '--mini')
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CKPT', help='model.pth, student.pth or a training checkpoint')
     parser.add_argument('--out', metavar='FILE', help="default: the checkpoint's name with .onnx")
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--trials', type=int, default=3, help='random batches to compare on (default: 3)')
     args = parser.parse_args()
-    run_command(lambda: export(args.config, args.checkpoint, args.out, args.mini, args.trials))
+    run_command(run, args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Export; imported only now, since importing torch takes seconds."""
+    from perception.apis.export import export
+    export(args.config, args.checkpoint, args.out, args.mini, args.trials)
 
 
 if __name__ == '__main__':

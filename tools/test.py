@@ -3,9 +3,6 @@
 import argparse
 
 from perception.apis.cli import run_command
-from perception.apis.config import parse_options
-from perception.apis.inference import parse_members
-from perception.apis.test import test
 
 
 def main() -> None:
@@ -15,10 +12,11 @@ def main() -> None:
                     'checkpoints the mean of probabilities decides.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='two checkpoints of one config and one of another, each on four views, scored by distance too:\n'
-               '  python tools/test.py CONFIG a.pth b.pth --ensemble OTHER_CONFIG:c.pth --tta flip4 --distances\n'
+               '  python tools/test.py CONFIG a.pth b.pth --ensemble OTHER_CONFIG:c.pth --tta flip4 --metrics '
+               'distance\n'
                'example, after the same config was trained with --mini:\n'
                '  python tools/test.py configs/lidarseg/cylinder3d_half_kitti.py '
-               'work_dirs/cylinder3d_half_kitti_mini/model.pth --mini')
+               'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth --mini')
     parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
     parser.add_argument('checkpoints', nargs='+', metavar='CKPT',
                         help='model.pth, student.pth or a training checkpoint of this config; several vote')
@@ -27,8 +25,8 @@ def main() -> None:
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4 or grid36')
-    parser.add_argument('--distances', nargs='*', type=float, metavar='M',
-                        help='score by distance from the sensor too, between these metres (default: 0 10 20 30 40 50)')
+    parser.add_argument('--metrics', nargs='+', default=[], metavar='NAME',
+                        help="further scores, of the config's more_metrics, such as distance of LiDAR configs")
     parser.add_argument('--save', metavar='DIR',
                         help='keep the predictions of each scan; if the run is cut off, the same command continues it')
     parser.add_argument('--submit', metavar='DIR',
@@ -39,9 +37,16 @@ def main() -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
     args = parser.parse_args()
-    run_command(lambda: test(args.config, args.checkpoints, args.mini, args.amp, args.tta, args.submit, args.draw,
-                             parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble),
-                             args.distances))
+    run_command(run, args)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Test; imported only now, since importing torch takes seconds."""
+    from perception.apis.config import parse_options
+    from perception.apis.inference import parse_members
+    from perception.apis.test import test
+    test(args.config, args.checkpoints, args.mini, args.amp, args.tta, args.submit, args.draw,
+         parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble), args.metrics)
 
 
 if __name__ == '__main__':

@@ -3,8 +3,6 @@
 import argparse
 
 from perception.apis.cli import run_command
-from perception.apis.config import parse_options
-from perception.apis.train import train
 
 
 def main() -> None:
@@ -16,7 +14,7 @@ def main() -> None:
                '  python tools/train.py configs/lidarseg/cylinder3d_half_kitti.py --mini')
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
-    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/<config>[_mini] in the project')
+    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/<folder>/<config>[_mini] in the project')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CKPT',
                         help='continue from the newest checkpoint in the work dir, or from CKPT')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
@@ -27,8 +25,15 @@ def main() -> None:
     parser.add_argument('--check', action='store_true',
                         help='build everything, two iterations, print taps, shapes and losses, stop')
     args = parser.parse_args()
-    run_command(lambda: train(args.config, args.mini, args.work_dir, args.resume, args.amp,
-                              parse_options(args.cfg_options), args.launcher, args.check), resumable=not args.check)
+    run_command(run, args, resumable=not args.check)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train; imported only now, since importing torch takes seconds."""
+    from perception.apis.config import parse_options
+    from perception.apis.train import train
+    train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
+          args.check)
 
 
 if __name__ == '__main__':

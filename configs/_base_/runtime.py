@@ -1,12 +1,18 @@
 """What every run shares: hooks, log, randomness.
 
-A config may further define what tools/test.py uses (see perception/apis/test.py):
-    tta_model = dict(type=...)                          for --tta MODE
-    submit_dataloader = dict(...), submission = dict(type=...)    for --submit DIR
-    draw = dict(type=...)                               for --draw DIR
-and at its end, for --mini:
-    mini_data = dict(type=WRITER, root='data/mini/...')
-    mini = dict(...)                                    nested overrides in the shape of the config
+Beside what a training needs, a config names what the tools use; each `dict(type=CLASS, ...)` may hold arguments more:
+    predictor = dict(type=...)       tools/visualize.py, Python: a Predictor, called with model, data
+    tta_model = dict(type=...)       --tta MODE: called with model, mode
+    ensemble_model = dict(type=...)  several checkpoints, --ensemble: called with models
+    saved_model = dict(type=...)     --save DIR, --submit DIR: called with model, folder, stamp, replace
+    submission = dict(type=...)      --submit DIR, with submit_dataloader: a Submission, called with out_dir
+    draw = dict(type=...)            --draw DIR: a metric or hook, or a list of them, called with out_dir
+    more_metrics = dict(NAME=dict(type=...))    --metrics NAME
+    mini_data = dict(type=WRITER, root=...), mini = dict(...)    --mini: simulated data, overrides of the config
+    mini_sheet = dict(type=...)      tools/make_mini.py --sheet PNG: called with root, path
+    published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost
+    evidence = ['KEY=VALUE', ...]    overrides of the trainings of tools/benchmark.py distillation
+What a config does not name is refused with one sentence.
 """
 from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
 from mmengine.runner import LogProcessor
@@ -36,4 +42,4 @@ log_level = 'INFO'
 randomness = dict(seed=0, diff_rank_seed=False, deterministic=False)
 load_from = None  # weights to start from
 resume = False  # set by --resume
-work_dir = None  # set by --work-dir; otherwise work_dirs/<config>[_mini]
+work_dir = None  # set by --work-dir; otherwise work_dirs/<folder>/<config>[_mini]

@@ -24,7 +24,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         options: further overrides with dotted names, such as `{'train_cfg.max_epochs': 3}`.
 
     Returns:
-        the resolved config, without the key `mini`; `work_dir` is set to `work_dirs/<folder>/<config>[_mini]` unless it was
+        the resolved config, without the key `mini`; `work_dir` is `work_dirs/<folder>/<config>[_mini]` unless it was
         given; all writable.
 
     Raises:
@@ -111,6 +111,28 @@ def find_config(path: str | Path) -> Path:
     known = sorted(p.relative_to(PROJECT_ROOT).as_posix() for p in (PROJECT_ROOT / 'configs').glob('*/*.py')
                    if p.parent.name != '_base_')
     raise ConfigError(f'{path}: no such file, expected a config. {close_matches(str(path), known)}')
+
+
+def need(cfg: Config, what: str, *keys: str) -> None:
+    """See that a config names what was asked for.
+
+    Args:
+        cfg: the config.
+        what: was asked for, as it stands in the message.
+        keys: that name it.
+
+    Raises:
+        ConfigError: one is absent.
+    """
+    absent = [key for key in keys if cfg.get(key) is None]
+    if absent:
+        raise ConfigError(f'{cfg.filename}: {what} was asked for, expected the config to define '
+                          f'{" and ".join(absent)}. configs/_base_/runtime.py says what these keys hold.')
+
+
+def called(part: dict, **arguments: Any) -> Any:
+    """What a config's `dict(type=...)` makes of arguments that only the tools know, beside its own."""
+    return part['type'](**arguments, **{key: value for key, value in part.items() if key != 'type'})
 
 
 def merge(base: ConfigDict, overrides: dict, where: str) -> None:

@@ -1,7 +1,7 @@
 """Write a trained net as ONNX and check it against PyTorch; the body of tools/export.py.
 
-What is exported is told by the room, `deployable(model)` in `perception/<room>/inference.py`: a module with its
-normalisation inside, example inputs by name and names of the outputs. The first dimension, the batch, stays free.
+What is exported is told by the model's method `deployable()`: a module in evaluation mode with its normalisation
+inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free.
 """
 import json
 import logging
@@ -15,10 +15,11 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from perception.apis.inference import load, room_of
+from perception.apis.inference import load
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
+from perception.utils.paths import make_folder
 
 OPSET = 18
 INSTALL = "pip install -e '.[onnx]'"
@@ -40,42 +41,29 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         path of the file; it appears only if both agree.
 
     Raises:
-        ConfigError: the config's room exports nothing, or no trials.
+        ConfigError: a net that cannot be exported, or no trials.
         DataError: both disagree, or the file cannot be written.
         MissingDependency: onnx, onnxscript or onnxruntime is missing.
     """
     if trials < 1:
         raise ConfigError(f'--trials: {trials} came, expected at least 1. Each compares one random batch.')
     out = Path(checkpoint).with_suffix('.onnx') if out is None else Path(out)
-    _make_folder(out)
-    model = load(config, checkpoint, device='cpu', mini=mini)
-    room = room_of(model.dataset_cfg['type'])
-    if not hasattr(room, 'deployable'):
-        raise ConfigError(f'{config}: its nets cannot be exported, expected a config of configs/lanes or of a method '
-                          'for lanes. Sparse convolutions have no ONNX operator.')
-    module, inputs, outputs = room.deployable(model)
+    if out.is_dir():
+        raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
+    make_folder(out.parent)
+    predictor = load(config, checkpoint, device='cpu', mini=mini)
+    if not hasattr(predictor.model, 'deployable'):
+        raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
+                          'exported. Sparse convolutions have no ONNX operator.')
+    module, inputs, outputs = predictor.model.deployable()
+    notes = dict(config=Path(config).name, classes=predictor.meta.get('classes', ()))
     with atomic_path(out, DataError) as part:
-        to_onnx(module, inputs, outputs, part, dict(config=Path(config).name, classes=model.dataset_meta['classes']))
+        to_onnx(module, inputs, outputs, part, notes)
         worst = compare(module, inputs, part, trials)
     print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
               f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
               f'{trials} random batches: largest difference {worst:.1e} of the largest value.', 'current')
     return out
-
-
-def _make_folder(out: Path) -> None:
-    """Make the folder of a file before the work on it begins.
-
-    Raises:
-        DataError: it cannot be made, or `out` is itself a folder.
-    """
-    if out.is_dir():
-        raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f'{out.parent}: {error.strerror}, expected a folder that can be written. Choose another '
-                        'one.') from error
 
 
 def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[str], path: str | Path,

@@ -1,42 +1,32 @@
 """Test checkpoints with the official metric, write a submission, draw scans; the body of tools/test.py.
 
-What --tta, --submit and --draw do is named by the config, so that this file knows no task:
-
-* `tta_model = dict(type=TTASegmentor)`: called with `model` (the built model) and `mode` (the word after --tta);
-* `submit_dataloader`: a data loader over the official test split; `submission = dict(type=...)`: a metric that takes
-  `out_dir` and writes there instead of scoring;
-* `draw = dict(type=...)`: a metric or a hook that takes `out_dir` and draws every scan or image it sees.
-
-Several checkpoints, --save, --distances and the charts of --draw are the same for all data sets of a room; its
-`inference.py` offers them, see `perception/apis/inference.py`.
+What the options do is named by the config, see `configs/_base_/runtime.py`, so that this file knows no task.
 """
 import hashlib
 import inspect
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from perception.apis.config import load_config
-from perception.apis.inference import combine, dataset_type, offered, room_of
+from perception.apis.config import called, load_config, need
+from perception.apis.inference import Checkpoints, combine, student_of
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.utils.checkpoint import unwrap
-from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path
+from perception.utils.checks import check_choice
+from perception.utils.errors import ConfigError
+from perception.utils.paths import data_path, make_folder
 
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
 
 
-def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini: bool = False, amp: bool = False,
-         tta: str | None = None, submit: str | None = None, draw: str | None = None,
-         options: dict[str, Any] | None = None, launcher: str = 'none', save: str | None = None,
-         ensemble: Sequence[tuple[str | Path, str | Path]] = (),
-         distances: Sequence[float] | None = None) -> dict[str, float]:
+def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: bool = False, tta: str | None = None,
+         submit: str | None = None, draw: str | None = None, options: dict[str, Any] | None = None,
+         launcher: str = 'none', save: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),
+         metrics: Sequence[str] = ()) -> dict[str, float]:
     """Test weights with the data and metric of a config.
 
     Args:
@@ -51,7 +41,7 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
         save: folder for the predictions of each scan; a run that was cut off continues from it.
         ensemble: config and checkpoint of further models that vote; data and metric are those of `config`.
-        distances: score by distance from the sensor too, between these bounds in m; empty for the official ones.
+        metrics: names of further scores, of the config's `more_metrics`.
 
     Returns:
         the results of the metrics.
@@ -65,21 +55,11 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
         write_mini_data(cfg)
     if amp:
         use_amp(cfg)
-    prepare(cfg, submit, draw)
+    prepare(cfg, submit, draw, metrics)
+    if save:
+        need(cfg, '--save', 'saved_model')
     for folder in filter(None, (cfg.work_dir, submit, draw, save)):
         make_folder(folder)
-    room = _room(cfg)
-    if distances is not None:
-        if submit:
-            raise ConfigError('--distances: it came with --submit, whose test split has no labels, expected a scored '
-                              'split. Leave one of them out.')
-        _add_evaluator(cfg, offered(room, 'distances', '--distances')(distances))
-    if save:
-        offered(room, 'saved', '--save')
-    if draw and not submit and hasattr(room, 'charts'):
-        _add_evaluator(cfg, room.charts(Path(draw).absolute()))
-    if tta:
-        _need(cfg, '--tta', 'tta_model')
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     parts = [(cfg.model, path) for path in checkpoints] + [(load_config(c, mini).model, path) for c, path in ensemble]
     settings = _settings(cfg, tta, amp)
@@ -87,9 +67,10 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
     device = next(runner.model.parameters()).device
     model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
     saved = None
-    if save or (submit and hasattr(room, 'saved')):
+    if save or (submit and cfg.get('saved_model')):
         stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts], **settings)
-        model = saved = room.saved(model, save or Path(submit, UNFINISHED), stamp, replace=not save)
+        model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
+                               replace=not save)
     if model is not unwrap(runner.model):
         runner.model = model.to(device)
     runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
@@ -97,22 +78,6 @@ def test(config: str | Path, checkpoint: str | Path | Sequence[str | Path], mini
     if saved is not None and not save:
         saved.remove()
     return results
-
-
-def make_folder(folder: str | Path) -> None:
-    """Make a folder for results before the work begins.
-
-    Raises:
-        DataError: it cannot be made or written.
-    """
-    folder = Path(folder).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f'{folder}: {error.strerror} where results are to be written, expected a folder with room for '
-                        'them. Choose another one.') from error
 
 
 def _settings(cfg: Config, tta: str | None, amp: bool) -> dict:
@@ -144,53 +109,47 @@ def _digest(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _room(cfg: Config) -> ModuleType | None:
-    """The room of the data set, None where it belongs to none."""
-    try:
-        return room_of(dataset_type(cfg))
-    except ConfigError:
-        return None
-
-
-def prepare(cfg: Config, submit: str | None = None, draw: str | None = None) -> None:
-    """Reduce a config to what a test needs, and wire in a submission and pictures.
+def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, metrics: Sequence[str] = ()) -> None:
+    """Reduce a config to what a test needs, and wire in a submission, further scores and pictures.
 
     Args:
         cfg: the config, changed in place.
         submit: folder of the submission.
         draw: folder of the pictures.
+        metrics: names of further scores.
 
     Raises:
-        ConfigError: the config does not name what is needed.
+        ConfigError: the config does not name what is needed, or scores were asked for beside a submission.
     """
     for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
                  'val_evaluator', 'custom_hooks', 'load_from'):
         cfg[part] = None
     cfg.resume = False
     cfg.work_dir = str(Path(cfg.work_dir, 'test'))  # the config dumped by the training stays as it is
-    if 'student' in cfg.model:
-        cfg.model = cfg.model.student
+    cfg.model = student_of(cfg)
+    need(cfg, 'a test', 'test_dataloader', 'test_evaluator', 'test_cfg')
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     if submit:
-        _need(cfg, '--submit', 'submission', 'submit_dataloader')
+        need(cfg, '--submit', 'submission', 'submit_dataloader')
+        if metrics:
+            raise ConfigError(f'--metrics: {" ".join(metrics)} came with --submit, whose test split has no labels, '
+                              'expected a scored split. Leave one of them out.')
         cfg.test_dataloader = cfg.submit_dataloader
-        cfg.test_evaluator = [dict(cfg.submission, out_dir=str(Path(submit).absolute()))]
-    _need(cfg, 'test', 'test_dataloader', 'test_evaluator', 'test_cfg')
-    if draw:
-        _need(cfg, '--draw', 'draw')
-        drawing = dict(cfg.draw, out_dir=str(Path(draw).absolute()))
-        if inspect.isclass(drawing['type']) and issubclass(drawing['type'], Hook):
-            cfg.custom_hooks = [drawing]
-        else:
-            _add_evaluator(cfg, drawing)
+        evaluators = [dict(cfg.submission, out_dir=str(Path(submit).absolute()))]
+    for name in metrics:
+        need(cfg, '--metrics', 'more_metrics')
+        check_choice('--metrics', name, cfg.more_metrics)
+        evaluators = [*evaluators, cfg.more_metrics[name]]
+    drawings = _drawings(cfg, draw, bool(submit))
+    cfg.custom_hooks = [part for part in drawings if issubclass(part['type'], Hook)]
+    cfg.test_evaluator = [*evaluators, *(part for part in drawings if not issubclass(part['type'], Hook))]
 
 
-def _add_evaluator(cfg: Config, metric: dict) -> None:
-    evaluators = cfg.test_evaluator
-    cfg.test_evaluator = [*(evaluators if isinstance(evaluators, list) else [evaluators]), metric]
-
-
-def _need(cfg: Config, what: str, *keys: str) -> None:
-    absent = [key for key in keys if cfg.get(key) is None]
-    if absent:
-        raise ConfigError(f'{cfg.filename}: {what} was asked for, expected the config to define '
-                          f'{" and ".join(absent)}. See perception/apis/test.py for what they hold.')
+def _drawings(cfg: Config, folder: str | None, submit: bool) -> list[dict]:
+    """What draws into a folder; without what needs labels where there are none."""
+    if folder is None:
+        return []
+    need(cfg, '--draw', 'draw')
+    parts = cfg.draw if isinstance(cfg.draw, list) else [cfg.draw]
+    return [dict(part, out_dir=str(Path(folder).absolute())) for part in parts
+            if not (submit and getattr(part['type'], 'needs_labels', False))]

@@ -13,11 +13,10 @@ from torch import Tensor
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
-from perception.apis.test import make_folder
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError
-from perception.utils.paths import from_root
+from perception.utils.paths import from_root, make_folder
 
 
 def train(config: str | Path, mini: bool = False, work_dir: str | None = None, resume: str | bool = False,
@@ -29,7 +28,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         config: the config file.
         mini: train its mini section on simulated data, written at first use.
         work_dir: folder for checkpoints and logs, relative to the current directory; default
-            `work_dirs/<config>[_mini]` in the project.
+            `work_dirs/<folder>/<config>[_mini]` in the project.
         resume: True continues from the newest readable checkpoint in the work dir, a path from that file.
         amp: mixed precision.
         options: dotted overrides of the config.

@@ -1,0 +1,42 @@
+"""Published weights to weights of this project; the body of tools/convert_checkpoint.py.
+
+A converter is a module `perception/<room>/convert/<net>.py` whose docstring begins with the projects it reads. It has
+`OPTIONS`, a literal with arguments of the command line; `fits(weights)`, whether it knows them; and
+`convert(weights, options)`, which gives the new weights and says how to use them.
+"""
+import argparse
+import importlib
+from pathlib import Path
+
+from mmengine.logging import print_log
+
+from perception.apis.listing import converters, module_name, summary
+from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
+from perception.utils.errors import CheckpointError
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Convert one file and say how to use it.
+
+    Args:
+        options: `source`, `target`, and the options of all converters.
+
+    Raises:
+        CheckpointError: the target is a folder, or weights that no converter knows or can convert.
+    """
+    target = Path(options.target).expanduser()
+    if target.is_dir():
+        raise CheckpointError(f'{target}: a folder came, expected the name of the file to write. Add a file name.')
+    checkpoint = load_checkpoint(options.source)
+    inner = checkpoint.get('model', checkpoint.get('net'))  # two habits
+    weights = weights_of(inner if isinstance(inner, dict) else checkpoint, options.source)
+    modules = [importlib.import_module(module_name(path)) for path in converters()]
+    module = next((module for module in modules if module.fits(weights)), None)
+    if module is None:
+        raise CheckpointError(f'{options.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
+                              f'{"; ".join(map(summary, converters()))}. Give a file of one of them; weights of this '
+                              'project need no conversion.')
+    weights, usage = module.convert(weights, options)
+    save_atomic(weights, target)
+    print_log(f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
+              f'use with: {usage}', 'current')
