@@ -153,8 +153,8 @@ def test_a_config_is_found_from_any_folder(root, tmp_path, monkeypatch, toy):
     monkeypatch.chdir(tmp_path)
     cfg = load_config('tests/apis/toy_config.py')
     assert cfg.filename == str(root / 'tests/apis/toy_config.py')
-    assert cfg.work_dir == str(root / 'work_dirs/toy_config')
-    assert load_config('tests/apis/toy_config.py', mini=True).work_dir == str(root / 'work_dirs/toy_config_mini')
+    assert cfg.work_dir == str(root / 'work_dirs/apis/toy_config')
+    assert load_config('tests/apis/toy_config.py', mini=True).work_dir == str(root / 'work_dirs/apis/toy_config_mini')
 
 
 def test_a_missing_config_shows_close_matches(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import torch
 import perception.apis.test
 import perception.apis.train
 from perception.apis.config import load_config
-from perception.apis.inference import load, predict
+from perception.apis.inference import load
 from perception.lidarseg.datasets.semantickitti.submission import validate_submission
 from perception.lidarseg.datasets.waymo.submission import frame_problems
 from perception.registry import MODELS
@@ -40,7 +40,7 @@ def test_pvd_trains_and_its_student_is_tested_drawn_and_submitted(name, tmp_path
 
     options, weights = options_of(name, tmp_path / 'tested', False), tmp_path / 'run/model.pth'
     scores = perception.apis.test.test(half, weights, mini=True, options=options, draw=str(tmp_path / 'pictures'),
-                                       distances=[])
+                                       metrics=['distance'])
     assert 0 <= scores['miou'] <= 1 and np.isfinite(scores['miou_present'])
     assert len(list((tmp_path / 'pictures').rglob('*.png'))) >= (3 if name == 'kitti_multiscan' else 1)
     perception.apis.test.test(half, weights, mini=True, options=options, submit=str(tmp_path / 'out'))
@@ -53,6 +53,6 @@ def test_pvd_trains_and_its_student_is_tested_drawn_and_submitted(name, tmp_path
         assert len(names) == 1 and frame_problems(tmp_path / 'out', names, data) == []
         scan = next(data.glob('testing/*/*'))
         assert scores['first_miou'] <= 1
-    model = load(half, weights, 'cpu', mini=True)
-    sample = predict(model, scan)
-    assert len(sample.pred_labels) > 100 and int(sample.pred_labels.max()) < len(model.dataset_meta['classes'])
+    predictor = load(half, weights, 'cpu', mini=True)
+    sample = predictor(scan)
+    assert len(sample.pred_labels) > 100 and int(sample.pred_labels.max()) < len(predictor.meta['classes'])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import perception.apis.test
-from perception.apis.inference import load, parse_members, predict
+from perception.apis.inference import load
 from perception.common.saving import STAMP
 from perception.common.visual.points import vulkan_problem
 from perception.lidarseg.ensemble import EnsembleSegmentor
@@ -33,9 +33,9 @@ def tiny(tmp_path_factory, mini_kitti):
 @pytest.fixture
 def evaluate(tiny, tmp_path):
     """Test the cylinder net with some checkpoints and further arguments."""
-    def call(checkpoints=('cylinder_0.pth',), config='cylinder.py', **arguments):
-        paths = [tiny / name for name in checkpoints]
-        return perception.apis.test.test(tiny / config, paths, options=dict(work_dir=str(tmp_path / 'work')),
+    def call(checkpoints=('cylinder_0.pth',), config='cylinder.py', options=None, **arguments):
+        options = dict(dict(work_dir=str(tmp_path / 'work')), **(options or {}))
+        return perception.apis.test.test(tiny / config, [tiny / name for name in checkpoints], options=options,
                                          **arguments)
     return call
 
@@ -48,26 +48,27 @@ def stored(folder):
 def test_an_ensemble_labels_alike_from_python_and_from_the_tool(tiny, evaluate, mini_kitti, tmp_path):
     members = dict(checkpoint=[tiny / 'cylinder_0.pth', tiny / 'cylinder_1.pth'],
                    ensemble=[(tiny / 'cubes.py', tiny / 'cubes_1.pth')])
-    model = load(tiny / 'cylinder.py', **members, device='cpu')
-    assert isinstance(model, EnsembleSegmentor) and len(model.models) == 3 and not model.training
-    assert len(model.dataset_meta['classes']) == 19
+    predictor = load(tiny / 'cylinder.py', **members, device='cpu')
+    assert isinstance(predictor.model, EnsembleSegmentor) and len(predictor.model.models) == 3
+    assert not predictor.model.training and len(predictor.meta['classes']) == 19
     evaluate(('cylinder_0.pth', 'cylinder_1.pth'), ensemble=members['ensemble'], save=str(tmp_path / 'all'))
     evaluate(save=str(tmp_path / 'one'))
     files = sorted((mini_kitti / 'sequences/08/velodyne').glob('*.bin'))
     assert len(stored(tmp_path / 'all')) == len(files) == 2
     for file in files:
-        ours = predict(model, file).pred_labels.numpy()
+        ours = predictor(file).pred_labels.numpy()
         assert (stored(tmp_path / 'all')[f'08_{file.stem}'] == ours).all()
         assert (stored(tmp_path / 'one')[f'08_{file.stem}'] != ours).any()
 
 
 def test_one_checkpoint_is_the_net_itself(tiny):
     for checkpoint in (tiny / 'cubes_0.pth', [tiny / 'cubes_0.pth']):
-        assert type(load(tiny / 'cubes.py', checkpoint, device='cpu')).__name__ == 'MinkUNet'
+        assert type(load(tiny / 'cubes.py', checkpoint, device='cpu').model).__name__ == 'MinkUNet'
 
 
 def test_members_hold_their_own_weights_and_views(tiny):
-    model = load(tiny / 'cylinder.py', [tiny / 'cylinder_0.pth', tiny / 'cylinder_1.pth'], device='cpu', tta='flip4')
+    model = load(tiny / 'cylinder.py', [tiny / 'cylinder_0.pth', tiny / 'cylinder_1.pth'], device='cpu',
+                 tta='flip4').model
     assert all(isinstance(member, TTASegmentor) and member.chunk == 4 for member in model.models)
     for member, seed in zip(model.models, (0, 1)):
         weights = torch.load(tiny / f'cylinder_{seed}.pth')
@@ -76,8 +77,8 @@ def test_members_hold_their_own_weights_and_views(tiny):
 
 def test_augmented_views_and_distances_in_one_run(evaluate, tmp_path):
     plain = evaluate()
-    result = evaluate(('cylinder_0.pth', 'cylinder_1.pth'), tta='flip4', distances=[0, 15, 50],
-                      save=str(tmp_path / 's'))
+    result = evaluate(('cylinder_0.pth', 'cylinder_1.pth'), tta='flip4', metrics=['distance'],
+                      save=str(tmp_path / 's'), options={'more_metrics.distance.edges': [0, 15, 50]})
     assert {name for name in result if name.startswith('distance/miou_')} >= {
         'distance/miou_0-15m', 'distance/miou_15-50m'}
     assert result['miou'] != plain['miou']
@@ -95,8 +96,8 @@ def test_an_ensemble_draws_scans_and_charts(evaluate, tmp_path):
 
 def test_the_tool_takes_several_checkpoints(run, root, tiny, tmp_path):
     done = run(root / 'tools/test.py', tiny / 'cylinder.py', tiny / 'cylinder_0.pth', tiny / 'cylinder_1.pth',
-               '--ensemble', f'{tiny / "cubes.py"}:{tiny / "cubes_0.pth"}', '--distances', '--save', tmp_path / 's',
-               '--cfg-options', f'work_dir={tmp_path}', cwd=tmp_path)
+               '--ensemble', f'{tiny / "cubes.py"}:{tiny / "cubes_0.pth"}', '--metrics', 'distance', '--save',
+               tmp_path / 's', '--cfg-options', f'work_dir={tmp_path}', cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     assert '40-50m' in done.stdout + done.stderr and len(stored(tmp_path / 's')) == 2
 
@@ -117,24 +118,19 @@ def test_members_that_do_not_fit_are_one_sentence(tiny, evaluate, tmp_path):
         evaluate(tta='flip')
 
 
-@pytest.mark.parametrize('text', ['model.pth', ':model.pth', 'config.py:', 'configs/x.py model.pth'])
-def test_a_member_is_a_config_and_a_checkpoint(text):
-    assert parse_members(['a/b.py:c/d.pth', 'C:/b.py:d.pth']) == [('a/b.py', 'c/d.pth'), ('C:/b.py', 'd.pth')]
-    with pytest.raises(ConfigError, match='--ensemble .*: no colon between two paths, expected CONFIG:CHECKPOINT'):
-        parse_members([text])
-
-
-def test_what_a_task_does_not_offer_is_said(toy, toy_config, tmp_path):
-    for arguments, what in ((dict(save='s'), '--save'), (dict(distances=[]), '--distances')):
-        with pytest.raises(ConfigError, match=f'{what}: a data set of no room came, .* there for lidarseg'):
+def test_what_a_config_does_not_name_is_said(toy, toy_config, tmp_path):
+    for arguments, key in ((dict(save='s'), 'saved_model'), (dict(metrics=['distance']), 'more_metrics')):
+        with pytest.raises(ConfigError, match=f'toy_config.py: .* expected the config to define {key}'):
             perception.apis.test.test(toy_config, 'x.pth', options=dict(work_dir=str(tmp_path)), **arguments)
 
 
-def test_distances_need_labels(evaluate, tmp_path):
-    with pytest.raises(ConfigError, match='--distances: it came with --submit'):
-        evaluate(distances=[], submit=str(tmp_path))
+def test_further_metrics_need_labels_and_a_name(evaluate, tmp_path):
+    with pytest.raises(ConfigError, match='--metrics: distance came with --submit'):
+        evaluate(metrics=['distance'], submit=str(tmp_path))
+    with pytest.raises(ConfigError, match="--metrics: 'distances' came, expected one of distance"):
+        evaluate(metrics=['distances'])
     with pytest.raises(ConfigError, match='expected at least two ascending numbers'):
-        evaluate(distances=[10, 5])
+        evaluate(metrics=['distance'], options={'more_metrics.distance.edges': [10, 5]})
 
 
 @pytest.mark.parametrize('argument', ['save', 'submit', 'draw'])

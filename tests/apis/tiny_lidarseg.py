@@ -11,15 +11,20 @@ CONFIG = '''
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.runner import TestLoop
 
+from perception.lidarseg.charts import DrawCharts
 from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
-from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
-from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
+from perception.lidarseg.distance import DistanceMetric
+from perception.lidarseg.draw import DrawScans
+from perception.lidarseg.ensemble import EnsembleSegmentor
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
+from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 from perception.lidarseg.tta import TTASegmentor
+from perception.common.saving import SavedPredictions
 
 default_scope = 'perception'
 work_dir = None
@@ -32,7 +37,11 @@ test_evaluator = dict(type=SemanticKITTIMetric)
 test_cfg = dict(type=TestLoop)
 tta_model = dict(type=TTASegmentor, chunk=4)
 submission = dict(type=SemanticKITTISubmission)
-draw = dict(type=DrawScans, panel=(160, 90), max_scans=1)
+draw = [dict(type=DrawScans, panel=(160, 90), max_scans=1), dict(type=DrawCharts)]
+predictor = dict(type=LidarPredictor)
+ensemble_model = dict(type=EnsembleSegmentor)
+saved_model = dict(type=SavedPredictions)
+more_metrics = dict(distance=dict(type=DistanceMetric))
 '''
 CYLINDER = '''dict(type=Cylinder3D, base_channels=2, compression=4, point_channels=8, point_widths=(4, 8, 8),
              num_classes={classes}, data_preprocessor=dict(type=CylinderVoxelizer, grid_shape=(32, 24, 8)))'''

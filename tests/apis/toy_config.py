@@ -4,7 +4,16 @@ from mmengine.dataset import DefaultSampler
 from mmengine.optim import MultiStepLR, OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, TestLoop, ValLoop
 from torch.optim import Adam
-from toy_room import ToyDataset, ToyMetric, ToyModel, ToySubmission, ToyTTA, write_toy_data
+from toy_room import (
+    ToyDataset,
+    ToyMetric,
+    ToyModel,
+    ToyPredictor,
+    ToySubmission,
+    ToyTTA,
+    ToyVote,
+    write_toy_data,
+)
 
 from perception.common.samplers import EpochSampler
 
@@ -26,7 +35,9 @@ optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=0.01))
 param_scheduler = [dict(type=MultiStepLR, milestones=[2], gamma=0.5)]
 default_hooks.update(logger=dict(type=LoggerHook, interval=2))  # noqa: F405
 
+predictor = dict(type=ToyPredictor)
 tta_model = dict(type=ToyTTA)
+ensemble_model = dict(type=ToyVote)
 submit_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(type=ToyDataset, size=7, seed=5),
                          sampler=dict(type=DefaultSampler, shuffle=False))
 submission = dict(type=ToySubmission)

@@ -1,4 +1,6 @@
 """A data set, a model and a metric so small that a whole training takes a second."""
+from pathlib import Path
+
 import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
@@ -6,13 +8,17 @@ from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from perception.common.predictor import Predictor
+from perception.utils.paths import data_path
+
 NUM_FEATURES, NUM_CLASSES = 6, 3
 
 
 class ToyDataset(torch.utils.data.Dataset):
     """Feature vectors with classes; training samples get noise drawn from (seed, epoch, index)."""
 
-    metainfo = dict(classes=('a', 'b', 'c'), palette=np.eye(3))
+    METAINFO = dict(classes=('a', 'b', 'c'), palette=np.eye(3))
+    metainfo = METAINFO
 
     def __init__(self, size=22, seed=3, noise=0.3):
         rng = np.random.default_rng(seed)
@@ -79,10 +85,24 @@ class ToySubmission(ToyMetric):
         self.results += [(sample['sample_id'], sample['pred']) for sample in data_samples]
 
     def compute_metrics(self, results):
-        from pathlib import Path
         Path(self.out_dir).mkdir(parents=True, exist_ok=True)
         Path(self.out_dir, 'answers.txt').write_text('\n'.join(f'{i} {p}' for i, p in results))
         return dict(written=len(results))
+
+
+class ToyVote(nn.Module):
+    """The members' mean decides."""
+
+    def __init__(self, models):
+        super().__init__()
+        self.models = nn.ModuleList(models)
+
+    def test_step(self, data):
+        inputs = torch.stack(list(data['inputs']))
+        logits = sum(model(inputs)['logits'] for model in self.models)
+        for sample, row in zip(data['data_samples'], logits):
+            sample.pred = int(row.argmax())
+        return data['data_samples']
 
 
 class ToyTTA(BaseModel):
@@ -100,8 +120,42 @@ class ToyTTA(BaseModel):
         return data_samples
 
 
-def write_toy_data(root, size=3):
+def write_toy_data(root, size=3, seed=0, force=False):
     """A mini-data writer that only counts its calls."""
+    root = data_path(root)
     root.mkdir(parents=True, exist_ok=True)
     calls = root / 'calls.txt'
     calls.write_text((calls.read_text() if calls.exists() else '') + f'{size}\n')
+    return root
+
+
+def draw_toy_sheet(root, path):
+    """A contact sheet that says what it shows."""
+    path.write_text(str(root))
+    return path
+
+
+class ToyPredictor(Predictor):
+    """Reads feature vectors from text files, draws them as bars; a second view is the same upside down."""
+
+    reads = ('.txt',)
+    views = ('plain', 'flipped')
+
+    def __call__(self, source):
+        feats = torch.tensor([float(word) for word in Path(source).read_text().split()])
+        sample = BaseDataElement(metainfo=dict(sample_id=Path(source).stem), label=0)
+        with torch.no_grad():
+            return self.model.test_step(dict(inputs=feats[None], data_samples=[sample]))[0]
+
+    def draw(self, source, sample=None, truth=None, title=''):
+        image = np.zeros((40, 60, 3), np.uint8)
+        image[:, :20] = 0 if sample is None else 50 * (1 + sample.pred)
+        image[:, 20:40] = 0 if truth is None else 50 * (1 + truth)
+        return image
+
+    def view(self, view, source, sample, truth, name):
+        image = self.draw(source, sample, truth, name)
+        return image[::-1] if view == 'flipped' else image
+
+    def truth(self, labels, name, source):
+        return int(Path(labels, f'{name}.label').read_text())

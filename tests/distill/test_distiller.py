@@ -33,7 +33,7 @@ def make(toy):
     def make(losses=None, teachers=None, **student):
         if teachers is None:
             teachers = dict(full=dict(type=FrozenTeacher, model=dict(type=toy.Net, width=10, sparse=True),
-                                      taps=toy.taps, checkpoint=None))
+                                      taps=toy.taps))
         return Distiller(dict(type=toy.Net, **student), toy.taps, losses or dict(pvd=pvd()), teachers)
     return make
 
@@ -86,7 +86,7 @@ def test_each_term_reaches_the_student(make, toy, term):
 
 def test_all_terms_are_zero_when_the_student_equals_the_teacher(toy):
     net = toy.Net()
-    teacher = FrozenTeacher(copy.deepcopy(net), toy.taps, None)
+    teacher = FrozenTeacher(copy.deepcopy(net), toy.taps)
     model = Distiller(net.eval(), toy.taps, dict(pvd=pvd()), dict(full=teacher)).eval()
     losses = model(toy.make_inputs(), mode='loss')
     terms = [value for name, value in losses.items() if name.startswith('loss_pvd')]
@@ -169,7 +169,7 @@ def test_begin_end_and_weight_survive_a_resume(make, toy):
 def test_a_frozen_teacher_loads_a_checkpoint_and_drops_its_preprocessor(toy, tmp_path):
     net = toy.Net(width=7)
     torch.save(net.state_dict(), tmp_path / 'model.pth')
-    teacher = FrozenTeacher(dict(type=toy.Net, width=7), toy.taps, str(tmp_path / 'model.pth'))
+    teacher = FrozenTeacher(dict(type=toy.Net, width=7), toy.taps, checkpoint=tmp_path / 'model.pth')
     assert torch.equal(teacher.model.head.weight, net.head.weight)
     assert teacher.model.data_preprocessor is None
     outputs = teacher.observe(dict(inputs=toy.make_inputs(), data_samples=None))
@@ -178,7 +178,7 @@ def test_a_frozen_teacher_loads_a_checkpoint_and_drops_its_preprocessor(toy, tmp
 
 
 def test_a_teacher_can_look_at_another_view(toy):
-    teacher = FrozenTeacher(dict(type=toy.Net), toy.taps, None, view='second')
+    teacher = FrozenTeacher(dict(type=toy.Net), toy.taps, view='second')
     first, second = toy.make_inputs(200), toy.make_inputs(100)
     outputs = teacher.observe(dict(inputs=dict(first=first, second=second), data_samples=None))
     assert len(outputs['point_logits']) == 100
@@ -186,19 +186,30 @@ def test_a_teacher_can_look_at_another_view(toy):
         teacher.observe(dict(inputs=dict(first=first), data_samples=None))
 
 
-@pytest.mark.parametrize(('folder', 'command'), [
-    ('cylinder3d_kitti', r'`tools/train\.py configs/lidarseg/cylinder3d_kitti\.py`'),
-    ('cylinder3d_kitti_mini', r'`tools/train\.py configs/lidarseg/cylinder3d_kitti\.py --mini`')])
-def test_a_missing_checkpoint_says_how_to_train_it(toy, tmp_path, folder, command):
-    with pytest.raises(CheckpointError, match=f'model.pth does not exist.*{command}'):
-        FrozenTeacher(dict(type=toy.Net), toy.taps, str(tmp_path / folder / 'model.pth'),
-                      trained_by='configs/lidarseg/cylinder3d_kitti.py')
+@pytest.mark.parametrize(('mini', 'command'), [(False, r'cylinder3d_kitti\.py`'),
+                                               (True, r'cylinder3d_kitti\.py --mini`')])
+def test_a_missing_checkpoint_says_how_to_train_it(toy, tmp_path, mini, command):
+    with pytest.raises(CheckpointError, match=rf'x/model.pth does not exist.*`tools/train\.py .*{command}'):
+        FrozenTeacher(dict(type=toy.Net), toy.taps, 'configs/lidarseg/cylinder3d_kitti.py', mini,
+                      checkpoint=tmp_path / 'x/model.pth')
+
+
+def test_a_teacher_finds_what_its_config_trained(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr('perception.utils.paths.PROJECT_ROOT', tmp_path)
+    nets = {}
+    for name in ('net', 'net_mini'):
+        nets[name] = toy.Net()
+        (tmp_path / 'work_dirs/room' / name).mkdir(parents=True)
+        torch.save(nets[name].state_dict(), tmp_path / 'work_dirs/room' / name / 'model.pth')
+    for mini, name in ((False, 'net'), (True, 'net_mini')):
+        teacher = FrozenTeacher(dict(type=toy.Net), toy.taps, 'configs/room/net.py', mini)
+        assert torch.equal(teacher.model.head.weight, nets[name].head.weight)
 
 
 def test_a_checkpoint_of_another_width_is_refused(toy, tmp_path):
     torch.save(toy.Net(width=7).state_dict(), tmp_path / 'model.pth')
     with pytest.raises(CheckpointError, match='mis-shaped'):
-        FrozenTeacher(dict(type=toy.Net, width=6), toy.taps, str(tmp_path / 'model.pth'))
+        FrozenTeacher(dict(type=toy.Net, width=6), toy.taps, checkpoint=tmp_path / 'model.pth')
 
 
 def test_bad_descriptions_are_refused(make, toy):
@@ -207,14 +218,14 @@ def test_bad_descriptions_are_refused(make, toy):
     with pytest.raises(ConfigError, match=r"no sub-module 'hed'.*Did you mean head\?"):
         Distiller(dict(type=toy.Net), dict(point_logits='hed'), dict(gap=dict(type=Gap, teacher='student')))
     with pytest.raises(ConfigError, match=r"no sub-module 'hed'.*Did you mean head\?"):
-        FrozenTeacher(dict(type=toy.Net), dict(point_logits='hed'), None)
+        FrozenTeacher(dict(type=toy.Net), dict(point_logits='hed'))
     with pytest.raises(ConfigError, match=r"reads the tap 'point_logits'.*taps of 'student'"):
         Distiller(dict(type=toy.Net), dict(logits='head'), dict(gap=dict(type=Gap, teacher='student')))
     with pytest.raises(ConfigError, match=r"reads the tap 'voxel_logits'.*taps of 'full'"):
-        teacher = dict(type=FrozenTeacher, model=dict(type=toy.Net), taps=dict(point_logits='head'), checkpoint=None)
+        teacher = dict(type=FrozenTeacher, model=dict(type=toy.Net), taps=dict(point_logits='head'))
         make(teachers=dict(full=teacher), losses=dict(pvd=pvd(), gap=dict(type=Gap, teacher='full')))
     with pytest.raises(ConfigError, match="a teacher is called 'student'"):
-        teacher = dict(type=FrozenTeacher, model=dict(type=toy.Net), taps=toy.taps, checkpoint=None)
+        teacher = dict(type=FrozenTeacher, model=dict(type=toy.Net), taps=toy.taps)
         make(teachers=dict(student=teacher), losses=dict(gap=dict(type=Gap, teacher='student')))
     with pytest.raises(ConfigError, match='ran 0 times'):
         taps = dict(toy.taps, extra='unused')
@@ -232,6 +243,6 @@ def test_a_teacher_with_another_preprocessor_is_announced(toy, monkeypatch):
     student = dict(type=toy.Net, data_preprocessor=dict(type='BaseDataPreprocessor'))
     teacher = dict(type=toy.Net, data_preprocessor=dict(type='BaseDataPreprocessor', non_blocking=True))
     Distiller(student, toy.taps, dict(gap=dict(type=Gap, teacher='full')),
-              dict(full=dict(type=FrozenTeacher, model=teacher, taps=toy.taps, checkpoint=None)))
+              dict(full=dict(type=FrozenTeacher, model=teacher, taps=toy.taps)))
     assert [line for line in lines if 'data_preprocessor.non_blocking is True' in line]
     assert len(lines) == 1

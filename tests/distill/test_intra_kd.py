@@ -291,7 +291,7 @@ def test_taps_are_those_of_the_terms_in_use():
 
 def test_a_step_lowers_the_loss(image_toy):
     teacher_taps = dict(stage2='stage2', head_input='stage4', logits='logits')
-    teacher = dict(type=FrozenTeacher, model=dict(type=image_toy.Net, width=10), taps=teacher_taps, checkpoint=None)
+    teacher = dict(type=FrozenTeacher, model=dict(type=image_toy.Net, width=10), taps=teacher_taps)
     model = Distiller(dict(type=image_toy.Net), dict(stage3='stage3', stage4='stage4', logits='logits'),
                       dict(intra=dict(type=IntRAKDLoss, teacher='full', num_classes=N, feature_pairs=PAIRS,
                                       min_pixels=2)), dict(full=teacher))
@@ -309,8 +309,7 @@ def test_a_step_lowers_the_loss(image_toy):
 
 
 def test_unlike_taps_are_refused(image_toy):
-    teacher = dict(type=FrozenTeacher, model=dict(type=image_toy.Net), taps=dict(stage2='stage2', logits='logits'),
-                   checkpoint=None)
+    teacher = dict(type=FrozenTeacher, model=dict(type=image_toy.Net), taps=dict(stage2='stage2', logits='logits'))
     with pytest.raises(ConfigError, match="reads the tap 'head_input', expected it among the taps of 'full'"):
         Distiller(dict(type=image_toy.Net), dict(stage3='stage3', stage4='stage4', logits='logits'),
                   dict(intra=dict(type=IntRAKDLoss, teacher='full', num_classes=N, feature_pairs=PAIRS)),

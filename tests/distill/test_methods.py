@@ -159,8 +159,7 @@ def distiller(image_toy):
         if 'channels' in cfg:
             cfg['channels'] = (12, 20)
         taps = dict(feats='stage4', deep='stage4', logits='logits')
-        teachers = dict(full=dict(type=FrozenTeacher, model=dict(type=image_toy.Net, width=10), taps=taps,
-                                  checkpoint=None))
+        teachers = dict(full=dict(type=FrozenTeacher, model=dict(type=image_toy.Net, width=10), taps=taps))
         return Distiller(dict(type=image_toy.Net), taps, dict(method=cfg), teachers)
     return make
 
