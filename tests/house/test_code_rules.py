@@ -72,18 +72,3 @@ def test_room_imports_on_a_bare_machine(root, room):
     run = subprocess.run([sys.executable, '-W', 'ignore', '-c', BARE, str(root / 'perception'), room], env=env,
                          capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr[-2000:]
-
-
-def test_common_holds_parts_with_two_users(root):
-    tasks = [room for room in ROOMS if room in ('lidarseg', 'lanes', 'crowd', 'bev', 'steering')]
-    if len(tasks) < 3:
-        pytest.skip(f'judged by people while there are {len(tasks)} task rooms; checked from the third on')
-    users: dict[str, set[str]] = {}
-    for path, tree in modules(root):
-        room = path.relative_to(root / 'perception').parts[0]
-        for node in ast.walk(tree):
-            name = node.module if isinstance(node, ast.ImportFrom) else None
-            if name and name.startswith('perception.common.') and room != 'common':
-                users.setdefault('.'.join(name.split('.')[2:4]), set()).add(room)
-    lonely = {part: rooms for part, rooms in users.items() if len(rooms) < 2}
-    assert not lonely, f'used by one room only, so it belongs there: {lonely}'

@@ -39,7 +39,7 @@ def set_backend(name: str) -> None:
     if name != 'auto' and name not in backend_names():
         raise ConfigError(f'set_backend: {name!r}, expected auto or a file of ops/sparse/backends. '
                           f'{close_matches(name, ["auto", *backend_names()])}')
-    backend = importlib.import_module(f'{backends.__name__}.{"torch" if name == "auto" else name}')
+    backend = importlib.import_module(f'perception.ops.sparse.backends.{"torch" if name == "auto" else name}')
     if hasattr(backend, 'load'):
         backend.load()
     _backend = backend
