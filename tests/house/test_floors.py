@@ -43,8 +43,8 @@ def broken_rules(path: Path, package: Path) -> list[str]:
     """What a module imports although its floor forbids it."""
     room = room_of(path, package)
     if room.split('/')[0] not in FLOOR:
-        return [f'{path}: a module of perception/{room}, expected one of the rooms {", ".join(FLOOR)}; put it into '
-                + f'one, or give a new task its configs/{room}']
+        known = ', '.join(FLOOR)
+        return [f'{path}: a module of perception/{room}, expected one of {known}. Give a new task its configs/{room}.']
     floor = FLOOR[room.split('/')[0]]
     tree = ast.parse(path.read_text())
     wrong = []

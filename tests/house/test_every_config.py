@@ -1,0 +1,126 @@
+"""Every config takes a training step, predicts, scores and, where it has a submission, writes and validates it.
+
+All run at their mini scale on small data that are made once for the run. A data set without an entry in SMALL gets what
+its writer makes by default.
+"""
+import inspect
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from torch import nn
+
+from perception.apis.config import called, load_config
+from perception.apis.inference import dataset_type
+from perception.apis.runner import Runner, write_mini_data
+from perception.registry import DATASETS, METRICS
+from perception.utils.checkpoint import unwrap
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
+IMAGES = dict(train=2, val=1, test=1, detail=0.05, length=180.0, workers=1)
+SMALL = dict(  # arguments of the writers, by the name of their folder
+    semantickitti=dict(train_scans=[2], val_scans=1, columns=200), semantickitti_multiscan=dict(
+        train_scans=[3], val_scans=1, columns=130),
+    nuscenes=dict(train_frames=2, val_frames=1, test_frames=1, train_scenes=1, test_scenes=1, columns=130, detail=.02,
+                  workers=1),
+    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
+    culane=dict(IMAGES, test=9), tusimple=IMAGES, bdd100k=dict(IMAGES, train=14), llamas=IMAGES, apolloscape=IMAGES)
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """A folder in place of `data`, where the first config of a data set writes it."""
+    folder = tmp_path_factory.mktemp('data')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PERCEPTION_DATA', str(folder))
+        yield folder
+
+
+class _OneStep(Exception):
+    """Leaves the training loop."""
+
+
+class StopHook(Hook):
+    """Ends a training after its first step and keeps the losses."""
+
+    priority = 'LOWEST'
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses = {name: float(value) for name, value in outputs.items()}
+        raise _OneStep('one step was taken')
+
+
+def small_config(path: Path, folder: Path) -> Config:
+    """The config at its mini scale on small data, without teachers' weights and without checkpoints."""
+    base = Path(load_config(path, mini=True).mini_data.root).name
+    cfg = load_config(path, mini=True, options={f'mini_data.{k}': v for k, v in SMALL.get(base, {}).items()})
+    write_mini_data(cfg)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'submit_dataloader'):
+        if 'sequences' in cfg.get(name, {}).get('dataset', {}) and name == 'train_dataloader':
+            cfg[name].dataset.sequences = [0]
+    cfg.train_dataloader.batch_size = min(2, cfg.train_dataloader.batch_size)
+    for teacher in cfg.model.get('teachers', {}).values():
+        teacher.trained_by = None
+    for loss in cfg.model.get('losses', {}).values():
+        if 'begin' in loss:
+            loss.begin = 0
+    cfg.default_hooks.checkpoint = None
+    cfg.default_hooks.pop('export', None)
+    cfg.work_dir = str(folder)
+    return cfg
+
+
+def take_a_step(cfg: Config) -> tuple[Runner, dict[str, float]]:
+    """Train a config for one iteration; the Runner and the losses."""
+    runner, stop = Runner.from_cfg(cfg), StopHook()
+    runner.register_hook(stop)
+    with pytest.raises(_OneStep):
+        runner.train()
+    return runner, stop.losses
+
+
+def submit(cfg: Config, model: nn.Module, folder: Path) -> None:
+    """Predict the test split and write its submission, which is checked as the official tool checks it."""
+    dataset = DATASETS.build(cfg.submit_dataloader.dataset)
+    evaluator = Evaluator(METRICS.build(dict(cfg.submission, out_dir=str(folder))))
+    evaluator.dataset_meta = dataset.metainfo
+    for index in range(len(dataset)):
+        batch = pseudo_collate([dataset[index]])
+        evaluator.process(data_samples=model.test_step(batch), data_batch=batch)
+    evaluator.evaluate(len(dataset))
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.relative_to(ROOT / 'configs').as_posix())
+def test_trains_predicts_scores_and_submits(path, data, tmp_path):
+    cfg = small_config(path, tmp_path / 'run')
+    runner, losses = take_a_step(cfg)
+    model = unwrap(runner.model)
+    assert 'loss' in losses and len(losses) > 1 and all(map(torch.isfinite, map(torch.tensor, losses.values())))
+    method = set(cfg.model.get('losses', {}))
+    assert all(any(name.startswith(f'loss_{term}') for name in losses) for term in method), f'{method} of {losses}'
+
+    scores = runner.val_loop.run()
+    assert scores and not all(value != value for value in scores.values())
+
+    net = getattr(model, 'student', model).eval()
+    predictor = called(cfg.predictor, model=net, data=dict(cfg.test_dataloader.dataset, type=dataset_type(cfg)))
+    sample = DATASETS.build(cfg.val_dataloader.dataset)[0]['data_samples']
+    source = next(sample.get(key) for key in sample.metainfo_keys() if key.endswith('_path'))
+    assert any(name.startswith('pred_') for name in predictor(source).keys())  # noqa: SIM118
+
+    if cfg.get('submission'):
+        submit(cfg, net, tmp_path / 'answers')
+        assert any(file.is_file() for file in (tmp_path / 'answers').rglob('*'))
+
+
+def test_every_small_argument_exists():
+    for path in (ROOT / 'configs/_base_').glob('*.py'):
+        cfg = load_config(path)
+        if cfg.get('mini_data'):
+            unknown = set(SMALL.get(path.stem, {})) - set(inspect.signature(cfg.mini_data.type).parameters)
+            assert not unknown, f'{path.stem}: {unknown}'
