@@ -7,7 +7,7 @@ RUN := .venv/bin/python
 TEACHER := configs/lidarseg/cylinder3d_kitti.py
 STUDENT := configs/lidarseg/cylinder3d_half_kitti.py
 DISTILL := configs/pvd/cylinder3d_kitti.py
-WEIGHTS := work_dirs/pvd_cylinder3d_kitti_mini/model.pth
+WEIGHTS := work_dirs/pvd/cylinder3d_kitti_mini/model.pth
 
 setup:
 	@bash tools/setup.sh
@@ -18,7 +18,7 @@ demo: setup
 	$(RUN) tools/train.py $(DISTILL) --mini --resume
 	$(RUN) tools/test.py $(STUDENT) $(WEIGHTS) --mini --draw work_dirs/demo/pictures
 	$(RUN) tools/test.py $(STUDENT) $(WEIGHTS) --mini --submit work_dirs/demo/submission
-	$(RUN) tools/benchmark.py compare $(TEACHER) $(DISTILL) --mini
+	$(RUN) tools/benchmark.py cost $(TEACHER) $(DISTILL) --mini --trained
 	@echo "pictures: work_dirs/demo/pictures    submission: work_dirs/demo/submission"
 
 lint: setup
