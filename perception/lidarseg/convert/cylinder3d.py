@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from perception.lidarseg.models.cylinder3d import SHARING, Cylinder3D
-from perception.lidarseg.old_names import Origin, data_set_of, fitting_config, take_weights
+from perception.lidarseg.published import Origin, data_set_of, fitting_config, take_weights
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
 

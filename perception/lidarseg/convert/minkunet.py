@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perception.lidarseg.models.minkunet import BLOCKS, WIDTHS, MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
-from perception.lidarseg.old_names import Origin, fitting_config, take_weights
+from perception.lidarseg.published import Origin, fitting_config, take_weights
 from perception.ops.sparse.weights import from_minkowski, from_spconv1, from_torchsparse
 from perception.utils.checkpoint import weights_of
 from perception.utils.checks import close_matches

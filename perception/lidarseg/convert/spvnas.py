@@ -13,7 +13,7 @@ from torch import Tensor
 
 from perception.lidarseg.models.minkunet import Architecture, Level
 from perception.lidarseg.models.spvnas import LARGEST, NETS, SPVNAS, read_net_config, to_net_config
-from perception.lidarseg.old_names import Origin, fitting_config, take_weights
+from perception.lidarseg.published import Origin, fitting_config, take_weights
 from perception.ops.sparse.weights import from_torchsparse
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
