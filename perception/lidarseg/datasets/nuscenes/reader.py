@@ -37,9 +37,6 @@ CLASSES = ('barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcyc
 PALETTE = ((112, 128, 144), (220, 20, 60), (255, 127, 80), (255, 158, 0), (233, 150, 70), (255, 61, 99), (0, 0, 230),
            (47, 79, 79), (255, 140, 0), (255, 99, 71), (0, 207, 191), (175, 0, 75), (75, 0, 75), (112, 180, 60),
            (222, 184, 135), (0, 175, 0))
-# classes below 1 % of the points: barrier, bicycle, bus, construction_vehicle, motorcycle, pedestrian, traffic_cone,
-# trailer, other_flat
-MINORITY = (0, 1, 2, 4, 5, 6, 7, 8, 11)
 CHALLENGE = {  # category -> class of the challenge; all other categories are ignored
     'human.pedestrian.adult': 'pedestrian',
     'human.pedestrian.child': 'pedestrian',

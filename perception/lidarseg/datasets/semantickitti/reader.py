@@ -85,10 +85,6 @@ MULTI_CLASSES = tuple(RAW_CLASSES[raw].name for raw in MULTI_RAW_IDS)
 PALETTE = tuple(RAW_CLASSES[raw].color for raw in SINGLE_RAW_IDS)
 # officially a moving class has the colour of the resting one; half of it is white here, to tell them apart in pictures
 MULTI_PALETTE = PALETTE + tuple(tuple((255 + c) // 2 for c in RAW_CLASSES[raw].color) for raw in MULTI_RAW_IDS[19:])
-# classes below 1 % of the points: bicycle, motorcycle, truck, other-vehicle, person, bicyclist, motorcyclist,
-# other-ground, trunk, pole, traffic-sign; of the multi-scan task all moving things too
-MINORITY = (1, 2, 3, 4, 5, 6, 7, 11, 15, 17, 18)
-MULTI_MINORITY = (*MINORITY, 19, 20, 21, 22, 23, 24)
 PAST_SCANS = 2  # of the published multi-scan nets
 OFFICIAL_TABLE_SIZE = max(RAW_CLASSES) + 100  # larger raw ids stop the official tools; unknown smaller ones count as 0
 

@@ -40,10 +40,6 @@ PALETTE = ((0, 0, 142), (0, 0, 70), (0, 60, 100), (61, 133, 198), (180, 0, 0), (
            (246, 178, 107), (250, 170, 30), (153, 153, 153), (230, 145, 56), (119, 11, 32), (0, 0, 230), (70, 70, 70),
            (107, 142, 35), (111, 78, 55), (234, 153, 153), (128, 64, 128), (234, 209, 220), (217, 210, 233),
            (152, 251, 152), (244, 35, 232))
-# classes below 1 % of the points: truck, bus, other-vehicle, motorcyclist, bicyclist, pedestrian, sign, traffic-light,
-# construction-cone, bicycle, motorcycle, other-ground. Waymo publishes no shares, so this is a guess; `count_classes`
-# counts them in the training split
-MINORITY = (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 19)
 LIDARS = ('TOP', 'FRONT', 'SIDE_LEFT', 'SIDE_RIGHT', 'REAR')  # in the order of their official numbers
 PREFIX, SUFFIX = 'segment-', '_with_camera_labels'
 
