@@ -1,16 +1,24 @@
-"""nuScenes-lidarseg: data loaders, the official evaluation, submission, pictures; for --mini, the simulated data."""
+"""nuScenes-lidarseg: data loaders, the official evaluation, submission, pictures; the simulated data."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.nuscenes.mini import write_nuscenes_mini
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.nuscenes.draw import DrawKeyFrames
+from perception.common.saving import SavedPredictions
+from perception.lidarseg.charts import DrawCharts
+from perception.lidarseg.datasets.nuscenes.draw import DrawKeyFrames, draw_sheet
 from perception.lidarseg.datasets.nuscenes.metric import NuScenesLidarSegMetric
 from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
 from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegSubmission
+from perception.lidarseg.distance import DistanceMetric
+from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
-from perception.lidarseg.tta import TTASegmentor
+from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
+# below 1 % of the points: barrier, bicycle, bus, construction_vehicle, motorcycle, pedestrian, traffic_cone, trailer,
+# other_flat
+minority_classes = (0, 1, 2, 4, 5, 6, 7, 8, 11)
+
 train_pipeline = [  # as in Cylinder3D's code, always in this order
     dict(type=RandomRotate, max_degrees=180),
     dict(type=RandomFlip),
@@ -37,11 +45,16 @@ submit_dataloader = dict(
 val_evaluator = dict(type=NuScenesLidarSegMetric)
 test_evaluator = dict(type=NuScenesLidarSegMetric)
 
+predictor = dict(type=LidarPredictor)
 tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
+ensemble_model = dict(type=EnsembleSegmentor)
+saved_model = dict(type=SavedPredictions)  # --save DIR
+more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 submission = dict(type=NuScenesLidarSegSubmission)  # --submit DIR
-draw = dict(type=DrawKeyFrames)  # --draw DIR
+draw = [dict(type=DrawKeyFrames), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_nuscenes_mini, root='data/mini/nuscenes')
+mini_sheet = dict(type=draw_sheet)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,
                           dataset=dict(data_root='data/mini/nuscenes', split='mini_train')),

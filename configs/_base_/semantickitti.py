@@ -1,15 +1,24 @@
-"""SemanticKITTI, single scans: data loaders, the official evaluation, submission, pictures."""
+"""SemanticKITTI, single scans: data loaders, the official evaluation, submission, pictures; the simulated data."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.samplers import EpochSampler
+from perception.common.saving import SavedPredictions
+from perception.lidarseg.charts import DrawCharts
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.datasets.semantickitti.mini import draw_sheet, write_semantickitti_mini
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
+from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
+from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
-from perception.lidarseg.tta import TTASegmentor
+from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 data_root = 'data/semantickitti'  # PERCEPTION_DATA replaces the leading data
+# below 1 % of the points: bicycle, motorcycle, truck, other-vehicle, person, bicyclist, motorcyclist, other-ground,
+# trunk, pole, traffic-sign
+minority_classes = (1, 2, 3, 4, 5, 6, 7, 11, 15, 17, 18)
+
 train_pipeline = [  # as in Cylinder3D's code, always in this order
     dict(type=RandomRotate, max_degrees=45),
     dict(type=RandomFlip),
@@ -38,6 +47,22 @@ submit_dataloader = dict(
 val_evaluator = dict(type=SemanticKITTIMetric)
 test_evaluator = dict(type=SemanticKITTIMetric)
 
+predictor = dict(type=LidarPredictor)
 tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
+ensemble_model = dict(type=EnsembleSegmentor)
+saved_model = dict(type=SavedPredictions)  # --save DIR
+more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 submission = dict(type=SemanticKITTISubmission)  # --submit DIR
-draw = dict(type=DrawScans)  # --draw DIR
+draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
+
+mini_data = dict(type=write_semantickitti_mini, root='data/mini/semantickitti')
+mini_sheet = dict(type=draw_sheet)
+mini_class_weights = [  # (-ln of each class's share of SemanticKITTI's points) ** 0.5
+    1.78, 2.95, 2.80, 2.48, 2.51, 2.83, 2.99, 3.19, 1.27, 2.05, 1.39, 2.35, 1.42, 1.62, 1.15, 2.26, 1.60, 2.42, 2.72]
+mini_loaders = dict(
+    train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,
+                          dataset=dict(data_root='data/mini/semantickitti', sequences=[0, 1, 2, 3, 4])),
+    val_dataloader=dict(num_workers=0, persistent_workers=False,
+                        dataset=dict(data_root='data/mini/semantickitti')),
+    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')))

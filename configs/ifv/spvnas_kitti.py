@@ -1,12 +1,31 @@
 """IFV (ECCV 2020) on SemanticKITTI: how like its class each voxel is in a frozen SPVNAS; to compare PVD with."""
 from mmengine.config import read_base
 
+from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
 from perception.distill.ifv import IFVLoss
+from perception.distill.teachers import FrozenTeacher
 
 with read_base():
-    from ..pvd.spvnas_kitti import *
+    from ..lidarseg.spvnas_half_kitti import *
+    from ..lidarseg.spvnas_half_kitti import mini as student_mini
+    from ..lidarseg.spvnas_half_kitti import model as student
+    from ..lidarseg.spvnas_kitti import mini as teacher_mini
+    from ..lidarseg.spvnas_kitti import model as teacher
 
-model = dict(model, losses=dict(ifv=dict(type=IFVLoss, teacher='full', feats='voxel_feats')))
-work_dir = 'work_dirs/ifv_spvnas_kitti'
+taps = dict(point_logits='point_logits', voxel_logits='voxel_head', point_feats='point_feats',
+            voxel_feats='backbone.up4')
+model = dict(
+    type=Distiller,
+    student=student,
+    taps=taps,
+    teachers=dict(full=dict(
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/spvnas_kitti.py')),
+    losses=dict(ifv=dict(type=IFVLoss, teacher='full', feats='voxel_feats')))
 
-mini = dict(mini, model=dict(mini['model'], losses={}), work_dir='work_dirs/ifv_spvnas_kitti_mini')
+custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
+
+mini = dict(
+    student_mini,
+    model=dict(student=student_mini['model'],
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True))))

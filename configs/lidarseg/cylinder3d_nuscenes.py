@@ -1,6 +1,5 @@
 """Cylinder3D at full width on nuScenes-lidarseg, with the point refinement head; PVD's teacher."""
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
 
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
@@ -26,8 +25,9 @@ model = dict(
     refine='mirror',
     indice_sharing='correct')
 
-mini = dict(  # many cheap steps: a coarse grid, half a sweep at a time
+mini = dict(  # a coarse grid, half a sweep at a time
     mini_loaders,
+    **mini_schedule,
     model=dict(
         data_preprocessor=dict(grid_shape=(160, 120, 16)),
         base_channels=12, compression=6, point_channels=64, point_widths=(16, 32, 64)),
@@ -36,8 +36,4 @@ mini = dict(  # many cheap steps: a coarse grid, half a sweep at a time
         dataset=dict(mini_loaders['train_dataloader']['dataset'],
                      pipeline=[dict(type=RandomSector, degrees=180), dict(type=RandomThin, keep=0.7),
                                *train_pipeline])),
-    optim_wrapper=dict(optimizer=dict(lr=1e-2)),
-    param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
-                     dict(type=CosineAnnealingLR, T_max=27, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
-    train_cfg=dict(max_epochs=30, val_interval=10),
     default_hooks=dict(logger=dict(interval=24)))

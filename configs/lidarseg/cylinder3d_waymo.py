@@ -1,8 +1,6 @@
 """Cylinder3D at full width on Waymo, both returns, with the point refinement head; PVD's teacher."""
 from mmengine.config import read_base
-from mmengine.optim import CosineAnnealingLR, LinearLR
 
-from perception.lidarseg.datasets.waymo.mini import write_waymo_mini
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.lidarseg.transforms import RandomSector, RandomThin
@@ -29,21 +27,15 @@ model = dict(
 optim_wrapper.update(optimizer=dict(optim_wrapper['optimizer'], lr=3e-3))  # as in PVKD's waymo.yaml
 train_cfg.update(max_epochs=20)
 
-mini_data = dict(type=write_waymo_mini, root='data/mini/waymo')
-mini = dict(  # many cheap steps: a coarse grid, one third of a frame at a time, every third point
+mini = dict(  # a coarse grid, one third of a frame at a time, every third point
+    mini_loaders,
+    **mini_schedule,
     model=dict(
         data_preprocessor=dict(grid_shape=(240, 120, 16)),
         base_channels=12, compression=12, point_channels=64, point_widths=(16, 32, 64)),
     train_dataloader=dict(
-        batch_size=1, num_workers=0, persistent_workers=False,
-        dataset=dict(data_root='data/mini/waymo',
+        mini_loaders['train_dataloader'],
+        dataset=dict(mini_loaders['train_dataloader']['dataset'],
                      pipeline=[dict(type=RandomSector, degrees=120), dict(type=RandomThin, keep=1 / 3),
                                *train_pipeline])),
-    val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(data_root='data/mini/waymo')),
-    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/waymo')),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/waymo')),
-    optim_wrapper=dict(optimizer=dict(lr=1e-2)),
-    param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
-                     dict(type=CosineAnnealingLR, T_max=27, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
-    train_cfg=dict(max_epochs=30, val_interval=10),
     default_hooks=dict(logger=dict(interval=25)))

@@ -1,5 +1,6 @@
 """MinkUNet at full width on nuScenes-lidarseg; PVD's MinkowskiNet teacher."""
 from mmengine.config import read_base
+from mmengine.optim import CosineAnnealingLR, LinearLR
 
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.preprocessor import CubeVoxelizer
@@ -9,7 +10,6 @@ with read_base():
     from .._base_.minkunet_schedule import *
     from .._base_.nuscenes import *
     from .._base_.runtime import *
-    from .cylinder3d_nuscenes import mini as cylinder_mini
 
 model = dict(
     type=MinkUNet,
@@ -25,10 +25,16 @@ model = dict(
 train_pipeline = [dict(type=RandomRotate, max_degrees=180), dict(type=RandomScale, low=0.95, high=1.05)]
 train_dataloader.update(dataset=dict(train_dataloader['dataset'], pipeline=train_pipeline))
 
-sectors = [dict(type=RandomSector, degrees=180), dict(type=RandomThin, keep=0.7), *train_pipeline]
-mini = dict(  # Cylinder3D's with cubes of 0.3 m
-    cylinder_mini,
+mini = dict(  # cubes of 0.3 m, half a sweep at a time
+    mini_loaders,
     model=dict(data_preprocessor=dict(voxel_size=0.3, cylinder_grid=(160, 120, 16)), width=0.25),
-    train_dataloader=dict(cylinder_mini['train_dataloader'],
-                          dataset=dict(cylinder_mini['train_dataloader']['dataset'], pipeline=sectors)),
-    optim_wrapper=dict(optimizer=dict(lr=0.05)))
+    train_dataloader=dict(
+        mini_loaders['train_dataloader'],
+        dataset=dict(mini_loaders['train_dataloader']['dataset'],
+                     pipeline=[dict(type=RandomSector, degrees=180), dict(type=RandomThin, keep=0.7),
+                               *train_pipeline])),
+    optim_wrapper=dict(optimizer=dict(lr=0.05)),
+    param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
+                     dict(type=CosineAnnealingLR, T_max=27, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
+    train_cfg=dict(max_epochs=30, val_interval=10),
+    default_hooks=dict(logger=dict(interval=24)))

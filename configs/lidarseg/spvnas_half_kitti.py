@@ -5,5 +5,6 @@ with read_base():
     from .spvnas_kitti import *
 
 model.update(ratio=0.5)
+published = {}  # no figures of this width
 
 mini = dict(mini, model=dict(mini['model'], ratio=0.125))

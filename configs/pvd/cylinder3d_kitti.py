@@ -22,25 +22,19 @@ model = dict(
     student=student,
     taps=taps,
     teachers=dict(full=dict(
-        type=FrozenTeacher, model=teacher, taps=taps, checkpoint='work_dirs/cylinder3d_kitti/model.pth',
-        trained_by='configs/lidarseg/cylinder3d_kitti.py')),
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/cylinder3d_kitti.py')),
     losses=dict(pvd=dict(
         type=PVDLoss, teacher='full',
         alpha=(0.1, 0.15), beta=(0.15, 0.25),  # eq. (7): output and affinity terms, each (point, voxel)
         supervoxel_size=(120, 60, 8),  # cells of (rho, phi, z), table 5: 4 x 6 x 4 supervoxels
         num_supervoxels=4, num_points=1024, num_voxels=512,  # K, N_p, N_v
-        # below 1 % of SemanticKITTI's points: bicycle, motorcycle, truck, other-vehicle, person, bicyclist,
-        # motorcyclist, other-ground, trunk, pole, traffic-sign
-        minority_classes=(1, 2, 3, 4, 5, 6, 7, 11, 15, 17, 18),
+        minority_classes=minority_classes,  # of the data set
         rho_range=(0., 50.))))  # metres, as the data preprocessor
 
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
-work_dir = 'work_dirs/pvd_cylinder3d_kitti'
 
 mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
-               teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/cylinder3d_kitti_mini/model.pth')),
-               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))),  # 4 x 6 x 4 supervoxels of the mini grid
-    work_dir='work_dirs/pvd_cylinder3d_kitti_mini')
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))))  # 4 x 6 x 4 supervoxels of the mini grid

@@ -5,30 +5,37 @@ scale).
 """
 from mmengine.config import read_base
 
+from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
+from perception.distill.pvd import PVDLoss
+from perception.distill.teachers import FrozenTeacher
+
 with read_base():
     from ..lidarseg.cylinder3d_half_kitti_multiscan import *
     from ..lidarseg.cylinder3d_half_kitti_multiscan import mini as student_mini
     from ..lidarseg.cylinder3d_half_kitti_multiscan import model as student
     from ..lidarseg.cylinder3d_kitti_multiscan import mini as teacher_mini
     from ..lidarseg.cylinder3d_kitti_multiscan import model as teacher
-    from .cylinder3d_kitti import custom_hooks
-    from .cylinder3d_kitti import model as single
 
-pvd = single['losses']['pvd']
+taps = dict(point_logits='point_logits', voxel_logits='head', point_feats='point_feats', voxel_feats='backbone')
 model = dict(
-    single,
+    type=Distiller,
     student=student,
+    taps=taps,
     teachers=dict(full=dict(
-        single['teachers']['full'], model=teacher, checkpoint='work_dirs/cylinder3d_kitti_multiscan/model.pth',
-        trained_by='configs/lidarseg/cylinder3d_kitti_multiscan.py')),
-    # those of the single scans, and all moving objects: each has less than 1 % of SemanticKITTI's points
-    losses=dict(pvd=dict(pvd, minority_classes=(*pvd['minority_classes'], 19, 20, 21, 22, 23, 24))))
-work_dir = 'work_dirs/pvd_cylinder3d_kitti_multiscan'
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/cylinder3d_kitti_multiscan.py')),
+    losses=dict(pvd=dict(
+        type=PVDLoss, teacher='full',
+        alpha=(0.1, 0.15), beta=(0.15, 0.25),  # eq. (7): output and affinity terms, each (point, voxel)
+        supervoxel_size=(120, 60, 8),  # cells of (rho, phi, z), table 5: 4 x 6 x 4 supervoxels
+        num_supervoxels=4, num_points=1024, num_voxels=512,  # K, N_p, N_v
+        minority_classes=minority_classes,  # of the data set
+        rho_range=(0., 50.))))  # metres, as the data preprocessor
+
+custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
-               teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/cylinder3d_kitti_multiscan_mini/model.pth')),
-               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))),  # 4 x 6 x 4 supervoxels of the mini grid
-    work_dir='work_dirs/pvd_cylinder3d_kitti_multiscan_mini')
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))))  # 4 x 6 x 4 supervoxels of the mini grid

@@ -4,34 +4,37 @@ The teacher is trained first: tools/train.py configs/lidarseg/cylinder3d_waymo.p
 """
 from mmengine.config import read_base
 
+from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
+from perception.distill.pvd import PVDLoss
+from perception.distill.teachers import FrozenTeacher
+
 with read_base():
     from ..lidarseg.cylinder3d_half_waymo import *
     from ..lidarseg.cylinder3d_half_waymo import mini as student_mini
     from ..lidarseg.cylinder3d_half_waymo import model as student
     from ..lidarseg.cylinder3d_waymo import mini as teacher_mini
     from ..lidarseg.cylinder3d_waymo import model as teacher
-    from .cylinder3d_kitti import custom_hooks
-    from .cylinder3d_kitti import model as kitti
 
+taps = dict(point_logits='point_logits', voxel_logits='head', point_feats='point_feats', voxel_feats='backbone')
 model = dict(
-    kitti,
+    type=Distiller,
     student=student,
+    taps=taps,
     teachers=dict(full=dict(
-        kitti['teachers']['full'], model=teacher, checkpoint='work_dirs/cylinder3d_waymo/model.pth',
-        trained_by='configs/lidarseg/cylinder3d_waymo.py')),
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/cylinder3d_waymo.py')),
     losses=dict(pvd=dict(
-        kitti['losses']['pvd'],  # 8 x 8 x 4 supervoxels of the same 120 x 60 x 8 cells
-        # those below 1 % of the points: truck, bus, other-vehicle, motorcyclist, bicyclist, pedestrian, sign,
-        # traffic-light, construction-cone, bicycle, motorcycle, other-ground. Waymo publishes no shares, so this is a
-        # guess; `count_classes` of perception/lidarseg/datasets/waymo.py counts them in the training split
-        minority_classes=(1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12, 19),
+        type=PVDLoss, teacher='full',
+        alpha=(0.1, 0.15), beta=(0.15, 0.25),  # eq. (7): output and affinity terms, each (point, voxel)
+        supervoxel_size=(120, 60, 8),  # cells of (rho, phi, z), table 5: 8 x 8 x 4 supervoxels
+        num_supervoxels=4, num_points=1024, num_voxels=512,  # K, N_p, N_v
+        minority_classes=minority_classes,  # of the data set
         rho_range=(0., 75.))))  # metres, as the data preprocessor
-work_dir = 'work_dirs/pvd_cylinder3d_waymo'
+
+custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
-               teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/cylinder3d_waymo_mini/model.pth')),
-               losses=dict(pvd=dict(supervoxel_size=(30, 15, 4)))),  # 8 x 8 x 4 supervoxels of the mini grid
-    work_dir='work_dirs/pvd_cylinder3d_waymo_mini')
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(pvd=dict(supervoxel_size=(30, 15, 4)))))  # 8 x 8 x 4 supervoxels of the mini grid

@@ -4,29 +4,37 @@ The teacher is trained first: tools/train.py configs/lidarseg/minkunet_nuscenes.
 """
 from mmengine.config import read_base
 
+from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
+from perception.distill.pvd import PVDLoss
+from perception.distill.teachers import FrozenTeacher
+
 with read_base():
     from ..lidarseg.minkunet_half_nuscenes import *
     from ..lidarseg.minkunet_half_nuscenes import mini as student_mini
     from ..lidarseg.minkunet_half_nuscenes import model as student
     from ..lidarseg.minkunet_nuscenes import mini as teacher_mini
     from ..lidarseg.minkunet_nuscenes import model as teacher
-    from .cylinder3d_nuscenes import custom_hooks
-    from .cylinder3d_nuscenes import model as cylinder
 
 taps = dict(point_logits='point_logits', voxel_logits='head', point_feats='point_feats', voxel_feats='backbone')
 model = dict(
-    cylinder,
+    type=Distiller,
     student=student,
     taps=taps,
     teachers=dict(full=dict(
-        cylinder['teachers']['full'], model=teacher, taps=taps, checkpoint='work_dirs/minkunet_nuscenes/model.pth',
-        trained_by='configs/lidarseg/minkunet_nuscenes.py')))
-work_dir = 'work_dirs/pvd_minkunet_nuscenes'
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/minkunet_nuscenes.py')),
+    losses=dict(pvd=dict(
+        type=PVDLoss, teacher='full',
+        alpha=(0.1, 0.15), beta=(0.15, 0.25),  # eq. (7): output and affinity terms, each (point, voxel)
+        supervoxel_size=(120, 60, 8),  # cells of (rho, phi, z), table 5: 4 x 6 x 4 supervoxels
+        num_supervoxels=4, num_points=1024, num_voxels=512,  # K, N_p, N_v
+        minority_classes=minority_classes,  # of the data set
+        rho_range=(0., 50.))))  # metres, as the cylinder grid
+
+custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
-               teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/minkunet_nuscenes_mini/model.pth')),
-               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))),  # 4 x 6 x 4 supervoxels of the mini grid
-    work_dir='work_dirs/pvd_minkunet_nuscenes_mini')
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(pvd=dict(supervoxel_size=(40, 20, 4)))))  # 4 x 6 x 4 supervoxels of the mini grid

@@ -1,16 +1,33 @@
 """SKD (CVPR 2019) on SemanticKITTI: regions and voxels of a frozen SPVNAS; to compare PVD with."""
 from mmengine.config import read_base
 
+from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
 from perception.distill.skd import SKDLoss
+from perception.distill.teachers import FrozenTeacher
 
 with read_base():
-    from ..pvd.spvnas_kitti import *
+    from ..lidarseg.spvnas_half_kitti import *
+    from ..lidarseg.spvnas_half_kitti import mini as student_mini
+    from ..lidarseg.spvnas_half_kitti import model as student
+    from ..lidarseg.spvnas_kitti import mini as teacher_mini
+    from ..lidarseg.spvnas_kitti import model as teacher
 
-taps = dict(taps, voxel_logits='head')  # the logits that predictions come from
-model['teachers']['full'].update(taps=taps)
-model = dict(model, taps=taps, losses=dict(skd=dict(
-    type=SKDLoss, teacher='full', logits='voxel_logits', feats='voxel_feats', rows='voxels')))
-work_dir = 'work_dirs/skd_spvnas_kitti'
+taps = dict(point_logits='point_logits', voxel_logits='head', point_feats='point_feats',  # where predictions come from
+            voxel_feats='backbone.up4')
+model = dict(
+    type=Distiller,
+    student=student,
+    taps=taps,
+    teachers=dict(full=dict(
+        type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/spvnas_kitti.py')),
+    losses=dict(skd=dict(
+        type=SKDLoss, teacher='full', logits='voxel_logits', feats='voxel_feats', rows='voxels')))
 
-mini = dict(mini, model=dict(mini['model'], losses=dict(skd=dict(region_size=(40, 20, 4)))),
-            work_dir='work_dirs/skd_spvnas_kitti_mini')
+custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
+
+mini = dict(
+    student_mini,
+    model=dict(student=student_mini['model'],
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(skd=dict(region_size=(40, 20, 4)))))

@@ -1,7 +1,7 @@
 """Predictions on disk as they arrive, so that a test which was cut off goes on where it stopped.
 
     <folder>/run.json             what made them: hashes of checkpoints, nets, settings and data
-    <folder>/<sample_id>.npy      (N,) uint8 train ids, 255 = unlabelled; np.load reads it
+    <folder>/<sample_id>.npy      (N,) uint8 class numbers, 255 = none; np.load reads it
 
 A file has its name only when it is whole, so whatever bears a name counts, whoever wrote it: a run of one process may
 be continued by two. Files of another run are never mixed in: the stamp `run.json` must be the same.
@@ -12,6 +12,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,9 +27,10 @@ STAMP = 'run.json'
 
 
 class SavedPredictions(nn.Module):
-    """Wraps a segmentor: scans whose predictions are on disk are read, the others are predicted and written.
+    """Wraps a model: samples whose predictions are on disk are read, the others are predicted and written.
 
-    What follows, such as metrics, submissions and pictures, sees no difference.
+    What follows, such as metrics, submissions and pictures, sees no difference. A room whose models predict something
+    else than class numbers derives its own with another `field`, `read` and `write`.
 
     Args:
         model: has a `test_step`.
@@ -40,6 +42,8 @@ class SavedPredictions(nn.Module):
         DataError: the folder holds predictions of another run or something else, or cannot be written.
     """
 
+    field = 'pred_labels'  # of the samples, which is kept
+
     def __init__(self, model: nn.Module, folder: str | Path, stamp: Mapping, replace: bool = False) -> None:
         super().__init__()
         self.model, self.folder = model, Path(folder).expanduser()
@@ -49,32 +53,43 @@ class SavedPredictions(nn.Module):
 
     @torch.no_grad()
     def test_step(self, data: dict) -> list:
-        """Label a batch as it comes from the data loader.
+        """Predict a batch as it comes from the data loader.
 
         Args:
-            data: `inputs` with `points`, a list of (N, D) tensors, and `data_samples`, a PointSegSample each.
+            data: `inputs`, lists with an entry for each sample, and `data_samples`, each with a `sample_id`.
 
         Returns:
-            the samples with `pred_labels` (N,) int64.
+            the samples with the predictions in `field`.
         """
-        points, samples = data['inputs']['points'], data['data_samples']
-        absent = []
+        samples, absent = data['data_samples'], []
         for i, sample in enumerate(samples):
-            labels = read_prediction(self.path(sample.sample_id))
-            if labels is None:
+            prediction = self.read(self.path(sample.sample_id))
+            if prediction is None:
                 absent.append(i)
             else:
-                sample.pred_labels = labels
+                sample.set_data({self.field: prediction})
         if absent:
-            part = dict(data, inputs=dict(data['inputs'], points=[points[i] for i in absent]),
-                        data_samples=[samples[i] for i in absent])
+            inputs = {key: [values[i] for i in absent] for key, values in data['inputs'].items()}
+            part = dict(data, inputs=inputs, data_samples=[samples[i] for i in absent])
             for i, sample in zip(absent, self.model.test_step(part)):
-                write_prediction(self.path(sample.sample_id), sample.pred_labels)
+                self.write(self.path(sample.sample_id), sample.get(self.field))
                 samples[i] = sample
         return samples
 
+    def read(self, path: Path) -> Any:
+        """A prediction from its file, None where there is no whole one."""
+        return read_prediction(path)
+
+    def write(self, path: Path, prediction: Any) -> None:
+        """Write a prediction, wholly or not at all.
+
+        Raises:
+            DataError: the file cannot be written, such as on a full disk.
+        """
+        write_prediction(path, prediction)
+
     def path(self, sample_id: str) -> Path:
-        """File of a scan's predictions."""
+        """File of a sample's predictions."""
         return self.folder / f'{sample_id}.npy'
 
     def remove(self) -> None:
@@ -108,7 +123,7 @@ def prepare_folder(folder: Path, stamp: Mapping, replace: bool) -> None:
     if found != stamp:
         with atomic_path(folder / STAMP, DataError) as part:
             part.write_text(json.dumps(stamp, indent=1) + '\n')
-    done = f'{len(there):,} scans are there already, the others follow' if there else 'one file for each scan'
+    done = f'{len(there):,} samples are there already, the others follow' if there else 'one file for each sample'
     print_log(f'Predictions are kept in {folder}: {done}. If this run is cut off, the same command continues it.',
               'current')
 
@@ -138,7 +153,7 @@ def read_prediction(path: Path) -> Tensor | None:
     except (OSError, ValueError, EOFError):
         labels = None
     if labels is None or labels.ndim != 1 or labels.dtype != np.uint8:
-        print_log(f'{path} cannot be read; the scan is predicted again.', 'current', logging.WARNING)
+        print_log(f'{path} cannot be read; it is predicted again.', 'current', logging.WARNING)
         return None
     return torch.from_numpy(labels.astype(np.int64))
 

@@ -1,4 +1,5 @@
 """Submissions: the files that a benchmark's server or official tool reads, written as predictions arrive."""
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 
 
@@ -24,6 +26,7 @@ class Submission(BaseMetric):
     default_prefix = ''  # none; spares mmengine's warning
     unit = 'images'  # what a sample is called
     advice = 'Predict the whole test split.'  # what to do about a submission that would be refused
+    upload = ''  # where it is to be sent, a sentence
 
     def __init__(self, out_dir: str | Path, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -53,7 +56,7 @@ class Submission(BaseMetric):
         if problems:
             raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected a valid submission. '
                             f'{self.advice}')
-        print_log(f'{path}: {len(results):,} {self.unit}, passes the checks.', 'current')
+        print_log(f'{path}: {len(results):,} {self.unit}, passes the checks. {self.upload}'.rstrip(), 'current')
         return {}
 
     @contextmanager
@@ -83,3 +86,26 @@ class Submission(BaseMetric):
             raise DataError(f'{type(self).__name__}: {sample.get("sample_id", "a sample")} has no {key}, expected it. '
                             'Use a model, and where it has one a decoder, of this data set.')
         return sample[key]
+
+
+def zip_files(path: Path, folder: Path, names: Sequence[str]) -> None:
+    """Zip files under their names, with an entry for each directory above them, as servers demand.
+
+    Args:
+        path: of the zip, which appears when it is complete.
+        folder: that the names are relative to.
+        names: such as `sequences/11/predictions/000000.label`.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    with atomic_path(path, DataError) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for directory in parents(names):
+            archive.writestr(directory, b'')
+        for name in names:
+            archive.write(folder / name, name)
+
+
+def parents(names: Sequence[str]) -> list[str]:
+    """The directories above some files, each with a slash at its end, in order."""
+    return sorted({f'{parent.as_posix()}/' for name in names for parent in list(Path(name).parents)[:-1]})

@@ -8,8 +8,7 @@ from mmengine.logging import print_log
 
 from perception.common.visual.canvas import save_png
 from perception.common.visual.charts import bar_chart, matrix_chart, polar_chart, polar_index
-from perception.lidarseg.datasets.labels import labels_of
-from perception.lidarseg.datasets.semantickitti.metric import official_confusion, scores
+from perception.lidarseg.datasets.base import labels_of, official_confusion, scores
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
 
@@ -29,6 +28,7 @@ class DrawCharts(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    needs_labels = True
 
     def __init__(self, out_dir: str | Path, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -1,8 +1,8 @@
 """Scores by distance from the sensor, as evaluate_semantics_by_distance.py of SemanticKITTI's development kit has them.
 
 A bin holds the points between two distances, its bounds excluded; distances are three-dimensional. Each bin is scored
-as a whole data set is, see `semantickitti.py`: its mean is over all classes, one that does not occur there counts as 0,
-and a second mean is over the classes that do occur.
+as a whole data set is, see `scores` of `datasets/base.py`: its mean is over all classes, one that does not occur there
+counts as 0, and a second mean is over the classes that do occur.
 """
 import itertools
 from collections.abc import Sequence
@@ -11,8 +11,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from perception.lidarseg.datasets.labels import labels_of
-from perception.lidarseg.datasets.semantickitti.metric import official_confusion, scores
+from perception.lidarseg.datasets.base import labels_of, official_confusion, scores
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
 
@@ -34,6 +33,7 @@ class DistanceMetric(BaseMetric):
     """
 
     default_prefix = 'distance'
+    needs_labels = True
 
     def __init__(self, edges: Sequence[float] = EDGES, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

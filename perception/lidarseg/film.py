@@ -1,19 +1,17 @@
 """A drive as a film: each scan from a camera that follows the car, or from one that stands beside the road.
 
-Where the folder of the scans has the poses of SemanticKITTI's layout (`poses.txt` and `calib.txt` beside `velodyne`),
-scans that went before stay visible, darkened; without poses a camera can only follow the car.
+Where the data set tells the poses of scans, those that went before stay visible, darkened; without poses a camera can
+only follow the car.
 """
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from perception.common.visual import canvas
 from perception.common.visual.points import View, paint, visible_points
-from perception.lidarseg.datasets.semantickitti.reader import frame_number, lidar_poses
 from perception.lidarseg.draw import error_colors, height_colors, label_colors, scan_score
-from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.checks import check_choice
+from perception.utils.errors import DataError
 
 CAMERAS = ('follow', 'fixed')
 HISTORY = 40  # earlier scans that stay visible
@@ -39,10 +37,10 @@ class Film:
 
     def __init__(self, camera: str, poses: np.ndarray | None, classes: Sequence[str],
                  palette: Sequence[Sequence[int]], forward: float = 0.0) -> None:
-        check_camera(camera)
+        check_choice('camera', camera, CAMERAS)
         if camera == 'fixed' and poses is None:
-            raise DataError('--camera fixed: scans without poses, expected poses.txt and calib.txt beside the folder '
-                            'of the scans. Take --camera follow, which needs none.')
+            raise DataError('--view fixed: scans without poses, expected poses.txt and calib.txt beside the folder '
+                            'of the scans. Take --view follow, which needs none.')
         self.camera, self.classes, self.palette = camera, classes, palette
         cos, sin = np.cos(forward), np.sin(forward)
         self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # x forward
@@ -115,37 +113,6 @@ class Film:
         colors = colors.copy()
         colors[now:] = (colors[now:] * DIM).astype(np.uint8)
         return np.concatenate([colors, np.full((car, 3), CAR, np.uint8)])
-
-
-def check_camera(camera: str) -> None:
-    """Refuse a camera that does not exist.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    if camera not in CAMERAS:
-        raise ConfigError(f'--camera {camera}: no such camera, expected one of {", ".join(CAMERAS)}. '
-                          f'{close_matches(camera, CAMERAS)}')
-
-
-def find_poses(files: Sequence[Path]) -> np.ndarray | None:
-    """Poses of scans in SemanticKITTI's layout.
-
-    Args:
-        files: `.../velodyne/FFFFFF.bin`.
-
-    Returns:
-        (F, 4, 4) float64, from the LiDAR of each scan to that of the sequence's first; None where `poses.txt` or
-        `calib.txt` is missing.
-
-    Raises:
-        DataError: one of them cannot be read, or has no row for a scan, or a scan is not named by its number.
-    """
-    folder = files[0].absolute().parent.parent
-    if not ((folder / 'poses.txt').is_file() and (folder / 'calib.txt').is_file()):
-        return None
-    numbers = [frame_number(file) for file in files]
-    return lidar_poses(folder, max(numbers) + 1)[numbers]
 
 
 def smoothed(poses: np.ndarray, metres: float = 4.0) -> np.ndarray:

@@ -13,7 +13,7 @@ BACKBONES = ('cylinder3d', 'minkunet', 'spvnas')
 
 def distiller(method, backbone, mini):
     cfg = load_config(f'configs/{method}/{backbone}_kitti.py', mini)
-    cfg.model.teachers.full.checkpoint = None
+    cfg.model.teachers.full.trained_by = None
     return MODELS.build(cfg.model)
 
 

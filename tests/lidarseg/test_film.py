@@ -4,7 +4,7 @@ import pytest
 
 from perception.common.formats.kitti import write_calib, write_labels, write_points, write_poses
 from perception.common.visual.points import vulkan_problem
-from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, lidar_poses, to_raw_ids
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, SemanticKITTI, lidar_poses, to_raw_ids
 from perception.lidarseg.film import (
     CAR,
     DIM,
@@ -12,12 +12,11 @@ from perception.lidarseg.film import (
     Film,
     Past,
     car_outline,
-    find_poses,
     moved,
     smoothed,
     stand_beside,
 )
-from perception.lidarseg.predictor import flight
+from perception.lidarseg.predictor import LidarPredictor
 from perception.utils.errors import ConfigError, DataError
 
 pytest.importorskip('open3d')
@@ -56,6 +55,10 @@ def sequence(tmp_path):
     return folder
 
 
+def pictures(*arguments, **options):
+    return LidarPredictor(None, dict(type=SemanticKITTI)).pictures(*arguments, **options)
+
+
 def has(image, color):
     return (image == np.array(color)).all(-1).sum()
 
@@ -63,16 +66,16 @@ def has(image, color):
 # --- poses and cameras -----------------------------------------------------------------------------------------------
 def test_poses_of_the_official_files_lead_from_lidar_to_lidar(sequence):
     files = sorted((sequence / 'velodyne').glob('*'))
-    np.testing.assert_allclose(find_poses(files), drive(3), atol=1e-9)
-    np.testing.assert_allclose(find_poses(files[1:]), lidar_poses(sequence, 3)[1:], atol=1e-12)
+    np.testing.assert_allclose(SemanticKITTI.scan_poses(files), drive(3), atol=1e-9)
+    np.testing.assert_allclose(SemanticKITTI.scan_poses(files[1:]), lidar_poses(sequence, 3)[1:], atol=1e-12)
     (sequence / 'calib.txt').unlink()
-    assert find_poses(files) is None
+    assert SemanticKITTI.scan_poses(files) is None
 
 
 def test_too_few_poses_are_one_sentence(sequence):
     write_poses(sequence / 'poses.txt', drive(2))
     with pytest.raises(DataError, match=r'poses\.txt: 2 poses for 3 scans'):
-        find_poses(sorted((sequence / 'velodyne').glob('*')))
+        SemanticKITTI.scan_poses(sorted((sequence / 'velodyne').glob('*')))
 
 
 @pytest.mark.parametrize('frames', [1, 2, 5, 40])
@@ -180,21 +183,21 @@ def test_forward_may_be_another_axis():
 
 @needs_vulkan
 def test_a_folder_becomes_frames(sequence):
-    frames = dict(flight(sequence / 'velodyne', labels=sequence / 'labels', camera='fixed'))
+    frames = dict(pictures(sequence / 'velodyne', sequence / 'labels', 'fixed'))
     assert list(frames) == ['000000', '000001', '000002']
     assert all(has(image[58:778], PALETTE[12]) for image in frames.values())
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
 def test_bad_input_is_one_sentence(sequence, tmp_path):
-    with pytest.raises(ConfigError, match='--camera fixe: no such camera, expected one of follow, fixed. Did you mean'):
-        next(flight(sequence / 'velodyne', camera='fixe'))
+    with pytest.raises(ConfigError, match="--view: 'fixe' came, expected one of plain, follow, fixed.*fixed"):
+        next(pictures(sequence / 'velodyne', view='fixe'))
     (sequence / 'poses.txt').unlink()
-    with pytest.raises(DataError, match='--camera fixed: scans without poses, expected poses.txt and calib.txt'):
-        next(flight(sequence / 'velodyne', camera='fixed'))
+    with pytest.raises(DataError, match='--view fixed: scans without poses, expected poses.txt and calib.txt'):
+        next(pictures(sequence / 'velodyne', view='fixed'))
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match=r'empty: no \.bin file in it'):
-        next(flight(tmp_path / 'empty'))
+        next(pictures(tmp_path / 'empty', view='follow'))
 
 
 def test_moving_points_is_a_rigid_motion():

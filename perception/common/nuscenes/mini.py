@@ -28,6 +28,7 @@ import numpy as np
 from tqdm import tqdm
 
 from perception.common.formats.stamped import write_stamped
+from perception.common.nuscenes.tables import CATEGORIES
 from perception.common.nuscenes.writer import Calibration, SceneRows, Tables, token_of
 from perception.common.scene.camera import CameraSpec, render
 from perception.common.scene.labels import NUSCENES, PARTS
@@ -35,7 +36,6 @@ from perception.common.scene.lidar import HDL32E, LidarSpec, Scan, full_scan
 from perception.common.scene.shading import Look
 from perception.common.scene.works import add_works
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
-from perception.lidarseg.datasets.nuscenes.reader import CATEGORIES
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
@@ -50,7 +50,7 @@ START = 1_532_402_927_000_000     # microseconds, of the first scene
 STYLES = ('urban', 'residential', 'avenue', 'boulevard')
 LOOKS = ('day', 'overcast', 'shadow')
 REACH = 70.0               # metres up to which things get boxes
-FINE = np.array([list(CATEGORIES).index(NUSCENES[part]) for part in PARTS], np.uint8)
+FINE = np.array([CATEGORIES.index(NUSCENES[part]) for part in PARTS], np.uint8)
 TURNED = np.array([[0, -1, 0, 0], [1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])    # x forward to x right, y forward
 
 # translation [m] and rotation (w, x, y, z) from the sensor to the ego, as in nuScenes' v1.0-mini

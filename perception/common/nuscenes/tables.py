@@ -1,4 +1,4 @@
-"""The tables of nuScenes, read by its development kit, and what point labels need of them.
+"""The tables of nuScenes, read by its development kit: key frames, splits, categories, camera images.
 
     <data_root>/v1.0-{mini,trainval,test}/*.json     13 tables, with lidarseg also lidarseg.json
     <data_root>/{samples,lidarseg,maps}              files that the tables name
@@ -24,6 +24,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.utils.checkpoint import atomic_path
+from perception.utils.checks import check_choice
 from perception.utils.errors import DataError, PerceptionError
 from perception.utils.optional import import_optional
 
@@ -38,6 +39,17 @@ REFERENCES = dict(  # table -> field -> table of the token in it
     sample_annotation=dict(sample_token='sample', instance_token='instance'))
 TABLES = tuple(REFERENCES)
 LIDAR = 'LIDAR_TOP'
+VERSIONS = dict(train='v1.0-trainval', val='v1.0-trainval', test='v1.0-test', mini_train='v1.0-mini',
+                mini_val='v1.0-mini')
+CATEGORIES = (  # names in the category.json of nuScenes-lidarseg, in the order of their index
+    'noise', 'animal', 'human.pedestrian.adult', 'human.pedestrian.child', 'human.pedestrian.construction_worker',
+    'human.pedestrian.personal_mobility', 'human.pedestrian.police_officer', 'human.pedestrian.stroller',
+    'human.pedestrian.wheelchair', 'movable_object.barrier', 'movable_object.debris',
+    'movable_object.pushable_pullable', 'movable_object.trafficcone', 'static_object.bicycle_rack', 'vehicle.bicycle',
+    'vehicle.bus.bendy', 'vehicle.bus.rigid', 'vehicle.car', 'vehicle.construction', 'vehicle.emergency.ambulance',
+    'vehicle.emergency.police', 'vehicle.motorcycle', 'vehicle.trailer', 'vehicle.truck', 'flat.driveable_surface',
+    'flat.other', 'flat.sidewalk', 'flat.terrain', 'static.manmade', 'static.other', 'static.vegetation',
+    'vehicle.ego')
 CACHE_VERSION = 1     # goes up when the cached file changes
 SLOW = 5.0            # seconds from which on the index is cached
 RIGID = 1e-3          # how far the length of a quaternion may be from 1
@@ -250,6 +262,30 @@ def _keep(path: Path, index: Index) -> None:
     except (OSError, DataError) as error:
         print_log(f'{path}: the index of nuScenes cannot be kept ({error}); reading the tables takes as long next '
                   f'time.', 'current', logging.WARNING)
+
+
+def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]]:
+    """The index of a split's version, and the split's key frames, scene by scene in the tables' order.
+
+    Args:
+        data_root: folder that holds `v1.0-...`.
+        split: a key of `VERSIONS`.
+
+    Raises:
+        ConfigError: an unknown split.
+        DataError: missing or damaged tables, scenes that are not there.
+    """
+    check_choice('nuScenes: split', split, VERSIONS)
+    index = read_index(data_root, VERSIONS[split])
+    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', 'pip install nuscenes-devkit')
+    scenes = set(splits.create_splits_scenes()[split])
+    frames = [frame for frame in index.frames if frame.scene in scenes]
+    if not frames:
+        there = sorted({frame.scene for frame in index.frames})
+        raise DataError(f'{Path(data_root) / VERSIONS[split]}: no key frame of the split {split} (found scenes: '
+                        f'{", ".join(there[:5]) or "none"}), expected its scenes, such as {min(scenes)}. Unpack the '
+                        f'metadata from {DOWNLOAD} again.')
+    return index, frames
 
 
 class View(NamedTuple):

@@ -1,8 +1,9 @@
-"""Published Cylinder3D weights (Cylinder3D, PVKD, mmdet3d 1.4) to the weights of `lidarseg/models/cylinder3d.py`.
+"""Cylinder3D (Cylinder3D, PVKD, mmdet3d 1.4).
 
-Sizes are read from the shapes. Sparse weights come as (k_rho, k_phi, k_z, in, out) from spconv 1 and mmcv, or as
-(out, k_rho, k_phi, k_z, in) from spconv 2, which is ours.
+Published weights become those of `lidarseg/models/cylinder3d.py`. Sizes are read from the shapes. Sparse weights come
+as (k_rho, k_phi, k_z, in, out) from spconv 1 and mmcv, or as (out, k_rho, k_phi, k_z, in) from spconv 2, which is ours.
 """
+import argparse
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -10,10 +11,13 @@ import torch
 from torch import Tensor
 
 from perception.lidarseg.models.cylinder3d import SHARING, Cylinder3D
-from perception.lidarseg.old_names import Origin, data_set_of, fitting_config, take_weights
+from perception.lidarseg.published import Origin, data_set_of, fitting_config, take_weights
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
 
+OPTIONS = {'--indice-sharing': {
+    'choices': ['legacy', 'correct'], 'default': 'legacy',
+    'help': 'Cylinder3D; legacy: published weights; correct: trained with a key for each kernel'}}
 NORM_LEAVES = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 BRANCHES = ('branch1.0', 'branch1.1', 'branch2.0', 'branch2.1')
 USUAL = {  # sizes that configs have
@@ -21,6 +25,17 @@ USUAL = {  # sizes that configs have
     ('cylinder3d_half', 'kitti'): dict(base_channels=16, compression=16, point_channels=256),
     ('cylinder3d', 'nuscenes'): dict(base_channels=32, compression=16, point_channels=256),
     ('cylinder3d_half', 'nuscenes'): dict(base_channels=16, compression=16, point_channels=128)}
+
+
+def fits(weights: dict[str, Tensor]) -> bool:
+    """Whether weights have the names of a Cylinder3D, or might be one under other names."""
+    return cylinder3d_project(weights) is not None or _axes(weights.values()) == [count for _, count in _positions()]
+
+
+def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
+    """Our weights of a file's, and the config with the options that fit them; see `convert_cylinder3d`."""
+    weights, arguments = convert_cylinder3d(weights, options.indice_sharing)
+    return weights, matching_config(arguments)
 
 
 def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy') -> tuple[dict[str, Tensor], dict]:
@@ -78,11 +93,6 @@ def matching_config(arguments: dict) -> str:
         options.append(f'model.point_widths={",".join(map(str, arguments["point_widths"]))}')
     options += ['model.refine=None', f'model.indice_sharing={arguments["indice_sharing"]}']
     return fitting_config(net, arguments['num_classes'], options)
-
-
-def is_cylinder3d(weights: dict[str, Tensor]) -> bool:
-    """Whether weights have the names of a Cylinder3D, or might be one under other names."""
-    return cylinder3d_project(weights) is not None or _axes(weights.values()) == [count for _, count in _positions()]
 
 
 def cylinder3d_project(source: dict[str, Tensor]) -> str | None:

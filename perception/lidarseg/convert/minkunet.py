@@ -1,10 +1,11 @@
-"""Published MinkUNet and SPVCNN weights (mit-han-lab, mmdet3d 1.4) to the weights of `lidarseg/models`.
+"""MinkUNet, SPVCNN (mit-han-lab, mmdet3d 1.4).
 
-Sparse weights come as (K, in, out), or (in, out) for one cell, from TorchSparse and MinkowskiEngine, whose offsets run
-in different orders; as (k_x, k_y, k_z, in, out) from spconv 1 and mmcv; or as (out, k_x, k_y, k_z, in) from spconv 2,
-which is ours. spconv 2 reads its kernels of one cell as a plain (in, out) buffer whatever their shape says, and so does
-this file.
+Published weights become those of `lidarseg/models`. Sparse weights come as (K, in, out), or (in, out) for one cell,
+from TorchSparse and MinkowskiEngine, whose offsets run in different orders; as (k_x, k_y, k_z, in, out) from spconv 1
+and mmcv; or as (out, k_x, k_y, k_z, in) from spconv 2, which is ours. spconv 2 reads its kernels of one cell as a plain
+(in, out) buffer whatever their shape says, and so does this file.
 """
+import argparse
 import re
 from collections.abc import Callable
 from typing import NamedTuple
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from perception.lidarseg.models.minkunet import BLOCKS, WIDTHS, MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
-from perception.lidarseg.old_names import Origin, fitting_config, take_weights
+from perception.lidarseg.published import Origin, fitting_config, take_weights
 from perception.ops.sparse.weights import from_minkowski, from_spconv1, from_torchsparse
 from perception.utils.checkpoint import weights_of
-from perception.utils.checks import close_matches
-from perception.utils.errors import CheckpointError, ConfigError
+from perception.utils.checks import check_choice
+from perception.utils.errors import CheckpointError
 
+OPTIONS = {'--net': {
+    'choices': ['auto', 'minkunet', 'spvcnn'], 'default': 'auto',
+    'help': 'mit-han-lab; minkunet: leave out point transforms that the file holds unused'}}
 NETS = {'auto': None, 'minkunet': MinkUNet, 'spvcnn': SPVCNN}
 
 
@@ -104,6 +108,16 @@ PROJECTS = {  # project -> names and layout; spconv's is read from the shapes
     'mmdet3d with spconv': (_mmdet3d('backbone.encoder.0.1.conv1.weight', '', ('0', '1'), SPCONV), SPCONV2)}
 
 
+def fits(weights: dict[str, Tensor]) -> bool:
+    """Whether the names are those of a MinkUNet or SPVCNN of one of `PROJECTS`."""
+    return minkunet_project(weights) is not None
+
+
+def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
+    """Our weights of a file's, and the config with the options that fit them; see `convert_minkunet`."""
+    return convert_minkunet(weights, options.net)
+
+
 def minkunet_project(weights: dict[str, Tensor]) -> str | None:
     """Which of `PROJECTS` names its MinkUNet or SPVCNN like these weights, or None."""
     if 'downsample.0.transition.net.conv.kernel' in weights:
@@ -126,8 +140,7 @@ def convert_minkunet(source: dict[str, Tensor], net: str = 'auto') -> tuple[dict
         CheckpointError: names or shapes that are not theirs.
         ConfigError: an unknown net.
     """
-    if net not in NETS:
-        raise ConfigError(f'convert_minkunet: net={net!r}, expected one of {tuple(NETS)}. {close_matches(net, NETS)}')
+    check_choice('convert_minkunet: net', net, NETS)
     source = weights_of(source, 'convert_minkunet')
     project = minkunet_project(source)
     if project is None:

@@ -1,10 +1,12 @@
-"""Published SPVNAS weights (mit-han-lab) to the weights of `lidarseg/models/spvnas.py`.
+"""SPVNAS, specialised nets and super-net (mit-han-lab).
 
-Released are specialised nets, whose weights are cut to the searched widths (all but the classifier's), and the
-super-net, of which a `net.config` takes the first channels of each layer. In the first block of each up level these are
-the first channels of the upsampled part and the first ones of the skip, which starts where the widest upsampled part
-would end.
+Published weights become those of `lidarseg/models/spvnas.py`. Released are specialised nets, whose weights are cut to
+the searched widths (all but the classifier's), and the super-net, of which a `net.config` takes the first channels of
+each layer. In the first block of each up level these are the first channels of the upsampled part and the first ones of
+the skip, which starts where the widest upsampled part would end.
 """
+import argparse
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -13,19 +15,39 @@ from torch import Tensor
 
 from perception.lidarseg.models.minkunet import Architecture, Level
 from perception.lidarseg.models.spvnas import LARGEST, NETS, SPVNAS, read_net_config, to_net_config
-from perception.lidarseg.old_names import Origin, fitting_config, take_weights
+from perception.lidarseg.published import Origin, fitting_config, take_weights
 from perception.ops.sparse.weights import from_torchsparse
-from perception.utils.checkpoint import weights_of
+from perception.utils.checkpoint import atomic_path, weights_of
 from perception.utils.errors import CheckpointError, ConfigError
+from perception.utils.paths import make_folder
 
+OPTIONS = {'--net-config': {
+    'metavar': 'FILE', 'help': 'SPVNAS; the net.config beside the weights, which only the super-net needs'}}
 SPECIALISED = 'downsample.0.feature.0.net.0.net.conv.kernel'
 SUPER_NET = 'downsample.0.feature.layers.0.net.layers.0.net.conv.kernel'
 STEM = {'0.conv': 'stem.0', '0.norm': 'stem.1', '1.conv': 'stem.3', '1.norm': 'stem.4'}
 
 
-def is_spvnas(weights: dict[str, Tensor]) -> bool:
+def fits(weights: dict[str, Tensor]) -> bool:
     """Whether the names are those of a specialised SPVNAS or of its super-net."""
     return SPECIALISED in weights or SUPER_NET in weights
+
+
+def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
+    """Our weights of a file's, and the config with the options that fit them; see `convert_spvnas`.
+
+    The widths of a net that `NETS` does not know are written beside the target, as `<target>.net.config`.
+
+    Raises:
+        CheckpointError, DataError: that file cannot be written.
+    """
+    weights, arguments = convert_spvnas(weights, options.net_config)
+    settings = Path(options.target).expanduser().with_suffix('.net.config')
+    if not isinstance(arguments['net'], str):
+        make_folder(settings.parent)
+        with atomic_path(settings) as part:
+            part.write_text(json.dumps(arguments['net'], indent=1))
+    return weights, spvnas_usage(arguments, settings)
 
 
 def convert_spvnas(source: dict[str, Tensor], net_config: str | Path | Mapping | None = None) -> tuple[dict, dict]:
@@ -44,7 +66,7 @@ def convert_spvnas(source: dict[str, Tensor], net_config: str | Path | Mapping |
         ConfigError: a super-net without widths, or widths that cannot be.
     """
     source = weights_of(source, 'convert_spvnas')
-    if not is_spvnas(source):
+    if not fits(source):
         raise CheckpointError(f'convert_spvnas: names such as {", ".join(list(source)[:3])}, expected SPVNAS of '
                               'mit-han-lab. Check which net the file holds.')
     whole = SUPER_NET in source

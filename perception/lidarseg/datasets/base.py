@@ -1,48 +1,90 @@
-"""What all LiDAR data sets share: augmentation and samples."""
-from collections.abc import Callable, Sequence
+"""What the LiDAR data sets share: readers of scans, and the arithmetic of their official scores."""
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
 
+from perception.common.dataset import SeededDataset
+from perception.common.formats.kitti import read_points
+from perception.common.metrics.confusion import confusion_matrix
 from perception.common.structures import PointSegSample
-from perception.registry import TRANSFORMS
+from perception.common.visual.video import find_files
+from perception.utils.errors import DataError
 
 IGNORE = 255
+Scan = str | Path | np.ndarray | Tensor
+_EPS = 1e-15  # as in SemanticKITTI's official tool
 
 
-class LidarScans(Dataset):
+class LidarScans(SeededDataset):
     """Base of the readers. A reader fills `METAINFO` and writes `__len__`, `read` and `path`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`.
-    The pipeline sees `dict(points, labels, sample_id, rng, draw)`. `rng` depends on (seed, epoch, i) alone, so that
-    augmentation is the same for any number of workers and after a resume. `draw()` reads another scan, its index taken
-    from `rng`, for augmentation that mixes two.
+    The pipeline sees `dict(points, labels, sample_id, rng, draw)`, see SeededDataset. What stands below `find_scans`
+    is asked by the room's predictor, of scans that need not belong to a data set; it reads SemanticKITTI's `.bin` files
+    where a reader says nothing else.
 
     Args:
-        pipeline: augmentations, callables or their configs, applied in turn.
-        seed: of the augmentation.
+        pipeline, seed: see SeededDataset.
     """
 
-    def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
-        self.seed = seed
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
-
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
-        rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
-        for step in self.pipeline:
-            sample = step(sample)
-        return pack(sample, self.path(index))
+    LABELS = ''  # ending of the files that `scan_labels` reads; none where labels do not stand in a file for each scan
 
     def read(self, index: int) -> dict:
         """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, if known, `labels` (N,) int64."""
-        raise NotImplementedError('A reader of LiDAR scans has a method read(index).')
+        raise NotImplementedError(f'{type(self).__name__} has no read; write one that gives points and a sample_id.')
 
     def path(self, index: int) -> str:
         """Where the points of a scan are."""
-        raise NotImplementedError('A reader of LiDAR scans has a method path(index).')
+        raise NotImplementedError(f'{type(self).__name__} has no path; write one.')
+
+    def pack(self, sample: dict, index: int) -> dict:
+        """See SeededDataset."""
+        return pack(sample, self.path(index))
+
+    @classmethod
+    def find_scans(cls, path: str | Path) -> list[Path]:
+        """The scan itself, or all scans of a folder in order.
+
+        Raises:
+            DataError: neither is there.
+        """
+        return find_files(path, ('.bin',), 'a scan such as sequences/08/velodyne/000000.bin or a folder of scans')
+
+    @classmethod
+    def read_scan(cls, path: str | Path) -> np.ndarray:
+        """Points (N, 4) float32 of a file as users give it to a net.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return read_points(path)
+
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int) -> np.ndarray:
+        """Train ids (N,) of a file that ends in `LABELS`; unknown labels count as ignored.
+
+        Raises:
+            DataError: it cannot be read, or has not a label for each point.
+        """
+        raise NotImplementedError(f'{cls.__name__} has LABELS but no scan_labels; write one.')
+
+    @classmethod
+    def past_scans_of(cls, scan: Scan, data: Mapping) -> list[np.ndarray]:
+        """Points (N, 4) of the scans before a scan, in its frame, that nets of this data set take with it.
+
+        Args:
+            scan: what was given to the predictor.
+            data: config of the data set.
+        """
+        return []
+
+    @classmethod
+    def scan_poses(cls, files: Sequence[Path]) -> np.ndarray | None:
+        """(F, 4, 4) from the LiDAR of each scan to a common world, None where nothing tells."""
+        return None
 
 
 def pack(sample: dict, points_path: str = '') -> dict:
@@ -62,3 +104,108 @@ def pack(sample: dict, points_path: str = '') -> dict:
     if 'labels' in sample:
         data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))
     return dict(inputs=dict(points=points), data_samples=data_sample)
+
+
+def labels_of(sample: Mapping, where: str, num_points: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Predictions and truth of a scan, checked.
+
+    Args:
+        sample: `pred_labels` (N,) and `labels` (N,), tensors of train ids, and `sample_id`.
+        where: start of an error message.
+        num_points: of the scan, at least N; None does not check it.
+
+    Returns:
+        (N,) predictions and (N,) labels.
+
+    Raises:
+        DataError: one is missing, or their numbers do not fit.
+    """
+    name = sample.get('sample_id', 'a scan')
+    for key in ('labels', 'pred_labels'):
+        if sample.get(key) is None:
+            raise DataError(f'{where}: {name} has no {key}, expected labels and predictions. Evaluate a split that has '
+                            'labels, with a model that predicts.')
+    pred_labels, labels = sample['pred_labels'].cpu().numpy(), sample['labels'].cpu().numpy()
+    if len(pred_labels) != len(labels) or (num_points is not None and len(labels) > num_points):
+        points = '' if num_points is None else f' and {num_points:,} points'
+        raise DataError(f'{where}: {len(pred_labels):,} predictions for {len(labels):,} labels{points} of {name}, '
+                        'expected equal numbers. Predict every point of the scan.')
+    return pred_labels, labels
+
+
+def predictions_of(sample: Mapping, where: str) -> np.ndarray:
+    """Predictions (N,) of all points of a scan, for a submission.
+
+    Args:
+        sample: `pred_labels` (N,), a tensor of train ids, `sample_id` and, if known, `num_points` and `origin_len`.
+        where: start of an error message.
+
+    Raises:
+        DataError: they are missing, or are not one for each point.
+    """
+    name = sample.get('sample_id', 'a scan')
+    if sample.get('pred_labels') is None:
+        raise DataError(f'{where}: {name} has no pred_labels, expected predictions. Use a model that predicts.')
+    pred_labels = sample['pred_labels'].cpu().numpy()
+    num_points = sample.get('origin_len', sample.get('num_points', len(pred_labels)))
+    if len(pred_labels) != num_points:
+        raise DataError(f'{where}: {len(pred_labels):,} predictions for {num_points:,} points of {name}, expected '
+                        'equal numbers. Predict every point of the scan.')
+    return pred_labels
+
+
+def official_confusion(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Confusion matrix over the official classes 0 (unlabelled) and 1..C.
+
+    Args:
+        pred_labels: (N,) train ids 0..C-1, 255 = unlabelled.
+        labels: (N,) train ids 0..C-1, 255 = unlabelled.
+        num_classes: C.
+
+    Returns:
+        (C + 1, C + 1) int64, rows = predicted, columns = true class.
+
+    Raises:
+        DataError: different lengths, or a number that is no train id.
+    """
+    # 255 becomes 0, k becomes k + 1; anything else stays out of range and is refused
+    return confusion_matrix(_official(pred_labels), _official(labels), num_classes + 1)
+
+
+def _official(train_ids: np.ndarray) -> np.ndarray:
+    if train_ids.dtype == np.uint8:
+        return train_ids + np.uint8(1)  # 255 wraps around to 0
+    return np.where(train_ids == 255, 0, np.where(train_ids < 0, -1, train_ids + 1))
+
+
+def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
+    """The scores of SemanticKITTI's official tool of a confusion matrix.
+
+    Args:
+        confusion: (C + 1, C + 1) int64, see `official_confusion`.
+        classes: C names.
+
+    Returns:
+        `miou`, `accuracy`, `miou_present` (the mean over classes that occur in the truth) and `iou_<name>`, each in
+        [0, 1].
+    """
+    counted = confusion[:, 1:]  # points whose truth is unlabelled do not count
+    hits = np.diagonal(confusion)[1:]
+    predicted, true = counted[1:].sum(axis=1), counted.sum(axis=0)
+    iou = hits / (predicted + true - hits + _EPS)
+    present = true > 0
+    return dict(miou=float(iou.mean()), accuracy=float(hits.sum() / (predicted.sum() + _EPS)),
+                miou_present=float(iou[present].mean()) if present.any() else 0.0,
+                **{f'iou_{name}': float(value) for name, value in zip(classes, iou)})
+
+
+def score_table(result: dict[str, float], confusion: np.ndarray, classes: Sequence[str]) -> str:
+    """IoU, points and class name a line, then the means, in percent."""
+    true = confusion[:, 1:].sum(axis=0)
+    lines = [f'{"class":<22}{"IoU [%]":>8}{"points":>15}']
+    lines += [f'{name:<22}{100 * result[f"iou_{name}"]:8.2f}{count:15,}' for name, count in zip(classes, true)]
+    present = int((true > 0).sum())
+    lines += [f'{"mIoU":<22}{100 * result["miou"]:8.2f}{true.sum():15,}',
+              f'{f"mIoU of {present} present":<22}{100 * result["miou_present"]:8.2f}',
+              f'{"accuracy":<22}{100 * result["accuracy"]:8.2f}']
+    return '\n'.join(lines)

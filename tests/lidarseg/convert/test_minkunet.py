@@ -3,6 +3,7 @@
 The slow net is written from the descriptions of the projects: dictionaries of voxels, kernels in the order of each
 library, names of each file. Goldens of the authors' own code are in test_minkunet.py.
 """
+import argparse
 import itertools
 import json
 import re
@@ -13,6 +14,8 @@ import pytest
 import torch
 
 from perception.apis.config import load_config, parse_options
+from perception.lidarseg.convert import cylinder3d, minkunet, spvnas
+from perception.lidarseg.convert.minkunet import NETS as CHOICES
 from perception.lidarseg.convert.minkunet import PROJECTS, SPCONV1, convert_minkunet, find_origins
 from perception.lidarseg.convert.spvnas import convert_spvnas, spvnas_usage
 from perception.lidarseg.models.minkunet import MinkUNet
@@ -358,7 +361,7 @@ def test_point_transforms_that_minkunet_holds_unused_are_left_out(scene):
     model.load_state_dict(weights)
     assert 'minkunet' in usage
     close(ours(model, scene), Weights(state, MIT).run(slow_input(scene), (2,) * 8, False))
-    with pytest.raises(ConfigError, match="net='mink'.*Did you mean minkunet"):
+    with pytest.raises(ConfigError, match="net: 'mink' came.*Did you mean minkunet"):
         convert_minkunet(state, net='mink')
 
 
@@ -621,6 +624,23 @@ def test_a_file_that_is_no_net_config_gets_a_sentence(text, problem, tmp_path):
         SPVNAS(net=5)
     with pytest.raises(ConfigError, match='cannot be read.*Is a directory'):
         SPVNAS(net=tmp_path)
+
+
+# --- what the tool asks a converter ----------------------------------------------------------------------------------
+def test_each_file_fits_one_converter_and_becomes_weights_with_their_usage(tmp_path):
+    converters = (cylinder3d, minkunet, spvnas)
+    options = argparse.Namespace(source='a.pt', target=str(tmp_path / 'ours.pth'), net='minkunet', net_config=None)
+    mink = published_shapes(MinkUNet, 'mit-han-lab', 1.0, None)
+    nas = Maker(SPECIALISED, offset_shape).net(6, levels_of(small_config()), True, project_first=True, head=128)
+    for weights, converter in ((mink, minkunet), (nas, spvnas)):
+        assert [one for one in converters if one.fits(weights)] == [converter]
+    weights, usage = minkunet.convert(mink, options)
+    assert usage.startswith('configs/lidarseg/minkunet_') and set(weights) == set(convert_minkunet(mink)[0])
+    _, usage = spvnas.convert(nas, options)
+    assert f'model.net={tmp_path / "ours.net.config"}' in usage
+    assert json.loads((tmp_path / 'ours.net.config').read_text()) == convert_spvnas(nas)[1]['net']
+    assert not any(one.fits({'backbone.conv1.weight': torch.zeros(3)}) for one in converters)
+    assert tuple(minkunet.OPTIONS['--net']['choices']) == tuple(CHOICES)
 
 
 # --- the tool --------------------------------------------------------------------------------------------------------

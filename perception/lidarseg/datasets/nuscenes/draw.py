@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from perception.common.formats.images import read_image
-from perception.common.nuscenes.tables import View, camera_views, load_tables
+from perception.common.nuscenes.tables import VERSIONS, View, camera_views, load_tables
 from perception.common.visual import canvas
-from perception.lidarseg.datasets.nuscenes.reader import CLASSES, PALETTE, VERSIONS, NuScenesLidarSeg
+from perception.lidarseg.datasets.nuscenes.reader import CLASSES, PALETTE, NuScenesLidarSeg
 from perception.lidarseg.draw import DrawScans, draw_scan, label_colors
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError

@@ -7,23 +7,20 @@ truth nor in predictions has no IoU and stays out of the mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from perception.common.metrics.confusion import confusion_matrix
-from perception.lidarseg.datasets.labels import labels_of
+from perception.common.metrics.confusion import ConfusionMetric, confusion_matrix
+from perception.common.nuscenes.tables import VERSIONS, read_split
+from perception.lidarseg.datasets.base import IGNORE, labels_of
 from perception.lidarseg.datasets.nuscenes.reader import (
     CLASSES,
-    IGNORE,
     POINT_BYTES,
-    VERSIONS,
     learning_map,
     read_point_labels,
-    read_split,
     to_train_ids,
 )
 from perception.registry import METRICS
@@ -92,41 +89,24 @@ def score_table(result: dict[str, float], confusion: np.ndarray) -> str:
 
 
 @METRICS.register_module()
-class NuScenesLidarSegMetric(BaseMetric):
-    """Official IoU per class, mIoU and frequency-weighted IoU of predicted key frames.
+class NuScenesLidarSegMetric(ConfusionMetric):
+    """Official IoU per class, mIoU and frequency-weighted IoU of predicted key frames."""
 
-    Each key frame leaves one matrix of counts, so results of several processes merge without loss and those that a
-    sampler repeats to fill the last round are dropped.
+    unit = 'key frames'
 
-    Args:
-        collect_device, prefix: as in mmengine.
-    """
-
-    default_prefix = ''  # none; spares mmengine's warning
-
-    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Count the points of some key frames.
-
-        Args:
-            data_batch: not used.
-            data_samples: for each a dict with `labels` (N,) and `pred_labels` (N,), tensors of train ids.
+    def count(self, sample: Mapping) -> np.ndarray:
+        """Matrix (17, 17) of a key frame with `labels` (N,) and `pred_labels` (N,), tensors of train ids.
 
         Raises:
-            DataError: one without labels or predictions, or both differ in length.
+            DataError: one is missing, or both differ in length.
         """
-        for sample in data_samples:
-            pred_labels, labels = labels_of(sample, 'NuScenesLidarSegMetric')
-            self.results.append(official_confusion(pred_labels, labels, sample.get('sample_id', 'a key frame')))
+        pred_labels, labels = labels_of(sample, 'NuScenesLidarSegMetric')
+        return official_confusion(pred_labels, labels, sample.get('sample_id', 'a key frame'))
 
-    def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
-        """Scores over all key frames; the table goes to the log."""
-        confusion = np.sum(results, axis=0)
+    def report(self, confusion: np.ndarray) -> tuple[dict[str, float], str]:
+        """Scores and their table."""
         result = scores(confusion)
-        print_log(f'{len(results):,} key frames\n{score_table(result, confusion)}', 'current')
-        return result
+        return result, score_table(result, confusion)
 
 
 def evaluate_results(data_root: str | Path, results: str | Path, split: str = 'val',

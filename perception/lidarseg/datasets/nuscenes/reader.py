@@ -21,16 +21,13 @@ from pathlib import Path
 import numpy as np
 
 from perception.common.formats.kitti import read_points
-from perception.common.nuscenes.tables import DOWNLOAD, Index, KeyFrame, read_index
+from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS, Index, KeyFrame, read_split
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
-from perception.utils.optional import import_optional
+from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
-VERSIONS = dict(train='v1.0-trainval', val='v1.0-trainval', test='v1.0-test', mini_train='v1.0-mini',
-                mini_val='v1.0-mini')
 OFFICIAL_SIZES = dict(train=28130, val=6019, test=6008, mini_train=323, mini_val=81)  # key frames
 POINT_BYTES = 20  # x, y, z, intensity, ring as little-endian float32
 _UNKNOWN = 254    # in look-up tables
@@ -40,28 +37,18 @@ CLASSES = ('barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcyc
 PALETTE = ((112, 128, 144), (220, 20, 60), (255, 127, 80), (255, 158, 0), (233, 150, 70), (255, 61, 99), (0, 0, 230),
            (47, 79, 79), (255, 140, 0), (255, 99, 71), (0, 207, 191), (175, 0, 75), (75, 0, 75), (112, 180, 60),
            (222, 184, 135), (0, 175, 0))
-CATEGORIES = {  # name in category.json, in the order of the official index -> class of the challenge, None = ignored
-    'noise': None,
-    'animal': None,
+CHALLENGE = {  # category -> class of the challenge; all other categories are ignored
     'human.pedestrian.adult': 'pedestrian',
     'human.pedestrian.child': 'pedestrian',
     'human.pedestrian.construction_worker': 'pedestrian',
-    'human.pedestrian.personal_mobility': None,
     'human.pedestrian.police_officer': 'pedestrian',
-    'human.pedestrian.stroller': None,
-    'human.pedestrian.wheelchair': None,
     'movable_object.barrier': 'barrier',
-    'movable_object.debris': None,
-    'movable_object.pushable_pullable': None,
     'movable_object.trafficcone': 'traffic_cone',
-    'static_object.bicycle_rack': None,
     'vehicle.bicycle': 'bicycle',
     'vehicle.bus.bendy': 'bus',
     'vehicle.bus.rigid': 'bus',
     'vehicle.car': 'car',
     'vehicle.construction': 'construction_vehicle',
-    'vehicle.emergency.ambulance': None,
-    'vehicle.emergency.police': None,
     'vehicle.motorcycle': 'motorcycle',
     'vehicle.trailer': 'trailer',
     'vehicle.truck': 'truck',
@@ -70,9 +57,7 @@ CATEGORIES = {  # name in category.json, in the order of the official index -> c
     'flat.sidewalk': 'sidewalk',
     'flat.terrain': 'terrain',
     'static.manmade': 'manmade',
-    'static.other': None,
     'static.vegetation': 'vegetation',
-    'vehicle.ego': None,
 }
 
 
@@ -94,7 +79,7 @@ def learning_map(categories: dict[int, str], where: str | Path) -> np.ndarray:
         if not 0 <= fine < _UNKNOWN:
             raise DataError(f'{where}: index {fine} of {name}, expected 0 to {_UNKNOWN - 1}, for labels are bytes. '
                             f'Unpack nuScenes-lidarseg again.')
-        table[fine] = IGNORE if CATEGORIES[name] is None else CLASSES.index(CATEGORIES[name])
+        table[fine] = CLASSES.index(CHALLENGE[name]) if name in CHALLENGE else IGNORE
     return table
 
 
@@ -190,7 +175,6 @@ class NuScenesLidarSeg(LidarScans):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2)  # forward: rad from x to y
-    read_scan = staticmethod(read_sweep)  # a file as users give it to a net
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -229,31 +213,10 @@ class NuScenesLidarSeg(LidarScans):
             sample['labels'] = to_train_ids(labels, self.table, labels_path).astype(np.int64)
         return sample
 
-
-def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]]:
-    """The index of a split's version, and the split's key frames, scene by scene in the tables' order.
-
-    Args:
-        data_root: folder that holds `v1.0-...`.
-        split: a key of `VERSIONS`.
-
-    Raises:
-        ConfigError: an unknown split.
-        DataError: missing or damaged tables, scenes that are not there.
-    """
-    if split not in VERSIONS:
-        raise ConfigError(f'NuScenesLidarSeg: split={split!r}, expected one of {", ".join(VERSIONS)}. '
-                          f'{close_matches(split, VERSIONS)}')
-    index = read_index(data_root, VERSIONS[split])
-    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', 'pip install nuscenes-devkit')
-    scenes = set(splits.create_splits_scenes()[split])
-    frames = [frame for frame in index.frames if frame.scene in scenes]
-    if not frames:
-        there = sorted({frame.scene for frame in index.frames})
-        raise DataError(f'{Path(data_root) / VERSIONS[split]}: no key frame of the split {split} (found scenes: '
-                        f'{", ".join(there[:5]) or "none"}), expected its scenes, such as {min(scenes)}. Unpack the '
-                        f'metadata from {DOWNLOAD} again.')
-    return index, frames
+    @classmethod
+    def read_scan(cls, path: str | Path) -> np.ndarray:
+        """Points (N, 4) float32 of a sweep as users give it to a net."""
+        return read_sweep(path)[:, :4]
 
 
 def _label_table(root: Path, split: str, index: Index, frames: list[KeyFrame]) -> np.ndarray:

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import logging
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from perception.lidarseg.datasets.nuscenes.reader import CLASSES, POINT_BYTES, KeyFrame, read_split, to_official_ids
+from perception.common.nuscenes.tables import KeyFrame, read_split
+from perception.common.submission import Submission, zip_files
+from perception.lidarseg.datasets.base import predictions_of
+from perception.lidarseg.datasets.nuscenes.reader import CLASSES, POINT_BYTES, to_official_ids
 from perception.registry import METRICS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
@@ -26,11 +27,10 @@ USED = ('use_camera', 'use_lidar', 'use_radar', 'use_map', 'use_external')
 
 
 @METRICS.register_module()
-class NuScenesLidarSegSubmission(BaseMetric):
+class NuScenesLidarSegSubmission(Submission):
     """Writes a label file for each predicted key frame, and a valid zip at the end.
 
-    It takes the place of a metric and gives no score. The zip appears only when it is complete and passes what the
-    official validator checks; each process writes its own key frames, the first one the zip.
+    The zip appears only when it is complete and passes what the official validator checks.
 
     Args:
         out_dir: folder for `results` and the zip.
@@ -40,13 +40,14 @@ class NuScenesLidarSegSubmission(BaseMetric):
         collect_device, prefix: as in mmengine.
     """
 
-    default_prefix = ''  # none; spares mmengine's warning
+    unit = 'key frames'
+    advice = 'Predict every key frame of the split; no zip was written, label files are kept.'
+    upload = 'Upload it at the address given on www.nuscenes.org/lidar-segmentation.'
 
     def __init__(self, out_dir: str | Path, data_root: str | Path | None = None, split: str | None = None,
                  use_lidar: bool = True, use_camera: bool = False, use_radar: bool = False, use_map: bool = False,
                  use_external: bool = False, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.out_dir = Path(out_dir).expanduser()
+        super().__init__(out_dir, collect_device, prefix)
         self.data_root, self.split = data_root, split
         self.used = dict(use_camera=bool(use_camera), use_lidar=bool(use_lidar), use_radar=bool(use_radar),
                          use_map=bool(use_map), use_external=bool(use_external))
@@ -60,46 +61,24 @@ class NuScenesLidarSegSubmission(BaseMetric):
                               f'of the data set and a split such as test. Pass both.')
         return Path(data_root), split
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Write the predictions of some key frames.
-
-        Args:
-            data_batch: not used.
-            data_samples: for each a dict with `sample_id`, `pred_labels` (N,) and, if known, `num_points`.
-
-        Raises:
-            DataError: predictions are missing, too many or too few, or none of the 16 classes; the disk is full.
-        """
-        _, split = self._place()
-        for sample in data_samples:
-            name = sample.get('sample_id', 'a key frame')
-            if sample.get('pred_labels') is None:
-                raise DataError(f'NuScenesLidarSegSubmission: {name} has no pred_labels, expected predictions. Use a '
-                                f'model that predicts.')
-            pred_labels = sample['pred_labels'].cpu().numpy()
-            if len(pred_labels) != sample.get('num_points', len(pred_labels)):
-                raise DataError(f'NuScenesLidarSegSubmission: {len(pred_labels):,} predictions for '
-                                f'{sample["num_points"]:,} points of {name}, expected equal numbers. Predict every '
-                                f'point.')
-            path = self.out_dir / 'results' / prediction_name(split, name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path, DataError) as part:
-                part.write_bytes(to_official_ids(pred_labels, name).tobytes())
-            self.results.append(name)
-
-    def compute_metrics(self, results: list[str]) -> dict:
-        """Zip what was written in this run, and check it.
+    def write(self, name: str, sample: Mapping) -> str:
+        """Write the official classes of a key frame with `pred_labels` (N,) and, if known, `num_points`.
 
         Raises:
             ConfigError: nothing tells where the data set is.
-            DataError: the submission would be refused, or the disk is full; no zip is left.
+            DataError: predictions are missing, too many or too few, or none of the 16 classes; the disk is full.
         """
-        data_root, split = self._place()
-        path = write_zip(self.out_dir, sorted(set(results)), data_root, split, self.used)
-        print_log(f'{path}: {len(set(results)):,} key frames of {split}, {path.stat().st_size / 2**20:.1f} MiB, passes '
-                  f'the official checks. Upload it at the address given on www.nuscenes.org/lidar-segmentation.',
-                  'current')
-        return {}
+        _, split = self._place()
+        pred_labels = predictions_of(sample, 'NuScenesLidarSegSubmission')
+        path = self.out_dir / 'results' / prediction_name(split, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path, DataError) as part:
+            part.write_bytes(to_official_ids(pred_labels, name).tobytes())
+        return name
+
+    def finish(self, results: list[str]) -> tuple[Path, list[str]]:
+        """Zip what was written in this run; see `write_zip`."""
+        return write_zip(self.out_dir, sorted(set(results)), *self._place(), self.used)
 
 
 def prediction_name(split: str, token: str) -> str:
@@ -108,7 +87,7 @@ def prediction_name(split: str, token: str) -> str:
 
 
 def write_zip(out_dir: str | Path, tokens: Sequence[str], data_root: str | Path, split: str,
-              used: dict[str, bool]) -> Path:
+              used: dict[str, bool]) -> tuple[Path, list[str]]:
     """Complete the results and zip their contents.
 
     Args:
@@ -119,10 +98,11 @@ def write_zip(out_dir: str | Path, tokens: Sequence[str], data_root: str | Path,
         used: for each of `USED` whether it was.
 
     Returns:
-        path of the zip.
+        path of the zip and, one sentence each, for what it would be refused: then no zip is left, not an older one
+        either.
 
     Raises:
-        DataError: the submission would be refused, or the disk is full; no zip is left, an older one is removed.
+        DataError: the disk is full, or the data set is not there; no zip is left.
     """
     out_dir = Path(out_dir)
     results, path = out_dir / 'results', out_dir / ZIP_NAME
@@ -134,17 +114,10 @@ def write_zip(out_dir: str | Path, tokens: Sequence[str], data_root: str | Path,
     frames = {frame.token for frame in read_split(data_root, split)[1]}
     problems = [f'{token} was not predicted in this run' for token in sorted(frames - set(tokens))]
     problems += validate_submission(results, data_root, split)
-    if problems:
-        raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected predictions for every key '
-                        f'frame of {split}. Predict all of it; no zip was written, label files are kept in {results}.')
-    names = [meta.relative_to(results).as_posix(), *(prediction_name(split, token) for token in tokens)]
-    folders = sorted({f'{parent.as_posix()}/' for name in names for parent in list(Path(name).parents)[:-1]})
-    with atomic_path(path, DataError) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for folder in folders:
-            archive.writestr(folder, b'')
-        for name in names:
-            archive.write(results / name, name)
-    return path
+    if not problems:
+        names = [meta.relative_to(results).as_posix(), *(prediction_name(split, token) for token in tokens)]
+        zip_files(path, results, names)
+    return path, problems
 
 
 def validate_submission(results: str | Path, data_root: str | Path, split: str) -> list[str]:

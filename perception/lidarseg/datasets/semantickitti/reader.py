@@ -12,7 +12,7 @@ Train ids 0..18 are the official classes 1..19, of the multi-scan task 0..24 the
 unlabelled, is 255. Intensity (remission) lies in [0, 1] and is passed on as it is.
 """
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,9 +20,9 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.kitti import read_calib, read_labels, read_points, read_poses
-from perception.lidarseg.datasets.base import IGNORE, LidarScans
+from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan
 from perception.registry import DATASETS
-from perception.utils.checks import close_matches
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
@@ -85,6 +85,7 @@ MULTI_CLASSES = tuple(RAW_CLASSES[raw].name for raw in MULTI_RAW_IDS)
 PALETTE = tuple(RAW_CLASSES[raw].color for raw in SINGLE_RAW_IDS)
 # officially a moving class has the colour of the resting one; half of it is white here, to tell them apart in pictures
 MULTI_PALETTE = PALETTE + tuple(tuple((255 + c) // 2 for c in RAW_CLASSES[raw].color) for raw in MULTI_RAW_IDS[19:])
+PAST_SCANS = 2  # of the published multi-scan nets
 OFFICIAL_TABLE_SIZE = max(RAW_CLASSES) + 100  # larger raw ids stop the official tools; unknown smaller ones count as 0
 
 
@@ -186,13 +187,12 @@ class SemanticKITTI(LidarScans):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     TABLE = LEARNING_MAP
+    LABELS = '.label'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0) -> None:
-        if split not in SPLITS:
-            raise ConfigError(f'SemanticKITTI: split={split!r}, expected one of {", ".join(SPLITS)}. '
-                              f'{close_matches(split, SPLITS)}')
+        check_choice('SemanticKITTI: split', split, SPLITS)
         super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
         self.split = split
@@ -228,6 +228,24 @@ class SemanticKITTI(LidarScans):
             sample['labels'] = to_train_ids(raw, labels_path, training, self.TABLE).astype(np.int64)
         return sample
 
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int) -> np.ndarray:
+        """See LidarScans."""
+        return to_train_ids(read_labels(path, num_points), path, strict=False, table=cls.TABLE)
+
+    @classmethod
+    def scan_poses(cls, files: Sequence[Path]) -> np.ndarray | None:
+        """Poses (F, 4, 4) of `.../velodyne/FFFFFF.bin` by `poses.txt` and `calib.txt`; None where one is missing.
+
+        Raises:
+            DataError: one of them cannot be read, or has no row for a scan, or a scan is not named by its number.
+        """
+        folder = files[0].absolute().parent.parent
+        if not ((folder / 'poses.txt').is_file() and (folder / 'calib.txt').is_file()):
+            return None
+        numbers = [frame_number(file) for file in files]
+        return lidar_poses(folder, max(numbers) + 1)[numbers]
+
 
 @DATASETS.register_module()
 class SemanticKITTIMultiScan(SemanticKITTI):
@@ -254,10 +272,10 @@ class SemanticKITTIMultiScan(SemanticKITTI):
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
-                 past_scans: int = 2) -> None:
+                 past_scans: int = PAST_SCANS) -> None:
         if past_scans < 0:
             raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published '
-                              'nets take 2.')
+                              f'nets take {PAST_SCANS}.')
         super().__init__(data_root, split, sequences, pipeline, seed)
         self.past_scans = past_scans
         last: dict[str, int] = {}
@@ -279,6 +297,21 @@ class SemanticKITTIMultiScan(SemanticKITTI):
                 sample['labels'] = np.concatenate([sample['labels'], labels])
             sample['points'] = np.concatenate([sample['points'], points])
         return sample if training else dict(sample, origin_len=origin_len)
+
+    @classmethod
+    def past_scans_of(cls, scan: Scan, data: Mapping) -> list[np.ndarray]:
+        """See LidarScans. Where they cannot be found, a warning says so."""
+        count = data.get('past_scans', PAST_SCANS)
+        try:
+            if not isinstance(scan, (str, Path)):
+                raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
+            path = Path(scan).absolute()
+            poses = lidar_poses(path.parents[1], frame_number(path) + 1)
+            return [points for _, points in past_points(path, poses, count)]
+        except DataError as error:
+            print_log(f'The net was trained on {count + 1} scans at a time but labels this one alone, which tells '
+                      f'moving objects badly: {error}', 'current', logging.WARNING)
+            return []
 
 
 def past_points(path: Path, poses: np.ndarray, past_scans: int) -> list[tuple[Path, np.ndarray]]:

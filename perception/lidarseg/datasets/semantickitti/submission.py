@@ -4,14 +4,15 @@ import lzma
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from perception.common.formats.kitti import POINT_BYTES
+from perception.common.submission import Submission, parents, zip_files
+from perception.lidarseg.datasets.base import predictions_of
 from perception.lidarseg.datasets.semantickitti import reader as kitti
 from perception.registry import METRICS
 from perception.utils.checkpoint import atomic_path
@@ -24,11 +25,10 @@ DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError
 
 
 @METRICS.register_module()
-class SemanticKITTISubmission(BaseMetric):
+class SemanticKITTISubmission(Submission):
     """Writes `sequences/SS/predictions/FFFFFF.label` for each predicted scan, and a valid zip at the end.
 
-    It takes the place of a metric and gives no score. The zip `submission.zip` appears only when it is complete and
-    passes what the official validator checks; each process writes its own scans, the first one the zip.
+    The zip `submission.zip` appears only when it is complete and passes what the official validator checks.
 
     Args:
         out_dir: folder for `sequences` and the zip.
@@ -37,56 +37,38 @@ class SemanticKITTISubmission(BaseMetric):
         collect_device, prefix: as in mmengine.
     """
 
-    default_prefix = ''  # none; spares mmengine's warning
+    unit = 'scans'
+    advice = 'Predict all of the test split; no zip was written, label files are kept.'
+    upload = 'Upload it at the address given on www.semantic-kitti.org.'
 
     def __init__(self, out_dir: str | Path, data_root: str | Path | None = None, multi: bool = False,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-        self.out_dir = Path(out_dir).expanduser()
-        self.data_root = data_root
-        self.table = kitti.inverse_map(multi)
+        super().__init__(out_dir, collect_device, prefix)
+        self.data_root, self.table = data_root, kitti.inverse_map(multi)
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Write the predictions of some scans.
-
-        Args:
-            data_batch: not used.
-            data_samples: for each scan a dict with `sample_id`, `pred_labels` (N,) and, if known, `num_points`
-                and `origin_len`.
+    def write(self, name: str, sample: Mapping) -> str:
+        """Write the raw labels of a scan with `pred_labels` (N,) and, if known, `num_points` and `origin_len`.
 
         Raises:
             DataError: predictions are missing, too many or too few, or no train ids; the disk is full.
         """
-        for sample in data_samples:
-            name = sample.get('sample_id', 'a scan')
-            if sample.get('pred_labels') is None:
-                raise DataError(f'SemanticKITTISubmission: {name} has no pred_labels, expected predictions. Use a '
-                                f'model that predicts.')
-            pred_labels = sample['pred_labels'].cpu().numpy()
-            num_points = sample.get('origin_len', sample.get('num_points', len(pred_labels)))
-            if len(pred_labels) != num_points:
-                raise DataError(f'SemanticKITTISubmission: {len(pred_labels):,} predictions for {num_points:,} points '
-                                f'of {name}, expected equal numbers. Predict every point of the scan.')
-            path = self.out_dir / prediction_name(name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path, DataError) as part:
-                part.write_bytes(kitti.to_raw_ids(pred_labels, name, self.table).astype('<u4').tobytes())
-            self.results.append(name)
+        pred_labels = predictions_of(sample, 'SemanticKITTISubmission')
+        path = self.out_dir / prediction_name(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path, DataError) as part:
+            part.write_bytes(kitti.to_raw_ids(pred_labels, name, self.table).astype('<u4').tobytes())
+        return name
 
-    def compute_metrics(self, results: list[str]) -> dict:
-        """Zip what was written in this run, and check it.
+    def finish(self, results: list[str]) -> tuple[Path, list[str]]:
+        """Zip what was written in this run; see `write_zip`.
 
         Raises:
             ConfigError: nothing tells where the data set is.
-            DataError: the submission would be refused, or the disk is full; no zip is left.
         """
         data_root = self.data_root or (self.dataset_meta or {}).get('data_root')
         if data_root is None:
             raise ConfigError('SemanticKITTISubmission: no data_root, expected the folder of the data set. Pass it.')
-        path = write_zip(self.out_dir, sorted(set(results)), data_root)
-        print_log(f'{path}: {len(set(results)):,} scans, {path.stat().st_size / 2**20:.1f} MiB, passes the official '
-                  f'checks. Upload it at the address given on www.semantic-kitti.org.', 'current')
-        return {}
+        return write_zip(self.out_dir, sorted(set(results)), data_root)
 
 
 def prediction_name(sample_id: str) -> str:
@@ -95,7 +77,7 @@ def prediction_name(sample_id: str) -> str:
     return f'sequences/{sequence}/predictions/{frame}.label'
 
 
-def write_zip(out_dir: str | Path, sample_ids: Sequence[str], data_root: str | Path) -> Path:
+def write_zip(out_dir: str | Path, sample_ids: Sequence[str], data_root: str | Path) -> tuple[Path, list[str]]:
     """Zip prediction files, with the directory entries that the server demands.
 
     Args:
@@ -104,27 +86,21 @@ def write_zip(out_dir: str | Path, sample_ids: Sequence[str], data_root: str | P
         data_root: folder of the data set.
 
     Returns:
-        path of the zip.
+        path of the zip and, one sentence each, for what it would be refused: then no zip is left, not an older one
+        either.
 
     Raises:
-        DataError: the submission would be refused, or the disk is full; no zip is left, an older one is removed.
+        DataError: the disk is full, or the data set is not there; no zip is left.
     """
     out_dir = Path(out_dir)
     path = out_dir / ZIP_NAME
     path.unlink(missing_ok=True)
     names = [prediction_name(sample_id) for sample_id in sample_ids]
-    folders = sorted({f'{parent}/' for name in names for parent in list(Path(name).parents)[:-1]})
     sizes = {name: (out_dir / name).stat().st_size for name in names if (out_dir / name).is_file()}
-    problems = layout_problems(folders, sizes, data_root)
-    if problems:
-        raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected predictions for every scan of '
-                        f'the test split. Predict all of it; no zip was written, label files are kept in {out_dir}.')
-    with atomic_path(path, DataError) as part, zipfile.ZipFile(part, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for folder in folders:
-            archive.writestr(folder, b'')
-        for name in names:
-            archive.write(out_dir / name, name)
-    return path
+    problems = layout_problems(parents(names), sizes, data_root)
+    if not problems:
+        zip_files(path, out_dir, names)
+    return path, problems
 
 
 def validate_submission(path: str | Path, data_root: str | Path, check_values: bool = True) -> list[str]:

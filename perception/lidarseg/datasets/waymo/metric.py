@@ -4,14 +4,12 @@ Both returns count, and of all LiDARs the points with a defined truth, which are
 there is a miss of its class. As in the official code ratios are float32, the mean is over all 22 classes, and one that
 occurs neither in truth nor in predictions counts as **1**; `miou_present` leaves those without truth out.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
-from perception.lidarseg.datasets.labels import labels_of
-from perception.lidarseg.datasets.semantickitti.metric import official_confusion, score_table
+from perception.common.metrics.confusion import ConfusionMetric
+from perception.lidarseg.datasets.base import labels_of, official_confusion, score_table
 from perception.lidarseg.datasets.waymo.reader import CLASSES
 from perception.registry import METRICS
 
@@ -41,46 +39,37 @@ def scores(confusion: np.ndarray, classes: Sequence[str] = CLASSES) -> dict[str,
 
 
 @METRICS.register_module()
-class WaymoMetric(BaseMetric):
+class WaymoMetric(ConfusionMetric):
     """Official IoU per class and mIoU over both returns, and the same over the first returns alone.
 
-    Scores of the first returns have the prefix `first_`; they are there where every frame says how many it has. Each
-    frame leaves two matrices of counts, so results of several processes merge without loss.
-
-    Args:
-        collect_device, prefix: as in mmengine.
+    Scores of the first returns have the prefix `first_`; they are there where every frame says how many it has.
     """
 
-    default_prefix = ''  # none; spares mmengine's warning
+    unit = 'frames'
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Count the points of some frames.
+    def count(self, sample: Mapping) -> np.ndarray:
+        """Matrices (1 or 2, 23, 23) of a frame: of both returns and, where it has `first_len`, of the first ones.
 
         Args:
-            data_batch: not used.
-            data_samples: for each frame a dict with `labels` (N,) and `pred_labels` (N,), tensors of train ids, and
-                `first_len`.
+            sample: `labels` (N,) and `pred_labels` (N,), tensors of train ids.
 
         Raises:
-            DataError: a frame without labels or predictions, or both differ in length.
+            DataError: one is missing, or both differ in length.
         """
-        for sample in data_samples:
-            pred_labels, labels = labels_of(sample, 'WaymoMetric')
-            both = official_confusion(pred_labels, labels, len(CLASSES))
-            first = sample.get('first_len')
-            if first is not None:
-                first = official_confusion(pred_labels[:first], labels[:first], len(CLASSES))
-            self.results.append((both, first))
+        pred_labels, labels = labels_of(sample, 'WaymoMetric')
+        ends = [None] if sample.get('first_len') is None else [None, sample['first_len']]
+        return np.stack([official_confusion(pred_labels[:end], labels[:end], len(CLASSES)) for end in ends])
 
-    def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray | None]]) -> dict[str, float]:
-        """Scores over all frames; the tables go to the log."""
-        confusion = np.sum([both for both, _ in results], axis=0)
-        result = scores(confusion)
-        text = f'{len(results):,} frames, both returns\n{score_table(result, confusion, CLASSES)}'
-        if all(first is not None for _, first in results):
-            confusion = np.sum([first for _, first in results], axis=0)
-            first_result = scores(confusion)
-            text += f'\nfirst returns alone\n{score_table(first_result, confusion, CLASSES)}'
-            result.update({f'first_{key}': value for key, value in first_result.items()})
-        print_log(text, 'current')
-        return result
+    def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
+        """Scores over all frames, of the first returns where every frame counts them; the tables go to the log."""
+        known = min(map(len, results))
+        return super().compute_metrics([counts[:known] for counts in results])
+
+    def report(self, confusion: np.ndarray) -> tuple[dict[str, float], str]:
+        """Scores and their tables, of matrices (1 or 2, 23, 23)."""
+        result, tables = {}, []
+        for name, prefix, counts in zip(('both returns', 'first returns alone'), ('', 'first_'), confusion):
+            found = scores(counts)
+            result.update({f'{prefix}{key}': value for key, value in found.items()})
+            tables += [name, score_table(found, counts, CLASSES)]
+        return result, '\n'.join(tables)

@@ -1,4 +1,4 @@
-"""Mini Waymo: the toy world in the folders of arrays that `datasets/waymo.py` reads.
+"""Mini Waymo: the toy world in the folders of arrays that `reader.py` reads.
 
 ```
 <root>/{training,validation,testing}/segment-CONTEXT_with_camera_labels/TIMESTAMP/*.npy
@@ -95,7 +95,7 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     """Draws the first frame of each labelled segment, from behind and from above, for people to look at.
 
     Args:
-        root: a data set as `datasets/waymo.py` reads it.
+        root: a data set as `reader.py` reads it.
         path: PNG file to write.
 
     Raises:

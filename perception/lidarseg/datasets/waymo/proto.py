@@ -1,6 +1,6 @@
 """Range images of predicted frames to Waymo's protobuf; needs NumPy and waymo-open-dataset, nothing of this project.
 
-    python waymo_proto.py SUBMISSION_FOLDER      reads frames/*.npz and about.json, writes submission.bin
+    python proto.py SUBMISSION_FOLDER      reads frames/*.npz and about.json, writes submission.bin
 """
 import argparse
 import importlib

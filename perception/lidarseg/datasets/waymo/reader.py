@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.lidarseg.datasets.base import LidarScans
+from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
-from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.checks import check_choice
+from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
 DOWNLOAD = 'https://waymo.com/open'
@@ -40,7 +40,6 @@ PALETTE = ((0, 0, 142), (0, 0, 70), (0, 60, 100), (61, 133, 198), (180, 0, 0), (
            (246, 178, 107), (250, 170, 30), (153, 153, 153), (230, 145, 56), (119, 11, 32), (0, 0, 230), (70, 70, 70),
            (107, 142, 35), (111, 78, 55), (234, 153, 153), (128, 64, 128), (234, 209, 220), (217, 210, 233),
            (152, 251, 152), (244, 35, 232))
-IGNORE = 255
 LIDARS = ('TOP', 'FRONT', 'SIDE_LEFT', 'SIDE_RIGHT', 'REAR')  # in the order of their official numbers
 PREFIX, SUFFIX = 'segment-', '_with_camera_labels'
 
@@ -69,9 +68,7 @@ class Waymo(LidarScans):
 
     def __init__(self, data_root: str | Path = 'data/waymo', split: str = 'train',
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
-        if split not in SPLITS:
-            raise ConfigError(f'Waymo: split={split!r}, expected one of {", ".join(SPLITS)}. '
-                              f'{close_matches(split, SPLITS)}')
+        check_choice('Waymo: split', split, SPLITS)
         super().__init__(pipeline, seed)
         self.data_root, self.split = data_path(data_root), split
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
@@ -83,12 +80,6 @@ class Waymo(LidarScans):
 
     def path(self, index: int) -> str:
         return str(self.frames[index])
-
-    @staticmethod
-    def read_scan(path: str | Path) -> np.ndarray:
-        """Points (N, 4) float32 of a frame's folder, or of the `coord.npy` in it."""
-        path = Path(path)
-        return read_points(path.parent if path.name == 'coord.npy' else path)
 
     def read(self, index: int) -> dict:
         """A frame as it is in its files: `points` (N, 4) float32, `sample_id` and what the split has of `labels` (N,)
@@ -109,6 +100,25 @@ class Waymo(LidarScans):
         else:
             sample['first_len'] = sum(int(mask.sum()) for mask in read_masks(folder, len(points))[0])
         return sample
+
+    @classmethod
+    def find_scans(cls, path: str | Path) -> list[Path]:
+        """The frame's folder itself, or those in the folder of a segment.
+
+        Raises:
+            DataError: neither is there.
+        """
+        path = frame_folder(path)
+        folders = [path] if (path / 'coord.npy').is_file() else sorted(p.parent for p in path.glob('*/coord.npy'))
+        if not folders:
+            raise DataError(f'{path}: no coord.npy in it, expected the folder of a frame or of a segment of frames. '
+                            'Check the path.')
+        return folders
+
+    @classmethod
+    def read_scan(cls, path: str | Path) -> np.ndarray:
+        """Points (N, 4) float32 of a frame's folder, or of the `coord.npy` in it."""
+        return read_points(frame_folder(path))
 
 
 def list_frames(data_root: str | Path, split: str) -> list[Path]:
@@ -172,6 +182,12 @@ def frame_id(folder: Path) -> str:
         raise DataError(f'{folder}: a frame of this name, expected {PREFIX}CONTEXT{SUFFIX}/TIMESTAMP. Keep the names '
                         'that preprocess_waymo.py gives.')
     return f'{context.removeprefix(PREFIX).removesuffix(SUFFIX)}_{folder.name}'
+
+
+def frame_folder(path: str | Path) -> Path:
+    """The folder of a frame that is named by itself or by the `coord.npy` in it."""
+    path = Path(path).expanduser()
+    return path.parent if path.name == 'coord.npy' else path
 
 
 def read_points(folder: Path) -> np.ndarray:

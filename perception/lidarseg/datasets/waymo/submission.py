@@ -5,17 +5,18 @@
 
 The protobuf's classes come with the package waymo-open-dataset, which needs an old Python and TensorFlow and so seldom
 fits beside PyTorch. Where it is missing, the frames are written and checked all the same; in an environment that has
-it, `waymo_proto.py` makes the protobuf of them and needs nothing else.
+it, `proto.py` makes the protobuf of them and needs nothing else.
 """
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from perception.common.submission import Submission
+from perception.lidarseg.datasets.base import predictions_of
 from perception.lidarseg.datasets.waymo import proto as waymo_proto
 from perception.lidarseg.datasets.waymo import reader as waymo
 from perception.registry import METRICS
@@ -26,11 +27,10 @@ FRAMES, BINARY, ABOUT = 'frames', 'submission.bin', 'about.json'
 
 
 @METRICS.register_module()
-class WaymoSubmission(BaseMetric):
+class WaymoSubmission(Submission):
     """Writes the range images of each predicted frame, and the protobuf of all at the end.
 
-    It takes the place of a metric and gives no score. Predictions of the TOP LiDAR are submitted, of both returns; each
-    process writes its own frames, the first one the protobuf.
+    Predictions of the TOP LiDAR are submitted, of both returns.
 
     Args:
         out_dir: folder of the submission.
@@ -45,76 +45,64 @@ class WaymoSubmission(BaseMetric):
         ConfigError: a split without masks.
     """
 
-    default_prefix = ''  # none; spares mmengine's warning
+    unit = 'frames'
+    advice = 'Predict every frame of the split; no submission was written.'
 
     def __init__(self, out_dir: str | Path, data_root: str | Path | None = None, split: str = 'test',
                  account_name: str = '', unique_method_name: str = '', authors: Sequence[str] = (),
                  affiliation: str = '', description: str = '', method_link: str = '', collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
+        super().__init__(out_dir, collect_device, prefix)
         if split not in ('test', 'val'):
             raise ConfigError(f"WaymoSubmission: split={split!r}, expected 'test' or 'val'. The server scores these.")
-        self.out_dir, self.data_root, self.split = Path(out_dir).expanduser(), data_root, split
+        self.data_root, self.split = data_root, split
         self.about = dict(account_name=account_name, unique_method_name=unique_method_name, authors=list(authors),
                           affiliation=affiliation, description=description, method_link=method_link)
 
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Write the range images of some frames.
-
-        Args:
-            data_batch: not used.
-            data_samples: for each frame a dict with `sample_id`, `points_path` (the frame's folder) and `pred_labels`
-                (N,).
+    def write(self, name: str, sample: Mapping) -> str:
+        """Write the range images of a frame with `points_path` (its folder) and `pred_labels` (N,).
 
         Raises:
             DataError: predictions are missing, too many or too few, or no train ids; the disk is full.
         """
-        for sample in data_samples:
-            name = sample.get('sample_id', 'a frame')
-            if sample.get('pred_labels') is None:
-                raise DataError(f'WaymoSubmission: {name} has no pred_labels, expected predictions. Use a model that '
-                                f'predicts.')
-            pred_labels = sample['pred_labels'].cpu().numpy()
-            images = range_images(pred_labels, waymo.read_masks(Path(sample['points_path']), len(pred_labels)), name)
-            path = self.out_dir / FRAMES / f'{name}.npz'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(path, DataError) as part, open(part, 'wb') as file:
-                np.savez_compressed(file, ri_return1=images[0], ri_return2=images[1])
-            self.results.append(name)
+        pred_labels = predictions_of(sample, 'WaymoSubmission')
+        images = range_images(pred_labels, waymo.read_masks(Path(sample['points_path']), len(pred_labels)), name)
+        path = self.out_dir / FRAMES / f'{name}.npz'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+            np.savez_compressed(file, ri_return1=images[0], ri_return2=images[1])
+        return name
 
-    def compute_metrics(self, results: list[str]) -> dict:
+    def finish(self, results: list[str]) -> tuple[Path, list[str]]:
         """Check what was written in this run and write the protobuf where it can be.
 
         Raises:
             ConfigError: nothing tells where the data set is.
-            DataError: a frame is missing or wrong, or the disk is full; no protobuf is left.
+            DataError: the disk is full; no protobuf is left.
         """
         data_root = self.data_root or (self.dataset_meta or {}).get('data_root')
         if data_root is None:
             raise ConfigError('WaymoSubmission: no data_root, expected the folder of the data set. Pass it.')
-        binary = self.out_dir / BINARY
+        binary, names = self.out_dir / BINARY, sorted(set(results))
         binary.unlink(missing_ok=True)
-        names = sorted(set(results))
         problems = frame_problems(self.out_dir, names, data_root, self.split)
         if problems:
-            raise DataError(f'{self.out_dir}: {problems[0]} ({len(problems):,} problem(s)), expected predictions for '
-                            f'every frame of the split. Predict all of it; no submission was written.')
+            return self.out_dir, problems
         with atomic_path(self.out_dir / ABOUT, DataError) as part:
             part.write_text(json.dumps(self.about, indent=1) + '\n')
         if not waymo_proto.available():
-            print_log(f'{self.out_dir / FRAMES}: {len(names):,} frames, complete and checked, but no protobuf, since '
-                      f'waymo-open-dataset is not installed. In an environment that has it run '
-                      f'`python {Path(waymo_proto.__file__)} {self.out_dir}`.', 'current', logging.WARNING)
-            return {}
+            print_log(f'{self.out_dir / FRAMES}: no protobuf of them, since waymo-open-dataset is not installed. In an '
+                      f'environment that has it run `python {Path(waymo_proto.__file__)} {self.out_dir}`.', 'current',
+                      logging.WARNING)
+            return self.out_dir / FRAMES, []
         with atomic_path(binary, DataError) as part:
             part.write_bytes(waymo_proto.serialize(self.out_dir, self.about, names))
-        print_log(f'{binary}: {len(names):,} frames, {binary.stat().st_size / 2**20:.1f} MiB. Upload it at '
-                  f'{waymo.DOWNLOAD}.', 'current')
+        self.upload = f'Upload it at {waymo.DOWNLOAD}.'
         empty = [key for key in ('account_name', 'unique_method_name') if not self.about[key]]
         if empty:
             print_log(f'{binary}: {" and ".join(empty)} is empty, which the server refuses. Set it under submission in '
                       'the config or by --cfg-options.', 'current', logging.WARNING)
-        return {}
+        return binary, []
 
 
 def range_images(pred_labels: np.ndarray, masks: list[list[np.ndarray]], name: str) -> list[np.ndarray]:

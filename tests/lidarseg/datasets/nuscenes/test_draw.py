@@ -53,8 +53,8 @@ def test_projection_equals_the_development_kits(mini_nuscenes):
 
 def _real_tables(shared, root):
     """The real key frame in tables, with a made-up motion of the ego between the sensors' times."""
+    from perception.common.nuscenes.tables import CATEGORIES
     from perception.common.nuscenes.writer import Calibration, SceneRows, Tables, quaternion
-    from perception.lidarseg.datasets.nuscenes.reader import CATEGORIES
     folder = shared / 'real/nuscenes_frame'
     frame = json.loads((folder / 'info.json').read_text())['data_list'][0]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perception.common.nuscenes import tables as nuscenes_tables
-from perception.common.nuscenes.tables import find_problem, read_index
+from perception.common.nuscenes.tables import CATEGORIES, find_problem, read_index
 from perception.lidarseg.datasets.nuscenes.metric import (
     NuScenesLidarSegMetric,
     evaluate_results,
@@ -15,7 +15,7 @@ from perception.lidarseg.datasets.nuscenes.metric import (
     scores,
 )
 from perception.lidarseg.datasets.nuscenes.reader import (
-    CATEGORIES,
+    CHALLENGE,
     CLASSES,
     PALETTE,
     NuScenesLidarSeg,
@@ -25,7 +25,7 @@ from perception.lidarseg.datasets.nuscenes.reader import (
     to_official_ids,
     to_train_ids,
 )
-from perception.lidarseg.predictor import read_scan
+from perception.lidarseg.predictor import LidarPredictor
 from perception.utils.errors import ConfigError, DataError
 
 KIT = pytest.importorskip('nuscenes.eval.lidarseg.utils', reason='nuscenes-devkit is not installed')
@@ -54,7 +54,7 @@ def test_classes_colours_and_categories_are_those_of_the_development_kit():
     assert ('ignore', *CLASSES) == tuple(sorted(order, key=order.get))
     assert [mapper.get_coarse2color()[name] for name in CLASSES] == list(PALETTE)
     fine = mapper.get_fine2coarse()
-    assert {name: coarse or 'ignore' for name, coarse in CATEGORIES.items()} == fine
+    assert {name: CHALLENGE.get(name, 'ignore') for name in CATEGORIES} == fine and set(CHALLENGE) <= set(CATEGORIES)
 
 
 def test_the_order_of_categories_is_the_official_index(shared):
@@ -94,7 +94,7 @@ def test_samples_are_the_files(mini_nuscenes):
         points = np.fromfile(mini_nuscenes / frame.points, '<f4').reshape(-1, 5)
         labels = np.fromfile(mini_nuscenes / frame.labels, np.uint8)
         assert torch.equal(sample['inputs']['points'], torch.from_numpy(points[:, :4]))
-        names = [CATEGORIES[index.categories[fine]] for fine in labels.tolist()]
+        names = [CHALLENGE.get(index.categories[fine]) for fine in labels.tolist()]
         expected = [255 if name is None else CLASSES.index(name) for name in names]
         assert sample['data_samples'].labels.tolist() == expected
         assert sample['data_samples'].sample_id == frame.token
@@ -137,7 +137,7 @@ def test_a_real_key_frame_is_read(shared):
     points = read_sweep(path)
     assert points.shape == (34688, 5)
     assert points[:, 4].tolist() == np.tile(np.arange(32), 1084).tolist()
-    assert np.array_equal(read_scan(path, NuScenesLidarSeg), points[:, :4])     # as tools/visualize.py does
+    assert np.array_equal(LidarPredictor(None, dict(type=NuScenesLidarSeg)).points(path), points[:, :4])
 
 
 @pytest.mark.parametrize(('cut', 'match'), [(7, 'expected a multiple of 20'), (20, 'labels for')])
@@ -177,7 +177,7 @@ def test_bad_points_and_labels_name_file_and_place(copy):
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 def test_what_is_not_there_is_named(copy, tmp_path):
-    with pytest.raises(ConfigError, match="split='trian', expected .*Did you mean train"):
+    with pytest.raises(ConfigError, match="split: 'trian' came, expected .*Did you mean train"):
         NuScenesLidarSeg(copy, 'trian')
     with pytest.raises(DataError, match=r'no folder v1.0-..., expected nuScenes in its official layout .*--mini'):
         NuScenesLidarSeg(tmp_path / 'nowhere', 'train')

@@ -110,7 +110,7 @@ def test_an_incomplete_run_leaves_no_zip(mini_nuscenes, tmp_path):
 def test_bad_predictions_are_refused(mini_nuscenes, tmp_path):
     writer = NuScenesLidarSegSubmission(tmp_path)
     with pytest.raises(ConfigError, match='data_root=None, split=None'):
-        writer.process(None, [])
+        writer.process(None, [dict(sample_id='a', pred_labels=torch.zeros(3))])
     writer.dataset_meta = dict(data_root=str(mini_nuscenes), split='mini_val')
     with pytest.raises(DataError, match='a has no pred_labels'):
         writer.process(None, [dict(sample_id='a')])

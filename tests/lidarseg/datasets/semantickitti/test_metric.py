@@ -7,14 +7,9 @@ import pytest
 import torch
 
 from perception.common.formats.kitti import read_labels, write_labels
-from perception.lidarseg.datasets.semantickitti import metric as module
-from perception.lidarseg.datasets.semantickitti.metric import (
-    SemanticKITTIMetric,
-    evaluate_folders,
-    official_confusion,
-    score_table,
-    scores,
-)
+from perception.common.metrics import confusion as module
+from perception.lidarseg.datasets.base import official_confusion, score_table, scores
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric, evaluate_folders
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, learning_map, to_train_ids
 from perception.utils.errors import DataError
 

@@ -22,7 +22,6 @@ from perception.common.formats.kitti import (
     write_poses,
 )
 from perception.common.structures import PointSegSample
-from perception.lidarseg import predictor as inference
 from perception.lidarseg.datasets.semantickitti import reader as kitti
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
 from perception.lidarseg.datasets.semantickitti.mini import write_multiscan_mini, write_semantickitti_mini
@@ -38,9 +37,10 @@ from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTIS
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.points import label_points
+from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CylinderVoxelizer
 from perception.lidarseg.transforms import RandomFlip, RandomThin
-from perception.lidarseg.tta import TTASegmentor
+from perception.lidarseg.voting import TTASegmentor
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -62,7 +62,7 @@ def folder(mini, tmp_path) -> Path:
 @pytest.fixture
 def logged(monkeypatch) -> list[str]:
     lines = []
-    monkeypatch.setattr(inference, 'print_log', lambda text, *_: lines.append(text))
+    monkeypatch.setattr(kitti, 'print_log', lambda text, *_: lines.append(text))
     return lines
 
 
@@ -213,40 +213,38 @@ def test_a_submission_passes_the_official_checks_with_the_servers_label_table(mi
 class Echo(torch.nn.Module):
     """A model that remembers what it was given and predicts zeros."""
 
-    def __init__(self, **cfg):
-        super().__init__()
-        self.dataset_cfg, self.dataset_meta = cfg, SemanticKITTIMultiScan.METAINFO
-
     def test_step(self, data):
         self.points = data['inputs']['points'][0]
         return label_points(torch.zeros(len(self.points), 25), [len(self.points)], data['data_samples'])
 
 
 def test_predict_finds_the_scans_before_a_file(mini, logged):
-    model = Echo(type=SemanticKITTIMultiScan, past_scans=2)
+    model = Echo()
+    predict = LidarPredictor(model, dict(type=SemanticKITTIMultiScan, past_scans=2))
     path = mini / 'sequences/11/velodyne/000002.bin'
-    sample = inference.predict(model, path)
+    sample = predict(path)
     expected = SemanticKITTIMultiScan(mini, 'test', [11])[2]
     assert torch.equal(model.points, expected['inputs']['points'])
     assert len(sample.pred_labels) == expected['data_samples'].origin_len == len(read_points(path))
-    inference.predict(model, mini / 'sequences/11/velodyne/000001.bin')  # a first scan of a sequence
+    predict(mini / 'sequences/11/velodyne/000001.bin')  # a first scan of a sequence
     assert not logged
 
 
 def test_predict_takes_a_scan_alone_where_there_are_no_others_and_says_so(folder, logged):
-    model = Echo(type=SemanticKITTIMultiScan)
+    model = Echo()
+    predict = LidarPredictor(model, dict(type=SemanticKITTIMultiScan))
     path = folder / 'sequences/08/velodyne/000003.bin'
     path.with_name('000001.bin').unlink()
-    sample = inference.predict(model, path)
+    sample = predict(path)
     assert len(model.points) == len(sample.pred_labels) == len(read_points(path))
     assert len(logged) == 1 and 'trained on 3 scans at a time' in logged[0] and '000001.bin: no such file' in logged[0]
-    inference.predict(model, read_points(path))
+    predict(read_points(path))
     assert len(logged) == 2 and 'an array came' in logged[1]
     lonely = folder.parent / 'scan.bin'
     shutil.copy(path, lonely)
-    inference.predict(model, lonely)
+    predict(lonely)
     assert len(logged) == 3 and "named 'scan'" in logged[2]
-    inference.predict(Echo(type=kitti.SemanticKITTI), path)
+    LidarPredictor(model, dict(type=kitti.SemanticKITTI))(path)
     assert len(logged) == 3
 
 

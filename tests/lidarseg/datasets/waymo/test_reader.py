@@ -15,8 +15,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 
-from perception.lidarseg import predictor as inference
-from perception.lidarseg.datasets.semantickitti.metric import official_confusion
+from perception.lidarseg.datasets.base import official_confusion
 from perception.lidarseg.datasets.waymo import mini as module
 from perception.lidarseg.datasets.waymo import proto as waymo_proto
 from perception.lidarseg.datasets.waymo import reader as waymo
@@ -26,6 +25,7 @@ from perception.lidarseg.datasets.waymo.mini import TYPES, draw_sheet, write_way
 from perception.lidarseg.datasets.waymo.reader import CLASSES, PALETTE, Waymo, count_classes, read_array, read_masks
 from perception.lidarseg.datasets.waymo.submission import WaymoSubmission, frame_problems, range_images
 from perception.lidarseg.models.points import label_points
+from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.transforms import RandomFlip, RandomThin
 from perception.utils.errors import ConfigError, DataError
 
@@ -136,16 +136,19 @@ def test_classes_are_counted(folder):
 
 def test_predict_reads_a_frame(folder):
     class Zeros(torch.nn.Module):
-        dataset_cfg = dict(type=Waymo)
-
         def test_step(self, data):
             self.points = data['inputs']['points'][0]
             return label_points(torch.zeros(len(self.points), 22), [len(self.points)], data['data_samples'])
 
     frame, model = frame_folder(folder, 'validation'), Zeros()
+    predict = LidarPredictor(model, dict(type=Waymo))
     for path in (frame, frame / 'coord.npy'):
-        assert len(inference.predict(model, path).pred_labels) == len(np.load(frame / 'coord.npy'))
+        assert len(predict(path).pred_labels) == len(np.load(frame / 'coord.npy'))
         assert torch.equal(model.points, Waymo(folder, 'val')[0]['inputs']['points'])
+        assert list(predict.sources(path)) == [('1000', frame)]
+    assert [name for name, _ in predict.sources(frame_folder(folder, 'training').parent)] == ['1000', '2000']
+    with pytest.raises(DataError, match=r'waymo: no coord\.npy'):
+        next(predict.sources(folder))
 
 
 # --- score -----------------------------------------------------------------------------------------------------------
@@ -246,7 +249,7 @@ def test_without_the_package_checked_frames_are_left(folder, tmp_path, monkeypat
     names = sorted(path.name for path in (tmp_path / 'out').rglob('*.*'))
     assert names == ['9_0_1000.npz', '9_1_1000.npz', 'about.json']
     assert json.loads((tmp_path / 'out/about.json').read_text())['account_name'] == 'a@b.c'
-    assert 'waymo-open-dataset is not installed' in lines[-1] and 'waymo_proto.py' in lines[-1]
+    assert 'waymo-open-dataset is not installed' in lines[-1] and 'waymo/proto.py' in lines[-1]
     with pytest.raises(SystemExit):
         waymo_proto.main([str(tmp_path / 'out')])
 
@@ -421,7 +424,7 @@ def test_missing_folders_name_download_and_mini(folder, tmp_path):
         Waymo(tmp_path / 'nowhere', 'train')
     shutil.rmtree(frame_folder(folder, 'validation'))
     expect(folder, 'validation: no segment-CONTEXT_with_camera_labels/TIMESTAMP/coord.npy in it')
-    with pytest.raises(ConfigError, match="split='valid', expected one of train, val, test. Did you mean val"):
+    with pytest.raises(ConfigError, match="split: 'valid' came, expected one of train, val, test. Did you mean val"):
         Waymo(folder, 'valid')
     frame = frame_folder(folder, 'training')
     frame.rename(frame.with_name('first'))

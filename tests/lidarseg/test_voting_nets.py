@@ -4,13 +4,12 @@ import pytest
 import torch
 
 from perception.common.structures import PointSegSample
-from perception.lidarseg.ensemble import EnsembleSegmentor
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
 from perception.lidarseg.models.spvnas import SPVNAS
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.tta import TTASegmentor, moved, view_matrices
+from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor, moved, view_matrices
 from perception.utils.errors import ConfigError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
