@@ -14,11 +14,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.common.dataset import SeededDataset
 from perception.common.formats.stamped import write_stamped
 from perception.common.scene.camera import CameraSpec
 from perception.common.scene.world import SCENE_VERSION
 from perception.common.visual import canvas
-from perception.lanes.datasets.base import RoadImages
 from perception.lanes.draw import PALETTE, overlay_labels
 from perception.lanes.shots import Plan, Trace, lower_end, take_all
 from perception.utils.errors import DataError
@@ -172,7 +172,8 @@ def draw_polyline(image: np.ndarray, points: np.ndarray, value: int | Sequence[i
                   cv2.LINE_8)
 
 
-def draw_sheet(root: str | Path, path: str | Path, dataset: type[RoadImages], most: int = 12, width: int = 480) -> Path:
+def draw_sheet(root: str | Path, path: str | Path, dataset: type[SeededDataset], most: int = 12,
+               width: int = 480) -> Path:
     """Draws images of each split with their labels over them.
 
     Args:

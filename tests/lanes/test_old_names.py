@@ -1,4 +1,5 @@
 """The converters of the room: each file has one, and one only."""
+import ast
 import importlib
 from pathlib import Path
 
@@ -30,6 +31,14 @@ def test_goldens_belong_to_one_converter(published):
     for golden, name in (('erfnet_A', 'erfnet'), ('enet_full_A', 'enet')):
         weights = published(golden)
         assert [other for other, module in MODULES.items() if module.fits(weights)] == [name]
+
+
+def test_options_are_read_without_an_import():
+    for name, module in MODULES.items():
+        tree = ast.parse(Path(module.__file__).read_text())
+        options, = [ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+                    and node.targets[0].id == 'OPTIONS']
+        assert options == module.OPTIONS and set(options) == (set() if name == 'resnet' else {'--input-size'})
 
 
 def test_names_are_joined_and_given_back():

@@ -15,7 +15,7 @@ from perception.lanes.old_names import (
     take_weights,
 )
 
-OPTIONS = {'--input-size': {'type': int, 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
+OPTIONS = {'--input-size': {'type': 'int', 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
                             'where the existence head does not tell it'}}
 # our module -> published one, in the first block, in a block, in a block up
 STEM = {'conv': 'main_branch', 'norm': 'batch_norm', 'act': 'out_activation'}

@@ -19,7 +19,7 @@ from perception.lanes.old_names import (
     take_weights,
 )
 
-OPTIONS = {'--input-size': {'type': int, 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
+OPTIONS = {'--input-size': {'type': 'int', 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
                             'where the existence head does not tell it'}}
 # our module -> published one, in a factorised block, in a block down, in a block up
 BLOCK = {'first.0': 'conv3x1_1', 'first.2': 'conv1x3_1', 'first.3': 'bn1', 'second.0': 'conv3x1_2',

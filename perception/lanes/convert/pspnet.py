@@ -6,7 +6,7 @@ from torch import Tensor
 from perception.lanes.models.pspnet import PSPNet
 from perception.lanes.old_names import CAFFE, Conversion, size_of, take_weights
 
-OPTIONS = {'--input-size': {'type': int, 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
+OPTIONS = {'--input-size': {'type': 'int', 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
                             'where the existence head does not tell it'}}
 
 

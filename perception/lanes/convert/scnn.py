@@ -9,7 +9,7 @@ from perception.common.image_preprocessor import ImagePreprocessor
 from perception.lanes.models.scnn import SCNN
 from perception.lanes.old_names import IMAGENET, Conversion, lane_arguments, make_renamer, size_of, take_weights
 
-OPTIONS = {'--input-size': {'type': int, 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
+OPTIONS = {'--input-size': {'type': 'int', 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
                             'where the existence head does not tell it'}}
 # our convolution -> its place in torchvision's `features` of VGG-16; its norm follows it in both
 VGG = {f'{stage}.{k}': first + k for stage, first, places in (
