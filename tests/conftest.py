@@ -1,4 +1,5 @@
 """Fixtures that several rooms share."""
+import importlib
 import signal
 from pathlib import Path
 
@@ -75,6 +76,5 @@ def mini_apolloscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _tiny_lanes(name: str, factory: pytest.TempPathFactory, **images: int) -> Path:
-    from perception.lanes import mini
-    write = getattr(mini, f'write_{name}_mini')
+    write = getattr(importlib.import_module(f'perception.lanes.datasets.{name}.mini'), f'write_{name}_mini')
     return write(factory.mktemp('mini') / name, detail=.1, length=180.0, workers=1, **images)

@@ -7,10 +7,12 @@ from torch.optim import Adam
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.apolloscape.metric import ApolloScapeMetric
+from perception.lanes.datasets.apolloscape.mini import write_apolloscape_mini
 from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
+from perception.lanes.datasets.apolloscape.submission import ApolloScapeSubmission
 from perception.lanes.draw import DrawLanes
-from perception.lanes.mini import write_apolloscape_mini
-from perception.lanes.submission import ApolloScapeSubmission
+from perception.lanes.mini import draw_sheet
+from perception.lanes.predictor import LanePredictor
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomImageScale
 
 data_root = 'data/apolloscape'  # PERCEPTION_DATA replaces the leading data
@@ -41,6 +43,7 @@ submit_dataloader = dict(
 
 val_evaluator = dict(type=ApolloScapeMetric)
 test_evaluator = dict(type=ApolloScapeMetric)
+predictor = dict(type=LanePredictor)
 submission = dict(type=ApolloScapeSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 
@@ -49,8 +52,10 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=24, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=24, by_epoch=True)]
 
 mini_data = dict(type=write_apolloscape_mini, root='data/mini/apolloscape')
-mini = dict(  # small images, so that a training takes about two minutes
-    model=dict(input_size=(96, 320)),
+mini_sheet = dict(type=draw_sheet, dataset=ApolloScapeLaneMark)
+# what each config makes its `mini` of: small images, so that a training takes about two minutes
+mini_net = dict(input_size=(96, 320))
+mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320), pipeline=[
@@ -59,7 +64,8 @@ mini = dict(  # small images, so that a training takes about two minutes
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))))
+mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),
     param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=30, convert_to_iter_based=True)],

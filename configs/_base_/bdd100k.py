@@ -7,10 +7,12 @@ from torch.optim import Adam
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.bdd100k.metric import BDD100KMetric
+from perception.lanes.datasets.bdd100k.mini import write_bdd100k_mini
 from perception.lanes.datasets.bdd100k.reader import BDD100K
+from perception.lanes.datasets.bdd100k.submission import BDD100KSubmission
 from perception.lanes.draw import DrawLanes
-from perception.lanes.mini import write_bdd100k_mini
-from perception.lanes.submission import BDD100KSubmission
+from perception.lanes.mini import draw_sheet
+from perception.lanes.predictor import LanePredictor
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/bdd100k'  # PERCEPTION_DATA replaces the leading data
@@ -39,6 +41,7 @@ submit_dataloader = test_dataloader  # masks of the official validation images
 
 val_evaluator = dict(type=BDD100KMetric)
 test_evaluator = dict(type=BDD100KMetric)
+predictor = dict(type=LanePredictor)
 submission = dict(type=BDD100KSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 
@@ -47,8 +50,10 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=12, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=12, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_bdd100k_mini, root='data/mini/bdd100k')
-mini = dict(  # small images, so that a training takes about two minutes
-    model=dict(input_size=(144, 256), background_weight=0.1),
+mini_sheet = dict(type=draw_sheet, dataset=BDD100K)
+# what each config makes its `mini` of: small images, so that a training takes about two minutes
+mini_net = dict(input_size=(144, 256), background_weight=0.1)
+mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256), pipeline=[
@@ -57,7 +62,8 @@ mini = dict(  # small images, so that a training takes about two minutes
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/bdd100k', input_size=(144, 256))))
+mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=15, val_interval=5),
     param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=15, convert_to_iter_based=True)],

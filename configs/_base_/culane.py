@@ -6,12 +6,14 @@ from torch.optim import Adam
 
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
+from perception.lanes.datasets.culane.decoder import CULaneDecoder
 from perception.lanes.datasets.culane.metric import CULaneMetric
+from perception.lanes.datasets.culane.mini import write_culane_mini
 from perception.lanes.datasets.culane.reader import CULane
-from perception.lanes.decode import CULaneDecoder
+from perception.lanes.datasets.culane.submission import CULaneSubmission
 from perception.lanes.draw import DrawLanes
-from perception.lanes.mini import write_culane_mini
-from perception.lanes.submission import CULaneSubmission
+from perception.lanes.mini import draw_sheet
+from perception.lanes.predictor import LanePredictor
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/culane'  # PERCEPTION_DATA replaces the leading data
@@ -40,6 +42,7 @@ submit_dataloader = test_dataloader  # there is no server: text files for the of
 
 val_evaluator = dict(type=CULaneMetric)
 test_evaluator = dict(type=CULaneMetric)
+predictor = dict(type=LanePredictor)
 submission = dict(type=CULaneSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 
@@ -48,8 +51,10 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=8, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=8, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_culane_mini, root='data/mini/culane')
-mini = dict(  # small images, so that a training takes about two minutes
-    model=dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3)),
+mini_sheet = dict(type=draw_sheet, dataset=CULane)
+# what each config makes its `mini` of: small images, so that a training takes about two minutes
+mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))
+mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/culane', input_size=(80, 240), pipeline=[
@@ -58,8 +63,15 @@ mini = dict(  # small images, so that a training takes about two minutes
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/culane', input_size=(80, 240))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/culane', input_size=(80, 240))))
+mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),
     param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=30, convert_to_iter_based=True)],
     default_hooks=dict(logger=dict(interval=10)))
+# tools/benchmark.py distillation: three times the training images, each seen less often, more images to score
+evidence = [
+    'mini_data.root=data/mini/culane_evidence', 'mini_data.train=126', 'mini_data.val=60',
+    'train_dataloader.dataset.data_root=data/mini/culane_evidence',
+    'val_dataloader.dataset.data_root=data/mini/culane_evidence',
+    'train_cfg.max_epochs=12', 'train_cfg.val_interval=6', 'param_scheduler.0.end=12']

@@ -6,12 +6,14 @@ from torch.optim import Adam
 
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
+from perception.lanes.datasets.llamas.decoder import LLAMASDecoder
 from perception.lanes.datasets.llamas.metric import LLAMASMetric
+from perception.lanes.datasets.llamas.mini import write_llamas_mini
 from perception.lanes.datasets.llamas.reader import LLAMAS
-from perception.lanes.decode import LLAMASDecoder
+from perception.lanes.datasets.llamas.submission import LLAMASSubmission
 from perception.lanes.draw import DrawLanes
-from perception.lanes.mini import write_llamas_mini
-from perception.lanes.submission import LLAMASSubmission
+from perception.lanes.mini import draw_sheet
+from perception.lanes.predictor import LanePredictor
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/llamas'  # PERCEPTION_DATA replaces the leading data
@@ -43,6 +45,7 @@ submit_dataloader = dict(
 
 val_evaluator = dict(type=LLAMASMetric)
 test_evaluator = dict(type=LLAMASMetric)
+predictor = dict(type=LanePredictor)
 submission = dict(type=LLAMASSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 
@@ -51,8 +54,10 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=12, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=12, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_llamas_mini, root='data/mini/llamas')
-mini = dict(  # small images, so that a training takes about two minutes
-    model=dict(input_size=(80, 256), background_weight=0.1, decoder=dict(kernel=3)),
+mini_sheet = dict(type=draw_sheet, dataset=LLAMAS)
+# what each config makes its `mini` of: small images, so that a training takes about two minutes
+mini_net = dict(input_size=(80, 256), background_weight=0.1, decoder=dict(kernel=3))
+mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/llamas', input_size=(80, 256), pipeline=[
@@ -61,7 +66,8 @@ mini = dict(  # small images, so that a training takes about two minutes
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/llamas', input_size=(80, 256))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/llamas', input_size=(80, 256))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/llamas', input_size=(80, 256))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/llamas', input_size=(80, 256))))
+mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),
     param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=30, convert_to_iter_based=True)],

@@ -6,12 +6,14 @@ from torch.optim import Adam
 
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
+from perception.lanes.datasets.tusimple.decoder import TuSimpleDecoder
 from perception.lanes.datasets.tusimple.metric import TuSimpleMetric
+from perception.lanes.datasets.tusimple.mini import write_tusimple_mini
 from perception.lanes.datasets.tusimple.reader import TuSimple
-from perception.lanes.decode import TuSimpleDecoder
+from perception.lanes.datasets.tusimple.submission import TuSimpleSubmission
 from perception.lanes.draw import DrawLanes
-from perception.lanes.mini import write_tusimple_mini
-from perception.lanes.submission import TuSimpleSubmission
+from perception.lanes.mini import draw_sheet
+from perception.lanes.predictor import LanePredictor
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/tusimple'  # PERCEPTION_DATA replaces the leading data
@@ -40,6 +42,7 @@ submit_dataloader = test_dataloader  # the labels are public now; the server tak
 
 val_evaluator = dict(type=TuSimpleMetric)
 test_evaluator = dict(type=TuSimpleMetric)
+predictor = dict(type=LanePredictor)
 submission = dict(type=TuSimpleSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 
@@ -48,8 +51,10 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=183, val_interval=10)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=183, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_tusimple_mini, root='data/mini/tusimple')
-mini = dict(  # small images, so that a training takes about two minutes
-    model=dict(input_size=(112, 208), background_weight=0.1),
+mini_sheet = dict(type=draw_sheet, dataset=TuSimple)
+# what each config makes its `mini` of: small images, so that a training takes about two minutes
+mini_net = dict(input_size=(112, 208), background_weight=0.1)
+mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
         dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208), pipeline=[
@@ -58,7 +63,8 @@ mini = dict(  # small images, so that a training takes about two minutes
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208))),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/tusimple', input_size=(112, 208))))
+mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),
     param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=30, convert_to_iter_based=True)],

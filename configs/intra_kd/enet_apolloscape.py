@@ -22,19 +22,17 @@ model = dict(
     taps=dict(middle='stage2', high='stage3', logits='logits'),
     teachers=dict(full=dict(
         type=FrozenTeacher, model=teacher, taps=dict(middle='stage3', high='head_input', logits='logits'),
-        checkpoint='work_dirs/pspnet_apolloscape/model.pth', trained_by='configs/lanes/pspnet_apolloscape.py')),
+        trained_by='configs/lanes/pspnet_apolloscape.py')),
     losses=dict(intra_kd=dict(
-        type=IntRAKDLoss, teacher='full', num_classes=37, aoi_kernel=5, moment_orders=(1, 2, 3),
+        type=IntRAKDLoss, teacher='full', num_classes=37, aoi_kernel=5, moment_orders=(1, 2, 3), min_pixels=4,
+        clamp=10.0, temperature=1.0, weight=1.0,
         alpha=(0.1, 0.1, 1.0),  # probability, attention, affinity; the last is over the classes present
         feature_pairs=[dict(student='middle', teacher='middle', terms=('attention',)),
                        dict(student='high', teacher='high', terms=('attention', 'affinity'))])))
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
-work_dir = 'work_dirs/intra_kd_enet_apolloscape'
 
 mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
-               teachers=dict(full=dict(model=teacher_mini['model'],
-                                       checkpoint='work_dirs/pspnet_apolloscape_mini/model.pth')),
-               losses=dict(intra_kd=dict(attention_norm='l2'))),
-    work_dir='work_dirs/intra_kd_enet_apolloscape_mini')
+               teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
+               losses=dict(intra_kd=dict(attention_norm='l2'))))

@@ -13,4 +13,4 @@ model = dict(net, type=AgnosticLaneNet, decoder=dict(type=ClusterDecoder))
 train_dataloader['dataset'].update(all_lanes=True)
 default_hooks['export'].update(metric='iou')  # more accuracy alone is had by wider lanes
 
-mini = dict(mini)
+mini = dict(mini_loaders, model=mini_net, **mini_schedule)

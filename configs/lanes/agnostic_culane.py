@@ -12,4 +12,4 @@ with read_base():
 model = dict(net, type=AgnosticLaneNet, num_classes=2, num_lanes=0, decoder=dict(type=ClusterDecoder))
 train_dataloader['dataset'].update(all_lanes=True)
 
-mini = dict(mini, model=dict(input_size=(80, 240), background_weight=0.1))
+mini = dict(mini_loaders, model=dict(input_size=(80, 240), background_weight=0.1), **mini_schedule)

@@ -13,5 +13,5 @@ with read_base():
 model = dict(net, type=AgnosticLaneNet, num_classes=2, num_lanes=0, decoder=dict(type=ClusterDecoder), point_slots=6)
 train_dataloader['dataset'].update(all_lanes=True)
 
-mini = dict(mini, model=dict(input_size=(112, 208), background_weight=0.2),
-            optim_wrapper=dict(optimizer=dict(type=Adam, lr=4e-3)))  # at 1e-2 it may find no lane at all
+mini = dict(mini_loaders, model=dict(mini_net, background_weight=0.2), **mini_schedule)
+mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=4e-3)))  # at 1e-2 it may find no lane at all

@@ -11,4 +11,4 @@ with read_base():
 model = dict(type=ENet, extra_stage=True, **net)
 default_hooks['export'].update(metric='iou')  # more accuracy alone is had by wider lanes
 
-mini = dict(mini)
+mini = dict(mini_loaders, model=mini_net, **mini_schedule)

@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ENet, extra_stage=True, **net)
+published = dict(parameters=980_000, ms=13.4)  # SAD's paper, time on its GPU
 
-mini = dict(mini)
+mini = dict(mini_loaders, model=mini_net, **mini_schedule)

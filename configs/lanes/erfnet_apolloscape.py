@@ -10,4 +10,4 @@ with read_base():
 
 model = dict(type=ERFNet, **net)
 
-mini = dict(mini)
+mini = dict(mini_loaders, model=mini_net, **mini_schedule)

@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ERFNet, **net)
+published = dict(parameters=2_490_000, ms=10.2)  # SAD's paper, time on its GPU
 
-mini = dict(mini)
+mini = dict(mini_loaders, model=mini_net, **mini_schedule)

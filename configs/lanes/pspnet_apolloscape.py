@@ -1,5 +1,6 @@
 """PSPNet with ResNet-101, the teacher of IntRA-KD, on ApolloScape's lane marks."""
 from mmengine.config import read_base
+from torch.optim import Adam
 
 from perception.lanes.models.pspnet import PSPNet
 
@@ -17,5 +18,6 @@ optim_wrapper.update(
                        bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0))
 
 mini = dict(
-    mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
-    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=3e-3)))
+    mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    **mini_schedule)
+mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)))

@@ -1,5 +1,6 @@
 """PSPNet with ResNet-101, the teacher of IntRA-KD, on CULane."""
 from mmengine.config import read_base
+from torch.optim import Adam
 
 from perception.lanes.models.pspnet import PSPNet
 
@@ -11,7 +12,9 @@ with read_base():
 model = dict(type=PSPNet, depth=101, **net)
 
 mini = dict(
-    mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
-    train_cfg=dict(max_epochs=60, val_interval=20),
-    param_scheduler=[dict(mini['param_scheduler'][0], end=60)],
-    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=3e-3)))
+    mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    **mini_schedule)
+mini.update(
+    optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)), train_cfg=dict(max_epochs=60, val_interval=20),
+    param_scheduler=[dict(mini_schedule['param_scheduler'][0], end=60)])
+evidence = [*evidence, 'train_cfg.max_epochs=24', 'param_scheduler.0.end=24']

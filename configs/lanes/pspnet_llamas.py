@@ -1,5 +1,6 @@
 """PSPNet with ResNet-101, the teacher of IntRA-KD, on LLAMAS."""
 from mmengine.config import read_base
+from torch.optim import Adam
 
 from perception.lanes.models.pspnet import PSPNet
 
@@ -11,5 +12,6 @@ with read_base():
 model = dict(type=PSPNet, depth=101, **net)
 
 mini = dict(
-    mini, model=dict(mini['model'], depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
-    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=3e-3)))
+    mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    **mini_schedule)
+mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)))

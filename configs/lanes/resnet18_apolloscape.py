@@ -10,4 +10,4 @@ with read_base():
 
 model = dict(type=ResNetSeg, depth=18, **net)
 
-mini = dict(mini, model=dict(mini['model'], base_channels=16))
+mini = dict(mini_loaders, model=dict(mini_net, base_channels=16), **mini_schedule)

@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ResNetSeg, depth=18, **net)
+published = dict(parameters=12_410_000, ms=25.3)  # SAD's paper, time on its GPU
 
-mini = dict(mini, model=dict(mini['model'], base_channels=16))
+mini = dict(mini_loaders, model=dict(mini_net, base_channels=16), **mini_schedule)

@@ -11,4 +11,4 @@ with read_base():
 model = dict(type=ResNetSeg, depth=34, **net)
 default_hooks['export'].update(metric='iou')  # more accuracy alone is had by wider lanes
 
-mini = dict(mini, model=dict(mini['model'], base_channels=16))
+mini = dict(mini_loaders, model=dict(mini_net, base_channels=16), **mini_schedule)

@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ResNetSeg, depth=34, **net)
+published = dict(parameters=22_720_000, ms=50.5)  # SAD's paper, time on its GPU
 
-mini = dict(mini, model=dict(mini['model'], base_channels=16))
+mini = dict(mini_loaders, model=dict(mini_net, base_channels=16), **mini_schedule)

@@ -1,5 +1,6 @@
 """SCNN with VGG-16 on CULane."""
 from mmengine.config import read_base
+from torch.optim import Adam
 
 from perception.lanes.models.scnn import SCNN
 
@@ -9,7 +10,7 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=SCNN, **net)
+published = dict(parameters=20_720_000, ms=133.5)  # SAD's paper, time on its GPU
 
-mini = dict(
-    mini, model=dict(mini['model'], backbone='resnet18', base_channels=16),
-    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=5e-4)))  # passes amplify large steps
+mini = dict(mini_loaders, model=dict(mini_net, backbone='resnet18', base_channels=16), **mini_schedule)
+mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=5e-4)))  # passes amplify large steps

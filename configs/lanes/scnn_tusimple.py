@@ -1,5 +1,6 @@
 """SCNN with VGG-16 on TuSimple."""
 from mmengine.config import read_base
+from torch.optim import Adam
 
 from perception.lanes.models.scnn import SCNN
 
@@ -10,6 +11,5 @@ with read_base():
 
 model = dict(type=SCNN, **net)
 
-mini = dict(
-    mini, model=dict(mini['model'], backbone='resnet18', base_channels=16),
-    optim_wrapper=dict(optimizer=dict(mini['optim_wrapper']['optimizer'], lr=5e-4)))  # passes amplify large steps
+mini = dict(mini_loaders, model=dict(mini_net, backbone='resnet18', base_channels=16), **mini_schedule)
+mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=5e-4)))  # passes amplify large steps

@@ -1,4 +1,4 @@
-"""Pictures of lanes on images: smooth curves, segmentation overlays, attention maps, a sheet of a whole test run.
+"""Pictures of lanes on images: smooth curves, segmentation overlays, a sheet of a whole test run.
 
 Lanes are (P, 2) arrays u, v in pixels of the original image, bottom to top. A lane gets the colour and the name of its
 slot, which is found in the label map where there is one, and otherwise by counting from the left.
@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from mmengine.evaluator import BaseMetric
 from scipy.interpolate import UnivariateSpline
-from torch import Tensor
 
 from perception.common.formats.images import read_image
 from perception.common.visual import canvas
@@ -179,8 +178,8 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         if found is not None:
             drawn, words, used = _paint(image, classes, palette, found.get('lanes'), found.get('labels'))
             seen |= used
-            panels.append(canvas.titled(_scaled(drawn, width), name, words))
-    panels = panels or [_scaled(image, width)]
+            panels.append(canvas.titled(scaled(drawn, width), name, words))
+    panels = panels or [scaled(image, width)]
     body = canvas.stacked(panels) if image.shape[1] > 2 * image.shape[0] else canvas.beside(panels)
     rows = [canvas.bar(body.shape[1], title, note, height=32, size=16), body]
     if seen:
@@ -206,66 +205,11 @@ def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence
     return draw_lanes(image, lanes, colors, names), words, set(slots) if distinct else set()
 
 
-def _scaled(image: np.ndarray, width: int) -> np.ndarray:
+def scaled(image: np.ndarray, width: int) -> np.ndarray:
     """The image in that width; a tall one is made narrower, so that it is at most three times as high as `width`."""
     scale = min(width / image.shape[1], 3 * width / image.shape[0])
     width, height = (max(round(n * scale), 1) for n in image.shape[1::-1])
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-
-
-# --- attention -------------------------------------------------------------------------------------------------------
-def attention_map(feats: Tensor) -> np.ndarray:
-    """Where a stage looks: squares of its activations summed over channels (SAD, G^2_sum), scaled to 0..1.
-
-    The spatial softmax of the loss is left out: it would show little but its maximum. A square root is taken, so that
-    weak responses are seen too, and one half percent of the pixels may be beyond the scale, so that a few wild ones,
-    such as at the border, do not darken the rest.
-
-    Args:
-        feats: (C, h, w) activations.
-
-    Returns:
-        (h, w) float32.
-    """
-    strength = feats.detach().float().square().sum(0).sqrt()
-    strength = strength - strength.min()
-    top = strength.flatten().quantile(0.995, interpolation='higher').clamp(min=1e-12)
-    return (strength / top).clamp(max=1).cpu().numpy()
-
-
-def heat_overlay(image: np.ndarray, strength: np.ndarray, opacity: float = 0.7) -> np.ndarray:
-    """A map of 0..1 over an image: blue where it is weak, red where it is strong; the image shows where it is weak.
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-        strength: (h, w), scaled to the image.
-        opacity: of the strongest colour; the weakest has a third of it.
-    """
-    strength = cv2.resize(strength.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR).clip(0, 1)
-    colors = cv2.applyColorMap((255 * strength).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    share = opacity * (1 + 2 * strength[..., None]) / 3
-    return np.round(share * colors + (1 - share) * image).astype(np.uint8)
-
-
-def draw_attention(image: np.ndarray, maps: Mapping[str, Mapping[str, np.ndarray]], title: str = '',
-                   width: int = 420) -> np.ndarray:
-    """Attention of each stage (columns) of each net (rows), as SAD's paper shows it before and after distillation.
-
-    Args:
-        image: (H, W, 3) uint8 RGB, what the nets see; it stands first in each row.
-        maps: net -> stage -> (h, w) map of 0..1.
-        title: written above.
-        width: of one panel, pixels.
-
-    Returns:
-        (H', W', 3) uint8 RGB.
-    """
-    image = _scaled(image, width)
-    rows = [canvas.beside([canvas.titled(image, net), *(canvas.titled(heat_overlay(image, strength), f'{net}: {stage}')
-                                                        for stage, strength in stages.items())])
-            for net, stages in maps.items()]
-    note = 'each map from its weakest (blue) to its strongest (red) response'
-    return canvas.stacked([canvas.bar(rows[0].shape[1], title, note, height=32, size=16), *rows])
 
 
 # --- test runs -------------------------------------------------------------------------------------------------------
@@ -362,7 +306,7 @@ def contact_sheet(pictures: Sequence[tuple[str, str]], rows: int = 12, columns: 
     share = max(rows // len(groups), 1) * columns
     parts = []
     for category, paths in sorted(groups.items()):
-        small = [_scaled(read_image(path), width) for path in paths[:share]]
+        small = [scaled(read_image(path), width) for path in paths[:share]]
         if category:
             parts.append(canvas.bar(columns * (width + 4) - 4, category, f'{len(paths)} images'))
         parts += [canvas.beside(small[i:i + columns]) for i in range(0, len(small), columns)]

@@ -1,11 +1,21 @@
-"""Tiny data sets in the official layouts: small images, a handful of files."""
+"""Tiny data sets in the official layouts: small images, a handful of files; probability maps with exact means."""
 import json
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
 import pytest
+import torch
+
+from perception.common.image_preprocessor import ImagePreprocessor
+from perception.common.nets.resnet import ResNet
+from perception.lanes.models.enet import ENet
+from perception.lanes.models.erfnet import ERFNet
+from perception.lanes.models.pspnet import PSPNet
+from perception.lanes.models.scnn import SCNN
 
 RECORDING = 'images-2014-12-22-12-35-10_mapping_280S_ramps'
 
@@ -143,3 +153,69 @@ def official_writers() -> dict[str, Callable[[Path], Path]]:
 def official(tmp_path: Path, official_writers: dict) -> Callable[[str], Path]:
     """Writes a tiny data set by its name."""
     return lambda name: official_writers[name](tmp_path / name)
+
+
+@pytest.fixture(scope='session')
+def random_probs() -> Callable[[int, int, int, int], torch.Tensor]:
+    """Probabilities (1, classes, height, width) of a seed that are multiples of 2^-16, so that means are exact."""
+    def random_probs(seed, classes, height, width):
+        rng = np.random.default_rng(seed)
+        coarse = rng.uniform(size=(1, classes, height // 4 + 1, width // 4 + 1)).astype(np.float32) ** 3
+        fine = torch.nn.functional.interpolate(torch.from_numpy(coarse), size=(height, width), mode='bilinear')
+        return (fine * 65536).round() / 65536
+    return random_probs
+
+
+@pytest.fixture(scope='session')
+def slow_mean() -> Callable[[np.ndarray, int, int, int, str], int]:
+    """8-bit mean of one square of an image, pixel by pixel; exact, halves up."""
+    def slow_mean(image, row, column, kernel, padding):
+        total, (height, width) = 0, image.shape
+        for dy in range(-(kernel // 2), kernel // 2 + 1):
+            for dx in range(-(kernel // 2), kernel // 2 + 1):
+                y, x = row + dy, column + dx
+                if padding == 'reflect':
+                    y, x = abs(y), abs(x)
+                    y, x = min(y, 2 * (height - 1) - y), min(x, 2 * (width - 1) - x)
+                if 0 <= y < height and 0 <= x < width:
+                    total += int(image[y, x] * 65536)
+        return (510 * total + kernel ** 2 * 65536) // (2 * kernel ** 2 * 65536)
+    return slow_mean
+
+
+@pytest.fixture(scope='session')
+def convert() -> Callable[..., tuple[dict[str, torch.Tensor], type, dict]]:
+    """Convert published weights by a module: our weights, and class and arguments of the net in the printed line."""
+    names = {kind.__name__: kind for kind in (ENet, ERFNet, PSPNet, ResNet, SCNN, ImagePreprocessor)} | dict(dict=dict)
+
+    def run(module: ModuleType, source: dict, input_size: tuple[int, int] | None = None) -> tuple:
+        assert module.fits(source)
+        weights, line = module.convert(source, Namespace(input_size=input_size))
+        arguments = eval(line.removeprefix('model = '), {'__builtins__': {}}, names)
+        return weights, arguments.pop('type'), arguments
+    return run
+
+
+@pytest.fixture(scope='session')
+def published(shared: Path) -> Callable[[str], dict[str, torch.Tensor]]:
+    """Weights with the names of their project, by the name of a golden."""
+    def read(name: str) -> dict[str, torch.Tensor]:
+        with np.load(shared / f'goldens/{name}.npz') as file:
+            return {key[11:]: torch.from_numpy(file[key]).float() for key in file.files if key.startswith('state_dict')}
+    return read
+
+
+def numbers(weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    """All values but those of the counters, in order of size."""
+    return torch.cat([value.flatten() for name, value in weights.items() if 'num_batches' not in name]).sort().values
+
+
+@pytest.fixture(scope='session')
+def check_takeover(convert: Callable) -> Callable:
+    """See that every published number arrives once, in memory of its own, and that the net loads them."""
+    def check(module: ModuleType, source: dict, input_size: tuple[int, int] | None = None) -> None:
+        weights, net, arguments = convert(module, source, input_size)
+        net(**arguments).load_state_dict(weights)
+        assert torch.equal(numbers(weights), numbers(source))
+        assert not {v.data_ptr() for v in weights.values()} & {v.data_ptr() for v in source.values()}
+    return check

@@ -8,13 +8,10 @@ from mmengine.evaluator import Evaluator
 from perception.common.structures import LaneSample
 from perception.lanes.draw import (
     DrawLanes,
-    attention_map,
     contact_sheet,
-    draw_attention,
     draw_lanes,
     draw_sample,
     drawable,
-    heat_overlay,
     overlay_labels,
     slots_of,
     smooth_curve,
@@ -146,30 +143,6 @@ def test_label_maps_are_drawn_where_there_are_no_lanes():
     labels = np.full((200, 320), 3, np.uint8)
     picture = draw_sample(road(), CLASSES, PALETTE, dict(labels=labels), width=320)
     assert near(picture[150, 100], 0.65 * np.array(PALETTE[3]) + 0.35 * 90, 2)
-
-
-# --- attention ---
-def test_attention_is_the_energy_of_the_channels():
-    feats = torch.zeros(3, 4, 5)
-    feats[:, 1, 2] = torch.tensor([3., -4., 0.])
-    feats[0, 0, 0] = 2.5
-    strength = attention_map(feats)
-    assert strength.shape == (4, 5) and strength.max() == 1 and strength[1, 2] == 1
-    assert strength[0, 0] == pytest.approx(0.5) and strength[3, 3] == 0
-    assert (attention_map(torch.ones(2, 3, 3)) == 0).all()
-
-
-def test_heat_is_red_where_a_net_looks():
-    strength = np.zeros((20, 32), np.float32)
-    strength[:, 16:] = 1
-    drawn = heat_overlay(road(), strength)
-    assert drawn[100, 300, 0] > drawn[100, 300, 2] and drawn[100, 10, 2] > drawn[100, 10, 0]
-
-
-def test_attention_of_two_nets_makes_two_rows():
-    maps = {net: {f'stage{i}': np.random.default_rng(i).random((9, 12)) for i in range(3)} for net in 'ab'}
-    picture = draw_attention(road(), maps, 'title', width=160)
-    assert picture.shape == (32 + 2 * (26 + 100) + 2 * 4, 4 * 160 + 3 * 4, 3)  # the image stands first
 
 
 # --- test runs ---

@@ -5,23 +5,29 @@ import pytest
 import torch
 
 from perception.apis.config import load_config
+from perception.common.visual.video import write_video
 from perception.lanes.datasets.culane.reader import CULane
-from perception.lanes.predictor import fit, pictures, predict, read_truth, stage_maps
+from perception.lanes.predictor import LanePredictor, fit
 from perception.registry import MODELS
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 SIZE = CULane.IMAGE_SIZE
 
 
 @pytest.fixture(scope='module')
-def model():
-    """A mini ENet with random weights, as `perception.apis.inference.load` gives it."""
+def predictor():
+    """Of a mini ENet with random weights."""
     cfg = load_config('configs/lanes/enet_culane.py', mini=True)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         net = MODELS.build(cfg.model).eval()
-    net.dataset_meta, net.dataset_cfg = CULane.METAINFO, dict(cfg.test_dataloader.dataset, type=CULane)
-    return net
+    return LanePredictor(net, dict(cfg.test_dataloader.dataset, type=CULane))
+
+
+@pytest.fixture
+def painter(predictor):
+    """A predictor without a net."""
+    return LanePredictor(None, predictor.data)
 
 
 @pytest.fixture(scope='module')
@@ -38,61 +44,99 @@ def test_a_part_of_the_data_sets_shape_is_seen(shape, box):
 
 
 @pytest.mark.parametrize('shape', [(1, 1), (590, 3), (2, 1640), (40, 40)])
-def test_images_with_next_to_no_pixels_are_refused(model, shape):
-    picture = np.zeros((*shape, 3), np.uint8)
-    with pytest.raises(DataError, match=rf'street: {shape[1]} x {shape[0]} pixels, of which .* at least 16 a side'):
-        predict(model, picture, 'street')
-    with pytest.raises(DataError, match='street: .* at least 16 a side'):
-        stage_maps(model, picture, 'street')
+def test_images_with_next_to_no_pixels_are_refused(predictor, shape, tmp_path):
+    path = tmp_path / 'street.png'
+    cv2.imwrite(str(path), np.zeros((*shape, 3), np.uint8))
+    message = rf'street\.png: {shape[1]} x {shape[0]} pixels, of which .* at least 16 a side'
+    for use in (predictor, predictor.stage_maps):
+        with pytest.raises(DataError, match=message):
+            use(path)
+    with pytest.raises(DataError, match='an image: .* at least 16 a side'):
+        predictor(np.zeros((*shape, 3), np.uint8))
+
+
+@pytest.mark.parametrize('array', [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8)])
+def test_arrays_that_are_no_image_are_refused(predictor, array):
+    with pytest.raises(DataError, match='LanePredictor: an array of shape'):
+        predictor(array)
+
+
+def test_an_image_and_its_array_have_the_same_lanes(predictor, noise, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), noise[..., ::-1])
+    file, array = predictor(tmp_path / 'x.png'), predictor(noise)
+    assert (file.sample_id, file.original_shape, file.seen) == ('x', (118, 328), (0, 0, 328, 118))
+    assert torch.equal(file.lane_probs, array.lane_probs) and len(file.pred_lanes) == len(array.pred_lanes)
+    for ours, theirs in zip(file.pred_lanes, array.pred_lanes):
+        assert np.array_equal(ours, theirs) and ours[:, 1].max() < 118
 
 
 # --- kinds of image files ---
 @pytest.mark.parametrize('kind', ['colour', 'grey', 'alpha', '16 bits', 'grey 16 bits'])
-def test_every_kind_of_image_is_drawn(model, noise, kind, tmp_path):
+def test_every_kind_of_image_is_drawn(predictor, noise, kind, tmp_path):
     image = dict(colour=noise, grey=noise[..., 0], alpha=np.dstack([noise, noise[..., :1]]))
     image |= {'16 bits': noise.astype(np.uint16) * 257, 'grey 16 bits': noise[..., 0].astype(np.uint16) * 257}
     cv2.imwrite(str(tmp_path / 'x.png'), image[kind])
-    (name, picture), = pictures(tmp_path / 'x.png', model)
+    (name, picture), = predictor.pictures(tmp_path / 'x.png')
     assert name == 'x' and picture.dtype == np.uint8 and picture.shape[1] == 960
 
 
-def test_a_damaged_image_of_a_folder_is_named(model, noise, tmp_path):
+def test_a_damaged_image_of_a_folder_is_named(predictor, noise, tmp_path):
     cv2.imwrite(str(tmp_path / 'a.jpg'), noise)
     (tmp_path / 'b.jpg').write_bytes((tmp_path / 'a.jpg').read_bytes()[:500])
-    drawn = pictures(tmp_path, model)
+    drawn = predictor.pictures(tmp_path)
     assert next(drawn)[0] == 'a'
     with pytest.raises(DataError, match=r'b\.jpg: 500 bytes of an image without its end'):
         next(drawn)
 
 
+def test_every_frame_of_a_video_is_a_source(painter, noise, tmp_path):
+    write_video(tmp_path / 'drive.avi', [noise, noise[::-1]])
+    found = dict(painter.sources(tmp_path / 'drive.avi'))
+    assert list(found) == ['drive_000000', 'drive_000001'] and found['drive_000001'].shape == noise.shape
+    assert [name for name, _ in painter.pictures(tmp_path / 'drive.avi')] == list(found)
+    with pytest.raises(DataError, match='no such file or folder'):
+        next(painter.sources(tmp_path / 'none'))
+
+
 # --- attention ---
-def test_attention_covers_what_the_net_sees(model, noise):
-    maps = stage_maps(model, noise)
+def test_attention_covers_what_the_net_sees(predictor, noise):
+    maps = predictor.stage_maps(noise)
     assert list(maps) == ['stage1', 'stage2', 'stage3', 'stage4']
     for strength in maps.values():
         assert strength.shape == noise.shape[:2] and strength.min() >= 0 and 0 < strength.max() <= 1
 
 
-def test_attention_of_two_nets_is_one_picture(model, noise, tmp_path):
+def test_the_stages_of_a_net_are_one_picture(predictor, painter, noise, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), noise)
-    (_, picture), = pictures(tmp_path / 'x.png', attention=dict(before=model, after=model))
+    (_, picture), = predictor.pictures(tmp_path / 'x.png', view='attention')
     assert picture.shape[1] == 5 * 420 + 4 * 4  # the image and four stages
+    with pytest.raises(ConfigError, match='--view attention: no net came'):
+        next(painter.pictures(tmp_path / 'x.png', view='attention'))
+    with pytest.raises(ConfigError, match="--view: 'follow' came, expected one of plain, attention"):
+        next(predictor.pictures(tmp_path / 'x.png', view='follow'))
 
 
 # --- truth ---
-def test_labels_that_are_not_there_are_no_empty_labels(tmp_path):
+def test_labels_that_are_not_there_are_no_empty_labels(painter, tmp_path):
     (tmp_path / 'a.lines.txt').write_text('1 2 3 4\n')
-    assert len(read_truth(tmp_path, 'a')['lanes']) == len(read_truth(tmp_path / 'a.lines.txt', 'b')['lanes']) == 1
+    for labels, name in ((tmp_path, 'a'), (tmp_path / 'a.lines.txt', 'b')):
+        assert len(painter.truth(labels, name, None)['lanes']) == 1
     with pytest.raises(DataError, match=r'b\.lines\.txt: no such file, expected the lanes of b'):
-        read_truth(tmp_path, 'b')
+        painter.truth(tmp_path, 'b', None)
     with pytest.raises(DataError, match=r'none\.txt: no such file, expected the lanes of a'):
-        read_truth(tmp_path / 'none.txt', 'a')
+        painter.truth(tmp_path / 'none.txt', 'a', None)
 
 
 @pytest.mark.parametrize('text', ['', '\n\n', '100 60\n', '100 60 90\n', '-500 80 -600 60 -700 40 -800 30\n',
                                   '1e30 1 1e30 90\n'])
-def test_odd_lanes_are_drawn(model, noise, text, tmp_path):
+def test_odd_lanes_are_drawn(painter, noise, text, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), noise)
     (tmp_path / 'x.lines.txt').write_text(text)
-    (_, picture), = pictures(tmp_path / 'x.png', None, tmp_path)
+    (_, picture), = painter.pictures(tmp_path / 'x.png', tmp_path)
     assert picture.shape[1] == 960
+
+
+def test_prediction_and_truth_stand_above_each_other(predictor, noise):
+    sample, truth = predictor(noise), dict(lanes=[np.array([(100., 117), (150, 60)])])
+    one, two = (predictor.draw(noise, sample, found, 'x') for found in (None, truth))
+    assert one.shape[1] == two.shape[1] == 960 and two.shape[0] > 1.8 * one.shape[0]

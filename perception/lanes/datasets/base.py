@@ -1,17 +1,16 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
+from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_image
 from perception.common.structures import LaneSample
-from perception.registry import TRANSFORMS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
@@ -35,13 +34,12 @@ class Truth(NamedTuple):
     full_labels: np.ndarray | None = None
 
 
-class RoadImages(Dataset):
+class RoadImages(SeededDataset):
     """Base of the readers. A reader fills `METAINFO` and the like and writes `list_samples` and `read_truth`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(image=(3, H, W) uint8 RGB), data_samples=LaneSample)`.
-    `crop_top` rows are cut off the top, the pipeline sees `dict(image, labels, rng, sample_id)` as arrays, and the
-    result is resized to `input_size`, the image bilinearly, labels to the nearest. `rng` depends on (seed, epoch, i)
-    alone, so that augmentation is the same for any number of workers and after a resume.
+    `crop_top` rows are cut off the top, the pipeline sees `image` and, where known, `labels` as arrays, and the result
+    is resized to `input_size`, the image bilinearly, labels to the nearest.
 
     Args:
         data_root: folder of the data set; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -70,10 +68,10 @@ class RoadImages(Dataset):
             raise ConfigError(f'{name}: input_size={input_size}, expected (height, width) in pixels. Correct it.')
         if not 0 <= crop_top < self.IMAGE_SIZE[0]:
             raise ConfigError(f'{name}: crop_top={crop_top}, expected 0..{self.IMAGE_SIZE[0] - 1} rows. Correct it.')
+        super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
-        self.split, self.crop_top, self.seed = split, crop_top, seed
+        self.split, self.crop_top = split, crop_top
         self.input_size = None if input_size is None else tuple(int(n) for n in input_size)
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.official_size = self.OFFICIAL_SIZES[split]
         self.samples = self.list_samples()
@@ -98,8 +96,12 @@ class RoadImages(Dataset):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> dict:
-        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+    def read(self, index: int) -> dict:
+        """The image without the rows that are cut off, its labels, and `truth` and `info` for `pack`.
+
+        Raises:
+            DataError: a file that cannot be read, or is no file of this data set.
+        """
         entry = self.samples[index]
         sample_id, path = entry[:2]
         image = read_image(path)
@@ -108,16 +110,15 @@ class RoadImages(Dataset):
             raise DataError(f'{path}: {size[0]} rows, expected more than crop_top={self.crop_top}. This is no image of '
                             f'this data set, which have {self.IMAGE_SIZE[0]} x {self.IMAGE_SIZE[1]} pixels.')
         truth, info = self.read_truth(entry, size)
-        sample = dict(image=image[self.crop_top:], sample_id=sample_id,
-                      rng=np.random.default_rng([self.seed, epoch, index]))
-        if truth.labels is not None:
-            sample['labels'] = truth.labels[self.crop_top:]
-        for step in self.pipeline:
-            sample = step(sample)
+        info = dict(sample_id=sample_id, image_path=str(path), original_shape=size, crop_top=self.crop_top, **info)
+        sample = dict(image=image[self.crop_top:], sample_id=sample_id, truth=truth, info=info)
+        return sample if truth.labels is None else dict(sample, labels=truth.labels[self.crop_top:])
+
+    def pack(self, sample: dict, index: int) -> dict:
+        """A sample at `input_size`, as the tensors that the collate function takes."""
         if self.input_size is not None:
             sample = resize(sample, self.input_size)
-        info = dict(sample_id=sample_id, image_path=str(path), original_shape=size, crop_top=self.crop_top, **info)
-        return pack(sample, truth, info)
+        return to_tensors(sample, sample['truth'], sample['info'])
 
 
 def resize(sample: dict, size: Sequence[int]) -> dict:
@@ -131,7 +132,7 @@ def resize(sample: dict, size: Sequence[int]) -> dict:
     return result
 
 
-def pack(sample: dict, truth: Truth | None = None, info: dict | None = None) -> dict:
+def to_tensors(sample: dict, truth: Truth | None = None, info: dict | None = None) -> dict:
     """A sample of arrays as the tensors that the collate function takes.
 
     Args:
@@ -205,3 +206,21 @@ def check_size(labels: np.ndarray, size: tuple[int, int], path: str | Path) -> n
         raise DataError(f'{path}: labels of {labels.shape[0]} x {labels.shape[1]} pixels for an image of {size[0]} x '
                         f'{size[1]}, expected equal sizes. They belong to another image; copy both again.')
     return labels
+
+
+def need(sample: Mapping, key: str, where: str) -> Any:
+    """A field of a sample that a score is made of.
+
+    Args:
+        sample: a sample with its predictions.
+        key: of the field.
+        where: who needs it, for the message.
+
+    Raises:
+        DataError: it is not there.
+    """
+    if sample.get(key) is None:
+        raise DataError(f'{where}: {sample.get("sample_id", "an image")} has no {key}, expected labels and predictions.'
+                        ' Evaluate a split that has labels, with a model, and where it has one a decoder, of this data '
+                        'set.')
+    return sample[key]

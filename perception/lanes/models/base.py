@@ -25,7 +25,7 @@ class LaneNet(BaseModel):
         num_classes: C, with the background as class 0.
         num_lanes: L, lane slots whose existence is predicted; 0 for a network without existence head.
         input_size: (H, W) of the images; the existence head takes no other.
-        decoder: what turns probabilities into lanes (`perception/lanes/decode.py`) or its config; None draws no lanes.
+        decoder: what turns probabilities into lanes (see `lanes/decode.py`) or its config; None draws no lanes.
         seg_weight: weight of the cross-entropy.
         iou_weight: alpha, weight of the soft IoU loss; 0 leaves it out.
         exist_weight: beta, weight of the existence loss.
@@ -135,6 +135,17 @@ class LaneNet(BaseModel):
                 sample.pred_lanes = image_lanes
         return samples
 
+    def deployable(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
+        """What runs without its training side: images in, maps out, with the normalisation inside.
+
+        Returns:
+            the module in evaluation mode, its example inputs by name (`images` (1, 3, h, w) float32 RGB 0..255), and
+            the names of its outputs.
+        """
+        with torch.no_grad():
+            names = list(self.eval().compute(torch.zeros(1, 3, *self.input_size)))
+        return _Deployable(self, names).eval(), dict(images=torch.rand(1, 3, *self.input_size) * 255), names
+
     @property
     def _name(self) -> str:
         return type(self).__name__
@@ -187,3 +198,15 @@ class LaneNet(BaseModel):
             raise DataError(f'{self._name}.loss: {came}, expected {expected}: one flag for each lane slot. Set '
                             'num_lanes to the slots of the data set, 0 for none.')
         return exist
+
+
+class _Deployable(nn.Module):
+    """A net without its training side; see `LaneNet.deployable`."""
+
+    def __init__(self, model: LaneNet, names: list[str]) -> None:
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        outputs = self.model.compute(self.model.data_preprocessor.normalise(images))
+        return tuple(outputs[name] for name in self.names)

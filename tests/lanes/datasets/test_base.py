@@ -12,7 +12,7 @@ from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
 from perception.lanes.datasets.bdd100k.reader import BDD100K
-from perception.lanes.datasets.culane.reader import CULane
+from perception.lanes.datasets.culane.reader import CATEGORIES, CULane
 from perception.lanes.datasets.llamas.reader import LLAMAS
 from perception.lanes.datasets.tusimple.reader import TuSimple
 from perception.lanes.transforms import ColorJitter, RandomCrop, RandomImageRotate, RandomResize
@@ -172,6 +172,5 @@ def test_simulated_data_are_read_like_real_ones(request, name):
         batch = ImagePreprocessor()(pseudo_collate(items))
         assert batch['inputs']['images'].shape == (len(items), 3, 96, 160)
     if name == 'culane':
-        from perception.lanes.datasets.culane.metric import CATEGORIES
         assert sorted(item['data_samples'].category for item in items) == sorted(CATEGORIES)
         assert all(len(item['data_samples'].lanes) == 0 for item in items if item['data_samples'].category == 'cross')

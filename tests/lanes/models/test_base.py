@@ -5,6 +5,7 @@ import torch
 from mmengine.model import BaseDataPreprocessor
 from torch import nn
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.structures import LaneSample
 from perception.distill.taps import record
 from perception.lanes.losses import existence_loss, soft_iou_loss, weighted_cross_entropy
@@ -160,3 +161,15 @@ def test_bad_labels(inputs, change, message):
 def test_a_network_without_compute_says_so():
     with pytest.raises(NotImplementedError, match='LaneNet has no compute'):
         LaneNet()(dict(images=torch.zeros(1, 3, 288, 800)))
+
+
+def test_what_is_deployed_normalises_by_itself():
+    net = Tiny(ImagePreprocessor(mean=(1, 2, 3), std=(4, 5, 6)))
+    module, inputs, outputs = net.train().deployable()
+    assert outputs == ['logits', 'exist_logits'] and not module.training and not net.training
+    images = inputs['images']
+    assert list(inputs) == ['images'] and images.shape == (1, 3, 16, 20) and 200 < images.max() <= 255
+    expected = net.compute(net.data_preprocessor.normalise(images))
+    for name, value in zip(outputs, module(images)):
+        assert torch.equal(value, expected[name])
+    assert Tiny(ImagePreprocessor(), num_lanes=0).deployable()[2] == ['logits']

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from perception.distill.taps import record
-from perception.lanes.convert import ENET_BLOCK, ENET_STEM, ENET_UP, convert_lanes
+from perception.lanes.convert import enet
 from perception.lanes.models.enet import DownBlock, ENet, InitialBlock, RegularBlock, UpBlock, max_unpool
 from perception.utils.errors import ConfigError
 
@@ -38,11 +38,11 @@ def close(ours, theirs):
 
 
 @pytest.mark.parametrize(('prefix', 'block', 'names'), [
-    ('initial_prelu', InitialBlock(), ENET_STEM), ('initial_relu', InitialBlock(nn.ReLU), ENET_STEM),
-    ('regular_prelu', RegularBlock(16), ENET_BLOCK), ('dilated2_prelu', RegularBlock(16, dilation=2), ENET_BLOCK),
-    ('dilated8_prelu', RegularBlock(16, dilation=8), ENET_BLOCK),
-    ('asymmetric5_prelu', RegularBlock(16, asymmetric=True), ENET_BLOCK),
-    ('regular_relu_nodropout', RegularBlock(16, 0, act=nn.ReLU), ENET_BLOCK)])
+    ('initial_prelu', InitialBlock(), enet.STEM), ('initial_relu', InitialBlock(nn.ReLU), enet.STEM),
+    ('regular_prelu', RegularBlock(16), enet.BLOCK), ('dilated2_prelu', RegularBlock(16, dilation=2), enet.BLOCK),
+    ('dilated8_prelu', RegularBlock(16, dilation=8), enet.BLOCK),
+    ('asymmetric5_prelu', RegularBlock(16, asymmetric=True), enet.BLOCK),
+    ('regular_relu_nodropout', RegularBlock(16, 0, act=nn.ReLU), enet.BLOCK)])
 def test_blocks_equal_the_public_ones(golden, prefix, block, names):
     arrays = golden('enet_blocks_A')
     with torch.no_grad():
@@ -52,17 +52,17 @@ def test_blocks_equal_the_public_ones(golden, prefix, block, names):
 def test_down_and_up_equal_the_public_ones(golden):
     arrays = golden('enet_blocks_A')
     with torch.no_grad():
-        out, indices = load(DownBlock(16, 32), arrays, 'down_prelu', ENET_BLOCK)(arrays['down_prelu/input'])
+        out, indices = load(DownBlock(16, 32), arrays, 'down_prelu', enet.BLOCK)(arrays['down_prelu/input'])
         close(out, arrays['down_prelu/output'])
         assert torch.equal(indices, arrays['down_prelu/max_indices'])
-        up = load(UpBlock(32, 16), arrays, 'up_relu', ENET_UP)
+        up = load(UpBlock(32, 16), arrays, 'up_relu', enet.UP)
         close(up(arrays['up_relu/input'], arrays['up_relu/max_indices']), arrays['up_relu/output'])
 
 
-def test_network_equals_the_public_one(golden):
+def test_network_equals_the_public_one(convert, golden):
     arrays = golden('enet_full_A')
     published = {key[11:]: value.float() for key, value in arrays.items() if key.startswith('state_dict/')}
-    weights, net, arguments = convert_lanes(published, (64, 128))
+    weights, net, arguments = convert(enet, published, (64, 128))
     net = net(**arguments).eval()
     net.load_state_dict(weights)
     assert sum(p.numel() for p in net.parameters()) == arrays['num_parameters']

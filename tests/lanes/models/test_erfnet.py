@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perception.distill.taps import record
-from perception.lanes.convert import convert_lanes
+from perception.lanes.convert import erfnet
 from perception.lanes.models.erfnet import ERFNet
 from perception.utils.errors import ConfigError
 
@@ -21,10 +21,10 @@ def test_number_of_parameters():
     assert parameters(num_classes=37, num_lanes=0, input_size=(496, 1488)) == 2_070_134  # IntRA-KD's student
 
 
-def test_network_equals_the_published_one(golden):
+def test_network_equals_the_published_one(convert, golden):
     arrays = golden('erfnet_A')
     published = {key[11:]: value.float() for key, value in arrays.items() if key.startswith('state_dict/')}
-    weights, net, arguments = convert_lanes(published)
+    weights, net, arguments = convert(erfnet, published)
     assert arguments['input_size'] == (208, 976)
     net = net(**arguments).eval()
     net.load_state_dict(weights)

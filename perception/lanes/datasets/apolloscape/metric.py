@@ -4,14 +4,13 @@ It is Cityscapes' script with another table: pixels of a class that is not score
 others, and the mean is taken over scored classes that occur in truth or predictions. Whether the server counted the
 void class is not documented, so both means are given.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from mmengine.evaluator import BaseMetric
-from mmengine.logging import print_log
 
-from perception.common.metrics.confusion import confusion_matrix
+from perception.common.metrics.confusion import ConfusionMetric, confusion_matrix
 from perception.lanes.datasets.apolloscape.reader import NUM_CLASSES, SCORED, ApolloScapeLaneMark
+from perception.lanes.datasets.base import need
 from perception.lanes.decode import restore_labels
 from perception.registry import METRICS
 from perception.utils.errors import DataError
@@ -67,42 +66,22 @@ def score_table(confusion: np.ndarray) -> str:
 
 
 @METRICS.register_module()
-class ApolloScapeMetric(BaseMetric):
-    """Mean IoU of lane marks at the original size.
+class ApolloScapeMetric(ConfusionMetric):
+    """Mean IoU of lane marks at the original size; arguments as of `ConfusionMetric`."""
 
-    Each image leaves one matrix of counts, so results of several processes merge without loss and the images that a
-    sampler repeats to fill the last round are dropped.
+    unit = 'images'
 
-    Args:
-        collect_device, prefix: as in mmengine.
-    """
-
-    default_prefix = ''  # none; spares mmengine's warning
-
-    def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
-        super().__init__(collect_device=collect_device, prefix=prefix)
-
-    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Count the pixels of some images.
+    def count(self, sample: Mapping) -> np.ndarray:
+        """Pairs of classes of an image, see `image_confusion`.
 
         Args:
-            data_batch: not used.
-            data_samples: for each image a dict with `full_labels` (H0, W0), `pred_labels` (h, w) and `crop_top`.
-
-        Raises:
-            DataError: labels or predictions are missing.
+            sample: with `full_labels` (H0, W0), `pred_labels` (h, w) and `crop_top`.
         """
-        for sample in data_samples:
-            for key in ('full_labels', 'pred_labels'):
-                if sample.get(key) is None:
-                    raise DataError(f'ApolloScapeMetric: {sample.get("sample_id", "an image")} has no {key}, expected '
-                                    f'labels and predictions. Evaluate a split that has labels.')
-            labels = sample['full_labels'].cpu().numpy()
-            pred = restore_labels(sample['pred_labels'], labels.shape, sample.get('crop_top', 0)).cpu().numpy()
-            self.results.append(image_confusion(pred, labels))
+        labels, pred = (need(sample, key, 'ApolloScapeMetric') for key in ('full_labels', 'pred_labels'))
+        labels = labels.cpu().numpy()
+        return image_confusion(restore_labels(pred, labels.shape, sample.get('crop_top', 0)).cpu().numpy(), labels)
 
-    def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
-        """Scores over all images; the table goes to the log. Classes that never occur are left out."""
-        confusion = np.sum(results, axis=0)
-        print_log(f'{len(results):,} images\n{score_table(confusion)}', 'current')
-        return {key: value for key, value in scores(confusion).items() if not np.isnan(value)}
+    def report(self, confusion: np.ndarray) -> tuple[dict[str, float], str]:
+        """Scores, without classes that never occur, and their table."""
+        return ({key: value for key, value in scores(confusion).items() if not np.isnan(value)},
+                score_table(confusion))

@@ -10,15 +10,14 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
-from perception.lanes.datasets.bdd100k.reader import BACKGROUND_BIT, CLASSES, mask_labels
+from perception.lanes.datasets.base import need
+from perception.lanes.datasets.bdd100k.reader import CLASSES, mask_labels, to_mask
 from perception.lanes.decode import restore_labels, restore_probs
 from perception.registry import METRICS
-from perception.utils.errors import DataError
 
 RADII = (1, 2, 5)  # pixels between lines that still agree
 
@@ -65,7 +64,7 @@ class BDD100KMetric(BaseMetric):
             DataError: labels or predictions are missing.
         """
         for sample in data_samples:
-            true = _need(sample, 'full_labels', 'BDD100KMetric')
+            true = need(sample, 'full_labels', 'BDD100KMetric')
             pred = full_classes(sample, true.shape, 'BDD100KMetric')
             self.results.append(lane_scores(pred.cpu() > 0, true.cpu() > 0))
 
@@ -90,7 +89,7 @@ def full_classes(sample: dict, shape: Sequence[int], where: str) -> Tensor:
     shape, crop_top = tuple(shape), int(sample.get('crop_top', 0))
     if sample.get('lane_probs') is not None:
         return restore_probs(sample['lane_probs'], shape, crop_top).argmax(dim=0)
-    return restore_labels(_need(sample, 'pred_labels', where), shape, crop_top)
+    return restore_labels(need(sample, 'pred_labels', where), shape, crop_top)
 
 
 # --------------------------------------------------------------------------------------------------- official protocol
@@ -116,7 +115,7 @@ def mask_scores(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
     """F-scores of an image, per class of the three sub-tasks and per radius.
 
     Args:
-        pred, true: (H, W) uint8 masks, see `perception/lanes/datasets/bdd100k.py`.
+        pred, true: (H, W) uint8 masks, see `mask_labels`.
 
     Returns:
         (12, 3) float64: 8 categories, 2 directions, 2 styles.
@@ -145,59 +144,6 @@ def official_scores(results: Sequence[np.ndarray]) -> dict[str, float]:
     return result
 
 
-def thin(mask: np.ndarray) -> np.ndarray:
-    """Lines reduced to a width of one pixel (Zhang and Suen, 1984), as the official score wants predictions.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        (H, W) bool.
-    """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    result, changed = np.zeros_like(mask), True
-    if not len(rows):
-        return result
-    box = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
-    image = np.pad(mask[box], 1)
-    while changed:
-        changed = False
-        for step in range(2):
-            n = [image[1 + dy:image.shape[0] - 1 + dy, 1 + dx:image.shape[1] - 1 + dx]
-                 for dy, dx in ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))]
-            neighbours = np.sum(n, axis=0, dtype=np.uint8)
-            starts = np.sum([~a & b for a, b in zip(n, n[1:] + n[:1])], axis=0, dtype=np.uint8)
-            up, right, down, left = n[::2]
-            corners = ((up & right & down) | (right & down & left) if step == 0
-                       else (up & right & left) | (up & down & left))
-            remove = image[1:-1, 1:-1] & (neighbours >= 2) & (neighbours <= 6) & (starts == 1) & ~corners
-            if remove.any():
-                image[1:-1, 1:-1] &= ~remove
-                changed = True
-    result[box] = image[1:-1, 1:-1]
-    return result
-
-
-def to_mask(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:
-    """Official 8-bit mask of predicted classes, their lines one pixel wide.
-
-    Args:
-        classes: (H, W) integers, 0 = background.
-        codes: byte of each class from 1 on, such as 6, a solid single white line along the road.
-
-    Raises:
-        DataError: a class without a code.
-    """
-    if classes.max(initial=0) > len(codes):
-        raise DataError(f'BDD100K: class {classes.max()} in a prediction, expected 0..{len(codes)}. Pass a code for '
-                        f'each class of the network.')
-    mask = np.full(classes.shape, BACKGROUND_BIT, np.uint8)
-    for k, code in enumerate(codes, 1):
-        if (classes == k).any():
-            mask[thin(classes == k)] = code
-    return mask
-
-
 @METRICS.register_module()
 class BDD100KOfficialMetric(BaseMetric):
     """The official F-scores, in [0, 1], of a network that tells classes of one sub-task apart.
@@ -217,7 +163,7 @@ class BDD100KOfficialMetric(BaseMetric):
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Compare some images: `full_labels` the official masks, predictions as in `BDD100KMetric`."""
         for sample in data_samples:
-            true = np.asarray(_need(sample, 'full_labels', 'BDD100KOfficialMetric').cpu())
+            true = np.asarray(need(sample, 'full_labels', 'BDD100KOfficialMetric').cpu())
             classes = full_classes(sample, true.shape, 'BDD100KOfficialMetric').cpu().numpy()
             self.results.append(mask_scores(to_mask(classes, self.codes), true))
 
@@ -229,8 +175,3 @@ class BDD100KOfficialMetric(BaseMetric):
         return result
 
 
-def _need(sample: dict, key: str, where: str) -> Tensor:
-    if sample.get(key) is None:
-        raise DataError(f'{where}: {sample.get("sample_id", "an image")} has no {key}, expected labels and '
-                        f'predictions. Evaluate a split that has labels, with a model that predicts.')
-    return torch.as_tensor(sample[key])

@@ -21,7 +21,7 @@ import numpy as np
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_json_array
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
-from perception.lanes.rasterize import centre_lines, curve, dilate, draw_instances
+from perception.lanes.polylines import dilate, draw_instances
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
@@ -39,6 +39,8 @@ PALETTE = ((0, 0, 0), (60, 190, 75), (255, 140, 0), (255, 60, 60), (255, 220, 0)
            (60, 120, 255), (240, 100, 190))
 VAL_SHARE = 7  # every seventh training image validates in SAD's protocol
 TRAIN_WIDTH, TEST_WIDTH = 8, 2  # pixels of a centre line
+_SAMPLES = 50  # along each line, to measure distances
+_CURVE_STEPS = 16  # of a Bezier curve
 
 
 @DATASETS.register_module()
@@ -145,6 +147,59 @@ def mask_labels(mask: np.ndarray, task: str) -> np.ndarray:
     return np.where(mask & BACKGROUND_BIT, 0, (mask >> shift & bits) + 1).astype(np.uint8)
 
 
+def to_mask(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:
+    """Official 8-bit mask of predicted classes, their lines one pixel wide.
+
+    Args:
+        classes: (H, W) integers, 0 = background.
+        codes: byte of each class from 1 on, such as 6, a solid single white line along the road.
+
+    Raises:
+        DataError: a class without a code.
+    """
+    if classes.max(initial=0) > len(codes):
+        raise DataError(f'BDD100K: class {classes.max()} in a prediction, expected 0..{len(codes)}. Pass a code for '
+                        f'each class of the network.')
+    mask = np.full(classes.shape, BACKGROUND_BIT, np.uint8)
+    for k, code in enumerate(codes, 1):
+        if (classes == k).any():
+            mask[thin(classes == k)] = code
+    return mask
+
+
+def thin(mask: np.ndarray) -> np.ndarray:
+    """Lines reduced to a width of one pixel (Zhang and Suen, 1984), as the official score wants predictions.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        (H, W) bool.
+    """
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    result, changed = np.zeros_like(mask), True
+    if not len(rows):
+        return result
+    box = np.s_[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1]
+    image = np.pad(mask[box], 1)
+    while changed:
+        changed = False
+        for step in range(2):
+            n = [image[1 + dy:image.shape[0] - 1 + dy, 1 + dx:image.shape[1] - 1 + dx]
+                 for dy, dx in ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))]
+            neighbours = np.sum(n, axis=0, dtype=np.uint8)
+            starts = np.sum([~a & b for a, b in zip(n, n[1:] + n[:1])], axis=0, dtype=np.uint8)
+            up, right, down, left = n[::2]
+            corners = ((up & right & down) | (right & down & left) if step == 0
+                       else (up & right & left) | (up & down & left))
+            remove = image[1:-1, 1:-1] & (neighbours >= 2) & (neighbours <= 6) & (starts == 1) & ~corners
+            if remove.any():
+                image[1:-1, 1:-1] &= ~remove
+                changed = True
+    result[box] = image[1:-1, 1:-1]
+    return result
+
+
 def parse_lines(labels: object, where: str, exclude: Sequence[str] = ()) -> tuple[list[np.ndarray], list[tuple]]:
     """Border lines along the road from the labels of a frame.
 
@@ -200,3 +255,72 @@ def _list(values: object, where: str) -> list:
     if not isinstance(values, list):
         raise DataError(f'{where} {str(values)[:60]}, expected a list. Copy the file again.')
     return values
+
+
+def curve(vertices: np.ndarray, types: str) -> np.ndarray:
+    """Points of a line of BDD100K, whose parts may be Bezier curves.
+
+    Args:
+        vertices: (P, 2) pixels.
+        types: a letter for each vertex, 'L' on the line, 'C' control point; two between ends make a cubic curve.
+
+    Returns:
+        (Q, 2) points of the line; control points that are not in pairs count as points of it.
+    """
+    parts, i = [vertices[:1]], 1
+    t = np.arange(1, _CURVE_STEPS + 1)[:, None] / _CURVE_STEPS
+    while i < len(vertices):
+        if types[i:i + 2] == 'CC' and i + 2 < len(vertices):
+            a, b, c, d = vertices[i - 1:i + 3]
+            parts.append((1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t ** 2 * c + t ** 3 * d)
+            i += 3
+        else:
+            parts.append(vertices[i:i + 1])
+            i += 1
+    return np.concatenate(parts)
+
+
+def centre_lines(lines: Sequence[np.ndarray], kinds: Sequence, max_distance: float = 40.0) -> list[np.ndarray]:
+    """One line in the middle of each pair of border lines; lines without a partner stay (BDD100K in SAD).
+
+    Two lines of one kind make a pair if their mean distance is at most `max_distance`; the nearest are paired first.
+    The middle goes along the shorter one, half-way to the nearest points of the other.
+
+    Args:
+        lines: (P, 2) arrays u, v in pixels, each with a point at least.
+        kinds: of each line, anything that can be compared.
+        max_distance: in pixels.
+
+    Returns:
+        (Q, 2) float64 arrays, bottom to top.
+    """
+    samples = [_evenly(line) for line in lines]
+    pairs = []
+    for i, first in enumerate(samples):
+        for j in range(i):
+            if kinds[i] == kinds[j]:
+                distances = np.linalg.norm(first[:, None] - samples[j][None], axis=2)
+                pairs.append((min(distances.min(1).mean(), distances.min(0).mean()), j, i))
+    free, result = set(range(len(lines))), []
+    for distance, j, i in sorted(pairs):
+        if distance <= max_distance and {i, j} <= free:
+            free -= {i, j}
+            result.append(_middle(samples[j], samples[i]))
+    result += [np.asarray(lines[i], np.float64) for i in sorted(free)]
+    return [line if line[0, 1] >= line[-1, 1] else line[::-1] for line in result]
+
+
+def _evenly(line: np.ndarray) -> np.ndarray:
+    """(S, 2) points at equal distances along a line."""
+    line = np.asarray(line, np.float64)
+    along = np.concatenate([[0], np.linalg.norm(np.diff(line, axis=0), axis=1).cumsum()])
+    steps = np.linspace(0, along[-1], _SAMPLES)
+    return np.stack([np.interp(steps, along, line[:, axis]) for axis in (0, 1)], axis=1)
+
+
+def _middle(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """(S, 2) points half-way between the shorter of two lines and the nearest points of the other."""
+    if np.linalg.norm(np.diff(first, axis=0), axis=1).sum() > np.linalg.norm(np.diff(second, axis=0), axis=1).sum():
+        first, second = second, first
+    nearest = np.linalg.norm(first[:, None] - second[None], axis=2).argmin(1)
+    return (first + second[nearest]) / 2

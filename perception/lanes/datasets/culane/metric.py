@@ -7,27 +7,25 @@ threshold is a true positive. Counts are summed over images before any ratio is 
 Lanes are (P, 2) arrays of u, v in pixels of the original image. One with fewer than two points is still a lane: it
 meets no other, so it is a false positive or a false negative.
 """
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from scipy.linalg.lapack import dgtsv
 
-from perception.common.formats.text import read_rows
+from perception.lanes.datasets.base import need
+from perception.lanes.datasets.culane.reader import CATEGORIES, SIZE, read_lanes, read_list
+from perception.lanes.overlap import ImageResult, Stroke, count, draw_stroke, iou_matrix, matched_ious
+from perception.lanes.polylines import quantise
 from perception.registry import METRICS
 from perception.utils.checks import close_matches
 from perception.utils.errors import DataError
 
-SIZE = (590, 1640)  # rows, columns of the canvas
 WIDTH = 30  # pixels
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))  # of mF1
-CATEGORIES = ('normal', 'crowd', 'hlight', 'shadow', 'noline', 'arrow', 'curve', 'cross', 'night')
-DECIMALS = 3  # of a coordinate in a text file of ours
 _STEPS = 50  # spline samples a segment
 _TOLERANCE = 1e-2  # of the official matching: edges so near to tight count as tight
 _NO_INT = np.iinfo(np.int32).min  # what x86-64 makes of NaN and of numbers beyond int32
@@ -71,76 +69,12 @@ def to_pixels(points: np.ndarray) -> np.ndarray:
         return np.where(np.abs(rounded) < 2.0 ** 31, rounded, _NO_INT).astype(np.int64)
 
 
-@dataclass
-class Stroke:
-    """A lane as drawn, cut to its box.
-
-    Attributes:
-        left, top: column and row of the box in the canvas.
-        mask: (h, w) uint8, 1 on the lane.
-        area: pixels of the lane.
-    """
-    left: int
-    top: int
-    mask: np.ndarray
-    area: int
-
-    def overlap(self, other: 'Stroke') -> int:
-        """Pixels that both lanes cover."""
-        left, top = max(self.left, other.left), max(self.top, other.top)
-        right = min(self.left + self.mask.shape[1], other.left + other.mask.shape[1])
-        bottom = min(self.top + self.mask.shape[0], other.top + other.mask.shape[0])
-        if right <= left or bottom <= top:
-            return 0
-        a, b = (x.mask[top - x.top:bottom - x.top, left - x.left:right - x.left] for x in (self, other))
-        return cv2.countNonZero(cv2.bitwise_and(a, b))
-
-
-def draw_stroke(pixels: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke:
-    """Draw a line through pixels, with round ends; the same pixels as one `cv2.line` per segment covers.
-
-    Args:
-        pixels: (S, 2) int64 column, row; S >= 1; may lie outside.
-        size: (rows, columns) of the canvas.
-        width: of the line, in pixels.
-    """
-    keep = np.ones(len(pixels), bool)
-    keep[1:] = (pixels[1:] != pixels[:-1]).any(axis=1)
-    pixels = pixels[keep]
-    if len(pixels) == 1:
-        pixels = np.repeat(pixels, 2, axis=0)  # a dot
-    margin, end = width // 2 + 3, (size[1], size[0])
-    low, high = np.clip([pixels.min(axis=0) - margin, pixels.max(axis=0) + margin + 1], 0, end)
-    mask = np.zeros((high - low)[::-1], np.uint8)
-    if mask.size:
-        cv2.polylines(mask, [(pixels - low).astype(np.int32)], False, 1, width)
-    return Stroke(int(low[0]), int(low[1]), mask, cv2.countNonZero(mask) if mask.size else 0)
-
-
 def draw_lane(lane: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke | None:
     """The official drawing of a lane; None for one of fewer than two points."""
     return draw_stroke(to_pixels(curve(lane)), size, width) if len(lane) > 1 else None
 
 
 # --------------------------------------------------------------------------------------------------------- one image
-
-def iou_matrix(strokes: Sequence[Stroke | None], pred_strokes: Sequence[Stroke | None]) -> np.ndarray:
-    """IoU of each true lane with each predicted one.
-
-    Args:
-        strokes, pred_strokes: A and P lanes as drawn, None where a lane has too few points.
-
-    Returns:
-        (A, P) float64; NaN where neither lane has a pixel in the canvas.
-    """
-    iou = np.zeros((len(strokes), len(pred_strokes)))
-    for i, a in enumerate(strokes):
-        for j, b in enumerate(pred_strokes):
-            if a is not None and b is not None:
-                common = a.overlap(b)
-                union = a.area + b.area - common
-                iou[i, j] = common / union if union else np.nan
-    return iou
 
 
 def match_lanes(iou: np.ndarray) -> np.ndarray:
@@ -193,21 +127,6 @@ def match_lanes(iou: np.ndarray) -> np.ndarray:
     return match
 
 
-@dataclass
-class ImageResult:
-    """What an image contributes.
-
-    Attributes:
-        num_lanes, num_preds: true and predicted lanes.
-        ious: IoU of each matched pair.
-        category: of the image, '' when it has none.
-    """
-    num_lanes: int
-    num_preds: int
-    ious: list[float]
-    category: str = ''
-
-
 def compare_image(lanes: Sequence[np.ndarray], pred_lanes: Sequence[np.ndarray], size: tuple[int, int] = SIZE,
                   width: int = WIDTH, category: str = '') -> ImageResult:
     """Compare the true lanes of an image with the predicted ones.
@@ -223,52 +142,7 @@ def compare_image(lanes: Sequence[np.ndarray], pred_lanes: Sequence[np.ndarray],
     return ImageResult(len(lanes), len(pred_lanes), matched_ious(iou, match_lanes(iou)), category)
 
 
-def matched_ious(iou: np.ndarray, match: np.ndarray) -> list[float]:
-    """IoU of each pair of a matching."""
-    rows = np.flatnonzero(match >= 0)
-    return iou[rows, match[rows]].tolist()
-
-
 # ------------------------------------------------------------------------------------------------------- many images
-
-@dataclass
-class Counts:
-    """True positives, false positives and false negatives, and their ratios as the original tool prints them."""
-    tp: int
-    fp: int
-    fn: int
-
-    @property
-    def precision(self) -> float:
-        """TP / (TP + FP), -1 when nothing is predicted."""
-        return self.tp / (self.tp + self.fp) if self.tp + self.fp else -1.0
-
-    @property
-    def recall(self) -> float:
-        """TP / (TP + FN), -1 when there are no lanes."""
-        return self.tp / (self.tp + self.fn) if self.tp + self.fn else -1.0
-
-    @property
-    def f_measure(self) -> float:
-        """2 P R / (P + R) of the two above, whatever they are: 0, -1 or NaN where there is nothing to find."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else float('nan')
-
-    @property
-    def f1(self) -> float:
-        """2 TP / (2 TP + FP + FN), 0 when there is none."""
-        return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp else 0.0
-
-
-def count(results: Iterable[ImageResult], threshold: float = 0.5) -> Counts:
-    """Sum up images: pairs whose IoU exceeds the threshold are true positives."""
-    counts = Counts(0, 0, 0)
-    for result in results:
-        tp = sum(iou > threshold for iou in result.ious)
-        counts.tp += tp
-        counts.fp += result.num_preds - tp
-        counts.fn += result.num_lanes - tp
-    return counts
 
 
 def scores(results: Sequence[ImageResult]) -> dict[str, float]:
@@ -304,19 +178,6 @@ def score_table(results: Sequence[ImageResult]) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------- in training
-
-def quantise(lane: np.ndarray, where: str) -> np.ndarray:
-    """A lane as it comes back from a text file of ours: (P, 2) float64 rounded to three decimals.
-
-    Raises:
-        DataError: the lane is no list of finite points.
-    """
-    lane = np.asarray(lane, np.float64)
-    lane = lane.reshape(0, 2) if not lane.size else lane
-    if lane.ndim != 2 or lane.shape[1] != 2 or not np.isfinite(lane).all():
-        raise DataError(f'{where}: a lane of shape {lane.shape} or with coordinates that are no number, expected '
-                        f'(P, 2) finite pixels. Check the decoder.')
-    return np.round(lane, DECIMALS)
 
 
 @METRICS.register_module()
@@ -358,14 +219,11 @@ class CULaneMetric(BaseMetric):
 
     def _check(self, sample: dict) -> tuple[Sequence[np.ndarray], list[np.ndarray], str]:
         name, category = sample.get('sample_id', 'an image'), sample.get('category') or ''
-        for key in ('lanes', 'pred_lanes'):
-            if sample.get(key) is None:
-                raise DataError(f'CULaneMetric: {name} has no {key}, expected lanes and predictions. Evaluate a split '
-                                f'that has annotations, with a model that has a decoder.')
+        lanes, preds = (need(sample, key, 'CULaneMetric') for key in ('lanes', 'pred_lanes'))
         if category and category not in CATEGORIES:
             raise DataError(f'CULaneMetric: {name} has the category {category!r}, expected a category of CULane. '
                             f'{close_matches(category, CATEGORIES)}')
-        return sample['lanes'], [quantise(lane, f'CULaneMetric: {name}') for lane in sample['pred_lanes']], category
+        return lanes, [quantise(lane, f'CULaneMetric: {name}') for lane in preds], category
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
         """Scores over all images; the table goes to the log."""
@@ -374,46 +232,6 @@ class CULaneMetric(BaseMetric):
 
 
 # ----------------------------------------------------------------------------------------------------------- folders
-
-def read_lanes(path: str | Path) -> list[np.ndarray]:
-    """Lanes of a `.lines.txt` file: a line each, `u v u v ...`; a last number without partner is ignored.
-
-    Returns:
-        (P, 2) float64 arrays, one for every line of text, empty ones too; no lane when there is no such file.
-
-    Raises:
-        DataError: something that is no finite number.
-    """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding='ascii')
-    except FileNotFoundError:
-        return []
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f'{path}: not readable ({error}), expected lines of numbers. Replace the file.') from error
-    lines = text.split('\n')
-    return [_parse(line, path, number) for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1)]
-
-
-def _parse(line: str, path: Path, number: int) -> np.ndarray:
-    words = line.split()
-    try:
-        values = np.array(words, np.float64) if '_' not in line else np.array([np.nan])
-    except ValueError:
-        values = np.array([np.nan])
-    if not np.isfinite(values).all():
-        raise DataError(f'{path}:{number}: {line[:60]!r}, expected coordinates u v u v ... in pixels. Correct the '
-                        f'line.')
-    return values[:len(values) // 2 * 2].reshape(-1, 2)
-
-
-def read_list(path: str | Path) -> list[str]:
-    """Names of images in an official list: `/folder/.../00000.jpg` a line, the first word counts.
-
-    Raises:
-        DataError: no such file, or it names no image.
-    """
-    return [words[0].lstrip('/') for _, words in read_rows(path, 'a list of images')]
 
 
 def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str | Path, size: tuple[int, int] = SIZE,

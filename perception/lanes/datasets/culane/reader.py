@@ -20,15 +20,16 @@ import numpy as np
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_rows
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
-from perception.lanes.datasets.culane.metric import CATEGORIES, read_lanes
-from perception.lanes.rasterize import draw_instances
+from perception.lanes.polylines import draw_instances
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
 DOWNLOAD = 'https://xingangpan.github.io/projects/CULane.html'
 LAYOUT = 'driver_*/*.MP4/*.jpg, laneseg_label_w16/, list/'
+SIZE = (590, 1640)  # rows, columns of an image
 NUM_LANES = 4
 LABEL_WIDTH = 16  # pixels of a lane in the label images
+CATEGORIES = ('normal', 'crowd', 'hlight', 'shadow', 'noline', 'arrow', 'curve', 'cross', 'night')  # of test images
 
 
 @DATASETS.register_module()
@@ -46,7 +47,7 @@ class CULane(RoadImages):
 
     METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
                     palette=((0, 0, 0), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255)))
-    IMAGE_SIZE = (590, 1640)
+    IMAGE_SIZE = SIZE
     OFFICIAL_SIZES = dict(train=88880, val=9675, test=34680)
 
     def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
@@ -117,3 +118,44 @@ def read_categories(folder: str | Path) -> dict[str, str]:
         if path.is_file():
             categories.update({words[0].lstrip('/'): name for _, words in read_rows(path, f'a list of {name} images')})
     return categories
+
+
+def read_lanes(path: str | Path) -> list[np.ndarray]:
+    """Lanes of a `.lines.txt` file: a line each, `u v u v ...`; a last number without partner is ignored.
+
+    Returns:
+        (P, 2) float64 arrays, one for every line of text, empty ones too; no lane when there is no such file.
+
+    Raises:
+        DataError: something that is no finite number.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding='ascii')
+    except FileNotFoundError:
+        return []
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f'{path}: not readable ({error}), expected lines of numbers. Replace the file.') from error
+    lines = text.split('\n')
+    return [_parse(line, path, number) for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1)]
+
+
+def _parse(line: str, path: Path, number: int) -> np.ndarray:
+    words = line.split()
+    try:
+        values = np.array(words, np.float64) if '_' not in line else np.array([np.nan])
+    except ValueError:
+        values = np.array([np.nan])
+    if not np.isfinite(values).all():
+        raise DataError(f'{path}:{number}: {line[:60]!r}, expected coordinates u v u v ... in pixels. Correct the '
+                        f'line.')
+    return values[:len(values) // 2 * 2].reshape(-1, 2)
+
+
+def read_list(path: str | Path) -> list[str]:
+    """Names of images in an official list: `/folder/.../00000.jpg` a line, the first word counts.
+
+    Raises:
+        DataError: no such file, or it names no image.
+    """
+    return [words[0].lstrip('/') for _, words in read_rows(path, 'a list of images')]

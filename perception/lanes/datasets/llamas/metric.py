@@ -16,15 +16,17 @@ from mmengine.logging import print_log
 from scipy.interpolate import splev, splprep
 from scipy.optimize import linear_sum_assignment
 
-from perception.lanes.datasets.culane import metric as culane
+from perception.lanes.datasets.base import need
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
-from perception.lanes.datasets.tusimple.metric import at_rows
 from perception.lanes.decode import restore_probs
+from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
+from perception.lanes.polylines import at_rows, quantise
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
 
 PARTS = ('f1', 'regression', 'segmentation')
 FIRST_ROW = 300  # rows above are not scored
+WIDTH = 30  # pixels of a drawn lane
 THRESHOLDS = np.arange(100, -1, -1) / 100
 _SAMPLES = 50  # of a predicted B-spline
 _MISSING = -1.0  # column of a row without lane
@@ -50,7 +52,7 @@ def spline(lane: np.ndarray) -> np.ndarray:
 
 
 def compare_lanes(lanes: Sequence[np.ndarray], pred_lanes: Sequence[np.ndarray], size: tuple[int, int] = SIZE,
-                  width: int = culane.WIDTH) -> tuple[culane.ImageResult, np.ndarray]:
+                  width: int = WIDTH) -> tuple[ImageResult, np.ndarray]:
     """Compare the true lanes of an image with the predicted ones, for F1.
 
     Args:
@@ -63,12 +65,12 @@ def compare_lanes(lanes: Sequence[np.ndarray], pred_lanes: Sequence[np.ndarray],
         the result, and the IoU (P, A) of each predicted lane with each true one.
     """
     lanes = [lane[lane[:, 1] >= FIRST_ROW] for lane in lanes]
-    true = [culane.draw_stroke(np.trunc(lane).astype(np.int64), size, width) for lane in lanes if len(lane) > 1]
-    pred = [culane.draw_stroke(np.trunc(spline(lane)).astype(np.int64), size, width) for lane in pred_lanes
+    true = [draw_stroke(np.trunc(lane).astype(np.int64), size, width) for lane in lanes if len(lane) > 1]
+    pred = [draw_stroke(np.trunc(spline(lane)).astype(np.int64), size, width) for lane in pred_lanes
             if len(lane) > 1]
-    iou = np.nan_to_num(culane.iou_matrix(pred, true))
+    iou = np.nan_to_num(iou_matrix(pred, true))
     pairs = linear_sum_assignment(1 - iou)
-    return culane.ImageResult(len(true), len(pred), iou[pairs].tolist()), iou
+    return ImageResult(len(true), len(pred), iou[pairs].tolist()), iou
 
 
 # -------------------------------------------------------------------------------------------------------- regression
@@ -148,15 +150,15 @@ def precision_recall(grey: np.ndarray, labels: np.ndarray) -> Curve:
 # ------------------------------------------------------------------------------------------------------------ metric
 
 @dataclass
-class ImageResult:
+class ImageScores:
     """What an image contributes to each part; None for a part that is not asked for."""
 
-    lanes: culane.ImageResult | None
+    lanes: ImageResult | None
     distances: np.ndarray | None
     areas: list[float] | None
 
 
-def scores(results: Sequence[ImageResult]) -> dict[str, float]:
+def scores(results: Sequence[ImageScores]) -> dict[str, float]:
     """The scores over all images.
 
     Returns:
@@ -166,7 +168,7 @@ def scores(results: Sequence[ImageResult]) -> dict[str, float]:
     """
     result = {}
     if results and results[0].lanes is not None:
-        counts = culane.count([image.lanes for image in results])
+        counts = count([image.lanes for image in results])
         result.update(f1=counts.f1, precision=max(counts.precision, 0.0), recall=max(counts.recall, 0.0))
     if results and results[0].distances is not None:
         distances = np.stack([image.distances for image in results])
@@ -217,20 +219,20 @@ class LLAMASMetric(BaseMetric):
         for sample in data_samples:
             lanes = distances = areas = None
             if 'segmentation' in self.parts:
-                probs, labels = (_need(sample, key) for key in ('lane_probs', 'full_labels'))
+                probs, labels = (need(sample, key, 'LLAMASMetric') for key in ('lane_probs', 'full_labels'))
                 grey = to_grey(probs, labels.shape, sample.get('crop_top', 0))
                 labels = np.asarray(labels.cpu())
                 areas = [precision_recall(grey[k], labels == k).auc for k in range(len(grey))]
             if set(self.parts) - {'segmentation'}:
-                true, pred = ([culane.quantise(lane, f'LLAMASMetric: {sample.get("sample_id", "an image")}')
-                               for lane in _need(sample, key)] for key in ('lanes', 'pred_lanes'))
+                true, pred = ([quantise(lane, f'LLAMASMetric: {sample.get("sample_id", "an image")}')
+                               for lane in need(sample, key, 'LLAMASMetric')] for key in ('lanes', 'pred_lanes'))
             if 'f1' in self.parts:
                 lanes = compare_lanes(true, pred)[0]
             if 'regression' in self.parts:
                 distances = column_distance(lane_columns(true), lane_columns(pred, extend=True))
-            self.results.append(ImageResult(lanes, distances, areas))
+            self.results.append(ImageScores(lanes, distances, areas))
 
-    def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
+    def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:
         """Scores over all images; they go to the log."""
         result = scores(results)
         print_log(f'{len(results):,} images: ' + ', '.join(f'{key} {value:.4f}' for key, value in result.items()),
@@ -243,8 +245,3 @@ def to_grey(probs, shape: Sequence[int], crop_top: int = 0) -> np.ndarray:
     return (restore_probs(probs, shape, crop_top) * 255).round().byte().cpu().numpy()
 
 
-def _need(sample: dict, key: str):
-    if sample.get(key) is None:
-        raise DataError(f'LLAMASMetric: {sample.get("sample_id", "an image")} has no {key}, expected it for this score.'
-                        ' Evaluate a split that has labels, with a network and a decoder for LLAMAS, or choose parts.')
-    return sample[key]

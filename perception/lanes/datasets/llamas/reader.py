@@ -20,7 +20,7 @@ import numpy as np
 
 from perception.common.formats.text import read_json
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, missing_root
-from perception.lanes.rasterize import LIMIT, draw_lanes
+from perception.lanes.polylines import LIMIT, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError

@@ -14,12 +14,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
-from perception.lanes.datasets.culane.metric import quantise
+from perception.lanes.datasets.base import need
+from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.polylines import at_rows, quantise
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 
-ABSENT = -2  # u of a row without point in the official files
-ROWS = tuple(range(160, 720, 10))  # of the test set
 MIN_ACCURACY = 0.85  # of a lane that counts as found
 MAX_EXTRA = 2  # predicted lanes beyond the true ones
 MAX_MILLISECONDS = 200  # of a prediction that counts
@@ -33,28 +33,6 @@ class ImageResult(NamedTuple):
     accuracy: float
     fp: float
     fn: float
-
-
-def at_rows(lane: np.ndarray, rows: Sequence[float]) -> np.ndarray:
-    """u of a lane at each row.
-
-    A lane whose points all lie on these rows keeps its gaps; another one is interpolated.
-
-    Args:
-        lane: (P, 2) u, v.
-        rows: (R,) v.
-
-    Returns:
-        (R,) float64, -2 where the lane has no point.
-    """
-    rows = np.asarray(rows, np.float64)
-    u = np.full(len(rows), float(ABSENT))
-    if len(lane):
-        v, first = np.unique(lane[:, 1], return_index=True)
-        values = np.interp(rows, v, np.asarray(lane, np.float64)[first, 0])
-        inside = np.isin(rows, v) if np.isin(v, rows).all() else (rows >= v[0]) & (rows <= v[-1])
-        u[inside] = values[inside]
-    return u
 
 
 def angle(u: np.ndarray, rows: np.ndarray) -> float:
@@ -138,12 +116,9 @@ class TuSimpleMetric(BaseMetric):
         """
         for sample in data_samples:
             name = sample.get('sample_id', 'an image')
-            for key in ('lanes', 'pred_lanes'):
-                if sample.get(key) is None:
-                    raise DataError(f'TuSimpleMetric: {name} has no {key}, expected lanes and predictions. Evaluate a '
-                                    f'split that has labels, with a model that has a decoder.')
             rows = sample.get('h_samples') or self.rows
-            lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows) for lane in sample[key]]
+            lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows)
+                             for lane in need(sample, key, 'TuSimpleMetric')]
                             for key in ('lanes', 'pred_lanes'))
             self.results.append(compare_image(lanes, preds, rows))
 

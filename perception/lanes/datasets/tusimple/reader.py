@@ -18,13 +18,16 @@ from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, inside, missing_root
-from perception.lanes.rasterize import SLOTS_PER_SIDE, draw_instances, draw_lanes, tusimple_slots
+from perception.lanes.polylines import angle_order, draw_instances, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
 DOWNLOAD = 'https://github.com/TuSimple/tusimple-benchmark/issues/3'
 LAYOUT = 'clips/, label_data_*.json, test_label.json'
+SLOTS_PER_SIDE = 3
 NUM_LANES = 2 * SLOTS_PER_SIDE
+MIN_POINTS = 4  # of a lane that the official label generator draws
+ROWS = tuple(range(160, 720, 10))  # of the test set
 LABEL_FILES = dict(train=('label_data_0313.json', 'label_data_0601.json'), val=('label_data_0531.json',),
                    test=('test_label.json',))
 TASKS = 'test_tasks_0627.json'
@@ -135,3 +138,20 @@ def _numbers(values: object, name: str, where: str) -> np.ndarray:
     if not (np.abs(numbers) < 1e6).all():
         raise DataError(f'{where}: {name} {str(values)[:60]}, expected pixels. Correct the line.')
     return numbers
+
+
+def tusimple_slots(lanes: Sequence[np.ndarray]) -> dict[int, int]:
+    """The slot 1..6 of each lane, by the rule with which labels of TuSimple are generated (CLRNet, SCNN).
+
+    The last lane from the left with an angle of at most 90 degrees is the left one of the own lane, slot 3; those
+    before it are 2 and 1. The next is slot 4, then 5 and 6. Lanes of fewer than four points keep their slot empty.
+
+    Args:
+        lanes: (P, 2) arrays u, v, bottom to top.
+
+    Returns:
+        index of the lane -> slot.
+    """
+    order, num_left = angle_order(lanes)
+    slots = {i: place - num_left + SLOTS_PER_SIDE + 1 for place, i in enumerate(order)}
+    return {i: slot for i, slot in slots.items() if 1 <= slot <= NUM_LANES and len(lanes[i]) >= MIN_POINTS}

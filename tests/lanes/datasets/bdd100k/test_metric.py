@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from perception.lanes.datasets.bdd100k import metric as bdd100k
-from perception.lanes.datasets.bdd100k.metric import BDD100KMetric, BDD100KOfficialMetric, boundary_f, mask_scores, thin
+from perception.lanes.datasets.bdd100k.metric import BDD100KMetric, BDD100KOfficialMetric, boundary_f, mask_scores
 from perception.utils.errors import DataError
 
 SIZE = (72, 128)
@@ -100,14 +100,6 @@ def test_masks_are_scored_per_class():
     result = bdd100k.official_scores([found, np.ones((12, 3))])
     assert (result['f5'], result['f1_category'], result['f1_style']) == (1, 1 - .5 / 8, .75)
     assert result['f1'] == pytest.approx((1 - .5 / 8 + .75 + .75) / 3)
-
-
-def test_thin_lines():
-    mask = stripe(40, 7)
-    thinned = thin(mask)
-    assert (thinned & ~mask).sum() == 0 and thinned.sum(axis=1).max() == 1
-    assert (thinned.sum(axis=1) == 1).sum() >= mask.any(axis=1).sum() - 7
-    assert (thin(thinned) == thinned).all() and not thin(mask & False).any()
 
 
 def test_official_metric():

@@ -5,8 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.lanes.datasets.bdd100k.reader import BDD100K, mask_labels, parse_lines
-from perception.lanes.rasterize import centre_lines, curve
+from perception.lanes.datasets.bdd100k.reader import (
+    BDD100K,
+    centre_lines,
+    curve,
+    mask_labels,
+    parse_lines,
+    thin,
+    to_mask,
+)
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -132,6 +139,24 @@ def test_all_masks_have_labels():
     for task, shift, bits in (('category', 0, 7), ('direction', 5, 1), ('style', 4, 1)):
         slow = [0 if value // 8 % 2 else (value >> shift) % (bits + 1) + 1 for value in range(256)]
         assert mask_labels(masks, task)[0].tolist() == slow
+
+
+def test_thin_lines():
+    mask = np.zeros((72, 128), bool)
+    mask[20:, 40:47] = True
+    thinned = thin(mask)
+    assert (thinned & ~mask).sum() == 0 and thinned.sum(axis=1).max() == 1
+    assert (thinned.sum(axis=1) == 1).sum() >= mask.any(axis=1).sum() - 7
+    assert (thin(thinned) == thinned).all() and not thin(mask & False).any()
+
+
+def test_classes_become_masks_with_their_codes():
+    classes = np.zeros((30, 40), np.int64)
+    classes[5:, 10], classes[5:, 30:33] = 1, 2
+    mask = to_mask(classes, (6, 16 + 32))
+    assert set(np.unique(mask)) == {6, 8, 48} and (mask[5:, 10] == 6).all() and (mask == 48).sum(axis=1).max() == 1
+    with pytest.raises(DataError, match='class 2 in a prediction, expected 0..1'):
+        to_mask(classes, (6,))
 
 
 @pytest.mark.parametrize(('change', 'message'), [

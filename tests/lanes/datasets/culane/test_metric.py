@@ -8,7 +8,10 @@ import pytest
 from scipy.interpolate import CubicSpline
 
 from perception.lanes.datasets.culane import metric as culane
-from perception.lanes.datasets.culane.metric import CULaneMetric, ImageResult, compare_image, count, evaluate_folders
+from perception.lanes.datasets.culane.metric import CULaneMetric, compare_image, evaluate_folders
+from perception.lanes.datasets.culane.reader import CATEGORIES, SIZE, read_lanes
+from perception.lanes.datasets.culane.submission import CULaneSubmission, write_lanes
+from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
 from perception.utils.errors import DataError
 
 
@@ -22,7 +25,7 @@ def random_lane(rng, points):
     return np.stack([np.cumsum(rng.normal(0, 120, points)) + rng.uniform(-100, 1740), v], axis=1)
 
 
-def slow_mask(points, size=culane.SIZE, width=30):
+def slow_mask(points, size=SIZE, width=30):
     """One line for each segment on the whole canvas."""
     mask = np.zeros(size, np.uint8)
     for a, b in zip(points[:-1], points[1:]):
@@ -33,9 +36,9 @@ def slow_mask(points, size=culane.SIZE, width=30):
 def check_images(folder, images):
     for golden in images:
         name = golden['image'].lstrip('/').replace('.jpg', '.lines.txt')
-        lanes, preds = (culane.read_lanes(folder / kind / name) for kind in ('anno', 'pred'))
+        lanes, preds = (read_lanes(folder / kind / name) for kind in ('anno', 'pred'))
         assert (len(lanes), len(preds)) == (golden['n_anno'], golden['n_pred']), name
-        iou = culane.iou_matrix(*([culane.draw_lane(lane) for lane in group] for group in (lanes, preds)))
+        iou = iou_matrix(*([culane.draw_lane(lane) for lane in group] for group in (lanes, preds)))
         np.testing.assert_allclose(iou, np.array(golden['iou'], float).reshape(iou.shape), atol=1e-11, err_msg=name)
         match = [int(j) if j >= 0 and iou[i, j] > .5 else -1 for i, j in enumerate(culane.match_lanes(iou))]
         assert match == golden['match'], name
@@ -88,9 +91,9 @@ def test_pixels_are_rounded_half_to_even():
 @pytest.mark.parametrize('seed', range(12))
 def test_strokes_equal_one_line_per_segment(seed):
     rng = np.random.default_rng(seed)
-    size, width = (culane.SIZE, 30) if seed % 2 else ((120, 200), int(rng.integers(2, 31)))
+    size, width = (SIZE, 30) if seed % 2 else ((120, 200), int(rng.integers(2, 31)))
     lane = random_lane(rng, int(rng.integers(2, 20))) * (1 if seed % 2 else .15)
-    stroke = culane.draw_stroke(culane.to_pixels(culane.curve(lane)), size, width)
+    stroke = draw_stroke(culane.to_pixels(culane.curve(lane)), size, width)
     mask = np.zeros(size, np.uint8)
     mask[stroke.top:stroke.top + stroke.mask.shape[0], stroke.left:stroke.left + stroke.mask.shape[1]] = stroke.mask
     expected = slow_mask(culane.curve(lane), size, width)
@@ -102,7 +105,7 @@ def test_ious_equal_those_of_whole_masks():
     rng = np.random.default_rng(3)
     lanes = [random_lane(rng, 6) for _ in range(3)] + [np.array([[5., 5]])]
     preds = [lane + rng.normal(0, 8, 2) for lane in lanes[:3]] + [vertical(5000)]
-    iou = culane.iou_matrix(*([culane.draw_lane(lane) for lane in group] for group in (lanes, preds)))
+    iou = iou_matrix(*([culane.draw_lane(lane) for lane in group] for group in (lanes, preds)))
     for i, a in enumerate(lanes[:3]):
         for j, b in enumerate(preds):
             a_mask, b_mask = slow_mask(culane.curve(a)), slow_mask(culane.curve(b))
@@ -146,18 +149,10 @@ def test_short_lanes_are_lanes():
     assert compare_image([], []) == ImageResult(0, 0, [])
 
 
-def test_ratios_of_nothing():
-    for numbers, expected in (((0, 0, 0), (-1, -1, -1)), ((0, 5, 0), (0, -1, 0)), ((0, 0, 4), (-1, 0, 0))):
-        counts = culane.Counts(*numbers)
-        assert (counts.precision, counts.recall, counts.f_measure) == pytest.approx(expected)
-        assert counts.f1 == 0
-    assert np.isnan(culane.Counts(0, 2, 4).f_measure)
-
-
 def samples():
     rng = np.random.default_rng(0)
     result = []
-    for i, category in enumerate([*culane.CATEGORIES, None]):
+    for i, category in enumerate([*CATEGORIES, None]):
         lanes = [] if category == 'cross' else [vertical(u) for u in (300, 700, 1100)[:1 + i % 3]]
         preds = [vertical(u + rng.uniform(-14, 14)) + 1 / 3 for u in (300, 700, 1100)[:1 + (i + 1) % 3]]
         result.append(dict(sample_id=f'drive/{i}', lanes=lanes, pred_lanes=preds, category=category))
@@ -172,7 +167,6 @@ def evaluate(images, **options):
 
 
 def test_metric_equals_the_folders_of_a_submission(tmp_path):
-    from perception.lanes.submission import CULaneSubmission, write_lanes
     images = samples()
     writer = CULaneSubmission(tmp_path / 'pred')
     writer.process(None, images)
@@ -193,7 +187,7 @@ def test_metric_sums_up_categories():
     results = [compare_image(s['lanes'], s['pred_lanes'], category=s['category'] or '') for s in images]
     assert result['fp_cross'] == len(images[7]['pred_lanes']) > 0
     assert 'f1_cross' not in result
-    for i, name in enumerate(culane.CATEGORIES):
+    for i, name in enumerate(CATEGORIES):
         if name != 'cross':
             assert result[f'f1_{name}'] == count([results[i]]).f1
     f1 = [count(results, t).f1 for t in np.arange(.5, 1, .05).round(2)]
@@ -220,23 +214,3 @@ def test_metric_refuses_broken_samples(change, message):
         CULaneMetric().process(None, [{**samples()[0], **change}])
 
 
-def test_text_files(tmp_path):
-    path = tmp_path / 'a.lines.txt'
-    assert culane.read_lanes(path) == []
-    for text, points in (('', []), ('\n', [0]), ('1 2 3 4 \n\n5 6 7', [2, 0, 1]), ('1.5 2e1\r\n', [1])):
-        path.write_bytes(text.encode())
-        assert [len(lane) for lane in culane.read_lanes(path)] == points
-    for number, text in ((1, '1 b'), (2, '1 2\n3 nan\n'), (1, '1 1_0'), (1, 'inf 2')):
-        path.write_text(text)
-        with pytest.raises(DataError, match=f'a.lines.txt:{number}: '):
-            culane.read_lanes(path)
-    path.write_bytes(b'1 \xff\n')
-    with pytest.raises(DataError, match='not readable'):
-        culane.read_lanes(path)
-
-
-def test_lists(tmp_path):
-    with pytest.raises(DataError, match='no such file'):
-        culane.read_list(tmp_path / 'absent.txt')
-    (tmp_path / 'list.txt').write_text('/a/b.jpg\n\n/c/d.jpg /x.png 1 1 0 0\n')
-    assert culane.read_list(tmp_path / 'list.txt') == ['a/b.jpg', 'c/d.jpg']

@@ -1,9 +1,11 @@
 """CULane's lists, label images and lane files."""
+import json
+
 import cv2
 import numpy as np
 import pytest
 
-from perception.lanes.datasets.culane.reader import CULane, read_categories
+from perception.lanes.datasets.culane.reader import CULane, read_categories, read_lanes, read_list
 from perception.utils.errors import DataError
 
 
@@ -101,12 +103,31 @@ def test_damaged_lane_files_name_the_line(official):
 
 def test_the_files_of_the_official_evaluator_are_read(shared):
     """Lanes of the golden set: as many as the official tool counted."""
-    import json
-
-    from perception.lanes.datasets.culane.reader import read_lanes
     folder = shared / 'goldens' / 'culane_eval'
     images = json.loads((folder / 'per_image.json').read_text())
     names = [image['image'].lstrip('/').removesuffix('.jpg') for image in images]
     assert len(names) == 45
     for image, name in zip(images, names):
         assert len(read_lanes(folder / 'anno' / f'{name}.lines.txt')) == image['n_anno']
+
+
+def test_text_files(tmp_path):
+    path = tmp_path / 'a.lines.txt'
+    assert read_lanes(path) == []
+    for text, points in (('', []), ('\n', [0]), ('1 2 3 4 \n\n5 6 7', [2, 0, 1]), ('1.5 2e1\r\n', [1])):
+        path.write_bytes(text.encode())
+        assert [len(lane) for lane in read_lanes(path)] == points
+    for number, text in ((1, '1 b'), (2, '1 2\n3 nan\n'), (1, '1 1_0'), (1, 'inf 2')):
+        path.write_text(text)
+        with pytest.raises(DataError, match=f'a.lines.txt:{number}: '):
+            read_lanes(path)
+    path.write_bytes(b'1 \xff\n')
+    with pytest.raises(DataError, match='not readable'):
+        read_lanes(path)
+
+
+def test_lists(tmp_path):
+    with pytest.raises(DataError, match='no such file'):
+        read_list(tmp_path / 'absent.txt')
+    (tmp_path / 'list.txt').write_text('/a/b.jpg\n\n/c/d.jpg /x.png 1 1 0 0\n')
+    assert read_list(tmp_path / 'list.txt') == ['a/b.jpg', 'c/d.jpg']

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from perception.common.formats.images import read_label_image
-from perception.lanes.datasets.culane.metric import count, read_lanes
+from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.llamas import metric as llamas
 from perception.lanes.datasets.llamas.metric import (
     LLAMASMetric,
@@ -16,6 +16,7 @@ from perception.lanes.datasets.llamas.metric import (
     precision_recall,
 )
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
+from perception.lanes.overlap import count
 from perception.utils.errors import ConfigError, DataError
 
 EMPTY = np.zeros((0, 2))
@@ -67,7 +68,7 @@ def test_regression_of_the_golden(folder, golden, columns):
         found[key] = column_distance(columns[key], np.array([preds[key][slot][-417:] for slot in SLOTS]))
         np.testing.assert_allclose(found[key], [np.nan if expected[s] is None else expected[s] for s in SLOTS],
                                    rtol=1e-9)
-    result = llamas.scores([llamas.ImageResult(None, values, None) for values in found.values()])
+    result = llamas.scores([llamas.ImageScores(None, values, None) for values in found.values()])
     assert result['distance'] == pytest.approx(golden['lane_regression']['mean'], rel=1e-9)
     for slot, value in golden['lane_regression']['per_lane'].items():
         assert result[f'distance_{slot}'] == pytest.approx(value, rel=1e-9)
@@ -86,7 +87,7 @@ def test_segmentation_of_the_golden(folder, golden):
             assert curve._asdict() == pytest.approx(expected[str(k)], abs=1e-9), (key, k)
         binary = precision_recall(read_label_image(folder / 'seg' / f'{key}_1.png'), arrays['binary'] > 0)
         assert binary._asdict() == pytest.approx(golden['binary_per_image_using_file_1'][key]['1'], abs=1e-9)
-    result = llamas.scores([llamas.ImageResult(None, None, values) for values in areas])
+    result = llamas.scores([llamas.ImageScores(None, None, values) for values in areas])
     assert result['map'] == pytest.approx(golden['lane_class_mAP'], abs=1e-9)
     for k, name in enumerate(('background', *SLOTS)):
         assert result[f'auc_{name}'] == pytest.approx(golden['multi_mean'][str(k)]['auc'], abs=1e-9)

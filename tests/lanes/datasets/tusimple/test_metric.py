@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from perception.lanes.datasets.tusimple import metric as tusimple
-from perception.lanes.datasets.tusimple.metric import TuSimpleMetric, at_rows, compare_image, evaluate_files
+from perception.lanes.datasets.tusimple.metric import TuSimpleMetric, compare_image, evaluate_files
+from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.polylines import at_rows
 from perception.utils.errors import DataError
-
-ROWS = list(range(160, 720, 10))
 
 
 def lane(u=600, slope=0.0, first=240):
@@ -88,15 +88,6 @@ def test_hand_made_cases():
     assert compare_image(four + four[:2], [], ROWS)[2] == 1.25, 'as the original counts six missed lanes'
 
 
-def test_lanes_at_rows():
-    sparse = np.array([[100., 710], [90, 690], [80, 680]])
-    u = dict(zip(ROWS, at_rows(sparse, ROWS)))
-    assert (u[710], u[700], u[690], u[680], u[670]) == (100, -2, 90, 80, -2), 'points on rows keep their gaps'
-    u = dict(zip(ROWS, at_rows(np.array([[100., 705], [80, 685]]), ROWS)))
-    assert (u[710], u[700], u[690], u[680]) == (-2, 95, 85, -2), 'others are interpolated'
-    assert (at_rows(np.zeros((0, 2)), ROWS) == -2).all()
-
-
 def evaluate(images):
     metric = TuSimpleMetric()
     for image in images:
@@ -121,7 +112,7 @@ def test_metric(tmp_path):
             evaluate([{**images[0], key: None}])
 
 
-LINE = dict(raw_file='clips/a/20.jpg', lanes=[[600] * len(ROWS)], run_time=10, h_samples=ROWS)
+LINE = dict(raw_file='clips/a/20.jpg', lanes=[[600] * len(ROWS)], run_time=10, h_samples=list(ROWS))
 
 
 @pytest.mark.parametrize('pred, label, message', [
