@@ -289,7 +289,7 @@ def test_taps_are_those_of_the_terms_in_use():
     assert (loss.taps, loss.teacher_taps) == (('stage4',), ('head_input',))
 
 
-def test_a_step_lowers_the_loss(image_toy):
+def test_affinity_is_learned_alone(image_toy):
     teacher_taps = dict(stage2='stage2', head_input='stage4', logits='logits')
     teacher = dict(type=FrozenTeacher, model=dict(type=image_toy.Net, width=10), taps=teacher_taps)
     model = Distiller(dict(type=image_toy.Net), dict(stage3='stage3', stage4='stage4', logits='logits'),
@@ -302,10 +302,10 @@ def test_a_step_lowers_the_loss(image_toy):
         assert list(losses) == ['loss_seg', 'loss_intra_probability', 'loss_intra_attention', 'loss_intra_affinity']
         values.append(losses['loss_intra_affinity'].item())
         optimiser.zero_grad()
-        sum(losses.values()).backward()
+        losses['loss_intra_affinity'].backward()
         optimiser.step()
     assert values[0] > 0
-    assert values[-1] < 0.7 * values[0]
+    assert values[-1] < 0.4 * values[0]  # measured: 0.01 to 0.12, by the seed
 
 
 def test_unlike_taps_are_refused(image_toy):

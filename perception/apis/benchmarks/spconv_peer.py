@@ -53,24 +53,29 @@ def spconv_twin(model: nn.Module) -> nn.Module:
     """
     spconv = import_optional('spconv.pytorch', 'the benchmark against spconv', 'pip install spconv==2.3.8')
     twin = copy.deepcopy(model)
+    on_cuda = next(model.parameters()).is_cuda
+    options = dict(bias=False, algo=None if on_cuda else spconv.ConvAlgo.Native)  # a CPU has no other algorithm
     level, levels = 0, {None: 0}
     for name, module in list(twin.named_modules()):
         if isinstance(module, SubMConv3d):
             key = f'level{level}_{"x".join(map(str, module.kernel_size))}'
             layer = spconv.SubMConv3d(module.in_channels, module.out_channels, module.kernel_size,
-                                      dilation=module.dilation, bias=False, indice_key=key)
+                                      dilation=module.dilation, indice_key=key, **options)
         elif isinstance(module, SparseConv3d):
             levels[module.name], level = level, level + 1
             layer = spconv.SparseConv3d(module.in_channels, module.out_channels, module.kernel_size,
                                         module.geometry.stride, module.geometry.padding, module.geometry.dilation,
-                                        bias=False, indice_key=module.name)
+                                        indice_key=module.name, **options)
         elif isinstance(module, SparseInverseConv3d):
             level = levels[module.name]
             layer = spconv.SparseInverseConv3d(module.in_channels, module.out_channels, module.kernel_size,
-                                               indice_key=module.name, bias=False)
+                                               indice_key=module.name, **options)
         else:
             continue
-        layer.weight = nn.Parameter(module.weight.detach().clone())  # mmdet3d turns weights that spconv loads
+        weight = module.weight.detach().clone()
+        if layer.conv1x1:  # spconv reads kernels of one cell as a plain (in, out) buffer, whatever their shape says
+            weight = weight.flatten(1).t().contiguous().view(weight.shape)
+        layer.weight = nn.Parameter(weight)  # set, since mmdet3d turns weights that spconv loads
         parent, _, child = name.rpartition('.')
         setattr(twin.get_submodule(parent), child, PeerConv(layer, module.bias, spconv))
     return twin.train(model.training)

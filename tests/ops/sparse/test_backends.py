@@ -66,21 +66,23 @@ def test_gradients_of_every_backend(name):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-def test_values_against_spconvs_own_layers_and_maps():
+@pytest.mark.parametrize('device', DEVICES)
+def test_values_against_spconvs_own_layers_and_maps(device):
     spconv = pytest.importorskip('spconv.pytorch', reason='spconv is not installed')
-    model, x = net().eval(), tensor()
-    theirs = [spconv.SubMConv3d(16, 16, 3, bias=False, indice_key='a'),
-              spconv.SparseConv3d(16, 32, 3, 2, 1, bias=False, indice_key='down'),
-              spconv.SubMConv3d(32, 32, (3, 1, 3), bias=False, indice_key='b'),
-              spconv.SparseInverseConv3d(32, 16, 3, indice_key='down', bias=False)]
+    options = dict(bias=False, algo=spconv.ConvAlgo.Native if device == 'cpu' else None)  # a CPU has no other
+    model, x = net().to(device).eval(), tensor(device)
+    theirs = [spconv.SubMConv3d(16, 16, 3, indice_key='a', **options),
+              spconv.SparseConv3d(16, 32, 3, 2, 1, indice_key='down', **options),
+              spconv.SubMConv3d(32, 32, (3, 1, 3), indice_key='b', **options),
+              spconv.SparseInverseConv3d(32, 16, 3, indice_key='down', **options)]
     y = spconv.SparseConvTensor(x.feats, x.voxel_coords.int(), list(GRID), 2)
     with torch.no_grad():
         for ours, layer in zip(model, theirs):
-            layer.eval().weight.copy_(ours.weight)  # mmdet3d turns weights that spconv loads
+            layer.to(device).eval().weight.copy_(ours.weight)  # mmdet3d turns weights that spconv loads
             x, y = ours(x), layer(y)
             if ours.bias is not None:
                 y = y.replace_feature(y.features + ours.bias)
-            rows = torch.argsort((y.indices.long() * torch.tensor([10**6, 10**4, 100, 1])).sum(1))
+            rows = torch.argsort((y.indices.long() * torch.tensor([10**6, 10**4, 100, 1], device=device)).sum(1))
             assert torch.equal(y.indices[rows].long(), x.voxel_coords)
             torch.testing.assert_close(x.feats, y.features[rows], rtol=1e-4, atol=1e-5)
 
