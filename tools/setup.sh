@@ -22,7 +22,8 @@ fi
 say() { printf 'setup: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
 trap 'say "interrupted; make setup continues where it was" >&2; exit 130' INT TERM
-# pip without byte-compiling: that takes longer than unpacking and 0.3 GB; step 5 compiles what is used
+# byte-compiling everything takes longer than unpacking it, and 0.3 GB: step 5 compiles what is used, whoever forbids it
+unset PYTHONDONTWRITEBYTECODE
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@" >>"$log" 2>&1; }
 install() {
     pip install --progress-bar off --no-compile --constraint tools/constraints.txt "$@" && return
@@ -48,7 +49,7 @@ done
 compgen -G '/usr/share/vulkan/icd.d/*' >/dev/null || packages+=(mesa-vulkan-drivers)
 debian "${packages[@]}"
 
-# 2. The virtual environment; a new pip, for it is twice as fast; torch first so that no later step replaces it.
+# 2. The virtual environment; a new pip, twice as fast as an old one; torch first so that no later step replaces it.
 version_of() { "$1" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null; }
 known() {
     case "$1" in
@@ -72,9 +73,8 @@ rm -f "$stamp"
 : >"$log"
 pip --version || "$python" -m ensurepip --default-pip >>"$log" 2>&1 ||
     die "$python has no pip and cannot get it, expected a whole environment. Run \`rm -r $venv; make setup\`"
-install --upgrade pip
+install --upgrade pip wheel 'setuptools<81'
 say "installing torch"
-install wheel 'setuptools<81'
 install torch ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 
 # 3. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement.
@@ -123,11 +123,11 @@ if [ -n "$ops" ]; then
     install --no-build-isolation --editable '.[mmdet3d]'
 fi
 
-# 5. Everything imports; this also compiles what is used, in two processes.
+# 5. All that is used imports, the package's own modules too; this compiles it, in two processes.
 say "checking that everything imports"
 check() { "$python" -W ignore -c "$1" >>"$log" 2>&1; }
-check 'import mmengine.runner, mmdet3d, perception.apis.train, perception.apis.test' & first=$!
-check 'import cv2, open3d, nuscenes.nuscenes, onnx, onnxruntime, pytest' & second=$!
+check 'from perception.registry import MODELS; MODELS.import_from_location()' & first=$!
+check 'import open3d, nuscenes.eval.lidarseg.evaluate, onnxscript, onnxruntime, pytest, xdist.plugin' & second=$!
 { wait $first && wait $second; } ||
     die "a package cannot be imported ($(tail -1 "$log")), expected all to work. Run \`rm -r $venv; make setup\`"
 echo "$want$ops" >"$stamp"
