@@ -1,4 +1,4 @@
-# make demo | make test | make setup | make lint | make clean
+# make demo | make test | make setup | make setup OPS=1 | make lint | make clean
 .PHONY: setup demo test lint clean
 PYTHON ?= python3
 export PYTHON TORCH_INDEX OPS

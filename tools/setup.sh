@@ -21,8 +21,8 @@ fi
 
 say() { printf 'setup: %s\n' "$*"; }
 die() { say "$*" >&2; exit 1; }
-trap 'say "interrupted; make setup continues where it was" >&2; exit 130' INT TERM
-# byte-compiling everything takes longer than unpacking it, and 0.3 GB: step 5 compiles what is used, whoever forbids it
+trap 'kill $(jobs -p) 2>/dev/null || true; say "interrupted; make setup continues where it was" >&2; exit 130' INT TERM
+# byte-compiling everything takes longer than unpacking it, and 0.3 GB: step 6 compiles what is used, whoever forbids it
 unset PYTHONDONTWRITEBYTECODE
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@" >>"$log" 2>&1; }
 install() {
@@ -31,25 +31,7 @@ install() {
         "be had. See $log, then run make setup again"
 }
 
-# 1. Shared libraries that Open3D loads: libusb at import, Vulkan to draw without a display.
-debian() {
-    local root=()
-    [ $# -gt 0 ] || return 0
-    [ "$(id -u)" = 0 ] || root=(sudo -n)
-    { command -v apt-get && "${root[@]}" true; } >/dev/null 2>&1 ||
-        die "Debian packages are missing and need an administrator: sudo apt-get install $* (then run make setup again)"
-    say "installing Debian packages $*"
-    { "${root[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq "$@"; } \
-        >/dev/null || die "apt-get install $* failed, expected it to install them. Install them and run make setup again"
-}
-packages=()
-for need in libusb-1.0.so.0:libusb-1.0-0 libvulkan.so.1:libvulkan1 libgomp.so.1:libgomp1 libGL.so.1:libgl1 libglib-2.0.so.0:libglib2.0-0; do
-    ldconfig -p 2>/dev/null | grep -q "${need%%:*}" || packages+=("${need##*:}")
-done
-compgen -G '/usr/share/vulkan/icd.d/*' >/dev/null || packages+=(mesa-vulkan-drivers)
-debian "${packages[@]}"
-
-# 2. The virtual environment; a new pip, twice as fast as an old one; torch first so that no later step replaces it.
+# 1. The virtual environment.
 version_of() { "$1" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null; }
 known() {
     case "$1" in
@@ -73,16 +55,36 @@ rm -f "$stamp"
 : >"$log"
 pip --version || "$python" -m ensurepip --default-pip >>"$log" 2>&1 ||
     die "$python has no pip and cannot get it, expected a whole environment. Run \`rm -r $venv; make setup\`"
+
+# 2. Shared libraries that Open3D loads: libusb at import, Vulkan to draw without a display.
+debian() {
+    local root=()
+    [ $# -gt 0 ] || return 0
+    [ "$(id -u)" = 0 ] || root=(sudo -n)
+    { command -v apt-get && "${root[@]}" true; } >/dev/null 2>&1 ||
+        die "Debian packages are missing and need an administrator: sudo apt-get install $* (then run make setup again)"
+    say "installing Debian packages $*"
+    { "${root[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq "$@"; } \
+        >/dev/null || die "apt-get install $* failed, expected it to install them. Install them and run make setup again"
+}
+packages=()
+for need in libusb-1.0.so.0:libusb-1.0-0 libvulkan.so.1:libvulkan1 libgomp.so.1:libgomp1 libGL.so.1:libgl1 libglib-2.0.so.0:libglib2.0-0; do
+    ldconfig -p 2>/dev/null | grep -q "${need%%:*}" || packages+=("${need##*:}")
+done
+compgen -G '/usr/share/vulkan/icd.d/*' >/dev/null || packages+=(mesa-vulkan-drivers)
+debian "${packages[@]}"
+
+# 3. A new pip, twice as fast as an old one, and torch, first so that no later step replaces it.
 install --upgrade pip wheel 'setuptools<81'
 say "installing torch"
 install torch ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 
-# 3. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement.
+# 4. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement.
 say "installing perception and its requirements"
 install --no-build-isolation --editable '.[nuscenes,onnx,test]'
 (install spconv) 2>/dev/null || say "spconv is not to be had here; its comparison is skipped"
 
-# 4. OpenMMLab's packages without their requirements: of mmdet3d and mmdet the registries alone are imported, which need
+# 5. OpenMMLab's packages without their requirements: of mmdet3d and mmdet the registries alone are imported, which need
 #    no more than mmengine does; numba, TensorBoard, scikit-image, Lyft's kit ... are 0.5 GB for models that nothing here
 #    uses (`pip check` lists them as missing). mmcv-lite is mmcv without operators, in the same folder: an mmcv stays.
 mmcv_fits() {
@@ -123,7 +125,7 @@ if [ -n "$ops" ]; then
     install --no-build-isolation --editable '.[mmdet3d]'
 fi
 
-# 5. All that is used imports, the package's own modules too; this compiles it, in two processes.
+# 6. All that is used imports, the package's own modules too; this compiles it, in two processes.
 say "checking that everything imports"
 check() { "$python" -W ignore -c "$1" >>"$log" 2>&1; }
 check 'from perception.registry import MODELS; MODELS.import_from_location()' & first=$!
