@@ -1,7 +1,7 @@
-# make demo | make test | make setup | make lint | make clean
+# make demo | make test | make setup | make setup OPS=1 | make lint | make clean
 .PHONY: setup demo test lint clean
 PYTHON ?= python3
-export PYTHON TORCH_INDEX
+export PYTHON TORCH_INDEX OPS
 
 RUN := .venv/bin/python
 TEACHER := configs/lidarseg/cylinder3d_kitti.py

@@ -1,4 +1,9 @@
-"""Installs the package in place; `make setup` does this and everything around it."""
+"""Installs the package in place; `make setup` does this and everything around it.
+
+mmcv, mmdet and mmdet3d are not listed, though `perception.registry` imports mmdet3d and that imports the others: pip
+cannot say "mmcv or mmcv-lite", and mmdet3d listed here would bring 0.5 GB for models that nothing here uses. The
+registry names the one command that brings what is missing; `pip install -e .[mmdet3d]` brings mmdet3d whole.
+"""
 from setuptools import find_packages, setup
 
 setup(
@@ -13,19 +18,16 @@ setup(
         'numpy>=1.24,<2',
         'scipy',
         'mmengine>=0.10.4',
-        'mmcv>=2.0.0rc4,<2.2.0',
-        'mmdet>=3.0.0,<3.4.0',
-        'mmdet3d>=1.4.0',
-        'nuscenes-devkit>=1.1.11',
         'open3d>=0.20',
         'opencv-python',
         'pillow',
         'tqdm',
     ],
     extras_require={
-        'test': ['pytest', 'pytest-xdist', 'ruff'],
+        'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],
-        'triton': ['triton>=3.0'],
+        'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
+        'test': ['pytest', 'pytest-xdist', 'ruff'],
     },
 )
