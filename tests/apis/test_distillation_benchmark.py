@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.model import BaseDataPreprocessor, BaseModel
+from perception.apis.benchmarks.measure import count_model_macs
 from torch import nn
 
 from perception.apis.benchmarks import distillation
 from perception.apis.benchmarks.distillation import Job, find_configs
-from perception.apis.benchmarks.measure import count_model_macs
 from perception.ops.sparse.modules import SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError

@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
+from perception.apis.benchmarks.spconv_peer import spconv_twin
 
 from perception.apis.benchmarks import cylinder3d, measure, sparse
-from perception.apis.benchmarks.spconv_peer import spconv_twin
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.utils.errors import ConfigError, DataError
 
