@@ -157,14 +157,19 @@ def build(cfg: Config, samples: int) -> tuple[BaseModel, list[Callable[[], dict]
     return model.eval(), [partial(model.data_preprocessor, pseudo_collate([item])) for item in items]
 
 
-def describe_input(inputs: Mapping[str, Any] | Tensor) -> str:
-    """Size of a batch of one sample, such as `288 x 800` (height, width) or `120,000 points, 79,663 voxels`."""
-    inputs = dict(inputs=inputs) if isinstance(inputs, Tensor) else inputs
-    tensors = {key: value for key, value in inputs.items() if isinstance(value, Tensor)}
+def describe_input(inputs: Any) -> str:
+    """Size of a batch of one sample, such as `288 x 800` (height, width) or `120,000 points, 79,663 voxels`.
+
+    Args:
+        inputs: a tensor, a list of tensors, or a dict of both.
+    """
+    inputs = inputs if isinstance(inputs, Mapping) else dict(inputs=inputs)
+    tensors = {key: value[0] if isinstance(value, (list, tuple)) and value else value for key, value in inputs.items()}
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
     parts = [' x '.join(map(str, value.shape[-2:])) for value in tensors.values() if value.ndim > 3]
     parts += [f'{len(tensors[key]):,} {name}' for key, name in (('points', 'points'), ('voxel_coords', 'voxels'))
               if key in tensors]
-    return ', '.join(parts or [f'{key} {tuple(value.shape)}' for key, value in tensors.items()])
+    return ', '.join(parts or [f'{key} {" x ".join(map(str, value.shape))}' for key, value in tensors.items()])
 
 
 def best_score(work_dir: Path, config: str, mini: bool) -> float:
