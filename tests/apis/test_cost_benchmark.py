@@ -7,6 +7,7 @@ import torch
 
 from perception.apis.benchmarks import cost
 from perception.apis.subcommands import Subcommand
+from perception.common.structures import LaneSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.utils.errors import CheckpointError, ConfigError
 
@@ -69,9 +70,12 @@ def test_costs_of_a_teacher_and_its_student(quick, mini_kitti, monkeypatch, tmp_
     assert float(table[1]['gmac']) == student['gmac']
 
 
-def test_a_lane_net_at_its_own_size(quick, mini_culane):
-    quick.change = lambda cfg: cfg.val_dataloader.dataset.update(data_root=str(mini_culane))
-    row, = cost.measure(dict(net=cost.config_of('configs/lanes/resnet18_culane.py', mini=True)), 1)
+def test_a_lane_net_at_its_own_size(quick, monkeypatch):
+    sample = dict(inputs=dict(image=torch.zeros(3, 80, 240, dtype=torch.uint8)), data_samples=LaneSample())
+    monkeypatch.setattr(cost, 'DATASETS', SimpleNamespace(build=lambda cfg: [sample] * 9))
+    model, batches = cost.build(cost.config_of('configs/lanes/resnet18_culane.py', mini=True), 4)
+    assert len(batches) == 4 and not model.training
+    row, = cost.measure(dict(net=cost.config_of('configs/lanes/resnet18_culane.py', mini=True)), 1, samples=4)
     assert (row['input'], row['parameters']) == ('80 x 240', 768_025)
     assert min(row['gmac'], row['cpu_ms'], row['preprocess_ms']) > 0
     assert row['memory_mib'] is None and (row['gpu_ms'] is None) != torch.cuda.is_available()
