@@ -1,152 +1,159 @@
-"""The cost table and the augmentation benchmark on nets and scans that take no time."""
-import argparse
+"""What nets cost: of any room, students beside their teachers, on nets and samples that take no time."""
 import csv
-import subprocess
-import sys
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
-from perception.apis.benchmarks import augmentation, cost
-from perception.common.structures import PointSegSample
+from perception.apis.benchmarks import cost
+from perception.apis.subcommands import Subcommand
+from perception.common.structures import LaneSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
-from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.utils.errors import ConfigError
+from perception.utils.errors import CheckpointError, ConfigError
 
 
-def arguments(module, *words):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return parser.parse_args(list(words))
+def arguments(*words):
+    parser = Subcommand('', '', cost.OPTIONS).parser()
+    return parser.parse_args([str(word) for word in words])
 
 
 @pytest.fixture
-def few_points(mini_kitti, monkeypatch):
-    """Configs read the tiny simulated set, and of each scan 500 points."""
-    def config_of(path, mini, official):
-        cfg = cost.load_config(path, mini)
-        cfg.val_dataloader.dataset.update(data_root=str(mini_kitti), sequences=[8])
+def quick(monkeypatch, tmp_path):
+    """No mini data is written and no process started; `change` is applied to each config that is read."""
+    state = SimpleNamespace(change=lambda cfg: None, written=0, memory=0, words=['--rounds', '1', '--out', tmp_path])
+    load = cost.load_config
+
+    def read(path, mini=False, options=None):
+        cfg = load(path, mini, options)
+        state.change(cfg)
         return cfg
 
+    def memory(function, cfg):
+        state.memory += 1
+        return 512.
+
+    def write(cfg):
+        state.written += 1
+
+    monkeypatch.setattr(cost, 'load_config', read)
+    monkeypatch.setattr(cost, 'write_mini_data', write)
+    monkeypatch.setattr(cost, 'process_memory', memory)
+    return state
+
+
+def test_costs_of_a_teacher_and_its_student(quick, mini_kitti, monkeypatch, tmp_path):
     read = SemanticKITTI.read
 
     def read_few(self, index):
         sample = read(self, index)
         return dict(sample, points=sample['points'][::200], labels=sample['labels'][::200])
 
-    monkeypatch.setattr(cost, 'config_of', config_of)
     monkeypatch.setattr(SemanticKITTI, 'read', read_few)
-    monkeypatch.setattr(cost, 'process_memory', lambda cfg: 512.)
-
-
-def test_costs_of_a_teacher_and_its_student(few_points, tmp_path):
-    names = ['minkunet_kitti', 'minkunet_half_kitti']
-    rows = cost.run(arguments(cost, *(f'configs/lidarseg/{name}.py' for name in names), '--mini', '--scans', '1',
-                              '--rounds', '1', '--out', str(tmp_path)))
-    teacher, student = rows
+    quick.change = lambda cfg: cfg.val_dataloader.dataset.update(data_root=str(mini_kitti), sequences=[8])
+    names = ['configs/lidarseg/minkunet_kitti.py', 'configs/lidarseg/minkunet_half_kitti.py']
+    teacher, student = rows = cost.run(arguments(*names, '--mini', '--samples', '2', *quick.words))
     assert [row['config'] for row in rows] == names
     assert (teacher['parameters'], student['parameters']) == (1_361_019, 341_367)
-    assert teacher['macs'] > 2 * student['macs'] > 0
-    assert min(row[key] for row in rows for key in ('voxelise_ms', 'cpu_ms', 'points', 'voxels')) > 0
-    assert teacher['teacher'] is None
-    assert student['teacher'] == 'minkunet_kitti'
-    assert student['macs_saved'] == 1 - student['macs'] / teacher['macs']
+    assert teacher['gmac'] > 2 * student['gmac'] > 0
+    assert min(row[key] for row in rows for key in ('preprocess_ms', 'cpu_ms')) > 0
+    assert all(row['input'].endswith(' voxels') and ' points, ' in row['input'] for row in rows)
+    assert quick.memory == quick.written == 2 and student['memory_mib'] == 512
+    assert 'against' not in teacher
+    assert student['against'] == names[0]
+    assert student['gmac_saved'] == 1 - student['gmac'] / teacher['gmac']
     assert student['cpu_speedup'] == teacher['cpu_ms'] / student['cpu_ms']
     text = (tmp_path / 'cost.md').read_text()
-    assert 'simulated mini data' in text
-    assert '| minkunet_half_kitti | minkunet_kitti | 74.9 % fewer | ' in text
+    assert 'mini scale' in text and 'simulated' in text and '74.9 % fewer' in text and 'ONNX' not in text
     with open(tmp_path / 'cost.csv', newline='') as file:
         table = list(csv.DictReader(file))
     assert [row['config'] for row in table] == names
-    assert float(table[1]['macs']) == student['macs']
+    assert float(table[1]['gmac']) == student['gmac']
 
 
-def test_all_lidar_configs_are_measured_by_default(monkeypatch, tmp_path):
-    seen = []
-    monkeypatch.setattr(cost, 'config_of', lambda path, mini, official: seen.append(path.stem) or exit())
-    with pytest.raises(SystemExit):
-        cost.run(arguments(cost, '--out', str(tmp_path)))
-    assert seen == ['cylinder3d_half_kitti']
+def test_a_lane_net_at_its_own_size(quick, monkeypatch):
+    sample = dict(inputs=dict(image=torch.zeros(3, 80, 240, dtype=torch.uint8)), data_samples=LaneSample())
+    monkeypatch.setattr(cost, 'DATASETS', SimpleNamespace(build=lambda cfg: [sample] * 9))
+    model, batches = cost.build(cost.config_of('configs/lanes/resnet18_culane.py', mini=True), 4)
+    assert len(batches) == 4 and not model.training
+    row, = cost.measure(dict(net=cost.config_of('configs/lanes/resnet18_culane.py', mini=True)), 1, samples=4)
+    assert (row['input'], row['parameters']) == ('80 x 240', 768_025)
+    assert min(row['gmac'], row['cpu_ms'], row['preprocess_ms']) > 0
+    assert row['memory_mib'] is None and (row['gpu_ms'] is None) != torch.cuda.is_available()
 
 
-def test_memory_is_that_of_a_process_of_its_own(monkeypatch):
-    pool = SimpleNamespace(apply=lambda function, args: (function.__name__, args[0]['a'], args[1]))
+def test_any_room_with_published_figures_scores_and_an_export(quick, toy, toy_config, monkeypatch, tmp_path):
+    pytest.importorskip('onnxruntime', reason='the extra onnx is not installed')
 
-    class Pool:
-        def __init__(self, count):
-            assert count == 1
+    def deployable(self):
+        return torch.nn.Sequential(self.backbone, self.head).eval(), dict(feats=torch.rand(1, 6)), ['logits']
 
-        def __enter__(self):
-            return pool
+    monkeypatch.setattr(toy.ToyModel, 'deployable', deployable, raising=False)
+    quick.change = lambda cfg: cfg.update(published=dict(parameters=200, ms=1.5), work_dir=str(tmp_path / 'run'))
+    words = [toy_config, '--trained', *quick.words]
+    with pytest.raises(CheckpointError, match='run: no weights here'):
+        cost.run(arguments(*words))
+    (tmp_path / 'run').mkdir()
+    torch.save(dict(message_hub=dict(runtime_info=dict(best_score=torch.tensor(75.))), meta={}),
+               tmp_path / 'run/epoch_2.pth')
+    torch.save({}, tmp_path / 'run/model.pth')
+    row, = cost.run(arguments(*words))
+    assert (row['input'], row['parameters'], row['score']) == ('inputs 6', 6 * 16 + 3 * 16 + 16 * 3 + 3, 75)
+    assert row['gmac'] == (6 * 16 + 16 * 3) / 1e9
+    assert row['onnx_ms'] > 0
+    assert (row['published_parameters'], row['published_gmac'], row['published_ms']) == (200, None, 1.5)
+    head = (tmp_path / 'cost.md').read_text().splitlines()[2]
+    assert 'published parameters' in head and 'published GMAC' not in head and 'ONNX Runtime' in head
+    row, = cost.run(arguments(toy_config, '--mini', '--no-onnx', *quick.words))
+    assert row['parameters'] == 6 * 8 + 3 * 8 + 8 * 3 + 3
+    assert row['published_ms'] is row['onnx_ms'] is row['score'] is None
 
-        def __exit__(self, *error):
-            return None
 
-    context = SimpleNamespace(Pool=Pool)
-    monkeypatch.setattr(cost.multiprocessing, 'get_context', lambda kind: context if kind == 'spawn' else None)
-    assert cost.process_memory(dict(a=1)) == ('_peak_of_one_scan', 1, torch.get_num_threads())
-
-
-def test_memory_does_not_count_that_of_the_parent():
-    parents = np.ones(1 << 27)  # 1 GiB
-    code = 'from perception.apis.benchmarks.cost import peak_memory; print(peak_memory())'
-    child = float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout)
-    assert 50 < child < parents.nbytes / 2 ** 20 < cost.peak_memory()
+@pytest.mark.parametrize('path, mini, official, expected', [
+    ('configs/lanes/enet_culane.py', False, False, dict(data_root='data/mini/culane', input_size=(288, 800))),
+    ('configs/lanes/enet_culane.py', True, False, dict(data_root='data/mini/culane', input_size=(80, 240))),
+    ('configs/lanes/enet_culane.py', True, True, dict(data_root='data/culane', input_size=(80, 240))),
+    ('configs/lidarseg/minkunet_nuscenes.py', False, False, dict(data_root='data/mini/nuscenes', split='mini_val')),
+    ('configs/lidarseg/minkunet_nuscenes.py', False, True, dict(data_root='data/nuscenes', split='val'))])
+def test_simulated_data_at_the_size_of_the_net(quick, path, mini, official, expected):
+    dataset = cost.config_of(path, mini, official).val_dataloader.dataset
+    assert {key: dataset[key] for key in expected} == expected
+    assert quick.written == (not official)
 
 
-def test_bad_arguments():
-    with pytest.raises(ConfigError, match='--scans 0 --rounds 5 came'):
-        cost.run(arguments(cost, '--scans', '0'))
+def config(**teachers):
+    return SimpleNamespace(model=dict(teachers={name: dict(trained_by=by) for name, by in teachers.items()}))
+
+
+def test_whom_a_net_is_compared_with():
+    teacher, half, method, other = 'a/net.py', 'a/net_half.py', 'm/net.py', 'a/other.py'
+    cfgs = {other: config(), half: config(), teacher: config(), method: config(full=teacher)}
+    assert cost.references(cfgs) == {half: teacher, method: teacher}
+    assert cost.references({teacher: config(), other: config(), method: config(full='a/absent.py')}) == {
+        other: teacher, method: teacher}
+    assert cost.references({teacher: config()}) == {}
+
+
+def test_savings_in_words():
+    rows = [dict.fromkeys(cost.COLUMNS) | dict(config=name, parameters=parameters, gmac=2., cpu_ms=ms)
+            for name, parameters, ms in (('scnn', 200, 9.), ('enet', 10, 2.), ('wide', 300, 18.))]
+    cost.compare(rows, dict(enet='scnn', wide='scnn'))
+    text = '\n'.join(cost.tables(rows))
+    assert '| 95.0 % fewer | 0.0 % fewer | 4.50x as fast |' in text.replace('  ', '')
+    assert '50.0 % more' in text and '0.50x as fast' in text and 'GPU' not in text
+    lines = cost.table(rows, cost.COLUMNS)
+    assert len({len(line) for line in lines}) == 1 and len(lines) == 5
+
+
+@pytest.mark.parametrize('inputs, text', [
+    (dict(points=torch.zeros(1200, 4), voxel_coords=torch.zeros(3, 4), batch_size=1), '1,200 points, 3 voxels'),
+    (dict(images=torch.zeros(1, 6, 3, 8, 9), labels=torch.zeros(1, 8, 9)), '8 x 9'),
+    (torch.zeros(2, 5), 'inputs 2 x 5'), (dict(latents=[torch.zeros(7)]), 'latents 7'), ({}, '')])
+def test_input_in_words(inputs, text):
+    assert cost.describe_input(inputs) == text
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(ConfigError, match='--samples 0 --rounds 5 came'):
+        cost.run(arguments('configs/lanes/enet_culane.py', '--samples', '0'))
     with pytest.raises(ConfigError, match='no such file'):
-        cost.run(arguments(cost, 'configs/lidarseg/minkunet_kiti.py'))
-    with pytest.raises(ConfigError, match='--rounds: 0 came'):
-        augmentation.run(arguments(augmentation, '--rounds', '0'))
-
-
-@pytest.fixture
-def scan():
-    rng = np.random.default_rng(0)
-    points = rng.uniform(-40, 40, (2000, 4)).astype(np.float32)
-    points[:, 2] /= 10
-    return points, rng.integers(0, 19, 2000)
-
-
-def test_the_plain_way_finds_the_same_voxels(scan):
-    points, labels = scan
-    batch = dict(inputs=dict(points=[torch.from_numpy(points)]),
-                 data_samples=[PointSegSample(labels=torch.from_numpy(labels))])
-    ours = CylinderVoxelizer()(batch)['inputs']
-    coords, rows, feats, votes = augmentation.plain_cylinders(CylinderVoxelizer(), (points.astype(float), labels))
-    same = np.isclose(feats, ours['point_feats'].numpy(), atol=1e-3).all(1)
-    assert same.mean() > .99  # a point at a border may fall to the other side in float64
-    assert abs(len(coords) - len(ours['voxel_coords'])) <= 20
-    cubes = CubeVoxelizer(max_voxels=None)(batch)['inputs']
-    kept, rows, inside, first, first_labels, _ = augmentation.plain_cubes(
-        SimpleNamespace(voxel_size=.05, max_voxels=None), (points, labels))
-    np.testing.assert_array_equal(kept, cubes['voxel_coords'][:, 1:].numpy())
-    np.testing.assert_array_equal(rows, cubes['point_to_voxel'].numpy())
-    np.testing.assert_array_equal(first, cubes['voxel_feats'].numpy())
-
-
-def test_augmentation_is_timed_on_scans_of_a_size(mini_kitti, monkeypatch):
-    load = augmentation.load_config
-
-    def config(path, mini=False):
-        cfg = load(path, mini)
-        cfg.train_dataloader.dataset.data_root = str(mini_kitti)
-        return cfg
-
-    data = SemanticKITTI(mini_kitti, 'val', [0, 8])
-    monkeypatch.setattr(augmentation, 'load_config', config)
-    monkeypatch.setattr(augmentation, 'write_mini_data', lambda cfg: None)
-    monkeypatch.setattr(augmentation, 'SemanticKITTI', lambda *args: data)
-    rows = augmentation.run(arguments(augmentation, '--rounds', '1', '--points', '1000'))
-    assert [row['name'] for row in rows] == ['own, cylinders', 'LaserMix, cylinders', 'PolarMix, cylinders',
-                                             'PasteObjects, cylinders', 'own, cubes']
-    assert all(row['total_ms'] == row['augment_ms'] + row['voxelise_ms'] for row in rows)
-    assert rows[0]['points'] == 1000
-    assert rows[0]['ratio'] == rows[0]['plain_ms'] / rows[0]['total_ms']
-    with pytest.raises(ConfigError, match=r'--points: 9,999,999 came, expected 2 to'):
-        augmentation.run(arguments(augmentation, '--points', '9999999'))
+        cost.run(arguments('configs/lidarseg/minkunet_kiti.py', '--out', tmp_path))

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from perception.apis.benchmarks import many_lanes
-from perception.apis.benchmarks.distillation import Job
+from perception.apis.benchmarks.lanes import many_lanes
+from perception.apis.benchmarks.trainings import Job
 from perception.apis.config import load_config, parse_options
+from perception.apis.subcommands import Subcommand
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError
 
@@ -16,8 +17,7 @@ ROWS = list(range(160, 720, 10))
 
 
 def arguments(*words):
-    parser = argparse.ArgumentParser()
-    many_lanes.add_arguments(parser)
+    parser = Subcommand('', '', many_lanes.OPTIONS).parser()
     return parser.parse_args([str(word) for word in words])
 
 
@@ -127,7 +127,7 @@ def test_continues_where_it_was_cut_off(bench):
 
 @pytest.mark.parametrize('words', [('--seeds', 0), ('--jobs', 0)])
 def test_bad_arguments(words, tmp_path):
-    with pytest.raises(ConfigError, match=f'{words[0]}: 0 came, expected at least 1'):
+    with pytest.raises(ConfigError, match=f'{words[0][2:]}=0 came'):
         many_lanes.run(arguments('--work-dir', tmp_path, *words))
 
 

@@ -1,209 +1,321 @@
-"""What LiDAR nets cost at batch 1: parameters, MACs, milliseconds on CPU and GPU, memory; students against teachers.
+"""What nets cost at batch 1: parameters, MACs, milliseconds on CPU and GPU, memory; of any configs of any room.
 
-Nets have their published size and random weights, scans are those of the simulated mini data unless --official is
-given. Runs take turns, so that a busy machine slows all alike; medians are reported, without the voxelisation, which
-has a column of its own.
+Nets have random weights. Samples are the first ones of each config's validation data, which are simulated unless
+--official is given. Runs take turns, so that a busy machine slows all alike; medians are reported, without
+preprocessing (voxels, normalisation), which has a column of its own, and without decoding. Students are compared with
+their teachers; where no config of the list teaches another, all are compared with the first.
 """
 import argparse
 import csv
-import multiprocessing
-import re
-import resource
 import statistics
-import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
-from torch import nn
+from mmengine.model import BaseModel
+from torch import Tensor
 
-from perception.apis.benchmarks.measure import count_model_macs, gpu_seconds, interleave, machine
 from perception.apis.config import find_config, load_config
+from perception.apis.export import open_session, to_onnx
 from perception.apis.runner import write_mini_data
+from perception.common.measure import (
+    count_model_macs,
+    count_parameters,
+    gpu_seconds,
+    interleave,
+    is_sparse,
+    machine,
+    process_memory,
+)
 from perception.registry import DATASETS, MODELS
-from perception.utils.errors import ConfigError
-from perception.utils.paths import PROJECT_ROOT, from_root
+from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
+from perception.utils.errors import CheckpointError, ConfigError
+from perception.utils.paths import PROJECT_ROOT, from_root, make_folder
 
-COLUMNS = ('config', 'points', 'voxels', 'parameters', 'macs', 'voxelise_ms', 'cpu_ms', 'gpu_ms', 'memory_mib',
-           'gpu_memory_mib', 'teacher', 'parameters_saved', 'macs_saved', 'cpu_speedup', 'gpu_speedup')
-HEADINGS = ('net', 'points', 'voxels', 'parameters', 'GMAC', 'published GMAC, real scans', 'voxelise [ms]', 'CPU [ms]',
-            'GPU [ms]', 'process memory [MiB]', 'GPU memory [MiB]')
-PUBLISHED_GMAC = dict(  # SPVNAS's tables, mean over the real sequence 08
-    minkunet_kitti=113.9, minkunet_half_kitti=28.5, spvcnn_kitti=118.6, spvcnn_half_kitti=30.0, spvnas_kitti=64.5)
-CLAIM = 'about 75 % fewer MACs and 2x faster'  # PVD's abstract
+OPTIONS = {
+    'configs': {'nargs': '+', 'metavar': 'CONFIG', 'help': 'such as configs/lidarseg/*.py'},
+    '--mini': {'action': 'store_true', 'help': 'the small nets of their mini sections'},
+    '--official': {'action': 'store_true', 'help': "samples of the configs' own data sets, not simulated ones"},
+    '--trained': {'action': 'store_true', 'help': 'also the best score that each reached in its default work dir'},
+    '--samples': {'type': 'int', 'default': 10, 'metavar': 'N',
+                  'help': 'samples that the MACs of a sparse net are a mean over (default: 10)'},
+    '--rounds': {'type': 'int', 'default': 5, 'help': 'timed runs of each net on one sample (default: 5)'},
+    '--threads': {'type': 'int', 'help': 'CPU threads (default: as torch has)'},
+    '--no-onnx': {'action': 'store_true', 'help': 'without ONNX Runtime for the nets that can be exported'},
+    '--out': {'metavar': 'DIR', 'help': 'for cost.md and cost.csv (default: work_dirs/cost)'}}
+NUMBER = '{:,.1f}'.format
+COLUMNS = {  # what is measured: its heading, its text
+    'config': ('config', str), 'score': ('score', '{:.4f}'.format), 'input': ('input', str),
+    'parameters': ('parameters', '{:,}'.format), 'gmac': ('GMAC', '{:,.2f}'.format),
+    'cpu_ms': ('CPU [ms]', NUMBER), 'onnx_ms': ('ONNX Runtime [ms]', NUMBER), 'gpu_ms': ('GPU [ms]', NUMBER),
+    'preprocess_ms': ('preprocessing [ms]', NUMBER), 'memory_mib': ('process memory [MiB]', '{:,.0f}'.format),
+    'gpu_memory_mib': ('GPU memory [MiB]', '{:,.0f}'.format),
+    'published_parameters': ('published parameters', '{:,}'.format), 'published_gmac': ('published GMAC', str),
+    'published_ms': ('published [ms]', str)}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py cost`."""
-    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='default: all of configs/lidarseg')
-    parser.add_argument('--mini', action='store_true', help='the small nets of their mini sections')
-    parser.add_argument('--official', action='store_true',
-                        help="scans of the configs' own data sets, not simulated ones")
-    parser.add_argument('--scans', type=int, default=10, metavar='N',
-                        help='validation scans that MACs are a mean over (default: 10)')
-    parser.add_argument('--rounds', type=int, default=5, help='timed runs of each net on one scan (default: 5)')
-    parser.add_argument('--threads', type=int, help='CPU threads (default: as torch has)')
-    parser.add_argument('--out', metavar='DIR', default='work_dirs/cost', help='for cost.md and cost.csv (default: '
-                        'work_dirs/cost)')
+def _fewer(share: float) -> str:
+    return f'{100 * abs(share):,.1f} % {"more" if share < 0 else "fewer"}'
+
+
+def _faster(ratio: float) -> str:
+    return f'{ratio:.2f}x as fast'
+
+
+COMPARED = {'config': ('config', str), 'against': ('against', str), 'parameters_saved': ('parameters', _fewer),
+            'gmac_saved': ('GMAC', _fewer), 'cpu_speedup': ('CPU', _faster), 'onnx_speedup': ('ONNX Runtime', _faster),
+            'gpu_speedup': ('GPU', _faster)}
 
 
 def run(args: argparse.Namespace) -> list[dict]:
     """Measure the nets, log a table and write it as Markdown and CSV.
 
     Returns:
-        a dict with the keys COLUMNS for each config; None where something was not measured or there is no teacher.
+        for each config a dict with the keys of COLUMNS and COMPARED; None where something was not measured.
 
     Raises:
-        ConfigError: no scans or rounds, or no such config.
+        ConfigError: no samples or rounds, or no such config.
+        CheckpointError: --trained of a config that was not trained in its default work dir.
         DataError: --official without the data.
+        MissingDependency: a package for ONNX is missing.
     """
-    if args.scans < 1 or args.rounds < 1:
-        raise ConfigError(f'cost: --scans {args.scans} --rounds {args.rounds} came, expected at least 1 of each. Leave '
-                          'them out for ten scans and five rounds.')
+    if args.samples < 1 or args.rounds < 1:
+        raise ConfigError(f'cost: --samples {args.samples} --rounds {args.rounds} came, expected at least 1 of each. '
+                          'Leave them out for ten samples and five rounds.')
+    folder = make_folder(args.out or from_root('work_dirs/cost'))
     if args.threads:
         torch.set_num_threads(args.threads)
-    configs = [find_config(path) for path in args.configs] or sorted((PROJECT_ROOT / 'configs/lidarseg').glob('*.py'))
-    rows, runs = [], {}
-    for path in configs:
-        cfg = config_of(path, args.mini, args.official)
-        model, batches = build(cfg, args.scans)
-        rows.append(dict.fromkeys(COLUMNS))
-        rows[-1].update(config=path.stem, parameters=sum(p.numel() for p in model.parameters()))
-        with torch.no_grad():
-            counts = [count_model_macs(model, prepare()) for prepare in batches]
-            batch = batches[0]()
-        rows[-1].update(macs=statistics.fmean(counts), points=len(batch['inputs']['points']),
-                        voxels=len(batch['inputs']['voxel_coords']), memory_mib=process_memory(cfg))
-        runs[path.stem, 'voxelise_ms'] = batches[0]
-        runs[path.stem, 'cpu_ms'] = partial(predict, model, batch)
-        print_log(f'{path.stem}: {rows[-1]["parameters"]:,} parameters, {rows[-1]["macs"] / 1e9:.2f} GMAC over '
-                  f'{len(counts)} scans, {rows[-1]["memory_mib"]:,.0f} MiB', 'current')
-    by_name = {row['config']: row for row in rows}
-    for (name, key), seconds in interleave(runs, args.rounds).items():
-        by_name[name][key] = 1e3 * statistics.median(seconds)
-    if torch.cuda.is_available():
-        for name, row in by_name.items():
-            row['gpu_ms'], row['gpu_memory_mib'] = on_gpu(runs[name, 'cpu_ms'], args.rounds)
+    cfgs = {config_name(path): config_of(path, args.mini, args.official) for path in args.configs}
+    scores = {name: best_score(Path(cfg.work_dir), name, args.mini) for name, cfg in cfgs.items() if args.trained}
+    rows = measure(cfgs, args.rounds, args.samples, onnx=not args.no_onnx, memory=True)
     for row in rows:
-        compare(row, by_name)
-    folder = from_root(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
+        row['score'] = scores.get(row['config'])
+        published = {} if args.mini else cfgs[row['config']].get('published') or {}
+        row.update({f'published_{key}': value for key, value in published.items()})
+    compare(rows, references(cfgs))
     text = to_markdown(rows, args)
     (folder / 'cost.md').write_text(text)
     with open(folder / 'cost.csv', 'w', newline='') as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, dict.fromkeys([*COLUMNS, *COMPARED]))
         writer.writeheader()
         writer.writerows(rows)
     print_log('\n' + text, 'current')
     return rows
 
 
-def config_of(path: Path, mini: bool, official: bool) -> Config:
-    """The config's net with the scans to measure it on: those of its mini section unless official ones are wanted."""
-    cfg, small = load_config(path, mini), load_config(path, mini=True)
+# --------------------------------------------------------------------------------------------------- nets and samples
+
+def config_name(path: str | Path) -> str:
+    """A config file as it is written in a command: relative to the project where it lies there.
+
+    Raises:
+        ConfigError: no such file.
+    """
+    path = find_config(path)
+    return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else str(path)
+
+
+def config_of(path: str | Path, mini: bool, official: bool = False, options: Mapping[str, Any] | None = None) -> Config:
+    """The config of a net with the validation data to measure it on.
+
+    Of the simulated data set's arguments those that are names (its root, its split) replace those of the config; sizes
+    stay, for they belong to the net.
+
+    Args:
+        path: the config file.
+        mini: the net of its mini section.
+        official: the data of the config itself, not the simulated ones of its mini section, which are else written.
+        options: overrides of the mini section.
+    """
+    full = load_config(path)
+    if official and not mini:
+        return full
+    small = load_config(path, mini=True, options=options)
+    cfg, data = small if mini else full, full if official else small
     if not official:
         write_mini_data(small)
-        cfg.val_dataloader = small.val_dataloader
+    cfg.val_dataloader.dataset.update(
+        {key: value for key, value in data.val_dataloader.dataset.items() if isinstance(value, str)})
     return cfg
 
 
-def build(cfg: Config, scans: int) -> tuple[nn.Module, list[Callable[[], dict]]]:
-    """A net for evaluation, and for each of the first validation scans what voxelises it."""
-    data, model = DATASETS.build(cfg.val_dataloader.dataset), MODELS.build(cfg.model).eval()
-    items = (data[index] for index in range(min(scans, len(data))))
-    return model, [partial(model.data_preprocessor, pseudo_collate([item])) for item in items]
+def build(cfg: Config, samples: int) -> tuple[BaseModel, list[Callable[[], dict]]]:
+    """A net for evaluation, and for each of the first validation samples what preprocesses it.
 
+    Args:
+        cfg: its config; of a distillation the student is what runs.
+        samples: how many, if there are so many.
+    """
+    data, model = DATASETS.build(cfg.val_dataloader.dataset), MODELS.build(cfg.model.get('student') or cfg.model)
+    items = (data[index] for index in range(min(samples, len(data))))
+    return model.eval(), [partial(model.data_preprocessor, pseudo_collate([item])) for item in items]
+
+
+def describe_input(inputs: Any) -> str:
+    """Size of a batch of one sample, such as `288 x 800` (height, width) or `120,000 points, 79,663 voxels`.
+
+    Args:
+        inputs: a tensor, a list of tensors, or a dict of both.
+    """
+    inputs = inputs if isinstance(inputs, Mapping) else dict(inputs=inputs)
+    tensors = {key: value[0] if isinstance(value, (list, tuple)) and value else value for key, value in inputs.items()}
+    tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
+    parts = [' x '.join(map(str, value.shape[-2:])) for value in tensors.values() if value.ndim > 3]
+    parts += [f'{len(tensors[key]):,} {name}' for key, name in (('points', 'points'), ('voxel_coords', 'voxels'))
+              if key in tensors]
+    return ', '.join(parts or [f'{key} {" x ".join(map(str, value.shape))}' for key, value in tensors.items()])
+
+
+def best_score(work_dir: Path, config: str, mini: bool) -> float:
+    """Score of the best epoch, whose weights are `model.pth`.
+
+    Raises:
+        CheckpointError: the work dir holds no finished training.
+    """
+    path, _ = newest_checkpoint(work_dir)
+    if path is None or not (work_dir / 'model.pth').is_file():
+        raise CheckpointError(f'{work_dir}: no weights here, expected those of a training. Run `tools/train.py {config}'
+                              f'{" --mini" if mini else ""}`.')
+    return float(load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score', float('nan')))
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
 
 @torch.no_grad()
-def predict(model: nn.Module, batch: dict) -> list:
-    """Labels of the batch's points."""
-    return model(**batch, mode='predict')
+def forward(model: BaseModel, batch: dict) -> Any:
+    """What the net computes of a batch, without decoding."""
+    return model(**batch, mode='tensor')
 
 
-def process_memory(cfg: Config) -> float:
-    """Peak resident memory [MiB] of a fresh process that labels one scan, Python and PyTorch included."""
-    with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(_peak_of_one_scan, (cfg.to_dict() if hasattr(cfg, 'to_dict') else cfg,
-                                              torch.get_num_threads()))
+def measure(cfgs: Mapping[str, Config], rounds: int, samples: int = 1, onnx: bool = False,
+            memory: bool = False) -> list[dict]:
+    """Measure nets side by side.
+
+    Args:
+        cfgs: name -> config with the data to measure on, see `config_of`.
+        rounds: timed runs of each.
+        samples: that the MACs of a sparse net are a mean over.
+        onnx: also time by ONNX Runtime what a net's `deployable` returns, normalisation included.
+        memory: also ask a fresh process for its peak memory.
+
+    Returns:
+        for each a dict with the keys of COLUMNS but the score and published figures, None where not measured.
+    """
+    rows, runs = {}, {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name, cfg in cfgs.items():
+            model, batches = build(cfg, samples)
+            batch = batches[0]()
+            counted = batches if is_sparse(model) else batches[:1]  # dense nets: all samples have one size
+            row = rows[name] = dict(
+                dict.fromkeys(COLUMNS), config=name, input=describe_input(batch['inputs']),
+                parameters=count_parameters(model),
+                gmac=statistics.fmean(count_model_macs(model, prepare()) for prepare in counted) / 1e9)
+            if memory:
+                row['memory_mib'] = process_memory(_run_once, cfg)
+            runs[name, 'preprocess_ms'], runs[name, 'cpu_ms'] = batches[0], partial(forward, model, batch)
+            if onnx and hasattr(model, 'deployable'):
+                runs[name, 'onnx_ms'] = in_onnx_runtime(model, Path(folder, f'{len(rows)}.onnx'))
+            print_log(f'{name}: {row["parameters"]:,} parameters, {row["gmac"]:.2f} GMAC', 'current')
+        for (name, key), seconds in interleave(runs, rounds).items():
+            rows[name][key] = 1e3 * statistics.median(seconds)
+    for name, row in rows.items() if torch.cuda.is_available() else ():
+        row['gpu_ms'], row['gpu_memory_mib'] = on_gpu(runs[name, 'cpu_ms'].args[0], runs[name, 'preprocess_ms'], rounds)
+    return list(rows.values())
 
 
-def _peak_of_one_scan(cfg: dict, threads: int) -> float:
-    torch.set_num_threads(threads)
-    model, (prepare,) = build(Config(cfg), 1)
-    predict(model, prepare())
-    return peak_memory()
+def _run_once(cfg: Config) -> None:
+    model, (prepare,) = build(cfg, 1)
+    forward(model, prepare())
 
 
-def peak_memory() -> float:
-    """Peak resident memory [MiB] of this process."""
-    try:  # Linux hands a parent's ru_maxrss down to its children
-        return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) / 2 ** 10
-    except (OSError, TypeError):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
+def in_onnx_runtime(model: BaseModel, path: Path) -> Callable[[], list]:
+    """What runs an exported net on its example inputs.
+
+    Args:
+        model: with a method `deployable`.
+        path: of the ONNX file to write.
+    """
+    module, inputs, outputs = model.deployable()
+    to_onnx(module, inputs, outputs, path)
+    return partial(open_session(path).run, None, {name: value.numpy() for name, value in inputs.items()})
 
 
-def on_gpu(run: partial, rounds: int) -> tuple[float, float]:
+def on_gpu(model: BaseModel, prepare: Callable[[], dict], rounds: int) -> tuple[float, float]:
     """Median milliseconds and peak memory [MiB] on the GPU; the net returns to the CPU.
 
     Args:
-        run: `predict` with a net and its batch.
+        model: a net.
+        prepare: its data preprocessor with a sample.
         rounds: timed runs.
     """
-    model, batch = run.args
     model.cuda()
-    moved = dict(batch, inputs={key: value.cuda() if isinstance(value, torch.Tensor) else value
-                                for key, value in batch['inputs'].items()})
+    batch = prepare()  # its preprocessor went along
     torch.cuda.reset_peak_memory_stats()
-    seconds = gpu_seconds(partial(predict, model, moved), rounds)
+    seconds = gpu_seconds(partial(forward, model, batch), rounds)
     memory = torch.cuda.max_memory_allocated() / 2 ** 20
     model.cpu()
     return 1e3 * statistics.median(seconds), memory
 
 
-def compare(row: dict, by_name: dict[str, dict]) -> None:
-    """Add what a half-width student saves of its teacher, where both were measured."""
-    name = row['config'].replace('_half', '')
-    teacher = by_name.get(name)
-    if name == row['config'] or teacher is None:
-        return
-    row['teacher'] = name
-    for key in ('parameters', 'macs'):
-        row[f'{key}_saved'] = 1 - row[key] / teacher[key]
-    for device in ('cpu', 'gpu'):
-        if row[f'{device}_ms'] is not None:
-            row[f'{device}_speedup'] = teacher[f'{device}_ms'] / row[f'{device}_ms']
+# ---------------------------------------------------------------------------------------------------------- comparing
+
+def references(cfgs: Mapping[str, Config]) -> dict[str, str]:
+    """Whom each config is compared with: its teacher, else its full-width sibling; the first one if there are none."""
+    found = {}
+    for name, cfg in cfgs.items():
+        teachers = [teacher.get('trained_by') for teacher in (cfg.model.get('teachers') or {}).values()]
+        near = [other for other in (*teachers, name.replace('_half', '')) if other in cfgs and other != name]
+        found.update({name: near[0]} if near else {})
+    first, *others = cfgs
+    return found or dict.fromkeys(others, first)
+
+
+def compare(rows: Iterable[dict], pairs: Mapping[str, str]) -> None:
+    """Add what each row saves of the one it is compared with.
+
+    Args:
+        rows: of `measure`.
+        pairs: name -> name of the other, see `references`.
+    """
+    by_name = {row['config']: row for row in rows}
+    for name, against in pairs.items():
+        row, other = by_name[name], by_name[against]
+        row['against'] = against
+        row.update({f'{key}_saved': 1 - row[key] / other[key] for key in ('parameters', 'gmac')})
+        row.update({f'{key}_speedup': other[f'{key}_ms'] / row[f'{key}_ms'] for key in ('cpu', 'onnx', 'gpu')
+                    if row[f'{key}_ms'] and other[f'{key}_ms']})
 
 
 def to_markdown(rows: list[dict], args: argparse.Namespace) -> str:
-    """Two tables: what each net costs, and students against their teachers beside the paper's claim."""
-    source = "the configs' own validation data" if args.official else 'simulated mini data'
+    """What the nets cost and what they save, with a sentence on how it was measured."""
+    source = "the configs' own" if args.official else 'simulated'
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none here'
-    lines = ['# Cost of the LiDAR nets, batch size 1', '',
-             (f'{"Nets of the mini scale" if args.mini else "Nets of the published size"}, random weights. MACs: mean '
-              f'over up to {args.scans} scans of {source}. Time: median of {args.rounds} runs on the first scan. CPU: '
-              f'{machine()}. GPU: {gpu}.'), '',
-             f'| {" | ".join(HEADINGS)} |', '|---' * len(HEADINGS) + '|']
-    for row in rows:
-        published = '' if args.mini else PUBLISHED_GMAC.get(row['config'], '')
-        lines.append(f'| {row["config"]} | {row["points"]:,} | {row["voxels"]:,} | {row["parameters"]:,} | '
-                     f'{row["macs"] / 1e9:.2f} | {published} | {row["voxelise_ms"]:.0f} | {row["cpu_ms"]:.0f} | '
-                     f'{_number(row["gpu_ms"])} | {row["memory_mib"]:,.0f} | {_number(row["gpu_memory_mib"])} |')
-    pairs = [row for row in rows if row['teacher']]
-    if pairs:
-        lines += ['', f'Students against their teachers; PVD claims {CLAIM}.', '',
-                  '| student | teacher | parameters | MACs | CPU | GPU |', '|---' * 6 + '|', *map(_pair, pairs)]
-    return '\n'.join(lines) + '\n'
+    score = 'Score: best epoch of the training. ' if args.trained else ''
+    how = (f'{score}Nets of the {"mini scale" if args.mini else "published size"}, random weights, {source} data. MACs '
+           f'of sparse nets: mean over up to {args.samples} samples. Time: median of {args.rounds} runs on the first '
+           f'sample, without preprocessing. CPU: {machine()}. GPU: {gpu}.')
+    return '\n'.join(['# What nets cost, batch size 1', '', *tables(rows), '', how, ''])
 
 
-def _pair(row: dict) -> str:
-    faster = ['-' if row[key] is None else f'{row[key]:.2f}x faster' for key in ('cpu_speedup', 'gpu_speedup')]
-    return (f'| {row["config"]} | {row["teacher"]} | {row["parameters_saved"]:.1%} fewer | {row["macs_saved"]:.1%} '
-            f'fewer | {" | ".join(faster)} |').replace('%', ' %')
+def tables(rows: list[dict]) -> list[str]:
+    """Lines of a table of what nets cost and, where some are compared, of another one of what they save."""
+    pairs = [row for row in rows if row.get('against')]
+    return [*table(rows, COLUMNS), *(['', *table(pairs, COMPARED)] if pairs else [])]
 
 
-def _number(value: float | None) -> str:
-    return '-' if value is None else f'{value:,.1f}'
+def table(rows: list[dict], columns: Mapping[str, tuple[str, Callable[[Any], str]]]) -> list[str]:
+    """Lines of a Markdown table whose columns stand below each other in a terminal too; empty columns are left out."""
+    cells = [[heading, *('' if row.get(key) is None else to_text(row[key]) for row in rows)]
+             for key, (heading, to_text) in columns.items() if any(row.get(key) is not None for row in rows)]
+    widths = [max(map(len, column)) for column in cells]
+    lines = ['| ' + ' | '.join(text.rjust(width) if i else text.ljust(width)
+                               for i, (text, width) in enumerate(zip(line, widths))) + ' |' for line in zip(*cells)]
+    rule = '|' + '|'.join('-' * (width + 1) + (':' if i else '-') for i, width in enumerate(widths)) + '|'
+    return [lines[0], rule, *lines[1:]]

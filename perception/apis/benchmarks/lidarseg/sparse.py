@@ -4,29 +4,19 @@ import argparse
 import torch
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import (
-    Layer,
-    best_seconds,
-    find_scan,
-    machine,
-    product_seconds,
-    record_layers,
-    voxelise,
-)
+from perception.apis.benchmarks.lidarseg.scan import Layer, find_scan, product_seconds, record_layers, voxelise
+from perception.common.measure import best_seconds, machine
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.ops.sparse.backends import torch as backend
 from perception.ops.sparse.functional import sparse_conv
 
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py sparse`."""
-    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan, else a mini scan')
-    parser.add_argument('--base-channels', type=int, default=32, help='width of the net (default: 32)')
-    parser.add_argument('--dtype', choices=DTYPES, default='float32', help='default: float32')
-    parser.add_argument('--all', action='store_true', help='time every algorithm, not only the chosen one')
-    parser.add_argument('--repeats', type=int, default=5, help='runs per layer; the shortest counts (default: 5)')
+OPTIONS = {
+    '--scan': {'metavar': 'FILE', 'help': 'a .bin file; default: the real scan, else a mini scan'},
+    '--base-channels': {'type': 'int', 'default': 32, 'help': 'width of the net (default: 32)'},
+    '--dtype': {'choices': ['float32', 'bfloat16'], 'default': 'float32', 'help': 'default: float32'},
+    '--all': {'action': 'store_true', 'help': 'time every algorithm, not only the chosen one'},
+    '--repeats': {'type': 'int', 'default': 5, 'help': 'runs per layer; the shortest counts (default: 5)'}}
 
 
 def run(args: argparse.Namespace) -> list[dict]:

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import interleave, machine, summary
+from perception.common.measure import interleave, machine, summary
 from perception.lanes.datasets.culane.metric import SIZE, evaluate_folders
 from perception.lanes.submission import write_lanes
 from perception.utils.errors import ConfigError
@@ -15,13 +15,10 @@ from perception.utils.errors import ConfigError
 ORIGINAL_MS = 20.4  # the C++ tool, -O2, one thread, 4 x 4 lanes an image, on an Intel Xeon with OpenCV 4.6
 GOAL_MS = ORIGINAL_MS / 2
 POINTS = dict(anno=30, pred=16)  # of a lane
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py lane_metrics`."""
-    parser.add_argument('--images', type=int, default=300, help='of four true and four predicted lanes (default: 300)')
-    parser.add_argument('--rounds', type=int, default=3, help='measured rounds (default: 3)')
-    parser.add_argument('--threads', type=int, nargs='+', default=[1, 2], help='images at once (default: 1 2)')
+OPTIONS = {
+    '--images': {'type': 'int', 'default': 300, 'help': 'of four true and four predicted lanes (default: 300)'},
+    '--rounds': {'type': 'int', 'default': 3, 'help': 'measured rounds (default: 3)'},
+    '--threads': {'type': 'int', 'nargs': '+', 'default': [1, 2], 'help': 'images at once (default: 1 2)'}}
 
 
 def run(args: argparse.Namespace) -> dict[int, float]:

@@ -15,9 +15,9 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import interleave, machine
 from perception.apis.config import load_config
 from perception.apis.runner import write_mini_data
+from perception.common.measure import interleave, machine
 from perception.lidarseg.datasets.base import pack
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.mixing import LaserMix, PasteObjects, PolarMix
@@ -27,12 +27,9 @@ from perception.utils.errors import ConfigError
 GOAL_MS = 40  # for 120,000 points
 AUTHORS_MS = 287  # Cylinder3D's own data pipeline, 123,266 points, an Intel Xeon; most of it for an array it never uses
 CONFIGS = dict(cylinders='configs/lidarseg/cylinder3d_kitti.py', cubes='configs/lidarseg/minkunet_kitti.py')
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py augmentation`."""
-    parser.add_argument('--rounds', type=int, default=15, help='timed runs of each (default: 15)')
-    parser.add_argument('--points', type=int, default=120_000, help='points of each scan (default: 120,000)')
+OPTIONS = {
+    '--rounds': {'type': 'int', 'default': 15, 'help': 'timed runs of each (default: 15)'},
+    '--points': {'type': 'int', 'default': 120_000, 'help': 'points of each scan (default: 120,000)'}}
 
 
 def run(args: argparse.Namespace) -> list[dict]:

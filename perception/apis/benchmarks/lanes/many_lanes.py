@@ -18,7 +18,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.distillation import Job, check_settings, make_jobs, read_run, train_jobs
+from perception.apis.benchmarks.trainings import Job, check_settings, make_jobs, read_run, to_text, train_jobs
 from perception.apis.config import load_config, parse_options
 from perception.apis.runner import write_mini_data
 from perception.lanes.datasets.culane import metric as culane
@@ -26,8 +26,8 @@ from perception.lanes.datasets.tusimple import metric as tusimple
 from perception.lanes.rasterize import tusimple_slots
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights
-from perception.utils.errors import ConfigError
-from perception.utils.paths import from_root
+from perception.utils.checks import check_positive
+from perception.utils.paths import from_root, make_folder
 
 CONFIGS = dict(slots='configs/lanes/enet_tusimple.py', agnostic='configs/lanes/agnostic_tusimple.py')
 TITLES = dict(slots='six slots', agnostic='agnostic')
@@ -47,19 +47,16 @@ EXPLANATION = (
     'more, so that accuracy and FN may exceed 1 where there are six. A lane change: a boundary meets the lower edge of '
     'the image near its middle.')
 COLUMNS = dict(f1='F1@50', precision='precision', recall='recall', accuracy='accuracy', fp='FP', fn='FN')
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py many_lanes`."""
-    parser.add_argument('--seeds', type=int, default=3, help='trainings of each net (default: 3)')
-    parser.add_argument('--jobs', type=int, default=1, help='trainings side by side (default: 1)')
-    parser.add_argument('--work-dir', metavar='DIR', help='default: work_dirs/evidence_many_lanes')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE', help='overrides for all trainings')
-    for arm, title in TITLES.items():
-        parser.add_argument(f'--{arm}-options', nargs='+', default=[], metavar='KEY=VALUE',
-                            help=f'overrides for the net of {title} alone' if arm == 'slots' else
-                            f'overrides for the {title} net alone')
-    parser.add_argument('--report-only', action='store_true', help='train nothing, report the runs that are finished')
+OPTIONS = {
+    '--seeds': {'type': 'int', 'default': 3, 'help': 'trainings of each net (default: 3)'},
+    '--jobs': {'type': 'int', 'default': 1, 'help': 'trainings side by side (default: 1)'},
+    '--work-dir': {'metavar': 'DIR', 'help': 'default: work_dirs/evidence/many_lanes'},
+    '--cfg-options': {'nargs': '+', 'default': [], 'metavar': 'KEY=VALUE', 'help': 'overrides for all trainings'},
+    '--slots-options': {'nargs': '+', 'default': [], 'metavar': 'KEY=VALUE',
+                        'help': 'overrides for the net of six slots alone'},
+    '--agnostic-options': {'nargs': '+', 'default': [], 'metavar': 'KEY=VALUE',
+                           'help': 'overrides for the agnostic net alone'},
+    '--report-only': {'action': 'store_true', 'help': 'train nothing, report the runs that are finished'}}
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -71,16 +68,12 @@ def run(args: argparse.Namespace) -> dict:
     Raises:
         ConfigError: no seeds or jobs, or a work dir with runs of other settings.
     """
-    for name, value in (('seeds', args.seeds), ('jobs', args.jobs)):
-        if value < 1:
-            raise ConfigError(f'--{name}: {value} came, expected at least 1. Three seeds give a first idea of the '
-                              'spread.')
-    folder = Path(args.work_dir).absolute() if args.work_dir else from_root('work_dirs/evidence_many_lanes')
-    folder.mkdir(parents=True, exist_ok=True)
+    check_positive('many_lanes', seeds=args.seeds, jobs=args.jobs)
+    folder = make_folder(Path(args.work_dir or from_root('work_dirs/evidence/many_lanes')).absolute())
     options = [*DATA, *SCHEDULE, *args.cfg_options]
     arms = {arm: [path, *getattr(args, f'{arm}_options')] for arm, path in CONFIGS.items()}
     check_settings(folder, dict(arms, cfg_options=sorted(options)))
-    jobs = make_jobs({}, args.seeds, folder, options, {}, arms)
+    jobs = make_jobs(arms, args.seeds, folder, options)
     if not args.report_only:
         write_mini_data(load_config(CONFIGS['slots'], mini=True, options=parse_options(options)))
         train_jobs([job for job in jobs if read_run(job) is None], args.jobs, partial(write_report, jobs, folder))
@@ -189,16 +182,10 @@ def to_markdown(report: dict) -> str:
         for arm, title in TITLES.items():
             members = [run['scores'][name] for run in report['runs'].values()
                        if run['arm'] == arm and name in run['scores']]
-            cells = [_spread([scores[key] for scores in members]) for key in COLUMNS]
+            cells = [to_text([scores[key] for scores in members], digits=3) for key in COLUMNS]
             lines.append(f'| {name} | {title} | {len(members)} | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 
 def _share(group: dict) -> str:
     return f'{100 * group["slots"] / group["lanes"]:.0f} %' if group['lanes'] else '-'
-
-
-def _spread(values: Sequence[float]) -> str:
-    if not values:
-        return ''
-    return f'{statistics.fmean(values):.3f}' + (f' ± {statistics.stdev(values):.3f}' if len(values) > 1 else '')

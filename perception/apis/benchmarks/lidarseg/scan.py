@@ -1,9 +1,4 @@
-"""What the speed benchmarks share: a scan, interleaved timing, the matrix-product rate, where time goes."""
-import gc
-import os
-import resource
-import statistics
-import time
+"""What the speed benchmarks of LiDAR nets share: a scan, its layers, the matrix-product rate, where time goes."""
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -12,16 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
-from torch.utils.flop_counter import FlopCounterMode
 
-from perception.lidarseg.predictor import read_scan
+from perception.common.formats.kitti import read_points
+from perception.common.measure import SPARSE, best_seconds
 from perception.lidarseg.preprocessor import CylinderVoxelizer
-from perception.ops.sparse.functional import count_macs
 from perception.ops.sparse.maps import KernelMap
-from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
+from perception.ops.sparse.modules import SparseConv3d, SubMConv3d
 from perception.utils.errors import DataError
+from perception.utils.paths import from_root
 
-ROOT = Path(__file__).resolve().parents[3]
 SCANS = ('../shared/real/semantickitti/sequences/08/velodyne/000700.bin',
          'data/semantickitti/sequences/08/velodyne/000700.bin',
          'data/mini/semantickitti/sequences/08/velodyne/000000.bin')  # the first that exists is measured
@@ -38,7 +32,7 @@ def find_scan(path: str | None) -> Path:
     Raises:
         DataError: no such file.
     """
-    candidates = [Path(path)] if path else [ROOT / name for name in SCANS]
+    candidates = [Path(path)] if path else [from_root(name) for name in SCANS]
     for candidate in candidates:
         if candidate.is_file():
             return candidate.resolve()
@@ -48,80 +42,8 @@ def find_scan(path: str | None) -> Path:
 
 def voxelise(path: Path, grid_shape: tuple[int, int, int] = (480, 360, 32)) -> dict:
     """The batch of one scan, see `CylinderVoxelizer`."""
-    points = torch.from_numpy(read_scan(path))
+    points = torch.from_numpy(read_points(path))
     return CylinderVoxelizer(grid_shape)(dict(inputs=dict(points=[points]), data_samples=None))['inputs']
-
-
-def interleave(runs: dict[str, Callable[[], object]], rounds: int,
-               clock: Callable[[], float] = time.perf_counter) -> dict[str, list[float]]:
-    """Seconds of each run, A B A B ..., after one round that is not counted; of any clock."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
-    for turn in range(rounds + 1):
-        for name, run in runs.items():
-            gc.collect()
-            start = clock()
-            run()
-            if turn:
-                seconds[name].append(clock() - start)
-    return seconds
-
-
-def gpu_seconds(run: Callable[[], object], rounds: int) -> list[float]:
-    """Seconds of each run on the GPU, after three that are not counted."""
-    times = []
-    for turn in range(rounds + 3):
-        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start.record()
-        run()
-        end.record()
-        torch.cuda.synchronize()
-        if turn >= 3:
-            times.append(start.elapsed_time(end) / 1e3)
-    return times
-
-
-def summary(seconds: list[float]) -> str:
-    """`median (min)` in seconds."""
-    return f'{statistics.median(seconds):.3f} s (min {min(seconds):.3f})'
-
-
-def count_model_macs(model: nn.Module, batch: dict) -> int:
-    """Multiply-accumulates of one forward.
-
-    Of nets with sparse convolutions these count by their kernel maps and linear layers by their rows; of all others
-    every convolution and matrix product counts, those without a module of their own too.
-
-    Args:
-        model: an mmengine model.
-        batch: what its data preprocessor gave.
-    """
-    if not any(isinstance(m, (SubMConv3d, SparseConv3d, SparseInverseConv3d)) for m in model.modules()):
-        with FlopCounterMode(display=False) as counter:
-            model(**batch, mode='tensor')
-        return counter.get_total_flops() // 2
-    linear = []
-    handles = [m.register_forward_hook(lambda m, args, out: linear.append(out.numel() * m.in_features))
-               for m in model.modules() if isinstance(m, nn.Linear)]
-    try:
-        with count_macs() as sparse:
-            model(**batch, mode='tensor')
-    finally:
-        for handle in handles:
-            handle.remove()
-    return sparse.total + sum(linear)
-
-
-def machine() -> str:
-    """Threads, instruction sets that matter and load, for the head of a report."""
-    flags = getattr(torch.cpu, 'get_capabilities', dict)()
-    sets = [name for name in ('avx2', 'avx512_f', 'avx512_bf16', 'amx_bf16') if flags.get(name)]
-    return (f'torch {torch.__version__}, {torch.get_num_threads()} threads, {" ".join(sets) or "unknown CPU"}, load '
-            f'{" ".join(f"{load:.1f}" for load in os.getloadavg())}')
-
-
-def peak_memory() -> str:
-    """Largest resident memory of this process so far."""
-    return f'{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.2f} GiB'
 
 
 def autocast(dtype: torch.dtype):
@@ -172,24 +94,12 @@ def record_layers(model: nn.Module):
         layers.append(Layer(name, kernel_map, module.weight, voxels.grid_shape))
 
     hooks = [module.register_forward_pre_hook(lambda module, args, name=name: add(name, module, args[0]))
-             for name, module in model.named_modules()
-             if isinstance(module, (SubMConv3d, SparseConv3d, SparseInverseConv3d))]
+             for name, module in model.named_modules() if isinstance(module, SPARSE)]
     try:
         yield layers
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def best_seconds(run: Callable[[], object], repeats: int = 5) -> float:
-    """The shortest of some runs, after one that is not counted."""
-    run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def product_seconds(layers: list[Layer], dtype: torch.dtype) -> list[float]:

@@ -6,20 +6,16 @@ from collections.abc import Callable
 import torch
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.measure import (
+from perception.apis.benchmarks.lidarseg.scan import (
     autocast,
-    best_seconds,
     find_scan,
-    interleave,
-    machine,
     parts_of,
-    peak_memory,
     product_seconds,
     record_layers,
-    summary,
     voxelise,
 )
-from perception.apis.benchmarks.spconv_peer import spconv_twin
+from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
+from perception.common.measure import best_seconds, interleave, machine, peak_memory, summary
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError, MissingDependency
@@ -27,17 +23,14 @@ from perception.utils.errors import ConfigError, MissingDependency
 GOALS = {'float32': 0.95, 'bfloat16': 0.30}  # time over spconv's, maps included; bfloat16 on a CPU with AMX
 STEP_GOALS = {'float32': 1.3 * 2.6, 'bfloat16': 1.3 * 1.2}  # seconds at half width
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16)
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of `tools/benchmark.py cylinder3d`."""
-    parser.add_argument('--scan', metavar='FILE', help='a .bin file; default: the real scan, else a mini scan')
-    parser.add_argument('--base-channels', type=int, help='width of the net (default: 32, for --train 16)')
-    parser.add_argument('--rounds', type=int, default=5, help='interleaved rounds that count (default: 5)')
-    parser.add_argument('--train', action='store_true', help='time a training step instead of evaluation')
-    parser.add_argument('--dtype', choices=DTYPES, action='append', help='default: both')
-    parser.add_argument('--refine', action='store_true', help='with the point refinement head')
-    parser.add_argument('--no-peer', action='store_true', help='do not run spconv')
+OPTIONS = {
+    '--scan': {'metavar': 'FILE', 'help': 'a .bin file; default: the real scan, else a mini scan'},
+    '--base-channels': {'type': 'int', 'help': 'width of the net (default: 32, for --train 16)'},
+    '--rounds': {'type': 'int', 'default': 5, 'help': 'interleaved rounds that count (default: 5)'},
+    '--train': {'action': 'store_true', 'help': 'time a training step instead of evaluation'},
+    '--dtype': {'choices': ['float32', 'bfloat16'], 'action': 'append', 'help': 'default: both'},
+    '--refine': {'action': 'store_true', 'help': 'with the point refinement head'},
+    '--no-peer': {'action': 'store_true', 'help': 'do not run spconv'}}
 
 
 def run(args: argparse.Namespace) -> dict:
@@ -109,7 +102,7 @@ def evaluate(model: Cylinder3D, inputs: dict, names: list[str], args: argparse.N
         report_parts(model, inputs, name, layers, lambda name=name: runs[name]())
     ratios = {name: medians[name] / medians['spconv'] for name in names} if 'spconv' in runs else None
     met = None if ratios is None else {name: ratios[name] <= GOALS[name] for name in names}
-    print_log(f'peak memory {peak_memory()}, both nets; goals (time over spconv\'s): '
+    print_log(f'peak memory {peak_memory() / 1024:.2f} GiB, both nets; goals (time over spconv\'s): '
               + ', '.join(f'{name} {GOALS[name]:.2f}' + ('' if met is None else ' met' if met[name] else ' missed')
                           for name in names))
     return dict(seconds=seconds, ratios=ratios, goals_met=met)
@@ -160,5 +153,5 @@ def train(model: Cylinder3D, inputs: dict, names: list[str], rounds: int) -> dic
                   f'{"met" if met[name] else "missed"}')
         parts = parts_of(lambda name=name: step(DTYPES[name]))
         print_log(f'{name:<9} ' + ', '.join(f'{part} {value:.3f}' for part, value in parts.items()))
-    print_log(f'peak memory {peak_memory()}')
+    print_log(f'peak memory {peak_memory() / 1024:.2f} GiB')
     return dict(seconds=seconds, ratios=None, goals_met=met)
