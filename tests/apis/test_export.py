@@ -7,7 +7,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from perception.apis.benchmarks.latency import deployable
 
 from perception.apis import export as module
 from perception.apis.config import load_config

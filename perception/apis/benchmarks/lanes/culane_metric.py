@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 
 from perception.common.measure import interleave, machine, summary
 from perception.lanes.datasets.culane.metric import SIZE, evaluate_folders
-from perception.lanes.submission import write_lanes
+from perception.lanes.datasets.culane.submission import write_lanes
 from perception.utils.errors import ConfigError
 
 ORIGINAL_MS = 20.4  # the C++ tool, -O2, one thread, 4 x 4 lanes an image, on an Intel Xeon with OpenCV 4.6

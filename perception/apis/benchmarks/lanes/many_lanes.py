@@ -23,7 +23,7 @@ from perception.apis.config import load_config, parse_options
 from perception.apis.runner import write_mini_data
 from perception.lanes.datasets.culane import metric as culane
 from perception.lanes.datasets.tusimple import metric as tusimple
-from perception.lanes.rasterize import tusimple_slots
+from perception.lanes.datasets.tusimple.reader import tusimple_slots
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights
 from perception.utils.checks import check_positive
