@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from mmengine.structures import BaseDataElement
 from torch import nn
 
 from perception.common import saving as saving
@@ -124,6 +125,31 @@ def test_a_folder_that_cannot_be_made(tmp_path):
         SavedPredictions(Counter(), tmp_path / 'file', RUN)
     with pytest.raises(DataError, match='where predictions are to be kept'):
         SavedPredictions(Counter(), tmp_path / 'file' / 'below', RUN)
+
+
+class Means(nn.Module):
+    """Predicts a class for each image, from two lists of inputs."""
+
+    def test_step(self, data):
+        assert len(data['inputs']['images']) == len(data['inputs']['weights']) == len(data['data_samples'])
+        for image, weight, sample in zip(*data['inputs'].values(), data['data_samples']):
+            sample.pred_class = (image * weight).mean().reshape(1).long()
+        return data['data_samples']
+
+
+class SavedClasses(SavedPredictions):
+    field = 'pred_class'
+
+
+def test_whatever_the_inputs_and_the_predictions_are_called(tmp_path):
+    def samples():
+        inputs = dict(images=[torch.full((3, 4), float(i)) for i in range(3)], weights=[2.0, 3.0, 4.0])
+        return dict(inputs=inputs, data_samples=[BaseDataElement(metainfo=dict(sample_id=str(i))) for i in range(3)])
+
+    part = {key: values[1:2] for key, values in samples()['inputs'].items()}
+    SavedClasses(Means(), tmp_path, RUN).test_step(dict(inputs=part, data_samples=samples()['data_samples'][1:2]))
+    found = SavedClasses(Means(), tmp_path, RUN).test_step(samples())  # the second one is read
+    assert [sample.pred_class.tolist() for sample in found] == [[0], [3], [8]]
 
 
 def test_removed_when_all_is_done(tmp_path):

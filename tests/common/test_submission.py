@@ -1,16 +1,18 @@
 """The base of the writers with one that writes names into a file."""
 import logging
+import zipfile
 
 import pytest
 
-from perception.common.submission import Submission
+from perception.common import submission as module
+from perception.common.submission import Submission, parents, zip_files
 from perception.utils.errors import DataError
 
 
 class Names(Submission):
     """Writes a line for each sample; a line that is empty is a problem."""
 
-    unit = 'names'
+    unit, upload = 'names', 'Send it.'
     advice = 'Name everything.'
 
     def write(self, name, sample):
@@ -26,13 +28,15 @@ def sample(name, word='x'):
     return dict(sample_id=name, word=word)
 
 
-def test_what_is_written_as_samples_arrive_is_finished_and_logged(tmp_path, caplog):
+def test_what_is_written_as_samples_arrive_is_finished_and_logged(tmp_path, caplog, monkeypatch):
     caplog.set_level(logging.INFO)
-    writer = Names(str(tmp_path))
+    logged, writer = [], Names(str(tmp_path))
+    monkeypatch.setattr(module, 'print_log', lambda text, *_: logged.append(text))
     for name in 'ab':
         writer.process(None, [sample(name)])
     assert writer.evaluate(2) == {} and (tmp_path / 'names.txt').read_text() == 'a x\nb x'
     assert 'prefix is not set' not in caplog.text
+    assert '2 names' in logged[0] and logged[0].endswith('Send it.')
 
 
 def test_samples_that_a_sampler_repeats_are_left_out(tmp_path):
@@ -72,3 +76,14 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(Names, 'write', full)
     with pytest.raises(DataError, match='No space left on device, expected .* with room for the submission'):
         Names(tmp_path).process(None, [sample('a')])
+
+
+def test_a_zip_has_an_entry_for_each_directory(tmp_path):
+    names = ['a/b/2.txt', 'a/1.txt']
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    zip_files(tmp_path / 'all.zip', tmp_path, names)
+    with zipfile.ZipFile(tmp_path / 'all.zip') as archive:
+        assert archive.namelist() == ['a/', 'a/b/', *names] and parents(names) == ['a/', 'a/b/']
+        assert archive.read('a/1.txt') == b'a/1.txt'

@@ -164,9 +164,9 @@ def test_damaged_submissions_are_judged(tmp_path):
         labels = tmp_path / 'out' / prediction_name(scan)
         labels.parent.mkdir(parents=True)
         labels.write_bytes(np.full(number, 40, '<u4').tobytes())
-    path = write_zip(tmp_path / 'out', scans, tmp_path / 'data')
+    path, problems = write_zip(tmp_path / 'out', scans, tmp_path / 'data')
     good, rng, refused, count = path.read_bytes(), random.Random(0), 0, 0
-    assert validate_submission(path, tmp_path / 'data') == []
+    assert problems == validate_submission(path, tmp_path / 'data') == []
     for _ in rounds(50):
         count += 1
         if rng.random() < .5:

@@ -2,7 +2,8 @@
 import numpy as np
 import pytest
 
-from perception.common.metrics.confusion import confusion_matrix
+from perception.common.metrics import confusion as module
+from perception.common.metrics.confusion import ConfusionMetric, confusion_matrix
 from perception.utils.errors import DataError
 
 
@@ -42,3 +43,23 @@ def test_large_numbers_of_classes_do_not_overflow_small_types():
 def test_bad_input_is_refused(pred, true, message):
     with pytest.raises(DataError, match=message):
         confusion_matrix(np.array(pred), np.array(true), 3)
+
+
+class Accuracy(ConfusionMetric):
+    unit = 'images'
+
+    def count(self, sample):
+        return confusion_matrix(sample['pred'], sample['true'], 2)
+
+    def report(self, confusion):
+        return dict(accuracy=np.trace(confusion) / confusion.sum()), 'a table'
+
+
+def test_a_metric_adds_up_the_counts_of_samples(monkeypatch):
+    logged, metric = [], Accuracy()
+    monkeypatch.setattr(module, 'print_log', lambda text, *_: logged.append(text))
+    samples = [dict(pred=[0, 1], true=[0, 0]), dict(pred=[1, 1], true=[1, 1]), dict(pred=[0], true=[1])]
+    metric.process(None, samples[:2])
+    metric.process(None, [*samples[2:], samples[0]])  # repeated to fill the last round
+    assert metric.evaluate(3) == dict(accuracy=3 / 5)
+    assert logged == ['3 images\na table']
