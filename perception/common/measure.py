@@ -8,8 +8,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -125,18 +124,30 @@ def process_memory(function: Callable, *args) -> float:
     Raises:
         DataError: the process was killed, most likely for want of memory.
     """
-    with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
-        try:
-            return pool.submit(_peak_after, torch.get_num_threads(), function, args).result()
-        except BrokenProcessPool as error:
-            raise DataError(f'{function.__name__}: its process was killed, expected enough memory for one sample. '
-                            'Measure on a machine with more, or a smaller net.') from error
+    context = multiprocessing.get_context('spawn')
+    here, there = context.Pipe(duplex=False)
+    process = context.Process(target=_report_peak, args=(there, torch.get_num_threads(), function, args), daemon=True)
+    process.start()
+    there.close()  # else its end would not be noticed
+    try:
+        peak = here.recv()
+    except EOFError as error:
+        raise DataError(f'{function.__name__}: its process was killed, expected enough memory for one sample. Measure '
+                        'on a machine with more, or a smaller net.') from error
+    finally:
+        process.join()
+    if isinstance(peak, Exception):
+        raise peak
+    return peak
 
 
-def _peak_after(threads: int, function: Callable, args: tuple) -> float:
+def _report_peak(answer: Connection, threads: int, function: Callable, args: tuple) -> None:
     torch.set_num_threads(threads)
-    function(*args)
-    return peak_memory()
+    try:
+        function(*args)
+        answer.send(peak_memory())
+    except Exception as error:
+        answer.send(error)
 
 
 def machine() -> str:

@@ -1,4 +1,5 @@
 """Arithmetic is counted exactly, runs take turns, memory is that of a process of its own."""
+import math
 import os
 import subprocess
 import sys
@@ -74,6 +75,8 @@ def test_memory_of_a_process_of_its_own():
     assert measure.process_memory(np.ones, 1 << 26) > 512  # MiB of the array
     with pytest.raises(DataError, match='abort: its process was killed'):
         measure.process_memory(os.abort)
+    with pytest.raises(ValueError, match='math domain'):
+        measure.process_memory(math.sqrt, -1)
 
 
 def test_the_machine_in_words():
