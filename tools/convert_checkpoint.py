@@ -3,14 +3,15 @@
 import argparse
 
 from perception.apis.cli import run_command
-from perception.apis.listing import constant, converters, summary
+from perception.apis.listing import add_options, converters
 
 
 def main() -> None:
     """Parse the command line and convert."""
+    known = converters().values()
     parser = argparse.ArgumentParser(
         description='Convert published weights to weights of this project:\n  '
-                    + '\n  '.join(map(summary, converters())),
+                    + '\n  '.join(found.summary for found in known),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python tools/convert_checkpoint.py cyl_sem_1.0x_71_8.pt work_dirs/cylinder3d_pvkd.pth\n'
                '  python tools/convert_checkpoint.py enet_baseline_culane.pt work_dirs/enet_culane.pth\n'
@@ -18,10 +19,9 @@ def main() -> None:
     parser.add_argument('source', metavar='SOURCE', help='checkpoint to read; nothing in it is executed')
     parser.add_argument('target', metavar='TARGET', help='file to write')
     options = {}
-    for path in converters():
-        options.update(constant(path, 'OPTIONS', {}))  # nets of one project share theirs
-    for name, arguments in options.items():
-        parser.add_argument(name, **arguments)
+    for found in known:
+        options.update(found.options)  # nets of one project share theirs
+    add_options(parser, options)
     run_command(convert, parser.parse_args())
 
 

@@ -5,12 +5,11 @@ A converter is a module `perception/<room>/convert/<net>.py` whose docstring beg
 `convert(weights, options)`, which gives the new weights and says how to use them.
 """
 import argparse
-import importlib
 from pathlib import Path
 
 from mmengine.logging import print_log
 
-from perception.apis.listing import converters, module_name, summary
+from perception.apis.listing import converters
 from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
 
@@ -30,11 +29,11 @@ def convert(options: argparse.Namespace) -> None:
     checkpoint = load_checkpoint(options.source)
     inner = checkpoint.get('model', checkpoint.get('net'))  # two habits
     weights = weights_of(inner if isinstance(inner, dict) else checkpoint, options.source)
-    modules = [importlib.import_module(module_name(path)) for path in converters()]
-    module = next((module for module in modules if module.fits(weights)), None)
+    known = converters().values()
+    module = next((module for module in (found.load() for found in known) if module.fits(weights)), None)
     if module is None:
         raise CheckpointError(f'{options.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
-                              f'{"; ".join(map(summary, converters()))}. Give a file of one of them; weights of this '
+                              f'{"; ".join(found.summary for found in known)}. Give a file of one of them; weights of this '
                               'project need no conversion.')
     weights, usage = module.convert(weights, options)
     save_atomic(weights, target)

@@ -6,14 +6,14 @@ import pytest
 import torch
 
 from perception.apis.benchmarks import cost
-from perception.apis.subcommands import Subcommand
+from perception.apis.listing import add_options
 from perception.common.structures import LaneSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.utils.errors import CheckpointError, ConfigError
 
 
 def arguments(*words):
-    parser = Subcommand('', '', cost.OPTIONS).parser()
+    parser = add_options(argparse.ArgumentParser(), cost.OPTIONS)
     return parser.parse_args([str(word) for word in words])
 
 

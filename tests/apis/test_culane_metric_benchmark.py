@@ -2,13 +2,13 @@
 import pytest
 
 from perception.apis.benchmarks.lanes import culane_metric
-from perception.apis.subcommands import Subcommand
+from perception.apis.listing import add_options
 from perception.lanes.datasets.culane.metric import count, evaluate_folders
 from perception.utils.errors import ConfigError
 
 
 def arguments(*words):
-    parser = Subcommand('', '', culane_metric.OPTIONS).parser()
+    parser = add_options(argparse.ArgumentParser(), culane_metric.OPTIONS)
     return parser.parse_args([str(word) for word in words])
 
 

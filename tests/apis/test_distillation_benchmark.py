@@ -10,7 +10,7 @@ from mmengine.config import ConfigDict
 
 from perception.apis.benchmarks import distillation, trainings
 from perception.apis.benchmarks.trainings import Job
-from perception.apis.subcommands import Subcommand
+from perception.apis.listing import add_options
 from perception.utils.errors import ConfigError
 
 CYLINDER = ('configs/lidarseg/cylinder3d_half_kitti.py', 'configs/pvd/cylinder3d_kitti.py')
@@ -23,7 +23,7 @@ STUDENT = dict(ROW, config='student', parameters=100, gmac=1., cpu_ms=200., agai
 
 
 def parse(*words):
-    parser = Subcommand('', '', distillation.OPTIONS).parser()
+    parser = add_options(argparse.ArgumentParser(), distillation.OPTIONS)
     return parser.parse_args([str(word) for word in words])
 
 

@@ -8,7 +8,7 @@ import torch
 from perception.apis.benchmarks.lidarseg import augmentation, cylinder3d, sparse
 from perception.apis.benchmarks.lidarseg import scan as scans
 from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
-from perception.apis.subcommands import Subcommand
+from perception.apis.listing import add_options
 from perception.common.structures import PointSegSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.models.cylinder3d import Cylinder3D
@@ -17,7 +17,7 @@ from perception.utils.errors import ConfigError, DataError
 
 
 def arguments(module, *words):
-    parser = Subcommand('', '', module.OPTIONS).parser()
+    parser = add_options(argparse.ArgumentParser(), module.OPTIONS)
     return parser.parse_args([str(word) for word in words])
 
 

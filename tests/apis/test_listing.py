@@ -6,7 +6,7 @@ import time
 import pytest
 
 from perception.apis import convert as convert_module
-from perception.apis.listing import benchmarks, constant, converters, mini_sets, module_name, summary
+from perception.apis.listing import Listed, benchmarks, converters, mini_sets, modules
 from perception.utils.errors import CheckpointError
 
 TOOLS = ('train', 'test', 'visualize', 'make_mini', 'convert_checkpoint', 'export', 'benchmark')
@@ -15,16 +15,21 @@ TOOLS = ('train', 'test', 'visualize', 'make_mini', 'convert_checkpoint', 'expor
 def test_what_lies_there_is_found(root):
     assert {'semantickitti', 'nuscenes', 'waymo', 'culane', 'tusimple'} <= set(mini_sets())
     assert {'cost', 'distillation'} <= set(benchmarks())
-    for path in [*converters(), *benchmarks().values()]:
-        assert len(summary(path)) > 10, f'{path} says nothing of itself'
-        assert module_name(path).startswith('perception.')
+    assert len(converters()) >= 3
+    for found in [*converters().values(), *benchmarks().values()]:
+        assert len(found.summary) > 10, f'{found.path} says nothing of itself'
 
 
-def test_constants_and_summaries_are_read_without_importing(tmp_path):
-    path = tmp_path / 'x.py'
-    path.write_text('"""A module.\n\nMore."""\nimport nowhere_at_all\nOPTIONS = {"--net": {"default": 3}}\n')
-    assert (summary(path), constant(path, 'OPTIONS'), constant(path, 'absent', 7)) == (
-        'A module', {'--net': {'default': 3}}, 7)
+def test_options_and_summaries_are_read_without_importing(tmp_path):
+    (tmp_path / 'room').mkdir()
+    head = '"""A module.\n\nMore."""\nimport nowhere_at_all\n'
+    (tmp_path / 'room/x.py').write_text(head + 'OPTIONS = {"--net": {"default": 3}}\ndef run(args): pass\n')
+    (tmp_path / 'room/helper.py').write_text(head)
+    (tmp_path / 'y.py').write_text(head + 'def run(args): pass\n')
+    found = modules(tmp_path, '**/*.py', 'run')
+    assert list(found) == ['y', 'room/x']
+    assert (found['room/x'].summary, found['room/x'].options, found['y'].options) == (
+        'A module', {'--net': {'default': 3}}, {})
 
 
 @pytest.mark.parametrize('tool', TOOLS)
@@ -54,12 +59,11 @@ def test_the_first_converter_that_fits_writes_the_weights(options, monkeypatch, 
 
     import torch
     seen = []
-    modules = dict(never=types.SimpleNamespace(fits=lambda weights: False), fits=types.SimpleNamespace(
+    found = dict(never=types.SimpleNamespace(fits=lambda weights: False), fits=types.SimpleNamespace(
         fits=lambda weights: 'a.weight' in weights,
         convert=lambda weights, given: seen.append(given) or (dict(new=weights['b']), 'model = dict(type=X)')))
-    monkeypatch.setattr(convert_module, 'converters', lambda: list(modules))
-    monkeypatch.setattr(convert_module, 'module_name', lambda name: name)
-    monkeypatch.setattr(convert_module.importlib, 'import_module', modules.get)
+    monkeypatch.setattr(convert_module, 'converters', lambda: {name: Listed(name, '', {}) for name in found})
+    monkeypatch.setattr(Listed, 'load', lambda self: found[self.path])
     convert_module.convert(options)
     assert seen == [options] and torch.equal(torch.load(options.target)['new'], torch.ones(3))
 

@@ -9,7 +9,7 @@ import torch
 from perception.apis.benchmarks.lanes import many_lanes
 from perception.apis.benchmarks.trainings import Job
 from perception.apis.config import load_config, parse_options
-from perception.apis.subcommands import Subcommand
+from perception.apis.listing import add_options
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError
 
@@ -17,7 +17,7 @@ ROWS = list(range(160, 720, 10))
 
 
 def arguments(*words):
-    parser = Subcommand('', '', many_lanes.OPTIONS).parser()
+    parser = add_options(argparse.ArgumentParser(), many_lanes.OPTIONS)
     return parser.parse_args([str(word) for word in words])
 
 
