@@ -32,9 +32,9 @@ def convert(options: argparse.Namespace) -> None:
     known = converters().values()
     module = next((module for module in (found.load() for found in known) if module.fits(weights)), None)
     if module is None:
+        projects = '; '.join(found.summary for found in known)
         raise CheckpointError(f'{options.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
-                              f'{"; ".join(found.summary for found in known)}. Give a file of one of them; weights of this '
-                              'project need no conversion.')
+                              f'{projects}. Give a file of one of them; weights of this project need no conversion.')
     weights, usage = module.convert(weights, options)
     save_atomic(weights, target)
     print_log(f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'

@@ -1,4 +1,5 @@
 """What nets cost: of any room, students beside their teachers, on nets and samples that take no time."""
+import argparse
 import csv
 from types import SimpleNamespace
 

@@ -1,4 +1,6 @@
 """The benchmark of the CULane score runs on few images, and its lanes are worth comparing."""
+import argparse
+
 import pytest
 
 from perception.apis.benchmarks.lanes import culane_metric

@@ -1,4 +1,5 @@
 """The evidence command with trainings that take no time, and its reading of a real, tiny training."""
+import argparse
 import csv
 import json
 import subprocess

@@ -1,4 +1,5 @@
 """The speed benchmarks of LiDAR nets run on a small scan, and their peer is the same net."""
+import argparse
 from types import SimpleNamespace
 
 import numpy as np

@@ -26,6 +26,12 @@ def help_text(tool: str, sub: str | None) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
+def unfolded(word: str) -> list[str]:
+    """What a shell makes of `a{b,c}d`."""
+    found = re.fullmatch(r'(.*)\{(.*)\}(.*)', word)
+    return [word] if not found else [f'{found[1]}{part}{found[3]}' for part in found[2].split(',')]
+
+
 def test_the_readme_names_the_two_commands():
     text = (ROOT / 'README.md').read_text()
     assert 'make demo' in text
@@ -40,9 +46,9 @@ def test_command_of_a_readme_exists(readme, command):
         assert words[1] in targets, f'{readme}: no target {words[1]}'
         return
     assert (ROOT / words[0]).is_file(), f'{readme}: {words[0]} does not exist'
-    for word in words[1:]:
+    for word in [part for whole in words[1:] for part in unfolded(whole)]:
         if word.startswith('configs/') and word.endswith('.py'):
-            assert (ROOT / word).is_file(), f'{readme}: {word} does not exist'
+            assert list(ROOT.glob(word)), f'{readme}: {word} does not exist'
     flags = [word.split('=')[0] for word in words[1:] if word.startswith('--')]
     if flags:
         text = help_text(words[0], words[1] if words[0] == 'tools/benchmark.py' else None)

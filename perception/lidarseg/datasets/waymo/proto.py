@@ -74,7 +74,7 @@ def _compressed(image: np.ndarray, dataset: object) -> bytes:
 
 def _modules() -> tuple:
     names = ('dataset_pb2', 'protos.segmentation_metrics_pb2', 'protos.segmentation_submission_pb2')
-    return tuple(importlib.import_module(f'{PACKAGE}.{name}') for name in names)
+    return tuple(importlib.import_module(f'waymo_open_dataset.{name}') for name in names)
 
 
 def main(arguments: list[str] | None = None) -> None:
