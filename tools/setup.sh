@@ -27,8 +27,8 @@ unset PYTHONDONTWRITEBYTECODE
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@" >>"$log" 2>&1; }
 install() {
     pip install --progress-bar off --no-compile --constraint tools/constraints.txt "$@" && return
-    die "pip install $* failed ($(grep -E '^ *(ERROR|error):' "$log" | tail -1 || true)), expected all packages to be" \
-        "to be had. See $log, then run make setup again"
+    die "pip install $* failed ($(grep -E '^ *(ERROR|error):' "$log" | tail -1 || true)), expected every package" \
+        "to be available. See $log, then run make setup again"
 }
 
 # 1. The virtual environment.
@@ -66,12 +66,13 @@ debian() {
         die "Debian packages are missing and need an administrator: sudo apt-get install $* (then run make setup again)"
     say "installing Debian packages $*"
     { "${root[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq "$@"; } \
-        >/dev/null || die "apt-get install $* failed, expected it to work. Install them and run make setup again"
+        >>"$log" 2>&1 || die "apt-get install $* failed, expected it to work. See $log, then run make setup again"
 }
 packages=()
+libraries=$(ldconfig -p 2>/dev/null || true)
 for need in libusb-1.0.so.0:libusb-1.0-0 libvulkan.so.1:libvulkan1 libgomp.so.1:libgomp1 libGL.so.1:libgl1 \
     libglib-2.0.so.0:libglib2.0-0; do
-    ldconfig -p 2>/dev/null | grep -q "${need%%:*}" || packages+=("${need##*:}")
+    [[ $libraries == *"${need%%:*} "* ]] || packages+=("${need##*:}")
 done
 compgen -G '/usr/share/vulkan/icd.d/*' >/dev/null || packages+=(mesa-vulkan-drivers)
 debian "${packages[@]}"
