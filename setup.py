@@ -1,7 +1,7 @@
 """Installs the package in place; `make setup` does this and everything around it.
 
 mmcv, mmdet and mmdet3d are not listed, though `perception.registry` imports mmdet3d and that imports the others: pip
-cannot say "mmcv or mmcv-lite", and mmdet3d listed here would bring 0.5 GB for models that nothing here uses. The
+cannot say "mmcv or mmcv-lite", and mmdet3d listed here would bring 0.4 GB for models that nothing here uses. The
 registry names the one command that brings what is missing; `pip install -e .[mmdet3d]` brings mmdet3d whole.
 """
 from setuptools import find_packages, setup

@@ -27,8 +27,8 @@ unset PYTHONDONTWRITEBYTECODE
 pip() { "$python" -m pip --disable-pip-version-check --no-input "$@" >>"$log" 2>&1; }
 install() {
     pip install --progress-bar off --no-compile --constraint tools/constraints.txt "$@" && return
-    die "pip install $* failed ($(grep -E '^ *(ERROR|error):' "$log" | tail -1 || true)), expected all packages to be to" \
-        "be had. See $log, then run make setup again"
+    die "pip install $* failed ($(grep -E '^ *(ERROR|error):' "$log" | tail -1 || true)), expected every package" \
+        "to be available. See $log, then run make setup again"
 }
 
 # 1. The virtual environment.
@@ -41,7 +41,8 @@ known() {
 }
 if [ ! -e "$python" ] && [ ! -L "$python" ]; then
     base=${PYTHON:-python3}
-    version=$(version_of "$base") || die "$base does not run, expected Python 3.10 to 3.12. Run \`make setup PYTHON=python3.11\`"
+    version=$(version_of "$base") ||
+        die "$base does not run, expected Python 3.10 to 3.12. Run \`make setup PYTHON=python3.11\`"
     known "$version" ''
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         die "$base has no venv, expected Python with it. Run \`sudo apt-get install python${version%.*}-venv\`"
@@ -65,11 +66,13 @@ debian() {
         die "Debian packages are missing and need an administrator: sudo apt-get install $* (then run make setup again)"
     say "installing Debian packages $*"
     { "${root[@]}" apt-get update -qq && DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq "$@"; } \
-        >/dev/null || die "apt-get install $* failed, expected it to install them. Install them and run make setup again"
+        >>"$log" 2>&1 || die "apt-get install $* failed, expected it to work. See $log, then run make setup again"
 }
 packages=()
-for need in libusb-1.0.so.0:libusb-1.0-0 libvulkan.so.1:libvulkan1 libgomp.so.1:libgomp1 libGL.so.1:libgl1 libglib-2.0.so.0:libglib2.0-0; do
-    ldconfig -p 2>/dev/null | grep -q "${need%%:*}" || packages+=("${need##*:}")
+libraries=$(ldconfig -p 2>/dev/null || true)
+for need in libusb-1.0.so.0:libusb-1.0-0 libvulkan.so.1:libvulkan1 libgomp.so.1:libgomp1 libGL.so.1:libgl1 \
+    libglib-2.0.so.0:libglib2.0-0; do
+    [[ $libraries == *"${need%%:*} "* ]] || packages+=("${need##*:}")
 done
 compgen -G '/usr/share/vulkan/icd.d/*' >/dev/null || packages+=(mesa-vulkan-drivers)
 debian "${packages[@]}"
@@ -85,8 +88,9 @@ install --no-build-isolation --editable '.[nuscenes,onnx,test]'
 (install spconv) 2>/dev/null || say "spconv is not to be had here; its comparison is skipped"
 
 # 5. OpenMMLab's packages without their requirements: of mmdet3d and mmdet the registries alone are imported, which need
-#    no more than mmengine does; numba, TensorBoard, scikit-image, Lyft's kit ... are 0.5 GB for models that nothing here
-#    uses (`pip check` lists them as missing). mmcv-lite is mmcv without operators, in the same folder: an mmcv stays.
+#    no more than mmengine does; numba, TensorBoard, scikit-image, Lyft's kit ... are 0.4 GB for models that nothing
+#    here uses (`pip check` lists them as missing). mmcv-lite is mmcv without operators, in the same folder: where there
+#    is an mmcv that fits, it stays.
 mmcv_fits() {
     "$python" -c 'import mmcv; from mmengine.utils import digit_version as v
 assert v("2.0.0rc4") <= v(mmcv.__version__) < v("2.2.0")' 2>/dev/null
@@ -108,18 +112,20 @@ if [ -n "$ops" ]; then
         install ninja
         # pip keeps the wheel, so this happens once a machine; one built for another torch is built again
         for again in '' --no-cache-dir; do
-            say "building mmcv with its CPU operators (20 to 50 minutes the first time)"
+            say "building mmcv with its CPU operators (10 to 30 minutes the first time)"
             rm -rf "$venv/wheels"
-            # the GPU is hidden: no nvcc needed
-            CUDA_VISIBLE_DEVICES= MMCV_WITH_OPS=1 FORCE_CUDA=0 pip wheel --no-deps --no-build-isolation $again \
-                --constraint tools/constraints.txt --wheel-dir "$venv/wheels" mmcv ||
-                die "mmcv could not be built, expected a C++ compiler and Python's headers. See $log, then run make setup OPS=1 again"
+            # the GPU is hidden, so no nvcc is needed; without debug information, which is half of the work
+            CUDA_VISIBLE_DEVICES= MMCV_WITH_OPS=1 FORCE_CUDA=0 CFLAGS="-g0 ${CFLAGS:-}" pip wheel --no-deps \
+                --no-build-isolation $again --constraint tools/constraints.txt --wheel-dir "$venv/wheels" mmcv ||
+                die "mmcv could not be built, expected a C++ compiler and Python's headers. See $log, then run make" \
+                    "setup OPS=1 again"
             pip uninstall --yes mmcv mmcv-lite
             install --no-deps --force-reinstall "$venv"/wheels/mmcv-*.whl
             rm -rf "$venv/wheels"
             ! has_operators || break
         done
-        has_operators || die "mmcv has no operators after its build, expected them. See $log, then run make setup OPS=1 again"
+        has_operators ||
+            die "mmcv has no operators after its build, expected them. See $log, then run make setup OPS=1 again"
     fi
     say "installing the requirements of mmdet3d's own models"
     install --no-build-isolation --editable '.[mmdet3d]'
