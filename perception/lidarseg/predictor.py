@@ -104,10 +104,10 @@ class LidarPredictor(Predictor):
             ConfigError: labels of this data set do not stand in one file for each scan.
             DataError: they cannot be read or do not fit the scan.
         """
-        if not self.scans.LABELS:
+        if not self.scans.LABEL_SUFFIX:
             return super().truth(labels, name, source)
         path = Path(labels).expanduser()
-        path = path / f'{name}{self.scans.LABELS}' if path.is_dir() else path
+        path = path / f'{name}{self.scans.LABEL_SUFFIX}' if path.is_dir() else path
         return self.scans.scan_labels(path, len(self.points(source)))
 
     def pictures(self, path: str | Path, labels: str | Path | None = None, view: str = 'plain',

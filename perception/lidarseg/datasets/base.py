@@ -22,15 +22,16 @@ class LidarScans(SeededDataset):
     """Base of the readers. A reader fills `METAINFO` and writes `__len__`, `read` and `path`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`.
-    The pipeline sees `dict(points, labels, sample_id, rng, draw)`, see SeededDataset. What stands below `find_scans`
-    is asked by the room's predictor, of scans that need not belong to a data set; it reads SemanticKITTI's `.bin` files
-    where a reader says nothing else.
+    The pipeline sees `dict(points, labels, sample_id, rng, draw)`, see SeededDataset.
+
+    The class methods are what LidarPredictor asks about scans of users, which belong to no split: as they stand here
+    they read SemanticKITTI's `.bin` files, without labels, poses and past scans.
 
     Args:
         pipeline, seed: see SeededDataset.
     """
 
-    LABELS = ''  # ending of the files that `scan_labels` reads; none where labels do not stand in a file for each scan
+    LABEL_SUFFIX = ''  # of the files that `scan_labels` reads; none where scans have no label file each
 
     def read(self, index: int) -> dict:
         """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, if known, `labels` (N,) int64."""
@@ -64,12 +65,12 @@ class LidarScans(SeededDataset):
 
     @classmethod
     def scan_labels(cls, path: Path, num_points: int) -> np.ndarray:
-        """Train ids (N,) of a file that ends in `LABELS`; unknown labels count as ignored.
+        """Train ids (N,) of a file that ends in `LABEL_SUFFIX`; unknown labels count as ignored.
 
         Raises:
             DataError: it cannot be read, or has not a label for each point.
         """
-        raise NotImplementedError(f'{cls.__name__} has LABELS but no scan_labels; write one.')
+        raise NotImplementedError(f'{cls.__name__} has a LABEL_SUFFIX but no scan_labels; write one.')
 
     @classmethod
     def past_scans_of(cls, scan: Scan, data: Mapping) -> list[np.ndarray]:

@@ -187,7 +187,7 @@ class SemanticKITTI(LidarScans):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     TABLE = LEARNING_MAP
-    LABELS = '.label'
+    LABEL_SUFFIX = '.label'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (),
