@@ -11,8 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-PACKAGE = 'waymo_open_dataset'
-
 
 def available() -> bool:
     """Whether the package is installed and can be imported."""

@@ -65,7 +65,7 @@ def test_simulated_frames_are_submitted_like_real_ones(mini, tmp_path):
 def test_without_the_package_checked_frames_are_left(folder, tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(submission_waymo, 'print_log', lambda text, *_: lines.append(text))
-    monkeypatch.setattr(waymo_proto, 'PACKAGE', 'a_package_that_is_not_there')
+    monkeypatch.setitem(sys.modules, 'waymo_open_dataset', None)
     submit(folder, tmp_path / 'out', account_name='a@b.c', authors=['A'])
     names = sorted(path.name for path in (tmp_path / 'out').rglob('*.*'))
     assert names == ['9_0_1000.npz', '9_1_1000.npz', 'about.json']
