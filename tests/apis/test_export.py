@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from perception.apis import export as module
-from perception.apis.benchmarks.latency import deployable
 from perception.apis.config import load_config
 from perception.apis.export import compare, export, open_session, to_onnx
 from perception.registry import MODELS
