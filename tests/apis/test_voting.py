@@ -8,13 +8,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from perception.lidarseg.ensemble import EnsembleSegmentor
-from perception.lidarseg.tta import TTASegmentor
 
 import perception.apis.test
 from perception.apis.inference import load
 from perception.common.saving import STAMP
 from perception.common.visual.points import vulkan_problem
+from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 HERE = Path(__file__).parent

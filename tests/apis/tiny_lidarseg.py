@@ -18,12 +18,11 @@ from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
-from perception.lidarseg.ensemble import EnsembleSegmentor
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.tta import TTASegmentor
+from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 from perception.common.saving import SavedPredictions
 
 default_scope = 'perception'
