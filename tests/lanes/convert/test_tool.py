@@ -16,7 +16,7 @@ def convert_file(root, tmp_path, monkeypatch, capsys):
         tool = root / 'tools/convert_checkpoint.py'
         monkeypatch.setattr(sys, 'argv', [str(tool), str(tmp_path / 'theirs.pt'), str(tmp_path / 'ours.pth'), *options])
         runpy.run_path(str(tool), run_name='__main__')
-        return torch.load(tmp_path / 'ours.pth', weights_only=True), capsys.readouterr().out
+        return torch.load(tmp_path / 'ours.pth', weights_only=True), ''.join(capsys.readouterr())
     return run
 
 
