@@ -24,7 +24,7 @@ model = dict(
         type=FrozenTeacher, model=teacher, taps=dict(middle='stage3', high='head_input', logits='logits'),
         trained_by='configs/lanes/pspnet_culane.py')),
     losses=dict(at=dict(
-        type=AttentionTransferLoss, teacher='full', feats=('middle', 'high'), power=2.0, weight=1.0)))
+        type=AttentionTransferLoss, teacher='full', feats=('middle', 'high'))))
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(

@@ -24,8 +24,7 @@ model = dict(
         type=FrozenTeacher, model=teacher, taps=dict(middle='stage3', high='head_input', logits='logits'),
         trained_by='configs/lanes/pspnet_culane.py')),
     losses=dict(intra_kd=dict(
-        type=IntRAKDLoss, teacher='full', num_classes=5, aoi_kernel=5, moment_orders=(1, 2, 3), min_pixels=4,
-        clamp=10.0, temperature=1.0, weight=1.0,
+        type=IntRAKDLoss, teacher='full', num_classes=5, aoi_kernel=5, moment_orders=(1, 2, 3),
         alpha=(0.1, 0.1, 1.0),  # probability, attention, affinity; the last is over the classes present
         feature_pairs=[dict(student='middle', teacher='middle', terms=('attention',)),
                        dict(student='high', teacher='high', terms=('attention', 'affinity'))])))

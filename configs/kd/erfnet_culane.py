@@ -23,7 +23,7 @@ model = dict(
     teachers=dict(full=dict(
         type=FrozenTeacher, model=teacher, taps=dict(middle='stage3', high='head_input', logits='logits'),
         trained_by='configs/lanes/pspnet_culane.py')),
-    losses=dict(kd=dict(type=KDLoss, teacher='full', temperature=4.0, weight=1.0)))
+    losses=dict(kd=dict(type=KDLoss, teacher='full')))
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(

@@ -13,7 +13,7 @@ model = dict(
     type=Distiller, student=student, taps=dict(stage2='stage2', stage3='stage3', stage4='stage4'),
     losses=dict(sad=dict(
         type=SADLoss, teacher='student', pairs=(('stage2', 'stage3'), ('stage3', 'stage4')),  # section 3.2: P23, P34
-        power=2.0, temperature=1.0, weight=0.1,  # gamma
+        weight=0.1,  # gamma
         begin=40_000)))  # of 49,959 iterations: once the net is reasonably trained
 
 mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=220, norm='l2'))))

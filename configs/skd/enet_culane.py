@@ -24,8 +24,7 @@ model = dict(
         type=FrozenTeacher, model=teacher, taps=dict(middle='stage3', high='head_input', logits='logits'),
         trained_by='configs/lanes/pspnet_culane.py')),
     losses=dict(skd=dict(
-        type=SKDLoss, teacher='full', feats='high', pool=2, temperature=1.0, pixel_weight=10.0, pair_weight=1.0,
-        weight=1.0)))
+        type=SKDLoss, teacher='full', feats='high')))
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
 mini = dict(

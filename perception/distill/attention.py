@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, check_choice, check_positive, features, grouped
+from perception.distill.positions import ROWS, aligned, features, grouped
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 
 POOLS = ('sum', 'max')
@@ -43,7 +44,7 @@ class AttentionTransferLoss(DistillLoss):
                  rows: str = 'points', weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('AttentionTransferLoss', power=power)
-        check_choice('AttentionTransferLoss', 'rows', rows, ROWS)
+        check_choice('AttentionTransferLoss: rows', rows, ROWS)
         if isinstance(feats, str) or not feats:
             raise ConfigError(f"AttentionTransferLoss: feats={feats!r}, expected a tuple of taps. Write ('stage3',).")
         self.taps, self.power, self.rows = tuple(feats), power, rows

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, check_choice, check_positive, grouped
+from perception.distill.positions import ROWS, aligned, grouped
+from perception.utils.checks import check_choice, check_positive
 
 
 class CDLoss(DistillLoss):
@@ -39,7 +40,7 @@ class CDLoss(DistillLoss):
                  end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('CDLoss', temperature=temperature)
-        check_choice('CDLoss', 'rows', rows, ROWS)
+        check_choice('CDLoss: rows', rows, ROWS)
         self.taps, self.tap, self.temperature, self.rows = (tap,), tap, temperature, rows
         self.adapter = nn.Identity() if channels is None else nn.Linear(*channels, bias=False)
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, check_choice, labels_at, sample_index
+from perception.distill.positions import ROWS, aligned, labels_at, sample_index
+from perception.utils.checks import check_choice
 
 
 class IFVLoss(DistillLoss):
@@ -36,7 +37,7 @@ class IFVLoss(DistillLoss):
     def __init__(self, teacher: str, feats: str = 'feats', ignore_index: int = 255, rows: str = 'points',
                  weight: float = 50.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
-        check_choice('IFVLoss', 'rows', rows, ROWS)
+        check_choice('IFVLoss: rows', rows, ROWS)
         self.taps, self.feats, self.ignore_index, self.rows = (feats,), feats, ignore_index, rows
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:

@@ -25,14 +25,13 @@ from perception.distill.kd import kl_divergence
 from perception.distill.positions import (
     ROWS,
     aligned,
-    check_choice,
-    check_positive,
     check_same_positions,
     cosine_affinity,
     features,
     grouped,
     labels_at,
 )
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
 TERMS = ('attention', 'affinity')
@@ -83,10 +82,10 @@ class IntRAKDLoss(DistillLoss):
                  attention_norm: str = 'softmax', ignore_index: int = 255, rows: str = 'points', weight: float = 1.0,
                  begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
-        check_choice('IntRAKDLoss', 'moment_mode', moment_mode, ('masked', 'literal'))
-        check_choice('IntRAKDLoss', 'attention_norm', attention_norm, NORMS)
-        check_choice('IntRAKDLoss', 'normalise_by', normalise_by, ('present', 'all'))
-        check_choice('IntRAKDLoss', 'rows', rows, ROWS)
+        check_choice('IntRAKDLoss: moment_mode', moment_mode, ('masked', 'literal'))
+        check_choice('IntRAKDLoss: attention_norm', attention_norm, NORMS)
+        check_choice('IntRAKDLoss: normalise_by', normalise_by, ('present', 'all'))
+        check_choice('IntRAKDLoss: rows', rows, ROWS)
         check_positive('IntRAKDLoss', num_classes=num_classes, clamp=clamp, min_pixels=min_pixels,
                        temperature=temperature)
         self._check(aoi_kernel, moment_orders, alpha, feature_pairs)

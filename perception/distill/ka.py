@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, check_choice, check_positive, cosine_affinity, grouped
+from perception.distill.positions import ROWS, aligned, cosine_affinity, grouped
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 
 
@@ -55,7 +56,7 @@ class KALoss(DistillLoss):
         check_positive('KALoss', code=code, num_positions=num_positions, channels=min(channels))
         if warmup < 0:
             raise ConfigError(f'KALoss: warmup={warmup}, expected at least 0 iterations. Correct the config.')
-        check_choice('KALoss', 'rows', rows, ROWS)
+        check_choice('KALoss: rows', rows, ROWS)
         self.taps, self.feats, self.rows = (feats,), feats, rows
         self.adapt_weight, self.affinity_weight, self.sparsity = adapt_weight, affinity_weight, sparsity
         self.warmup, self.num_positions = warmup, num_positions

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, check_choice, check_positive, labels_at
+from perception.distill.positions import ROWS, aligned, labels_at
+from perception.utils.checks import check_choice, check_positive
 
 
 class KDLoss(DistillLoss):
@@ -40,7 +41,7 @@ class KDLoss(DistillLoss):
                  end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('KDLoss', temperature=temperature)
-        check_choice('KDLoss', 'rows', rows, ROWS)
+        check_choice('KDLoss: rows', rows, ROWS)
         self.taps, self.logits, self.temperature, self.rows = (logits,), logits, temperature, rows
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
 

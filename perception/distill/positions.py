@@ -10,32 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import DataError
 
 ROWS = ('points', 'voxels')
-
-
-def check_choice(where: str, name: str, value: Any, known: tuple) -> None:
-    """Refuse an argument that is not one of the known values.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if value not in known:
-        raise ConfigError(f'{where}: {name}={value!r}, expected one of {", ".join(map(str, known))}. '
-                          f'{close_matches(value, known)}')
-
-
-def check_positive(where: str, **values: float) -> None:
-    """Refuse arguments that are not above zero.
-
-    Raises:
-        ConfigError: one of them is not.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise ConfigError(f'{where}: {name}={value}, expected a number above 0. Correct the config.')
 
 
 def features(value: Any, tap: str) -> Tensor:

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
-from perception.utils.checks import close_matches
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -63,8 +63,8 @@ class PVDLoss(DistillLoss):
                  direction: str = 'teacher_student', reduction: str = 'mean_nc', mask_ignored: bool = False,
                  ignore_index: int = 255, weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
-        _check_choice('direction', direction, ('teacher_student', 'student_teacher'))
-        _check_choice('reduction', reduction, ('mean_nc', 'mean_n'))
+        check_choice('PVDLoss: direction', direction, ('teacher_student', 'student_teacher'))
+        check_choice('PVDLoss: reduction', reduction, ('mean_nc', 'mean_n'))
         _check_positive(num_supervoxels=num_supervoxels, num_points=num_points, num_voxels=num_voxels)
         if len(supervoxel_size) != 3:
             raise ConfigError(f'PVDLoss: supervoxel_size={tuple(supervoxel_size)}, expected three numbers of cells. '
@@ -280,12 +280,6 @@ def affinity(feats: Tensor, members: Tensor) -> Tensor:
 def _features(taps: dict[str, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
     """The recorded tensors in float32; of a sparse output its features."""
     return {name: getattr(taps[name], 'feats', taps[name]).float() for name in names}
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ConfigError(f'PVDLoss: {name}={value!r}, expected one of {", ".join(known)}. '
-                          f'{close_matches(value, known)}')
 
 
 def _check_positive(**values: int) -> None:

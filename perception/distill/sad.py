@@ -16,15 +16,8 @@ from torch import Tensor
 
 from perception.distill.attention import NORMS, POOLS, activation_map, normalise
 from perception.distill.base import DistillLoss
-from perception.distill.positions import (
-    ROWS,
-    check_choice,
-    check_positive,
-    check_same_positions,
-    features,
-    grouped,
-    labels_at,
-)
+from perception.distill.positions import ROWS, check_same_positions, features, grouped, labels_at
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 
 
@@ -61,9 +54,9 @@ class SADLoss(DistillLoss):
                  begin: int = 40_000, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('SADLoss', power=power, temperature=temperature)
-        check_choice('SADLoss', 'pool', pool, POOLS)
-        check_choice('SADLoss', 'norm', norm, NORMS)
-        check_choice('SADLoss', 'rows', rows, ROWS)
+        check_choice('SADLoss: pool', pool, POOLS)
+        check_choice('SADLoss: norm', norm, NORMS)
+        check_choice('SADLoss: rows', rows, ROWS)
         if any(isinstance(pair, str) or len(pair) != 2 for pair in pairs) or not (pairs or mimic_label):
             raise ConfigError(f"SADLoss: pairs={pairs!r}, expected (block, block it mimics) of taps. Write "
                               "(('stage2', 'stage3'), ('stage3', 'stage4')).")

@@ -16,16 +16,9 @@ from torch import Tensor
 
 from perception.distill.base import DistillLoss
 from perception.distill.kd import KDLoss
-from perception.distill.positions import (
-    ROWS,
-    check_choice,
-    check_positive,
-    check_same_positions,
-    cosine_affinity,
-    features,
-    sample_index,
-)
+from perception.distill.positions import ROWS, check_same_positions, cosine_affinity, features, sample_index
 from perception.distill.pvd import supervoxel_index
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -63,7 +56,7 @@ class SKDLoss(DistillLoss):
                  weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('SKDLoss', pool=pool, temperature=temperature, region_size=min(region_size))
-        check_choice('SKDLoss', 'rows', rows, ROWS)
+        check_choice('SKDLoss: rows', rows, ROWS)
         if min(pixel_weight, pair_weight) < 0 or not pixel_weight + pair_weight:
             raise ConfigError(f'SKDLoss: pixel_weight={pixel_weight}, pair_weight={pair_weight}, expected at least one '
                               'above 0 and none below. Correct the config.')

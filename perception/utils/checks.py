@@ -24,7 +24,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """See that a value is one of some.
 
     Args:
-        what: came, as it starts the message.
+        what: it is called, with what has it, such as `'KDLoss: rows'`.
         value: that came.
         choices: that would have been right.
 
@@ -33,7 +33,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """
     choices = list(choices)
     if value not in choices:
-        raise ConfigError(f'{what}: {value!r} came, expected one of {", ".join(map(str, choices))}. '
+        raise ConfigError(f'{what}={value!r}, expected one of {", ".join(map(str, choices))}. '
                           f'{close_matches(str(value), choices)}')
 
 
@@ -49,4 +49,4 @@ def check_positive(what: str, **values: float) -> None:
     """
     for name, value in values.items():
         if not value > 0:
-            raise ConfigError(f'{what}: {name}={value!r} came, expected more than 0. Correct it.')
+            raise ConfigError(f'{what}: {name}={value!r}, expected a number above 0. Correct it.')

@@ -96,7 +96,7 @@ def test_a_folder_with_and_without_predictions_and_labels(toy_config, weights, f
 
 def test_views_have_names(toy_config, folder, tmp_path):
     assert len(list(visualize(toy_config, folder, tmp_path / 'flipped', view='flipped'))) == 3
-    with pytest.raises(ConfigError, match="--view: 'fliped' came, expected one of plain, flipped"):
+    with pytest.raises(ConfigError, match="--view='fliped', expected one of plain, flipped"):
         next(visualize(toy_config, folder, tmp_path / 'x', view='fliped'))
 
 

@@ -126,7 +126,7 @@ def test_what_a_config_does_not_name_is_said(toy, toy_config, tmp_path):
 def test_further_metrics_need_labels_and_a_name(evaluate, tmp_path):
     with pytest.raises(ConfigError, match='--metrics: distance came with --submit'):
         evaluate(metrics=['distance'], submit=str(tmp_path))
-    with pytest.raises(ConfigError, match="--metrics: 'distances' came, expected one of distance"):
+    with pytest.raises(ConfigError, match="--metrics='distances', expected one of distance"):
         evaluate(metrics=['distances'])
     with pytest.raises(ConfigError, match='expected at least two ascending numbers'):
         evaluate(metrics=['distance'], options={'more_metrics.distance.edges': [10, 5]})

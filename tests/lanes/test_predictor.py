@@ -112,7 +112,7 @@ def test_the_stages_of_a_net_are_one_picture(predictor, painter, noise, tmp_path
     assert picture.shape[1] == 5 * 420 + 4 * 4  # the image and four stages
     with pytest.raises(ConfigError, match='--view attention: no net came'):
         next(painter.pictures(tmp_path / 'x.png', view='attention'))
-    with pytest.raises(ConfigError, match="--view: 'follow' came, expected one of plain, attention"):
+    with pytest.raises(ConfigError, match="--view='follow', expected one of plain, attention"):
         next(predictor.pictures(tmp_path / 'x.png', view='follow'))
 
 

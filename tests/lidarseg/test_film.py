@@ -190,7 +190,7 @@ def test_a_folder_becomes_frames(sequence):
 
 # --- bad input -------------------------------------------------------------------------------------------------------
 def test_bad_input_is_one_sentence(sequence, tmp_path):
-    with pytest.raises(ConfigError, match="--view: 'fixe' came, expected one of plain, follow, fixed.*fixed"):
+    with pytest.raises(ConfigError, match="--view='fixe', expected one of plain, follow, fixed.*fixed"):
         next(pictures(sequence / 'velodyne', view='fixe'))
     (sequence / 'poses.txt').unlink()
     with pytest.raises(DataError, match='--view fixed: scans without poses, expected poses.txt and calib.txt'):

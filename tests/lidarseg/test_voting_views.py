@@ -138,7 +138,7 @@ def test_cylinder3d_votes_and_keeps_truth(mode, chunk):
 
 
 def test_bad_settings_are_refused():
-    with pytest.raises(ConfigError, match="mode: 'flip' came, expected one of flip4, grid36. Did you mean flip4"):
+    with pytest.raises(ConfigError, match="mode='flip', expected one of flip4, grid36. Did you mean flip4"):
         TTASegmentor(Linear(), 'flip')
     with pytest.raises(ConfigError, match='chunk=0, expected at least 1'):
         TTASegmentor(Linear(), chunk=0)

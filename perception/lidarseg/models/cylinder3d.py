@@ -21,7 +21,7 @@ from perception.ops.scatter import scatter_max
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
-from perception.utils.checks import close_matches
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 SHARING = ('correct', 'legacy')
@@ -60,8 +60,8 @@ class Cylinder3D(BaseModel):
                  lovasz_weight: float = 1.0, point_weight: float = 1.0, lovasz_classes: str | Sequence[int] = 'present',
                  keep_logits: bool = False, ignore_index: int = 255, init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
-        _check_choice('indice_sharing', indice_sharing, SHARING)
-        _check_choice('refine', refine, ('mirror', None))
+        check_choice('Cylinder3D: indice_sharing', indice_sharing, SHARING)
+        check_choice('Cylinder3D: refine', refine, ('mirror', None))
         if class_weights is not None and len(class_weights) != num_classes:
             raise ConfigError(f'Cylinder3D: {len(class_weights)} class_weights for {num_classes} classes, expected '
                               'equal numbers. Leave the ignored class out.')
@@ -90,7 +90,7 @@ class Cylinder3D(BaseModel):
             'tensor': `voxel_logits` (V, C+1) and `point_logits` (N, C+1). 'loss': scalars `loss_*`. 'predict': the
             samples with `pred_labels`.
         """
-        _check_choice('mode', mode, ('tensor', 'loss', 'predict'))
+        check_choice('Cylinder3D: mode', mode, ('tensor', 'loss', 'predict'))
         rows = inputs['point_to_voxel']
         voxel_coords = inputs['voxel_coords']
         voxel_feats, hidden = self.encoder(inputs['point_feats'], rows, len(voxel_coords))
@@ -319,9 +319,3 @@ class PointRefinement(nn.Module):
 
 def _linear_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.ReLU(inplace=True))
-
-
-def _check_choice(name: str, value: str | None, known: tuple) -> None:
-    if value not in known:
-        raise ConfigError(f'Cylinder3D: {name}={value!r}, expected one of {", ".join(map(repr, known))}. '
-                          f'{close_matches(str(value), map(str, known))}')

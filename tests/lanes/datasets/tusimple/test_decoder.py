@@ -117,5 +117,5 @@ def test_bad_input(decoder):
 
 
 def test_an_unknown_rule_is_refused():
-    with pytest.raises(ConfigError, match="rule: 'pad' came, expected one of ld, simple"):
+    with pytest.raises(ConfigError, match="rule='pad', expected one of ld, simple"):
         TuSimpleDecoder('pad')

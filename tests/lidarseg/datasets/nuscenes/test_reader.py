@@ -170,7 +170,7 @@ def test_bad_points_and_labels_name_file_and_place(copy):
 
 # --- tables ----------------------------------------------------------------------------------------------------------
 def test_what_is_not_there_is_named(copy, tmp_path):
-    with pytest.raises(ConfigError, match="split: 'trian' came, expected .*Did you mean train"):
+    with pytest.raises(ConfigError, match="split='trian', expected .*Did you mean train"):
         NuScenesLidarSeg(copy, 'trian')
     with pytest.raises(DataError, match=r'no folder v1.0-..., expected nuScenes in its official layout .*--mini'):
         NuScenesLidarSeg(tmp_path / 'nowhere', 'train')

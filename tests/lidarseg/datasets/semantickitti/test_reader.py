@@ -197,7 +197,7 @@ def test_missing_labels_are_counted(folder):
 
 
 def test_unknown_split_is_refused(folder):
-    with pytest.raises(ConfigError, match="split: 'valid' came, expected one of train, val, test. Did you mean val"):
+    with pytest.raises(ConfigError, match="split='valid', expected one of train, val, test. Did you mean val"):
         SemanticKITTI(folder, 'valid')
 
 

@@ -113,7 +113,7 @@ def test_missing_folders_name_download_and_mini(folder, tmp_path):
         Waymo(tmp_path / 'nowhere', 'train')
     shutil.rmtree(frame_folder(folder, 'validation'))
     expect(folder, 'validation: no segment-CONTEXT_with_camera_labels/TIMESTAMP/coord.npy in it')
-    with pytest.raises(ConfigError, match="split: 'valid' came, expected one of train, val, test. Did you mean val"):
+    with pytest.raises(ConfigError, match="split='valid', expected one of train, val, test. Did you mean val"):
         Waymo(folder, 'valid')
     frame = frame_folder(folder, 'training')
     frame.rename(frame.with_name('first'))
