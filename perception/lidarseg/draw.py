@@ -45,7 +45,7 @@ def error_colors(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) 
 
 def height_colors(points: np.ndarray) -> np.ndarray:
     """Colour of each of (N, 3+) points by z from 3 m below the sensor to 3 m above it, (N, 3) uint8 RGB."""
-    shades = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+    shades = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
     return shades[(np.clip((np.asarray(points)[:, 2] + 3) / 6, 0, 1) * 255).astype(np.uint8)]
 
 

@@ -149,7 +149,7 @@ def test_a_member_is_a_config_and_a_checkpoint(text):
 
 # --- the tool ---
 def run_tool(root, *arguments):
-    paths = os.pathsep.join((str(root), str(root / 'tests/apis')))
+    paths = os.pathsep.join([str(root), str(root / 'tests/apis'), *filter(None, [os.environ.get('PYTHONPATH')])])
     return subprocess.run([sys.executable, root / 'tools' / 'visualize.py', *map(str, arguments)], capture_output=True,
                           text=True, cwd=root.parent, env=dict(os.environ, PYTHONPATH=paths))
 

@@ -167,7 +167,7 @@ def _color_key(height: int) -> np.ndarray:
 
 def shade(values: np.ndarray | float) -> np.ndarray:
     """Colours (..., 3) uint8 RGB from dark to bright of values in [0, 1]."""
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8), cv2.COLORMAP_INFERNO)[:, 0, ::-1]
+    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
     return table[(np.clip(values, 0, 1) * 235 + 20).astype(np.uint8)]
 
 

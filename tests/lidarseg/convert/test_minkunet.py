@@ -361,7 +361,7 @@ def test_point_transforms_that_minkunet_holds_unused_are_left_out(scene):
     model.load_state_dict(weights)
     assert 'minkunet' in usage
     close(ours(model, scene), Weights(state, MIT).run(slow_input(scene), (2,) * 8, False))
-    with pytest.raises(ConfigError, match="net: 'mink' came.*Did you mean minkunet"):
+    with pytest.raises(ConfigError, match="net='mink'.*Did you mean minkunet"):
         convert_minkunet(state, net='mink')
 
 
