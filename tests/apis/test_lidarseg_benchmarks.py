@@ -1,5 +1,6 @@
 """The speed benchmarks of LiDAR nets run on a small scan, and their peer is the same net."""
 import argparse
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,12 +8,13 @@ import pytest
 import torch
 
 from perception.apis.benchmarks.lidarseg import augmentation, cylinder3d, sparse
-from perception.apis.benchmarks.lidarseg import scan as scans
 from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
 from perception.apis.listing import add_options
+from perception.common.formats.kitti import read_points
 from perception.common.structures import PointSegSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.models.cylinder3d import Cylinder3D
+from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.errors import ConfigError, DataError
 
@@ -59,12 +61,19 @@ def test_a_training_step_is_measured(scan):
     assert report['goals_met']['float32'], 'a tiny net steps faster than the goal of the real one'
 
 
-def test_the_peer_is_the_same_net(scan):
-    pytest.importorskip('spconv.pytorch', reason='spconv is not installed')
+@pytest.mark.parametrize(('build', 'voxelizer'), [
+    (partial(Cylinder3D, base_channels=2, compression=2), CylinderVoxelizer()),
+    (partial(Cylinder3D, base_channels=2, compression=2, indice_sharing='legacy'), CylinderVoxelizer((96, 72, 16))),
+    (partial(MinkUNet, width=.125), CubeVoxelizer(.2))], ids=['cylinder3d', 'legacy', 'minkunet'])
+def test_the_peer_is_the_same_net(scan, monkeypatch, build, voxelizer):
+    conv = pytest.importorskip('spconv.pytorch.conv', reason='spconv is not installed')
+    monkeypatch.setattr(conv, 'CPU_ONLY_BUILD', False)  # a build for CUDA, whose usual algorithm no CPU has
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # spconv's CPU path races with itself
     try:
-        inputs, model = scans.voxelise(scan), Cylinder3D(base_channels=2, compression=2)
+        torch.manual_seed(0)
+        points = torch.from_numpy(read_points(scan))
+        inputs, model = voxelizer(dict(inputs=dict(points=[points]), data_samples=None))['inputs'], build()
         cylinder3d.settle_statistics(model, inputs)
         with torch.no_grad():
             expected, found = (net(inputs)['voxel_logits'] for net in (model, spconv_twin(model)))
