@@ -20,4 +20,5 @@ optim_wrapper.update(
 mini = dict(
     mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
     **mini_schedule)
-mini.update(optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)))
+mini.update(optim_wrapper=dict(  # Adam without decay: there is none to leave out
+    optimizer=dict(type=Adam, lr=3e-3), paramwise_cfg=None))
