@@ -13,7 +13,7 @@ def main() -> None:
         epilog='examples:\n  python tools/make_mini.py semantickitti --seed 1 --root data/mini/other_streets\n'
                '  python tools/make_mini.py tusimple --root data/mini/tusimple_many_lanes --cfg-options '
                'streets=many_lanes')
-    parser.add_argument('dataset', nargs='*', metavar='DATASET', choices=[*mini_sets(), []],
+    parser.add_argument('dataset', nargs='*', metavar='DATASET',
                         help=f'any of {", ".join(mini_sets())}; all by default')
     parser.add_argument('--root', metavar='DIR', help='folder of the data set (default: data/mini/<dataset>)')
     parser.add_argument('--seed', type=int, default=0, help='same seed, same bytes')

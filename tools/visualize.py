@@ -50,6 +50,8 @@ def main() -> None:
     args = parser.parse_args()
     if len(args.inputs) < 2:
         parser.error('1 path came, expected CONFIG INPUT or CONFIG CKPT INPUT')
+    if args.inputs[-1].endswith('.pth'):
+        parser.error(f'{args.inputs[-1]} came last, expected what is to be drawn behind the checkpoint')
     run_command(draw, args)
 
 

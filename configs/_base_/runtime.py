@@ -32,7 +32,8 @@ default_hooks = dict(
     sampler_seed=dict(type=DistSamplerSeedHook),
     logger=dict(type=LoggerHook, interval=50),
     param_scheduler=dict(type=ParamSchedulerHook),
-    export=dict(type=ExportHook, metric=None),  # the metric that model.pth is the best by; None: the first one
+    # metric that model.pth is the best by (None: the first one); rule='less' where less is better
+    export=dict(type=ExportHook, metric=None),
     checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=2),
     start=dict(type=StartHook))
 custom_hooks = []

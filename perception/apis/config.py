@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyObject
+from mmengine.utils import get_object_from_string
 from torch.utils.data import DataLoader
 
 from perception.utils.checks import close_matches
@@ -40,7 +41,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
         raise ConfigError(f'{path}: the config cannot be read ({type(error).__name__}: {error}), expected '
                           f'a pure-Python config. Correct the file.') from error
     # one dict that stands under two names becomes two, so that an override changes only what it names
-    object.__setattr__(cfg, '_cfg_dict', ConfigDict(cfg._cfg_dict._to_lazy_dict()))
+    object.__setattr__(cfg, '_cfg_dict', ConfigDict(_classes(cfg._cfg_dict._to_lazy_dict())))
     overrides = cfg.pop('mini', None)
     if mini:
         if not overrides:
@@ -57,6 +58,18 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
                               'it.')
     cfg.work_dir = str(from_root(cfg.get('work_dir') or default_work_dir(path, mini)))
     return cfg
+
+
+def _classes(value: Any) -> Any:
+    """Classes for dotted names, by which a config that a run left in its work dir names its types."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(_classes(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    found = {key: _classes(item) for key, item in value.items()}
+    if isinstance(found.get('type'), str) and found['type'].startswith('perception.'):
+        found['type'] = get_object_from_string(found['type']) or found['type']  # or a name in a registry
+    return found
 
 
 def check_schedule(cfg: Config, where: str) -> None:

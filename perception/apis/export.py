@@ -54,7 +54,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     predictor = load(config, checkpoint, device='cpu', mini=mini)
     if not hasattr(predictor.model, 'deployable'):
         raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
-                          'exported. Sparse convolutions have no ONNX operator.')
+                          'exported. Write it as LaneNet does; sparse convolutions have no ONNX operator.')
     module, inputs, outputs = predictor.model.deployable()
     notes = dict(config=Path(config).name, classes=predictor.meta.get('classes', ()))
     with atomic_path(out, DataError) as part:

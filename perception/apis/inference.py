@@ -97,12 +97,7 @@ def combine(cfg: Config, net: nn.Module, checkpoints: Checkpoints,
         ConfigError, CheckpointError: see `load`.
     """
     checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
-    if not checkpoints:
-        raise ConfigError(f'{cfg.filename}: no checkpoint came, expected at least one. Name a model.pth.')
-    if tta:
-        need(cfg, '--tta', 'tta_model')
-    if len(checkpoints) > 1 or ensemble:
-        need(cfg, f'a vote of {len(checkpoints) + len(ensemble)} models', 'ensemble_model')
+    check_vote(cfg, checkpoints, ensemble, tta)
     nets = [net, *(copy.deepcopy(net) for _ in checkpoints[1:])]
     for one, checkpoint in zip(nets, checkpoints):
         load_weights(one, checkpoint)
@@ -110,6 +105,21 @@ def combine(cfg: Config, net: nn.Module, checkpoints: Checkpoints,
     if tta:
         nets = [called(cfg.tta_model, model=one, mode=tta) for one in nets]
     return nets[0] if len(nets) == 1 else called(cfg.ensemble_model, models=nets)
+
+
+def check_vote(cfg: Config, checkpoints: Sequence[str | Path], ensemble: Sequence[tuple[str | Path, str | Path]] = (),
+               tta: str | None = None) -> None:
+    """See that a config names what `combine` needs, before any work is done.
+
+    Raises:
+        ConfigError: it does not, or no checkpoint came.
+    """
+    if not checkpoints:
+        raise ConfigError(f'{cfg.filename}: no checkpoint came, expected at least one. Name a model.pth.')
+    if tta:
+        need(cfg, '--tta', 'tta_model')
+    if len(checkpoints) > 1 or ensemble:
+        need(cfg, f'a vote of {len(checkpoints) + len(ensemble)} models', 'ensemble_model')
 
 
 def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool) -> nn.Module:

@@ -8,6 +8,7 @@ from mmengine.logging import print_log
 
 from perception.apis.config import called, load_config, set_option
 from perception.apis.listing import BASES, mini_sets
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 
 
@@ -27,22 +28,23 @@ def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: i
         the folders.
 
     Raises:
-        ConfigError: an argument that the writer does not have, or a base without a contact sheet.
+        ConfigError: an unknown name, an argument that the writer does not have, or a base without a contact sheet.
         DataError: the writer's own refusals.
     """
     names, folders = list(names) or mini_sets(), []
     for name in names:
+        check_choice('mini data set', name, mini_sets())
         start, cfg = time.perf_counter(), load_config(BASES / f'{name}.py')
         for key, value in (options or {}).items():
             set_option(cfg.mini_data, key, value)
         if root is not None:
             cfg.mini_data.root = str(Path(root).absolute())
+        if sheet is not None and not cfg.get('mini_sheet'):
+            raise ConfigError(f'--sheet: {cfg.filename} came, expected it to define mini_sheet. Leave --sheet out.')
         folder = called(cfg.mini_data, seed=seed, force=force)
         print_log(f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are simulated',
                   'current')
         if sheet is not None:
-            if not cfg.get('mini_sheet'):
-                raise ConfigError(f'--sheet: {cfg.filename} came, expected it to define mini_sheet. Leave --sheet out.')
             path = Path(sheet)
             path = path if len(names) == 1 else path.with_stem(f'{path.stem}_{name}')
             print_log(f'{name}: {called(cfg.mini_sheet, root=folder, path=path)}', 'current')

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 
 from perception.apis.config import called, load_config, need
-from perception.apis.inference import Checkpoints, combine, student_of
+from perception.apis.inference import Checkpoints, check_vote, combine, student_of
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_choice
@@ -51,16 +51,17 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
     """
     cfg = load_config(config, mini, options)
     start_processes(launcher, cfg)
-    if mini:
-        write_mini_data(cfg)
     if amp:
         use_amp(cfg)
     prepare(cfg, submit, draw, metrics)
+    checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
+    check_vote(cfg, checkpoints, ensemble, tta)
     if save:
         need(cfg, '--save', 'saved_model')
+    if mini:
+        write_mini_data(cfg)
     for folder in filter(None, (cfg.work_dir, submit, draw, save)):
         make_folder(folder)
-    checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     parts = [(cfg.model, path) for path in checkpoints] + [(load_config(c, mini).model, path) for c, path in ensemble]
     settings = _settings(cfg, tta, amp)
     runner = Runner.from_cfg(cfg)

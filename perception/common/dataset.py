@@ -24,7 +24,7 @@ class SeededDataset(Dataset):
     METAINFO: dict[str, Any] = {}
 
     def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
-        self.seed = seed
+        self.seed, self.metainfo = seed, dict(self.METAINFO)
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:

@@ -1,4 +1,8 @@
-"""What a sample carries beside its input tensors."""
+"""What a sample carries beside its input tensors.
+
+Predictions are called `pred_...`. The meta information names what the room's Predictor takes, by a key that ends in
+`_path`, or as `source` where it is no file.
+"""
 from mmengine.structures import BaseDataElement
 
 

@@ -25,7 +25,7 @@ class Submission(BaseMetric):
 
     default_prefix = ''  # none; spares mmengine's warning
     unit = 'images'  # what a sample is called
-    advice = 'Predict the whole test split.'  # what to do about a submission that would be refused
+    advice = 'Predict the whole test split into an empty folder.'  # what to do about a submission that would be refused
     upload = ''  # where it is to be sent, a sentence
 
     def __init__(self, out_dir: str | Path, collect_device: str = 'cpu', prefix: str | None = None) -> None:

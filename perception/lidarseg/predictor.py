@@ -27,7 +27,6 @@ class LidarPredictor(Predictor):
         data: config of the data set, its `type` a class derived from LidarScans.
     """
 
-    reads = ('.bin',)
     views = ('plain', *CAMERAS)
 
     def __init__(self, model: nn.Module | None, data: dict) -> None:

@@ -33,8 +33,9 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """
     choices = list(choices)
     if value not in choices:
+        near = get_close_matches(str(value), map(str, choices), n=3, cutoff=0.6)
         raise ConfigError(f'{what}={value!r}, expected one of {", ".join(map(str, choices))}. '
-                          f'{close_matches(str(value), choices)}')
+                          + (f'Did you mean {" or ".join(near)}?' if near else 'Choose one of them.'))
 
 
 def check_positive(what: str, **values: float) -> None:

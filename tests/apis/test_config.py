@@ -184,6 +184,16 @@ def test_the_resolved_config_can_be_written_and_read_again(toy, toy_config, tmp_
     assert cfg.model.type is toy.ToyModel
 
 
+def test_the_config_that_a_run_left_works_like_its_own(tmp_path):
+    cfg = load_config('configs/lanes/enet_culane.py', mini=True)
+    dumpable(cfg).dump(tmp_path / 'enet_culane.py')
+    again = load_config(tmp_path / 'enet_culane.py')
+    assert again.predictor.type is cfg.predictor.type and again.draw.type is cfg.draw.type
+    assert again.test_dataloader.dataset == cfg.test_dataloader.dataset
+    path = write(tmp_path, 'a = dict(type="perception.MinkUNet")\nb = dict(type="mmdet3d.SECOND")\n')
+    assert (load_config(path).a.type, load_config(path).b.type) == ('perception.MinkUNet', 'mmdet3d.SECOND')
+
+
 # --- data, processes, mixed precision ---
 def test_mini_data_are_written_where_the_data_lie(toy, toy_config, tmp_path, monkeypatch):
     monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path))

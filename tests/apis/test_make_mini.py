@@ -28,6 +28,8 @@ def test_writes_all_or_one_with_arguments_of_its_writer(bases, tmp_path):
     assert mini.make_mini() == [tmp_path / 'mini/plain', tmp_path / 'mini/sheet']
     mini.make_mini(['plain'], root=tmp_path / 'own', options=dict(size=7))
     assert (tmp_path / 'own/calls.txt').read_text() == '7\n'
+    with pytest.raises(ConfigError, match="mini data set='plian', expected one of plain, sheet. Did you mean plain"):
+        mini.make_mini(['plian'])
     with pytest.raises(ConfigError, match="unknown key 'sise'.*Did you mean size"):
         mini.make_mini(['plain'], options=dict(sise=7))
 

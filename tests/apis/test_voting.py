@@ -113,7 +113,7 @@ def test_members_that_do_not_fit_are_one_sentence(tiny, evaluate, tmp_path):
         evaluate(('cylinder_0.pth', 'none.pth'))
     with pytest.raises(ConfigError, match='no checkpoint came, expected at least one'):
         evaluate(())
-    with pytest.raises(ConfigError, match=r'test-time augmentation: mode .flip.'):
+    with pytest.raises(ConfigError, match="mode='flip'"):
         evaluate(tta='flip')
 
 
@@ -225,7 +225,7 @@ def test_a_score_of_two_processes_continues_too(runs):
 
 def test_it_is_said_where_predictions_are_kept(runs):
     assert 'the same command continues it' in runs[1]['killed in a file']['log']
-    assert '4 scans are there already, the others follow' in runs[1]['killed in a file, continued']['log']
+    assert '4 samples are there already' in runs[1]['killed in a file, continued']['log']
     assert 'DataError: ' in runs[1]['full disk']['log'] and 'Free some space' in runs[1]['full disk']['log']
 
 

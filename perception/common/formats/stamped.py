@@ -42,6 +42,8 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
     if root.exists() and any(root.iterdir()) and not (root / STAMP).is_file():
         raise DataError(f'{root}: a folder without {STAMP}, expected a mini data set or nothing. It holds something '
                         'else; give another folder or move it away.')
+    if not force and (root / STAMP).is_file():
+        print_log(f'{root} was made from other arguments ({differences(root, stamp)}) and is written again.', 'current')
     print_log(f'Writing mini {title} to {root}: the data are SIMULATED (a ray-cast toy world), good for trying '
               'things out, not for results to publish.', logger='current')
     part = root
@@ -64,11 +66,26 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
     return root
 
 
-def is_complete(root: Path, stamp: dict) -> bool:
-    """Whether a complete folder made from these arguments lies there."""
+def differences(root: Path, stamp: dict) -> str:
+    """In which arguments the folder that lies there differs from these, such as `images={...}, now {...}`."""
+    found = _read(root)
+    return ', '.join(f'{key}={found.get(key)}, now {value}' for key, value in stamp.items()
+                     if found.get(key) != value) or 'some of its files are missing'
+
+
+def _read(root: Path) -> dict:
+    """The stamp of a folder, empty where none can be read."""
     try:
         found = json.loads((root / STAMP).read_text())
     except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_complete(root: Path, stamp: dict) -> bool:
+    """Whether a complete folder made from these arguments lies there."""
+    found = _read(root)
+    if not found:
         return False
     files = sum(path.is_file() for path in root.rglob('*')) - 1
     return found == dict(stamp, files=files)

@@ -1,6 +1,7 @@
 """Places that cannot hold a generated folder; what is written is tested with each room's mini data."""
 import pytest
 
+from perception.common.formats import stamped
 from perception.common.formats.stamped import write_stamped
 from perception.utils.errors import DataError
 
@@ -32,3 +33,16 @@ def test_a_failed_writer_leaves_what_there_was(tmp_path):
     with pytest.raises(DataError, match='data: cannot be written .*No space left'):
         write_stamped(root, dict(seed=1), fail, 'data', 1)
     assert (root / 'a').read_text() == 'a' and len(list(tmp_path.iterdir())) == 1
+
+
+def test_why_a_set_is_written_again_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(stamped, 'print_log', lambda text, *args, **kwargs: said.append(text))
+    root = write(tmp_path / 'data')
+    write(root)
+    assert len(said) == 1
+    write_stamped(root, dict(seed=1), lambda folder: (folder / 'b').write_text('b'), 'data', 1)
+    assert 'seed=0, now 1' in said[1] and (root / 'b').is_file() and not (root / 'a').exists()
+    (root / 'b').unlink()
+    write_stamped(root, dict(seed=1), lambda folder: (folder / 'b').write_text('b'), 'data', 1)
+    assert 'some of its files are missing' in said[3]
