@@ -242,7 +242,7 @@ def test_configs_that_do_not_belong_together(bench):
 
 def test_bad_arguments(bench):
     for option, value in (('seeds', '0'), ('jobs', '-1')):
-        with pytest.raises(ConfigError, match=f'{option}={value} came'):
+        with pytest.raises(ConfigError, match=f'{option}={value}, expected a number above 0'):
             distillation.run(parse(*bench.words, f'--{option}', value))
     for variant in (['student', 'a=1'], ['strong'], ['a/b', 'a=1']):
         with pytest.raises(ConfigError, match='expected a new word, a method and at least one KEY=VALUE'):

@@ -127,7 +127,7 @@ def test_continues_where_it_was_cut_off(bench):
 
 @pytest.mark.parametrize('words', [('--seeds', 0), ('--jobs', 0)])
 def test_bad_arguments(words, tmp_path):
-    with pytest.raises(ConfigError, match=f'{words[0][2:]}=0 came'):
+    with pytest.raises(ConfigError, match=f'{words[0][2:]}=0, expected a number above 0'):
         many_lanes.run(arguments('--work-dir', tmp_path, *words))
 
 
