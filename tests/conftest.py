@@ -1,9 +1,12 @@
 """Fixtures that several rooms share."""
 import importlib
+import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,20 +32,30 @@ def shared() -> Path:
     return folder
 
 
+def _written_once(name: str, factory: pytest.TempPathFactory, write: Callable[..., Path], **arguments) -> Path:
+    """A mini data set that all processes of a run share: the first one writes it, the others wait."""
+    folder = factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        folder = folder.parent
+    root = folder / 'mini' / name
+    with FileLock(folder / f'{name}.lock'):
+        return root if root.is_dir() else write(root, **arguments)  # it appears only when it is complete
+
+
 @pytest.fixture(scope='session')
 def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny SemanticKITTI of simulated scans with few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)."""
     from perception.lidarseg.datasets.semantickitti.mini import write_semantickitti_mini
-    return write_semantickitti_mini(tmp_path_factory.mktemp('mini') / 'semantickitti', train_scans=(3,), val_scans=2,
-                                    columns=260, interval=0.8)
+    return _written_once('semantickitti', tmp_path_factory, write_semantickitti_mini, train_scans=(3,), val_scans=2,
+                         columns=260, interval=0.8)
 
 
 @pytest.fixture(scope='session')
 def mini_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny nuScenes of 150 columns and blurred images: 1 training, 2 validation, 1 test scene of 1, 2, 1 frames."""
     from perception.common.nuscenes.mini import write_nuscenes_mini
-    return write_nuscenes_mini(tmp_path_factory.mktemp('mini') / 'nuscenes', train_frames=1, val_frames=2,
-                               test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02, workers=1)
+    return _written_once('nuscenes', tmp_path_factory, write_nuscenes_mini, train_frames=1, val_frames=2,
+                         test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02, workers=1)
 
 
 @pytest.fixture(scope='session')
@@ -77,4 +90,4 @@ def mini_apolloscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _tiny_lanes(name: str, factory: pytest.TempPathFactory, **images: int) -> Path:
     write = getattr(importlib.import_module(f'perception.lanes.datasets.{name}.mini'), f'write_{name}_mini')
-    return write(factory.mktemp('mini') / name, detail=.1, length=180.0, workers=1, **images)
+    return _written_once(name, factory, write, detail=.1, length=180.0, workers=1, **images)

@@ -26,9 +26,9 @@ def main() -> None:
 
 
 def convert(args: argparse.Namespace) -> None:
-    """Convert; imported only now, since importing torch takes seconds."""
+    """Convert and say how to use the weights; imported only now, since importing torch takes seconds."""
     from perception.apis.convert import convert
-    convert(args)
+    print(convert(args))
 
 
 if __name__ == '__main__':

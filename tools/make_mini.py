@@ -32,7 +32,8 @@ def write(args: argparse.Namespace) -> None:
     """Write what is missing; imported only now, since importing torch takes seconds."""
     from perception.apis.config import parse_options
     from perception.apis.mini import make_mini
-    make_mini(args.dataset, args.root, args.seed, args.force, args.sheet, parse_options(args.cfg_options))
+    for line in make_mini(args.dataset, args.root, args.seed, args.force, args.sheet, parse_options(args.cfg_options)):
+        print(line, flush=True)
 
 
 if __name__ == '__main__':

@@ -7,18 +7,19 @@ A converter is a module `perception/<room>/convert/<net>.py` whose docstring beg
 import argparse
 from pathlib import Path
 
-from mmengine.logging import print_log
-
 from perception.apis.listing import converters
 from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
 
 
-def convert(options: argparse.Namespace) -> None:
-    """Convert one file and say how to use it.
+def convert(options: argparse.Namespace) -> str:
+    """Convert one file.
 
     Args:
         options: `source`, `target`, and the options of all converters.
+
+    Returns:
+        what was written and how to use it, for people.
 
     Raises:
         CheckpointError: the target is a folder, or weights that no converter knows or can convert.
@@ -37,5 +38,5 @@ def convert(options: argparse.Namespace) -> None:
                               f'{projects}. Give a file of one of them; weights of this project need no conversion.')
     weights, usage = module.convert(weights, options)
     save_atomic(weights, target)
-    print_log(f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
-              f'use with: {usage}', 'current')
+    return (f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
+            f'use with: {usage}')

@@ -1,10 +1,8 @@
 """The mini data sets that configs name; the body of tools/make_mini.py."""
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from mmengine.logging import print_log
 
 from perception.apis.config import called, load_config, set_option
 from perception.apis.listing import BASES, mini_sets
@@ -13,7 +11,7 @@ from perception.utils.errors import ConfigError
 
 
 def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: int = 0, force: bool = False,
-              sheet: str | Path | None = None, options: dict[str, Any] | None = None) -> list[Path]:
+              sheet: str | Path | None = None, options: dict[str, Any] | None = None) -> Iterator[str]:
     """Write mini data sets, or keep those that are complete.
 
     Args:
@@ -24,14 +22,14 @@ def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: i
         sheet: PNG file for a contact sheet with labels; of several data sets each gets its name added.
         options: further arguments of the writer.
 
-    Returns:
-        the folders.
+    Yields:
+        a line on each data set or sheet that is there now.
 
     Raises:
         ConfigError: an unknown name, an argument that the writer does not have, or a base without a contact sheet.
         DataError: the writer's own refusals.
     """
-    names, folders = list(names) or mini_sets(), []
+    names = list(names) or mini_sets()
     for name in names:
         check_choice('mini data set', name, mini_sets())
         start, cfg = time.perf_counter(), load_config(BASES / f'{name}.py')
@@ -42,11 +40,8 @@ def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: i
         if sheet is not None and not cfg.get('mini_sheet'):
             raise ConfigError(f'--sheet: {cfg.filename} came, expected it to define mini_sheet. Leave --sheet out.')
         folder = called(cfg.mini_data, seed=seed, force=force)
-        print_log(f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are simulated',
-                  'current')
+        yield f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are simulated'
         if sheet is not None:
             path = Path(sheet)
             path = path if len(names) == 1 else path.with_stem(f'{path.stem}_{name}')
-            print_log(f'{name}: {called(cfg.mini_sheet, root=folder, path=path)}', 'current')
-        folders.append(folder)
-    return folders
+            yield f'{name}: {called(cfg.mini_sheet, root=folder, path=path)}'

@@ -199,8 +199,3 @@ def test_says_what_it_is_and_has_its_own_mini(path):
     assert text.startswith('"""'), 'a config starts by saying what it is'
     assert 'work_dir' not in text, 'the work dir follows from the path'
     assert load_config(path).mini_data
-
-
-def test_no_two_configs_share_a_work_dir():
-    dirs = [load_config(path, mini).work_dir for path in CONFIGS for mini in (False, True)]
-    assert len(set(dirs)) == len(dirs), sorted(dirs)
