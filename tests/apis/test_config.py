@@ -189,7 +189,8 @@ def test_the_config_that_a_run_left_works_like_its_own(tmp_path):
     dumpable(cfg).dump(tmp_path / 'enet_culane.py')
     again = load_config(tmp_path / 'enet_culane.py')
     assert again.predictor.type is cfg.predictor.type and again.draw.type is cfg.draw.type
-    assert again.test_dataloader.dataset == cfg.test_dataloader.dataset
+    assert again.test_dataloader.dataset.type is cfg.test_dataloader.dataset.type
+    assert again.model.type is cfg.model.type and again.model.decoder.type is cfg.model.decoder.type
     path = write(tmp_path, 'a = dict(type="perception.MinkUNet")\nb = dict(type="mmdet3d.SECOND")\n')
     assert (load_config(path).a.type, load_config(path).b.type) == ('perception.MinkUNet', 'mmdet3d.SECOND')
 
