@@ -10,9 +10,9 @@ from perception.apis.config import load_config
 from perception.registry import MODELS
 
 # of each kind one; tests/house/test_every_config.py takes all of them a step
-CONFIGS = ['configs/lanes/enet_culane.py', 'configs/lanes/agnostic_tusimple.py', 'configs/lanes/enet_llamas.py']
-METHODS = ['configs/sad/enet_culane.py', 'configs/intra_kd/resnet18_culane.py']
-SIZES = dict(train=4, val=2, test=9, detail=0.05, workers=1)  # of the mini data
+CONFIGS = ['configs/lanes/enet_tusimple.py', 'configs/lanes/agnostic_tusimple.py', 'configs/lanes/enet_llamas.py']
+METHODS = ['configs/sad/enet_tusimple.py', 'configs/intra_kd/resnet18_llamas.py']
+SIZES = dict(train=4, val=2, test=2, detail=0.05, workers=1)  # of the mini data
 
 
 @pytest.fixture(scope='module')
@@ -24,19 +24,16 @@ def data(tmp_path_factory):
         yield folder
 
 
-def options_of(config, **more):
-    sizes = dict(SIZES, test=9 if 'culane' in config else 2)
-    if 'bdd100k' in config:
-        sizes['train'] = 14  # a seventh validates
-    options = {f'mini_data.{key}': value for key, value in sizes.items()}
+def options_of(**more):
+    options = {f'mini_data.{key}': value for key, value in SIZES.items()}
     return {**options, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'train_dataloader.batch_size': 2, **more}
 
 
 def run(config, folder, **more):
     """Train one epoch, test with pictures, write a submission; returns the scores."""
-    runner = perception.apis.train.train(config, mini=True, work_dir=str(folder), options=options_of(config, **more))
+    runner = perception.apis.train.train(config, mini=True, work_dir=str(folder), options=options_of(**more))
     assert runner.iter >= 2 and all(bool(torch.isfinite(p).all()) for p in runner.model.parameters())
-    options = dict(options_of(config, **more), work_dir=str(folder / 'tested'))
+    options = dict(options_of(**more), work_dir=str(folder / 'tested'))
     scores = perception.apis.test.test(config, folder / 'model.pth', mini=True, options=options,
                                        draw=str(folder / 'pictures'))
     perception.apis.test.test(config, folder / 'model.pth', mini=True, options=options, submit=str(folder / 'answers'))
@@ -55,7 +52,7 @@ def test_trains_tests_draws_and_submits(config, data, tmp_path):
 def test_methods_train_and_their_student_is_tested(config, data, tmp_path):
     more = {}
     if 'teachers' in load_config(config, mini=True).model:
-        teacher = MODELS.build(load_config('configs/lanes/pspnet_culane.py', mini=True).model)
+        teacher = MODELS.build(load_config('configs/lanes/pspnet_llamas.py', mini=True).model)
         torch.save(teacher.state_dict(), tmp_path / 'teacher.pth')
         more['model.teachers.full.checkpoint'] = str(tmp_path / 'teacher.pth')
     else:
