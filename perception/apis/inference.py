@@ -77,6 +77,12 @@ def dataset_type(cfg: Config) -> type:
     return DATASETS.get(kind) if isinstance(kind, str) else kind
 
 
+def describe(cfg: Config) -> dict[str, Any]:
+    """How the data set that a config tests on describes itself, such as its `classes`."""
+    kind = dataset_type(cfg)
+    return kind.describe(cfg.test_dataloader.dataset) if hasattr(kind, 'describe') else {}
+
+
 def combine(cfg: Config, net: nn.Module, checkpoints: Checkpoints,
             ensemble: Sequence[tuple[str | Path, str | Path]] = (), tta: str | None = None,
             mini: bool = False) -> nn.Module:
@@ -125,7 +131,7 @@ def check_vote(cfg: Config, checkpoints: Sequence[str | Path], ensemble: Sequenc
 def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool) -> nn.Module:
     """A further model of an ensemble, which must know the same classes."""
     other = load_config(config, mini)
-    ours, theirs = (getattr(dataset_type(one), 'METAINFO', {}).get('classes', ()) for one in (cfg, other))
+    ours, theirs = (tuple(describe(one).get('classes', ())) for one in (cfg, other))
     if theirs != ours:
         raise ConfigError(f'--ensemble {other.filename}: {len(theirs)} classes of {dataset_type(other).__name__}, '
                           f'expected the {len(ours)} of {dataset_type(cfg).__name__} as in {cfg.filename}. Take '

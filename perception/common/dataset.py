@@ -1,5 +1,5 @@
 """What all data sets share: augmentation that depends on (seed, epoch, index) alone, and samples."""
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,18 @@ class SeededDataset(Dataset):
     """
 
     METAINFO: dict[str, Any] = {}
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict[str, Any]:
+        """What is known of a data set before it is built, such as `classes` and `palette`; `METAINFO` by default.
+
+        Args:
+            config: of the data set, for those whose classes are arguments.
+
+        Raises:
+            ConfigError: the config describes none.
+        """
+        return cls.METAINFO
 
     def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         self.seed, self.metainfo = seed, dict(self.METAINFO)

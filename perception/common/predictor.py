@@ -1,6 +1,6 @@
 """What turns sources, such as a scan, an image or a key frame, into samples with predictions and into pictures."""
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from perception.utils.errors import ConfigError
 class Predictor:
     """Base of the rooms' predictors; a config names its own by `predictor = dict(type=...)`.
 
-    A room writes `__call__` and `draw`, and the rest where its sources are no files or have labels or several views.
-    An object may keep what one source tells about the next, such as tracks, or the last frames of a running video.
+    A room writes `predict`, `draw` and `save`, and the rest where its sources are no files or have labels or several
+    views. An object may keep what one source tells about the next, such as tracks, or the last frames of a running
+    video. Further arguments of `__init__` are options of prediction, such as how a file is to be read: they can stand
+    in the config (`predictor = dict(type=..., columns='x,y,z,i,ring')`) and on the command line (`--columns`).
 
     Args:
         model: in evaluation mode, or None, which draws sources and labels without predictions.
@@ -27,6 +29,7 @@ class Predictor:
 
     reads: tuple[str, ...] = ()  # endings of files that are sources; none where a source is no file
     views: tuple[str, ...] = ('plain',)  # pictures that there are of a source, for --view
+    saves: tuple[str, ...] = ()  # kinds of files that predictions are saved as, for --save-as; the first is the default
 
     def __init__(self, model: nn.Module | None, data: dict) -> None:
         self.model, self.data = model, data
@@ -34,11 +37,34 @@ class Predictor:
     @property
     def meta(self) -> dict:
         """How the data set describes itself, such as `classes` and `palette`."""
-        return getattr(self.data['type'], 'METAINFO', {})
+        kind = self.data['type']
+        return kind.describe(self.data) if hasattr(kind, 'describe') else {}
 
     def __call__(self, source: Any) -> BaseDataElement:
-        """The sample of a source with predictions, on the CPU."""
-        raise NotImplementedError(f'{type(self).__name__} has no __call__; write one that predicts.')
+        """The sample of a source with predictions, on the CPU; see `predict`."""
+        return self.predict([source])[0]
+
+    def predict(self, sources: Sequence[Any]) -> list[BaseDataElement]:
+        """Samples of some sources with predictions, on the CPU, computed as one batch."""
+        raise NotImplementedError(f'{type(self).__name__} has no predict; write one.')
+
+    def save(self, form: str, folder: Path, name: str, source: Any, sample: BaseDataElement) -> Path:
+        """Write the prediction of a source as a file.
+
+        Args:
+            form: one of `saves`.
+            folder: for the file; it is there.
+            name: of the source, without an ending.
+            source: what the predictor was called with.
+            sample: what it returned.
+
+        Returns:
+            the file.
+
+        Raises:
+            DataError: it cannot be written.
+        """
+        raise NotImplementedError(f'{type(self).__name__} names files in `saves` but has no save; write one.')
 
     def draw(self, source: Any, sample: BaseDataElement | None = None, truth: Any = None,
              title: str = '') -> np.ndarray:

@@ -4,7 +4,7 @@ An image of any size is first brought to the shape of the data set's own images:
 columns off its sides until its width and height are in the same proportion, then it is scaled. Lanes come back in
 pixels of the image that was given.
 """
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,25 +38,26 @@ class LanePredictor(Predictor):
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
 
-    def __call__(self, source: Image) -> LaneSample:
-        """Find the lanes of an image.
+    def predict(self, sources: Sequence[Image]) -> list[LaneSample]:
+        """Find the lanes of some images.
 
         Returns:
-            its sample on the CPU, with the net's predictions, `pred_lanes` in pixels of the image, and `seen`, the part
-            of it that the net saw: left, top, width, height.
+            their samples on the CPU, with the net's predictions, `pred_lanes` in pixels of the image, and `seen`, the
+            part of it that the net saw: left, top, width, height.
 
         Raises:
             DataError: an image that cannot be read, or has another shape or too few pixels.
         """
-        pixels = read(source)
-        fitted, box = fit(pixels, self.image_size, _name(source))
-        sample = self._run(fitted, source)
-        if 'pred_lanes' in sample:
-            left, top, width, height = box
-            scale = np.array([width / fitted.shape[1], height / fitted.shape[0]])
-            sample.pred_lanes = [np.asarray(lane, np.float64) * scale + (left, top) for lane in sample.pred_lanes]
-        sample.set_metainfo(dict(seen=box, original_shape=pixels.shape[:2]))
-        return sample
+        images = [read(source) for source in sources]
+        fitted = [fit(image, self.image_size, _name(source)) for image, source in zip(images, sources)]
+        samples = self._run([part for part, _ in fitted], sources)
+        for sample, image, (part, box) in zip(samples, images, fitted):
+            if 'pred_lanes' in sample:
+                left, top, width, height = box
+                scale = np.array([width / part.shape[1], height / part.shape[0]])
+                sample.pred_lanes = [np.asarray(lane, np.float64) * scale + (left, top) for lane in sample.pred_lanes]
+            sample.set_metainfo(dict(seen=box, original_shape=image.shape[:2]))
+        return samples
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -64,14 +65,15 @@ class LanePredictor(Predictor):
         return self.data['type'].IMAGE_SIZE
 
     @torch.no_grad()
-    def _run(self, image: np.ndarray, source: Image) -> LaneSample:
-        """The net's predictions for an image (H0, W0, 3) of the data set's own size."""
-        crop_top = self.data.get('crop_top', 0)
-        path = source if isinstance(source, (str, Path)) else ''
-        info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
-                    original_shape=image.shape[:2], crop_top=crop_top)
-        sample = to_tensors(resize(dict(image=image[crop_top:]), self.data['input_size']), info=info)
-        return self.model.test_step(pseudo_collate([sample]))[0].cpu()
+    def _run(self, images: Sequence[np.ndarray], sources: Sequence[Image]) -> list[LaneSample]:
+        """The net's predictions for images (H0, W0, 3) of the data set's own size."""
+        crop_top, batch = self.data.get('crop_top', 0), []
+        for image, source in zip(images, sources):
+            path = source if isinstance(source, (str, Path)) else ''
+            info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
+                        original_shape=image.shape[:2], crop_top=crop_top)
+            batch.append(to_tensors(resize(dict(image=image[crop_top:]), self.data['input_size']), info=info))
+        return [sample.cpu() for sample in self.model.test_step(pseudo_collate(batch))]
 
     def sources(self, path: str | Path) -> Iterator[tuple[str, Image]]:
         """Name and file of an image or of each image of a folder, or name and picture of each frame of a video."""
@@ -148,7 +150,7 @@ class LanePredictor(Predictor):
         pixels, maps = read(source), {}
         fitted, (left, top, width, height) = fit(pixels, self.image_size, _name(source))
         with record_stages(self.model) as found:
-            self._run(fitted, source)
+            self._run([fitted], [source])
         cut = int(self.data.get('crop_top', 0) * height / fitted.shape[0])
         for name, feats in found.items():
             maps[name] = np.zeros(pixels.shape[:2], np.float32)

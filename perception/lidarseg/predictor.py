@@ -1,5 +1,5 @@
 """Labels scans with a trained net and draws them."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -34,21 +34,27 @@ class LidarPredictor(Predictor):
         self.scans = data['type']  # knows the format of files and what else nets of its data set take
         self._film, self._frame, self._frames = None, 0, 0  # of a film: the number of its frames drawn and of all
 
-    def __call__(self, source: Scan) -> PointSegSample:
-        """Label every point of a scan.
+    def predict(self, sources: Sequence[Scan]) -> list[PointSegSample]:
+        """Label every point of some scans.
 
         To a net for several scans, those before the file are given too, where it lies in a sequence in the official
         layout.
 
         Args:
-            source: a scan, N may be 0.
+            sources: scans, N may be 0.
 
         Returns:
-            its sample with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`.
+            their samples with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`.
 
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
         """
+        batch = pseudo_collate([self._input(source) for source in sources])
+        with torch.no_grad():
+            return [sample.cpu() for sample in self.model.test_step(batch)]
+
+    def _input(self, source: Scan) -> dict:
+        """A scan as the net takes it."""
         points = self.points(source)
         meta = dict(sample_id='scan', points_path='', num_points=len(points))
         if isinstance(source, (str, Path)):
@@ -56,9 +62,7 @@ class LidarPredictor(Predictor):
         past = self.scans.past_scans_of(source, self.data)
         if past:
             meta['origin_len'], points = len(points), np.concatenate([points, *past])
-        sample = dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
-        with torch.no_grad():
-            return self.model.test_step(pseudo_collate([sample]))[0].cpu()
+        return dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
 
     def points(self, source: Scan) -> np.ndarray:
         """Points (N, 4) float32 of a scan.
