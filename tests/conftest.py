@@ -1,5 +1,4 @@
 """Fixtures that several rooms share."""
-import importlib
 import os
 import signal
 from collections.abc import Callable
@@ -32,62 +31,76 @@ def shared() -> Path:
     return folder
 
 
-def _written_once(name: str, factory: pytest.TempPathFactory, write: Callable[..., Path], **arguments) -> Path:
-    """A mini data set that all processes of a run share: the first one writes it, the others wait."""
-    folder = factory.getbasetemp()
+_IMAGES = dict(detail=.1, length=180.0, workers=1)  # blurred, from short streets
+TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
+    # scans of few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)
+    semantickitti=dict(train_scans=[3], val_scans=2, columns=260, interval=0.8),
+    semantickitti_multiscan=dict(train_scans=[3], val_scans=1, columns=130),
+    # 1 training, 2 validation, 1 test scene of 1, 2, 1 frames
+    nuscenes=dict(train_frames=1, val_frames=2, test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02,
+                  workers=1),
+    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
+    culane=dict(_IMAGES, train=3, val=1, test=9),  # of the official size, one test image a category
+    tusimple=dict(_IMAGES, train=3, val=1, test=2),
+    bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images
+    llamas=dict(_IMAGES, train=3, val=1, test=1),
+    apolloscape=dict(_IMAGES, train=2, val=1, test=1))  # 3384 x 2710 pixels
+
+
+@pytest.fixture(scope='session')
+def mini_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Gives the folder of a tiny mini data set; all processes of a run share it, the first one writes it."""
+    folder = tmp_path_factory.getbasetemp()
     if 'PYTEST_XDIST_WORKER' in os.environ:
         folder = folder.parent
-    root = folder / 'mini' / name
-    with FileLock(folder / f'{name}.lock'):
-        return root if root.is_dir() else write(root, **arguments)  # it appears only when it is complete
+
+    def give(name: str) -> Path:
+        from perception.apis.mini import make_mini
+        root = folder / 'mini' / name
+        with FileLock(folder / f'{name}.lock'):
+            if not root.is_dir():  # it appears when it is complete
+                list(make_mini([name], root, options=TINY.get(name, {})))
+        return root
+    return give
 
 
 @pytest.fixture(scope='session')
-def mini_kitti(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny SemanticKITTI of simulated scans with few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)."""
-    from perception.lidarseg.datasets.semantickitti.mini import write_semantickitti_mini
-    return _written_once('semantickitti', tmp_path_factory, write_semantickitti_mini, train_scans=(3,), val_scans=2,
-                         columns=260, interval=0.8)
+def mini_kitti(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('semantickitti')
 
 
 @pytest.fixture(scope='session')
-def mini_nuscenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny nuScenes of 150 columns and blurred images: 1 training, 2 validation, 1 test scene of 1, 2, 1 frames."""
-    from perception.common.nuscenes.mini import write_nuscenes_mini
-    return _written_once('nuscenes', tmp_path_factory, write_nuscenes_mini, train_frames=1, val_frames=2,
-                         test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02, workers=1)
+def mini_nuscenes(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('nuscenes')
 
 
 @pytest.fixture(scope='session')
-def mini_culane(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny CULane at the official size but blurred: 3 images for train, 1 for val, 9 for test, one a category."""
-    return _tiny_lanes('culane', tmp_path_factory, train=3, val=1, test=9)
+def mini_culane(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('culane')
 
 
 @pytest.fixture(scope='session')
-def mini_tusimple(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny TuSimple: 3 images for train, 1 for val, 2 for test."""
-    return _tiny_lanes('tusimple', tmp_path_factory, train=3, val=1, test=2)
+def mini_tusimple(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('tusimple')
 
 
 @pytest.fixture(scope='session')
-def mini_bdd100k(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny BDD100K: 7 images in train (SAD validates with one of them), 2 in val, 1 in test."""
-    return _tiny_lanes('bdd100k', tmp_path_factory, train=7, val=2, test=1)
+def mini_bdd100k(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('bdd100k')
 
 
 @pytest.fixture(scope='session')
-def mini_llamas(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny LLAMAS: 3 images for train, 1 for val, 1 for test."""
-    return _tiny_lanes('llamas', tmp_path_factory, train=3, val=1, test=1)
+def mini_llamas(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('llamas')
 
 
 @pytest.fixture(scope='session')
-def mini_apolloscape(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny ApolloScape: 2 images for train, 1 for val, 1 for test, each of 3384 x 2710 pixels."""
-    return _tiny_lanes('apolloscape', tmp_path_factory, train=2, val=1, test=1)
-
-
-def _tiny_lanes(name: str, factory: pytest.TempPathFactory, **images: int) -> Path:
-    write = getattr(importlib.import_module(f'perception.lanes.datasets.{name}.mini'), f'write_{name}_mini')
-    return _written_once(name, factory, write, detail=.1, length=180.0, workers=1, **images)
+def mini_apolloscape(mini_set: Callable[[str], Path]) -> Path:
+    """The tiny set of TINY."""
+    return mini_set('apolloscape')

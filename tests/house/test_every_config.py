@@ -1,9 +1,8 @@
 """Every config takes a training step, predicts, scores and, where it has a submission, writes and validates it.
 
-All run at their mini scale on small data that are made once for the run. A data set without an entry in SMALL gets what
-its writer makes by default.
+All run at their mini scale on the tiny data sets of `tests/conftest.py`, which are made once for the run. A data set
+without an entry there gets what its writer makes by default.
 """
-import inspect
 from pathlib import Path
 
 import pytest
@@ -16,29 +15,23 @@ from torch import nn
 
 from perception.apis.config import called, load_config
 from perception.apis.inference import dataset_type
-from perception.apis.runner import Runner, write_mini_data
+from perception.apis.runner import Runner
 from perception.registry import DATASETS, METRICS
 from perception.utils.checkpoint import unwrap
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(p for p in (ROOT / 'configs').rglob('*.py') if '_base_' not in p.parts)
-IMAGES = dict(train=2, val=1, test=1, detail=0.05, length=180.0, workers=1)
-SMALL = dict(  # arguments of the writers, by the name of their folder
-    semantickitti=dict(train_scans=[2], val_scans=1, columns=200), semantickitti_multiscan=dict(
-        train_scans=[3], val_scans=1, columns=130),
-    nuscenes=dict(train_frames=2, val_frames=1, test_frames=1, train_scenes=1, test_scenes=1, columns=130, detail=.02,
-                  workers=1),
-    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
-    culane=IMAGES, tusimple=IMAGES, bdd100k=dict(IMAGES, train=14), llamas=IMAGES, apolloscape=IMAGES)
 
 
 @pytest.fixture(scope='module')
-def data(tmp_path_factory):
-    """A folder in place of `data`, where the first config of a data set writes it."""
-    folder = tmp_path_factory.mktemp('data')
+def small(mini_set):
+    """Loads a config at its mini scale with the tiny data of the test run in place of `data`."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PERCEPTION_DATA', str(folder))
-        yield folder
+        def load(path: Path) -> Config:
+            cfg = load_config(path, mini=True)
+            patch.setenv('PERCEPTION_DATA', str(mini_set(Path(cfg.mini_data.root).name).parents[1]))
+            return cfg
+        yield load
 
 
 class _OneStep(Exception):
@@ -55,14 +48,10 @@ class StopHook(Hook):
         raise _OneStep('one step was taken')
 
 
-def small_config(path: Path, folder: Path) -> Config:
-    """The config at its mini scale on small data, without teachers' weights and without checkpoints."""
-    base = Path(load_config(path, mini=True).mini_data.root).name
-    cfg = load_config(path, mini=True, options={f'mini_data.{k}': v for k, v in SMALL.get(base, {}).items()})
-    write_mini_data(cfg)
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'submit_dataloader'):
-        if 'sequences' in cfg.get(name, {}).get('dataset', {}) and name == 'train_dataloader':
-            cfg[name].dataset.sequences = [0]
+def one_step(cfg: Config, folder: Path) -> Config:
+    """The config for small batches, without teachers' weights and without checkpoints."""
+    if 'sequences' in cfg.train_dataloader.dataset:
+        cfg.train_dataloader.dataset.sequences = [0]
     cfg.train_dataloader.batch_size = min(2, cfg.train_dataloader.batch_size)
     for teacher in cfg.model.get('teachers', {}).values():
         teacher.trained_by = None
@@ -96,8 +85,8 @@ def submit(cfg: Config, model: nn.Module, folder: Path) -> None:
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.relative_to(ROOT / 'configs').as_posix())
-def test_trains_predicts_scores_and_submits(path, data, tmp_path):
-    cfg = small_config(path, tmp_path / 'run')
+def test_trains_predicts_scores_and_submits(path, small, tmp_path):
+    cfg = one_step(small(path), tmp_path / 'run')
     runner, losses = take_a_step(cfg)
     model = unwrap(runner.model)
     assert 'loss' in losses and len(losses) > 1 and all(map(torch.isfinite, map(torch.tensor, losses.values())))
@@ -118,11 +107,3 @@ def test_trains_predicts_scores_and_submits(path, data, tmp_path):
     if cfg.get('submission'):
         submit(cfg, net, tmp_path / 'answers')
         assert any(file.is_file() for file in (tmp_path / 'answers').rglob('*'))
-
-
-def test_every_small_argument_exists():
-    for path in (ROOT / 'configs/_base_').glob('*.py'):
-        cfg = load_config(path)
-        if cfg.get('mini_data'):
-            unknown = set(SMALL.get(path.stem, {})) - set(inspect.signature(cfg.mini_data.type).parameters)
-            assert not unknown, f'{path.stem}: {unknown}'
