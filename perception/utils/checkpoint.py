@@ -148,8 +148,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         the dict in the file: a training checkpoint (`state_dict`, `optimizer`, ...) or a plain state dict.
 
     Raises:
-        CheckpointError: no such file, a remote address, an unreadable or damaged file, or one that holds more than plain
-            data.
+        CheckpointError: no such file, a remote address, a damaged file, or one that holds more than plain data.
     """
     if '://' in str(path):
         raise CheckpointError(f'{path}: a remote address came, expected a local file. Download it first, then give '
@@ -267,7 +266,7 @@ def weights_of(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Tensor]
     weights = checkpoint.get('state_dict', checkpoint.get('ema_state_dict', checkpoint))
     weights = weights if isinstance(weights, dict) else checkpoint
     if 'steps' in weights and all(str(k).startswith('module.') for k in weights if k != 'steps'):
-        weights = {k: v for k, v in weights.items() if k != 'steps'}  # of a mean over the training, mmengine's or torch's
+        weights = {k: v for k, v in weights.items() if k != 'steps'}  # of a running mean of weights
     tensors = {re.sub(r'^module\.', '', str(k)): v for k, v in weights.items() if isinstance(v, Tensor)}
     foreign = any(not isinstance(k, str) or not isinstance(v, Tensor | None) for k, v in weights.items())
     if not tensors or foreign:
