@@ -3,7 +3,8 @@
     setting                                    which one counts
     weights, optimiser's state, seed           the checkpoint
     learning rate and the like, schedule       the checkpoint; the config where the command line names one of them
-                                               (`--cfg-options optim_wrapper... param_scheduler... train_cfg...`)
+                                               (`--cfg-options optim_wrapper... param_scheduler... train_cfg...`);
+                                               the schedule is the config's where the training has another length
     everything else                            the config
 
 With another batch size or number of processes the schedule stays where it was by samples seen: epochs are epochs, and
@@ -26,7 +27,7 @@ from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 
 from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
-from perception.utils.errors import CheckpointError
+from perception.utils.errors import CheckpointError, PerceptionError
 
 OVERRULED = ('optim_wrapper', 'param_scheduler')  # parts of a config that a checkpoint overrules
 RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the config count
@@ -59,7 +60,8 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     """
     checkpoint = load_checkpoint(file, map_location or get_device())
     meta = training_meta(checkpoint, file)
-    runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    with _plainly(file, 'its message hub'):
+        runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     model, weights = unwrap(runner.model), weights_of(checkpoint, file)
     check_weights(model, weights, file)
     model.load_state_dict(weights, strict=False)
@@ -74,7 +76,8 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     base = [name for name in named if name.split('.')[0] == 'optim_wrapper']
     if 'optimizer' in checkpoint:
         _load_optimizer(runner, checkpoint['optimizer'], meta, file, bool(base))
-    stays = _load_schedule(runner, checkpoint.get('param_schedulers'), bool(named) or moved, file)
+    longer = any(name.startswith('train_cfg.max_') for name in differences or ())
+    stays = _load_schedule(runner, checkpoint.get('param_schedulers'), bool(named) or moved or longer, file)
     _say(runner, differences or {}, named, stays)
     runner.logger.info(f'resumed epoch: {runner.epoch}, iter: {runner.iter}')
 
@@ -89,7 +92,7 @@ class _plainly:
         pass
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, CheckpointError):
+        if isinstance(error, Exception) and not isinstance(error, PerceptionError):
             raise CheckpointError(
                 f'{self.file}: {self.part} does not fit ({type(error).__name__}: {str(error).splitlines()[0][:120]}), '
                 f'expected that of this training. Start from its weights with --cfg-options load_from={self.file}.'

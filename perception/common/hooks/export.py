@@ -37,8 +37,10 @@ class ExportHook(Hook):
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Results count from here on only, not those of a test."""
+        """Results count from here on only, not those of a test, nor one whose weights another folder has."""
         self._training = True
+        if not Path(runner.work_dir, 'model.pth').is_file():
+            runner.message_hub.update_info('best_score', None)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write model.pth when the score is the best so far."""
