@@ -22,7 +22,7 @@ import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe
 from perception.apis.config import dumpable
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
-from perception.common.amp import BFloat16OptimWrapper
+from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
 from perception.registry import RUNNERS
 from perception.utils.checkpoint import start_from, unwrap
 from perception.utils.errors import ConfigError, DataError
@@ -203,10 +203,16 @@ def write_mini_data(cfg: Config) -> None:
 def use_amp(cfg: Config) -> None:
     """Mixed precision: bfloat16 on a CPU and on GPUs that have it, float16 with scaled losses on older GPUs.
 
+    A CPU without instructions for bfloat16 computes in float32, and that is said.
+
     Raises:
         ConfigError: the config has another optimiser wrapper than `OptimWrapper`.
     """
     half = torch.bfloat16
+    if not torch.cuda.is_available() and not has_bfloat16():
+        print_log('--amp: this CPU has no instructions for bfloat16, in which it would be many times slower; it '
+                  'computes in float32.', 'current', logging.WARNING)
+        return
     if torch.cuda.is_available():
         half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         torch.set_autocast_dtype('cuda', half)  # mmengine's loops take the default
