@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -33,6 +34,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
         try:
             return function(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
+            cause = None if isinstance(error, PerceptionError) else ended_elsewhere(error)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
                 stopped = signal.SIGTERM in interrupts
@@ -42,7 +44,6 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 if is_first() or not getattr(error, 'in_all_processes', False):
                     sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
                 sys.exit(2)
-            cause = ended_elsewhere(error)
             if cause is None:
                 raise
             sys.stderr.write(f'{cause}{hint}\n')
@@ -103,6 +104,11 @@ def is_first() -> bool:
 
 def ended_elsewhere(error: BaseException) -> str | None:
     """What to tell about an error whose cause is another process that ended, None for any other error."""
+    try:
+        if isinstance(error, (ConnectionError, EOFError)):  # a dead worker breaks its pipe, then torch is told
+            time.sleep(1)
+    except RuntimeError as told:
+        error = told
     first = (str(error).strip().splitlines() or [''])[0][:150]
     if first.startswith('DataLoader worker'):
         return (f'{first.rstrip(". ")}: the system ended it, most often for want of memory, expected it to stay. Give '

@@ -88,6 +88,23 @@ def test_what_ended_elsewhere_is_one_sentence(capsys, monkeypatch, error, world,
     assert end.value.code == 1 and len(errors) == 2 and part in errors[0] and 'continue with' in errors[0]
 
 
+def test_a_broken_pipe_of_a_dead_worker_is_told_by_its_death(capsys):
+    def told(*args):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+    def work():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        raise ConnectionResetError(104, 'Connection reset by peer')
+
+    before = signal.signal(signal.SIGALRM, told)
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(work)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert end.value.code == 1 and 'pid 7' in capsys.readouterr().err
+
+
 def test_a_worker_that_dies_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
     def save(*args):
         raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
