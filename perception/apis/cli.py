@@ -117,7 +117,8 @@ def ended_elsewhere(error: BaseException) -> str | None:
     text = re.search(r'gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|tcpstore|process ?group', first,
                      re.IGNORECASE)
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and ('DistError' in kinds or ('RuntimeError' in kinds and text)):
-        return (f'Process {os.environ.get("RANK")}: another process of this run ended ({first}), expected all to stay. '
+        what = re.sub(r'^\[\S*\] ', '', first).split('. ')[0]
+        return (f'Process {os.environ.get("RANK")}: another process of this run ended ({what}), expected all to stay. '
                 "That one's message, or the system's log where it was killed, says why.")
     return None
 

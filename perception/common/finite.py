@@ -71,7 +71,7 @@ class FiniteSteps:
             bad = bad.to(torch.float32)
             torch.distributed.all_reduce(bad)
         if bool(bad):
-            names = [f'{name} is {float(value):g}' for name, value in terms.items()
+            names = [f'{name} is {float(torch.as_tensor(value).detach()):g}' for name, value in terms.items()
                      if name != 'loss' and not torch.isfinite(torch.as_tensor(value)).all()]
             if not names and not torch.isfinite(total):
                 names = [f'the loss is {float(total.detach()):g}']
