@@ -24,6 +24,8 @@ def main() -> None:
                         help='pytorch: started by torchrun --nproc_per_node=N')
     parser.add_argument('--check', action='store_true',
                         help='build everything, two iterations, print taps, shapes and losses, stop')
+    parser.add_argument('--allow-nan', type=int, default=0, metavar='N',
+                        help='skip up to N steps whose loss is not finite, which otherwise end the training')
     args = parser.parse_args()
     run_command(run, args, resumable=not args.check)
 
@@ -33,7 +35,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.train import train
     train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
-          args.check)
+          args.check, args.allow_nan)
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ import shlex
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,7 +18,8 @@ from perception.utils.errors import PerceptionError
 def run_command(function: Callable[..., Any], *args: Any, resumable: bool = False, **kwargs: Any) -> Any:
     """Call a function for a command-line tool.
 
-    Bad input ends the process with its sentence and code 2, Ctrl-C with code 130; defects keep their traceback.
+    Bad input ends the process with its sentence and code 2, Ctrl-C with code 130, SIGTERM with code 143, a data-loader
+    worker or another process of the run that ended with a sentence and code 1; defects keep their traceback.
 
     Args:
         function: what the tool does.
@@ -32,19 +34,25 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
         try:
             return function(*args, **kwargs)
         except (Exception, KeyboardInterrupt) as error:
+            cause = None if isinstance(error, PerceptionError) else ended_elsewhere(error)
+            hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
-                hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
-                sys.stderr.write(f'\nInterrupted.{hint}\n')
-                sys.exit(130)
-            if not isinstance(error, PerceptionError):
+                stopped = signal.SIGTERM in interrupts
+                sys.stderr.write(f'\n{"Stopped by SIGTERM" if stopped else "Interrupted"}.{hint}\n')
+                sys.exit(143 if stopped else 130)
+            if isinstance(error, PerceptionError):
+                if is_first() or not getattr(error, 'in_all_processes', False):
+                    sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
+                sys.exit(2)
+            if cause is None:
                 raise
-            sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
-            sys.exit(2)
+            sys.stderr.write(f'{cause}{hint}\n')
+            sys.exit(1)
 
 
 @contextmanager
 def noticing_interrupts() -> Iterator[list[int]]:
-    """Collect Ctrl-C signals while the block runs, also one whose KeyboardInterrupt Python would drop.
+    """Collect Ctrl-C and SIGTERM signals while the block runs, also one whose KeyboardInterrupt Python would drop.
 
     Python prints and forgets an exception in a callback (a weak reference's, a fork's); the signal is then sent again.
 
@@ -52,11 +60,13 @@ def noticing_interrupts() -> Iterator[list[int]]:
         the signals so far; each also raises KeyboardInterrupt, as usual.
     """
     seen: list[int] = []
-    handler, hook = signal.getsignal(signal.SIGINT), sys.unraisablehook
+    handler, hook, process = signal.getsignal(signal.SIGINT), sys.unraisablehook, os.getpid()
 
     def note(number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGTERM and os.getpid() != process:  # a worker that its parent ends
+            os._exit(128 + number)
         seen.append(number)
-        raise KeyboardInterrupt('Ctrl-C')
+        raise KeyboardInterrupt(signal.Signals(number).name)
 
     def send_again(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
@@ -67,12 +77,14 @@ def noticing_interrupts() -> Iterator[list[int]]:
     usual = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
     if usual:
         signal.signal(signal.SIGINT, note)
+        before = signal.signal(signal.SIGTERM, note)
         sys.unraisablehook = send_again
     try:
         yield seen
     finally:
         if usual:
             signal.signal(signal.SIGINT, handler)
+            signal.signal(signal.SIGTERM, before)
             if not seen:
                 sys.unraisablehook = hook
 
@@ -83,6 +95,32 @@ def sentence(error: Exception) -> str:
     if 'Original Traceback' in text:
         text = re.split(r'^[\w.]*Error: ', text, flags=re.MULTILINE)[-1]
     return text.strip()
+
+
+def is_first() -> bool:
+    """Whether this is the first process of a run."""
+    return int(os.environ.get('RANK', 0)) == 0
+
+
+def ended_elsewhere(error: BaseException) -> str | None:
+    """What to tell about an error whose cause is another process that ended, None for any other error."""
+    try:
+        if isinstance(error, (ConnectionError, EOFError)):  # a dead worker breaks its pipe, then torch is told
+            time.sleep(1)
+    except RuntimeError as told:
+        error = told
+    first = (str(error).strip().splitlines() or [''])[0][:150]
+    if first.startswith('DataLoader worker'):
+        return (f'{first.rstrip(". ")}: the system ended it, most often for want of memory, expected it to stay. Give '
+                'smaller train_dataloader.num_workers or batch_size by --cfg-options.')
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    text = re.search(r'gloo|nccl|connection (was )?(closed|reset|refused)|broken pipe|tcpstore|process ?group', first,
+                     re.IGNORECASE)
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1 and ('DistError' in kinds or ('RuntimeError' in kinds and text)):
+        what = re.sub(r'^\[\S*\] ', '', first).split('. ')[0]
+        return (f'Process {os.environ.get("RANK")}: another process of this run ended ({what}), expected all to stay. '
+                "That one's message, or the system's log where it was killed, says why.")
+    return None
 
 
 def resume_command() -> str:

@@ -2,6 +2,7 @@
 import itertools
 import logging
 import os
+from collections.abc import Callable, Iterable
 from importlib.metadata import version
 
 import mmengine
@@ -12,15 +13,19 @@ from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable
-from perception.common.amp import BFloat16OptimWrapper
+from perception.apis.loops import EpochLoop, IterLoop, check_steps
+from perception.apis.resume import facts, resume
+from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
 from perception.registry import RUNNERS
-from perception.utils.errors import ConfigError
+from perception.utils.checkpoint import start_from, unwrap
+from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 _count = itertools.count()  # Runners built in this process
@@ -31,7 +36,18 @@ _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
 
 @RUNNERS.register_module()
 class Runner(MMEngineRunner):
-    """mmengine's Runner with a start of the log that fits a screen; the resolved config is dumped to the work dir."""
+    """mmengine's Runner with a start of the log that fits a screen; the resolved config is dumped to the work dir.
+
+    It resumes inside an epoch and with other settings, see `apis/resume.py`, and executes nothing that a checkpoint
+    holds.
+
+    Attributes:
+        allow_nan: how many training steps with a loss that is not finite may be skipped.
+        options: names of the config that the command line gave; on resume they count before the checkpoint's.
+    """
+
+    allow_nan = 0
+    options: Iterable[str] = ()
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'Runner':
@@ -61,6 +77,61 @@ class Runner(MMEngineRunner):
         if isinstance(optim_wrapper, dict):
             optim_wrapper.setdefault('constructor', DefaultOptimWrapperConstructor)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """mmengine's, with our loops in place of its own.
+
+        Raises:
+            ConfigError: the training would take no step.
+        """
+        if isinstance(loop, dict):
+            loop = dict(loop)
+            kind = loop.pop('type', EpochBasedTrainLoop if loop.pop('by_epoch', True) else IterBasedTrainLoop)
+            ours = {EpochBasedTrainLoop: EpochLoop, IterBasedTrainLoop: IterLoop}
+            ours.update({kind.__name__: loop for kind, loop in ours.items()})
+            loop['type'] = ours.get(kind, kind)
+        loop = super().build_train_loop(loop)
+        check_steps(loop)
+        return loop
+
+    def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """mmengine's.
+
+        Raises:
+            DataError: there is nothing to validate with.
+        """
+        loop = super().build_val_loop(loop)
+        if not len(loop.dataloader):
+            raise DataError(f'val_dataloader: {len(loop.dataloader.dataset)} samples in batches of '
+                            f'{loop.dataloader.batch_size} came, expected one batch or more. Correct the split, or '
+                            'train without validation (val_dataloader=None val_cfg=None val_evaluator=None).')
+        return loop
+
+    def load_or_resume(self) -> None:
+        """Go on with a training, or start from weights: what fits is loaded, and said.
+
+        Raises:
+            CheckpointError: see `resume` and `start_from`.
+        """
+        if self._has_loaded or self._load_from is None:
+            return
+        if self._resume:
+            self.resume(self._load_from)
+        else:
+            model = unwrap(self.model)
+            self.logger.info(f'load_from: {start_from(model, self._load_from)}')
+            self.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=model.state_dict(), meta={}))
+        self._has_loaded = True
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: str | Callable = 'default') -> None:
+        """Go on with a training, see `apis/resume.py`; optimiser and schedule belong to it."""
+        resume(self, filename, self.options, None if map_location == 'default' else map_location)
+        self._has_loaded = True
+
+    def save_checkpoint(self, *args, meta: dict | None = None, **kwargs) -> None:
+        """mmengine's, with what a run of other settings needs to find its place."""
+        super().save_checkpoint(*args, meta=dict(meta or {}, training=facts(self)), **kwargs)
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         """mmengine's, with results of several processes exchanged in the work dir, not in the current directory."""
@@ -132,10 +203,16 @@ def write_mini_data(cfg: Config) -> None:
 def use_amp(cfg: Config) -> None:
     """Mixed precision: bfloat16 on a CPU and on GPUs that have it, float16 with scaled losses on older GPUs.
 
+    A CPU without instructions for bfloat16 computes in float32, and that is said.
+
     Raises:
         ConfigError: the config has another optimiser wrapper than `OptimWrapper`.
     """
     half = torch.bfloat16
+    if not torch.cuda.is_available() and not has_bfloat16():
+        print_log('--amp: this CPU has no instructions for bfloat16, in which it would be many times slower; it '
+                  'computes in float32.', 'current', logging.WARNING)
+        return
     if torch.cuda.is_available():
         half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
         torch.set_autocast_dtype('cuda', half)  # mmengine's loops take the default

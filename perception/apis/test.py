@@ -18,6 +18,7 @@ from perception.apis.runner import Runner, start_processes, use_amp, write_mini_
 from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
+from perception.utils.lock import locked
 from perception.utils.paths import data_path, make_folder
 
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
@@ -63,21 +64,23 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
     for folder in filter(None, (cfg.work_dir, submit, draw, save)):
         make_folder(folder)
     parts = [(cfg.model, path) for path in checkpoints] + [(load_config(c, mini).model, path) for c, path in ensemble]
-    settings = _settings(cfg, tta, amp)
-    runner = Runner.from_cfg(cfg)
-    device = next(runner.model.parameters()).device
-    model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
-    saved = None
-    if save or (submit and cfg.get('saved_model')):
-        stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts], **settings)
-        model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
-                               replace=not save)
-    if model is not unwrap(runner.model):
-        runner.model = model.to(device)
-    runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
-    results = runner.test()
-    if saved is not None and not save:
-        saved.remove()
+    with locked(submit, draw, save):
+        settings = _settings(cfg, tta, amp)
+        runner = Runner.from_cfg(cfg)
+        device = next(runner.model.parameters()).device
+        model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
+        saved = None
+        if save or (submit and cfg.get('saved_model')):
+            stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts],
+                         **settings)
+            model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
+                                   replace=not save)
+        if model is not unwrap(runner.model):
+            runner.model = model.to(device)
+        runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
+        results = runner.test()
+        if saved is not None and not save:
+            saved.remove()
     return results
 
 

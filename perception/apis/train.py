@@ -12,16 +12,18 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from perception.apis.config import load_config
+from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
-from perception.utils.errors import CheckpointError
+from perception.utils.errors import CheckpointError, ConfigError
+from perception.utils.lock import locked
 from perception.utils.paths import from_root, make_folder
 
 
 def train(config: str | Path, mini: bool = False, work_dir: str | None = None, resume: str | bool = False,
           amp: bool = False, options: dict[str, Any] | None = None, launcher: str = 'none',
-          check: bool = False) -> Runner:
+          check: bool = False, allow_nan: int = 0) -> Runner:
     """Train a config from its file.
 
     Args:
@@ -34,6 +36,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         options: dotted overrides of the config.
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
         check: build everything, run two iterations, log taps, shapes and losses, write nothing.
+        allow_nan: how many steps with a loss that is not finite are skipped before such a step ends the training.
 
     Returns:
         the Runner after training; its model is trained.
@@ -41,6 +44,8 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     Raises:
         PerceptionError: input that cannot work, see the subclasses.
     """
+    if allow_nan < 0:
+        raise ConfigError(f'--allow-nan: {allow_nan} came, expected 0 or more steps. Correct it.')
     cfg = load_config(config, mini, options)
     if work_dir is not None:
         cfg.work_dir = str(Path(work_dir).absolute())
@@ -52,12 +57,14 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     if check:
         return check_run(cfg)
     make_folder(cfg.work_dir)
-    if resume:
-        resume_from(cfg, resume)
-    else:
-        set_aside(Path(cfg.work_dir))
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    with locked(cfg.work_dir):
+        if resume:
+            resume_from(cfg, resume)
+        else:
+            set_aside(Path(cfg.work_dir))
+        runner = Runner.from_cfg(cfg)
+        runner.allow_nan, runner.options = allow_nan, list(options or {})
+        runner.train()
     return runner
 
 
@@ -81,10 +88,10 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
                                   f'resume from. {problems[0]}')
         print_log(f'--resume: {cfg.work_dir} holds no checkpoint yet; starting from the beginning.', 'current')
         return
-    meta = load_checkpoint(path, mmap=True).get('meta', {})
-    if 'iter' not in meta:
-        raise CheckpointError(f'{path}: weights alone came, expected a training checkpoint (epoch_N.pth). Start from '
-                              f'these weights with --cfg-options load_from={path}.')
+    meta, seed = training_meta(load_checkpoint(path, mmap=True), path), (cfg.get('randomness') or {}).get('seed')
+    if seed not in (None, meta.get('seed')):
+        print_log(f'--resume: the seed stays {meta.get("seed")}, as in the checkpoint (the config says {seed}).',
+                  'current', logging.WARNING)
     cfg.load_from, cfg.resume = str(path), True
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=meta.get('seed'))
 

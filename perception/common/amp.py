@@ -8,6 +8,14 @@ from mmengine.optim import OptimWrapper
 from perception.registry import OPTIM_WRAPPERS
 
 
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16; where it does not, convolutions in it take a hundred times as long."""
+    known = getattr(torch.cpu, 'get_capabilities', dict)()
+    if not known:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return any(there for name, there in known.items() if 'bf16' in name or name == 'avx_ne_convert')
+
+
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
     """Optimiser steps under bfloat16 autocast; weights, gradients and the optimiser stay in float32.

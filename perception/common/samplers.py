@@ -14,7 +14,8 @@ class EpochSampler(Sampler):
     """Yields `(epoch, index)`, so that a data set draws augmentation from (seed, epoch, index) alone.
 
     The order of an epoch is a function of (seed, epoch). Rank r of R takes every R-th sample, from r on; all ranks get
-    equally many, the first samples of the epoch's order repeated where the number does not divide.
+    equally many, the first samples of the epoch's order repeated where the number does not divide. A resumed run sets
+    `start`, how many of its samples the next epoch leaves out.
 
     Args:
         dataset: anything with a length.
@@ -27,14 +28,15 @@ class EpochSampler(Sampler):
         self.dataset = dataset
         self.shuffle = shuffle
         self.seed = sync_random_seed() if seed is None else seed
-        self.epoch = 0
+        self.epoch = self.start = 0
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         order = np.arange(len(self.dataset))
         if self.shuffle:
             order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         order = np.resize(order, len(self) * self.world_size)  # repeats from the start where needed
-        return iter([(self.epoch, int(i)) for i in order[self.rank::self.world_size]])
+        start, self.start = self.start, 0
+        return iter([(self.epoch, int(i)) for i in order[self.rank::self.world_size][start:]])
 
     def __len__(self) -> int:
         return math.ceil(len(self.dataset) / self.world_size)

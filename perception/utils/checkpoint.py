@@ -1,13 +1,17 @@
 """Checkpoints that cannot execute code and cannot be half-written.
 
-Loading goes through `torch.load(weights_only=True)` everywhere: importing this module replaces every scheme of
-mmengine's `CheckpointLoader`. Writing goes to a temporary file that is synced to disk and renamed.
+Loading compares the checksums of the file and goes through `torch.load(weights_only=True)` everywhere: importing this
+module replaces every scheme of mmengine's `CheckpointLoader`. Writing goes to a temporary file that is synced to disk
+and renamed.
 """
 import errno
 import os
 import pickle
 import re
+import secrets
 import shutil
+import zipfile
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import get_rank
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
@@ -75,8 +78,8 @@ def _sync(path: Path) -> None:
 def atomic_path(path: str | Path, error_type: type[PerceptionError] = CheckpointError) -> Iterator[Path]:
     """Give a temporary path to write to; when the block ends well, its file replaces `path` in one step.
 
-    At every moment `path` is either the old file or the complete new one, also after a power cut. Several processes of
-    a run may write the same file at once.
+    At every moment `path` is either the old file or the complete new one, also after a power cut. Several processes may
+    write the same file at once: each has a temporary file of its own, which is made anew and is never a link.
 
     Args:
         path: the file to be written; its folder must exist.
@@ -86,8 +89,9 @@ def atomic_path(path: str | Path, error_type: type[PerceptionError] = Checkpoint
         PerceptionError: of the given type, the file cannot be written, such as on a full disk; the old file is intact.
     """
     path = Path(path)
-    part = path.with_name(f'.{path.name}.{f"{get_rank()}." if get_rank() else ""}part')
+    part = path.with_name(f'.{path.name}.{secrets.token_hex(4)}.part')
     try:
+        os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         yield part
         _sync(part)
         os.replace(part, path)
@@ -125,6 +129,8 @@ def save_atomic(obj: Any, path: str | Path) -> None:
             torch.save(plain, file)
         except RuntimeError as error:  # torch's zip writer hides the OSError of a full disk
             cause = error.__context__ or error.__cause__
+            if str(error).startswith('DataLoader worker'):  # which died meanwhile
+                raise
             raise cause if isinstance(cause, OSError) else OSError(errno.EIO, str(error)) from error
         file.flush()
 
@@ -142,7 +148,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         the dict in the file: a training checkpoint (`state_dict`, `optimizer`, ...) or a plain state dict.
 
     Raises:
-        CheckpointError: no such file, a remote address, an unreadable file, or one that holds more than plain data.
+        CheckpointError: no such file, a remote address, a damaged file, or one that holds more than plain data.
     """
     if '://' in str(path):
         raise CheckpointError(f'{path}: a remote address came, expected a local file. Download it first, then give '
@@ -154,6 +160,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         there = f'That folder holds {", ".join(near[:8])}' if near else 'Check the path, or train the model first'
         raise CheckpointError(f'{path}: {came}, expected a checkpoint. {there}.')
     try:
+        _check_sums(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap or None)
     except pickle.UnpicklingError as error:
         names = re.findall(r'GLOBAL ([\w.]+)', str(error))
@@ -177,6 +184,31 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
     return checkpoint
 
 
+def _check_sums(path: Path) -> None:
+    """Compare the checksum of each part of a file of torch.save with its bytes, which `torch.load` does not.
+
+    Files of torch before 1.6 have none.
+
+    Raises:
+        CheckpointError: one differs.
+        OSError, BadZipFile: the file cannot be read.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise CheckpointError(f'{path}: a compressed archive came, expected a file of torch.save. Unpack it first.')
+        for part in parts:
+            try:
+                with archive.open(part) as file:
+                    while file.read(1 << 22):
+                        pass
+            except (zipfile.BadZipFile, zlib.error) as error:
+                raise CheckpointError(f'{path}: damaged ({_first_line(error)}), expected the bytes that were written. '
+                                      f'Fetch or copy it again, or use an earlier checkpoint.') from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:120]
 
@@ -190,7 +222,7 @@ CheckpointLoader.register_scheme(prefixes=list(CheckpointLoader._schemes), loade
 
 
 def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
-    """The training checkpoint to resume from: that of the last step that can be read.
+    """The training checkpoint to resume from: that of the last step that is whole and holds numbers only.
 
     Args:
         work_dir: folder of a run.
@@ -198,16 +230,23 @@ def newest_checkpoint(work_dir: str | Path) -> tuple[Path | None, list[str]]:
     Returns:
         its path (None where there is none), and a sentence for each newer file that is unreadable.
     """
-    steps = [p for p in Path(work_dir).glob('*.pth') if re.fullmatch(r'(epoch|iter)_\d+', p.stem)]
-    problems = []
-    for path in sorted(steps, key=lambda p: int(p.stem.split('_')[1]), reverse=True):  # a copied folder has other times
-        try:
-            load_checkpoint(path, mmap=True)
-        except CheckpointError as error:
-            problems.append(str(error))
-        else:
-            return path, problems
-    return None, problems
+    problems, found = [], []
+    for kind in ('epoch', 'iter'):
+        steps = [p for p in Path(work_dir).glob(f'{kind}_*.pth') if re.fullmatch(rf'{kind}_\d+', p.stem)]
+        for path in sorted(steps, key=lambda p: int(p.stem.split('_')[1]), reverse=True):  # copied folders: other times
+            try:
+                checkpoint = load_checkpoint(path, mmap=True)
+                weights = checkpoint.get('state_dict')
+                weights = weights.items() if isinstance(weights, dict) else ()
+                check_finite({k: v for k, v in weights if isinstance(v, Tensor)}, str(path))
+            except CheckpointError as error:
+                problems.append(str(error))
+            else:
+                meta = checkpoint.get('meta')
+                step = meta.get('iter', 0) if isinstance(meta, dict) else 0
+                found.append((step if isinstance(step, int) else 0, path))
+                break
+    return max(found)[1] if found else None, problems
 
 
 # --- weights into models ---------------------------------------------------------------------------------------------
@@ -224,8 +263,10 @@ def weights_of(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Tensor]
     Raises:
         CheckpointError: the dict holds no weights.
     """
-    weights = checkpoint.get('state_dict', checkpoint)
+    weights = checkpoint.get('state_dict', checkpoint.get('ema_state_dict', checkpoint))
     weights = weights if isinstance(weights, dict) else checkpoint
+    if 'steps' in weights and all(str(k).startswith('module.') for k in weights if k != 'steps'):
+        weights = {k: v for k, v in weights.items() if k != 'steps'}  # of a running mean of weights
     tensors = {re.sub(r'^module\.', '', str(k)): v for k, v in weights.items() if isinstance(v, Tensor)}
     foreign = any(not isinstance(k, str) or not isinstance(v, Tensor | None) for k, v in weights.items())
     if not tensors or foreign:
@@ -246,8 +287,47 @@ def load_weights(model: torch.nn.Module, checkpoint: dict | str | Path) -> None:
         checkpoint: a loaded checkpoint or the path of one.
 
     Raises:
-        CheckpointError: unreadable, or names or shapes differ; all of them are counted, the first ones named.
+        CheckpointError: unreadable, or names or shapes differ; all of them are counted, the first ones named; or
+            weights that are not finite.
     """
+    model, weights, where = _pair(model, checkpoint)
+    check_weights(model, weights, where)
+    model.load_state_dict(weights, strict=False)
+
+
+def start_from(model: torch.nn.Module, checkpoint: dict | str | Path) -> str:
+    """Begin a training with the weights that fit, such as all but the head where the classes are others.
+
+    Takes what `load_weights` takes; of a distiller's own checkpoint its count of iterations is left out.
+
+    Args:
+        model: any module; what does not fit keeps the weights that it has.
+        checkpoint: a loaded checkpoint or the path of one.
+
+    Returns:
+        what was loaded, a sentence such as `x.pth: 296 of 298 weights loaded; new: head.weight, head.bias.`
+
+    Raises:
+        CheckpointError: unreadable, weights that are not finite, or less than half of the model's weights fit.
+    """
+    student = getattr(unwrap(model), 'student', None)
+    model, weights, where = _pair(model, checkpoint)
+    own = {k: v for k, v in model.state_dict().items() if not (student is not None and k == 'iteration')}
+    fit = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
+    wanted = [k for k in own if k in weights or not k.endswith('num_batches_tracked')]
+    new = [k for k in wanted if k not in fit]
+    if 2 * sum(not k.endswith('num_batches_tracked') for k in new) > sum(
+            not k.endswith('num_batches_tracked') for k in wanted):
+        check_weights(model, weights, where)
+    check_finite(fit, where, model)
+    model.load_state_dict(fit, strict=False)
+    unused = [k for k in weights if k not in own and k != 'iteration']
+    return (f'{where}: {len(wanted) - len(new)} of {len(wanted)} weights{" of the student" * (model is student)} loaded'
+            + f'; new: {_some(new)}' * bool(new) + f'; not used: {_some(unused)}' * bool(unused) + '.')
+
+
+def _pair(model: torch.nn.Module, checkpoint: dict | str | Path) -> tuple[torch.nn.Module, dict[str, Tensor], str]:
+    """What takes the weights of a checkpoint, a distiller or its student; the weights; their name in messages."""
     where = 'checkpoint'
     if not isinstance(checkpoint, dict):
         where, checkpoint = str(checkpoint), load_checkpoint(checkpoint)
@@ -258,12 +338,44 @@ def load_weights(model: torch.nn.Module, checkpoint: dict | str | Path) -> None:
         weights = {k.removeprefix('student.'): v for k, v in weights.items() if k.startswith('student.')}
     elif student is not None and not of_distiller:
         model = student
-    check_weights(model, weights, where)
-    model.load_state_dict(weights, strict=False)
+    return model, weights, where
+
+
+def check_finite(weights: dict[str, Tensor], where: str, model: torch.nn.Module | None = None) -> None:
+    """See that weights are numbers.
+
+    Args:
+        weights: by name.
+        where: start of an error message.
+        model: they are for; of its buffers only batch statistics need be finite, others may hold an infinity. None
+            allows that of everything.
+
+    Raises:
+        CheckpointError: some are not, which a training leaves that diverged.
+    """
+    strict = set() if model is None else {name for name, _ in model.named_parameters()}
+
+    def is_bad(name: str, value: Tensor) -> bool:
+        if not value.is_floating_point() or not value.numel():
+            return False
+        low, high = value.detach().aminmax()  # both are NaN where one value is; nothing is allocated
+        if name in strict or name.endswith(('running_mean', 'running_var')):
+            return not bool(torch.isfinite(low) & torch.isfinite(high))
+        return bool(torch.isnan(low))
+
+    bad = [name for name, value in weights.items() if is_bad(name, value)]
+    if bad:
+        raise CheckpointError(f'{where}: {len(bad)} of {len(weights)} weights are not finite ({_some(bad)}), expected '
+                              'numbers. The training diverged; use a checkpoint from before that.')
+
+
+def _some(names: list[str]) -> str:
+    """The first names of some."""
+    return f'{", ".join(names[:4])}{", ..." if len(names) > 4 else ""}'
 
 
 def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str = 'checkpoint') -> None:
-    """Compare the names and shapes of weights with those of a model.
+    """Compare the names and shapes of weights with those of a model, and see that they are finite.
 
     Raises:
         CheckpointError: they differ; the message counts and names what is missing, unexpected and mis-shaped.
@@ -274,8 +386,8 @@ def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str
     shapes = {k: (tuple(v.shape), tuple(own[k].shape)) for k, v in weights.items() if k in own}
     shapes = {k: pair for k, pair in shapes.items() if pair[0] != pair[1]}
     if not (missing or unexpected or shapes):
-        return
-    parts = [f'{len(names)} {what} ({", ".join(names[:4])}{", ..." if len(names) > 4 else ""})' for what, names in (
+        return check_finite(weights, where, model)
+    parts = [f'{len(names)} {what} ({_some(names)})' for what, names in (
         ('missing', missing), ('unexpected', unexpected),
         ('mis-shaped', [f'{k} {a} for {b}' for k, (a, b) in shapes.items()])) if names]
     raise CheckpointError(f'{where}: {", ".join(parts)} of {len(own)} weights of {type(model).__name__}, expected the '

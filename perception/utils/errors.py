@@ -19,3 +19,7 @@ class CheckpointError(PerceptionError):
 
 class MissingDependency(PerceptionError, ImportError):
     """An optional package that the called function needs is not installed."""
+
+
+class TrainingError(PerceptionError):
+    """A training that cannot go on, such as one whose loss is no longer a number."""

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 HERE = Path(__file__).parent
 
@@ -32,3 +33,23 @@ def toy(monkeypatch):
 def toy_config(toy):
     """A config that trains in a second."""
     return HERE / 'toy_config.py'
+
+
+@pytest.fixture(scope='session')
+def assert_same():
+    """A function: nested containers of tensors and values are equal bit for bit."""
+    def compare(a, b, where=''):
+        assert type(a) is type(b), where
+        if isinstance(a, torch.Tensor):
+            assert a.dtype == b.dtype and torch.equal(a, b), where
+        elif isinstance(a, dict):
+            assert a.keys() == b.keys(), where
+            for key in a:
+                compare(a[key], b[key], f'{where}.{key}')
+        elif isinstance(a, (list, tuple)):
+            assert len(a) == len(b), where
+            for i, (x, y) in enumerate(zip(a, b)):
+                compare(x, y, f'{where}[{i}]')
+        else:
+            assert a == b, where
+    return compare

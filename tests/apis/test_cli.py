@@ -1,11 +1,16 @@
 """How commands end after Ctrl-C at awkward moments."""
+import multiprocessing
+import os
 import signal
 import time
 import weakref
 
 import pytest
+import torch
 
 from perception.apis.cli import run_command
+from perception.utils.checkpoint import save_atomic
+from perception.utils.errors import TrainingError
 
 
 class Thing:
@@ -44,6 +49,83 @@ def test_what_breaks_because_of_an_interrupt_is_no_defect(capsys):
         run_command(work, resumable=True)
     assert end.value.code == 130
     assert '--resume' in capsys.readouterr().err
+
+
+def test_sigterm_says_how_to_go_on_and_leaves_no_process(capsys):
+    workers = []
+
+    def work():
+        for _ in range(2):
+            workers.append(multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,), daemon=True))
+            workers[-1].start()
+        workers[0].terminate()  # as a parent ends a worker; it must not take itself for the command
+        workers[0].join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(5)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(work, resumable=True)
+    errors = capsys.readouterr().err
+    assert end.value.code == 143 and 'Stopped by SIGTERM. The last checkpoint is intact' in errors
+    assert workers[0].exitcode == 143 and errors.count('SIGTERM') == 1
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    workers[1].kill()
+
+
+@pytest.mark.parametrize('error, world, part', [
+    (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), 1, 'want of memory'),
+    (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 2, r'pid(s) 7, 8'),
+    (RuntimeError('[gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:9\nmore'), 2, 'another process'),
+    (torch.distributed.DistBackendError('NCCL error in: x.cpp'), 2, 'another process of this run ended')])
+def test_what_ended_elsewhere_is_one_sentence(capsys, monkeypatch, error, world, part):
+    def work():
+        raise error
+
+    monkeypatch.setenv('WORLD_SIZE', str(world))
+    with pytest.raises(SystemExit) as end:
+        run_command(work, resumable=True)
+    errors = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 1 and len(errors) == 2 and part in errors[0] and 'continue with' in errors[0]
+
+
+def test_a_broken_pipe_of_a_dead_worker_is_told_by_its_death(capsys):
+    def told(*args):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+    def work():
+        signal.setitimer(signal.ITIMER_REAL, 0.1)
+        raise ConnectionResetError(104, 'Connection reset by peer')
+
+    before = signal.signal(signal.SIGALRM, told)
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(work)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert end.value.code == 1 and 'pid 7' in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_while_a_checkpoint_is_written_is_no_full_disk(tmp_path, monkeypatch):
+    def save(*args):
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+    monkeypatch.setattr(torch, 'save', save)
+    with pytest.raises(RuntimeError, match='DataLoader worker'):
+        save_atomic({}, tmp_path / 'x.pth')
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_all_processes_know_is_said_once(capsys, monkeypatch):
+    def work():
+        error = TrainingError('the loss is nan')
+        error.in_all_processes = True
+        raise error
+
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(SystemExit):
+            run_command(work)
+    assert capsys.readouterr().err.count('the loss is nan') == 1
 
 
 def test_a_defect_keeps_its_traceback_and_the_handler_is_put_back():

@@ -90,3 +90,31 @@ def test_one_process_alone_writes_files(two):
     assert sorted(p.name for p in two.glob('*.pth') if 'notes' not in p.name) == [
         'epoch_1.pth', 'epoch_2.pth', 'model.pth']
     assert load_checkpoint(two / 'epoch_2.pth')['meta']['epoch'] == 2
+
+
+# --- faults of one process ---
+def with_fault(run, folder, fault, port):
+    """Two processes, of which the second meets a fault in its eighth step."""
+    return run('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
+               HERE / 'faulty_processes.py', folder, fault, cwd=folder, CUDA_VISIBLE_DEVICES='')
+
+
+def test_a_process_that_is_killed_ends_the_run_with_a_sentence(run, tmp_path):
+    done = with_fault(run, tmp_path, 'kill', 29518)
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith('Process 0')]
+    assert len(lines) == 1 and 'another process of this run ended' in lines[0] and '[/' not in lines[0]
+    assert 'RuntimeError' not in done.stderr
+    assert load_checkpoint(tmp_path / 'epoch_2.pth')['meta']['iter'] == 6
+
+
+def test_all_processes_skip_a_step_alike_and_have_the_buffers_that_are_saved(run, tmp_path, assert_same):
+    (tmp_path / 'allow').touch()
+    done = with_fault(run, tmp_path, 'nan', 29519)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'epoch 3, iteration 8: loss_extra is nan; this step is skipped, 1 of 1 allowed' in done.stdout
+    first, second = (torch.load(tmp_path / f'buffers_{rank}.pth') for rank in (0, 1))
+    assert len(first) == 6  # of three epochs, after the training and in the validation
+    assert_same(first, second)
+    saved = load_checkpoint(tmp_path / 'epoch_3.pth')['state_dict']
+    assert first[-1] and all(torch.equal(value, saved[name]) for name, value in first[-1].items())

@@ -57,25 +57,8 @@ def runs(run, tmp_path_factory):
     return folder
 
 
-def assert_same(a, b, where=''):
-    """Nested containers of tensors and values are equal bit for bit."""
-    assert type(a) is type(b), where
-    if isinstance(a, torch.Tensor):
-        assert a.dtype == b.dtype and torch.equal(a, b), where
-    elif isinstance(a, dict):
-        assert a.keys() == b.keys(), where
-        for key in a:
-            assert_same(a[key], b[key], f'{where}.{key}')
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b), where
-        for i, (x, y) in enumerate(zip(a, b)):
-            assert_same(x, y, f'{where}[{i}]')
-    else:
-        assert a == b, where
-
-
 @pytest.mark.parametrize('name', KILLS)
-def test_a_killed_run_ends_like_a_whole_one(runs, name):
+def test_a_killed_run_ends_like_a_whole_one(runs, name, assert_same):
     whole = runs / ('first' if KILLS[name][1] is FIRST_IS_BEST else 'whole')
     assert_same(torch.load(runs / name / 'model.pth'), torch.load(whole / 'model.pth'), 'model.pth')
     theirs, ours = (torch.load(folder / 'epoch_3.pth') for folder in (whole, runs / name))
@@ -91,7 +74,7 @@ def test_a_killed_run_ends_like_a_whole_one(runs, name):
     assert not list((runs / name).glob('.*part'))
 
 
-def test_the_comparison_can_fail(runs):
+def test_the_comparison_can_fail(runs, assert_same):
     first, whole = (torch.load(runs / name / 'model.pth') for name in ('first', 'whole'))
     with pytest.raises(AssertionError):
         assert_same(first, whole)
@@ -102,7 +85,7 @@ def test_a_validation_that_was_cut_off_is_repeated_once(runs):
         assert (runs / name / 'output.txt').read_text().count('was cut off; repeating it') == times, name
 
 
-def test_a_damaged_newest_checkpoint_is_skipped(runs, toy_config, tmp_path, capsys):
+def test_a_damaged_newest_checkpoint_is_skipped(runs, toy_config, tmp_path, capsys, assert_same):
     for name in ('epoch_2.pth', 'epoch_3.pth'):
         data = (runs / 'whole' / name).read_bytes()
         (tmp_path / name).write_bytes(data if name == 'epoch_2.pth' else data[:-500])

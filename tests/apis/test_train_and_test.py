@@ -4,11 +4,14 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.optim import OptimWrapper
 
+import perception.apis.runner
 import perception.apis.test
 import perception.apis.train
 from perception.apis.cli import run_command
 from perception.apis.config import load_config
+from perception.common.amp import has_bfloat16
 from perception.utils.checkpoint import load_checkpoint, save_atomic
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
@@ -84,6 +87,7 @@ def test_amp_trains_and_validates_in_bfloat16(toy, toy_config, tmp_path, monkeyp
         return forward(self, inputs, data_samples, mode)
 
     monkeypatch.setattr(toy.ToyModel, 'forward', watch)
+    monkeypatch.setattr(perception.apis.runner, 'has_bfloat16', lambda: True)
     runner = train(toy_config, work_dir=str(tmp_path), amp=True, options={'train_cfg.max_epochs': 1})
     assert set(seen) == {('loss', True), ('predict', True)}
     assert {p.dtype for p in runner.model.parameters()} == {torch.float32}
@@ -93,6 +97,18 @@ def test_amp_trains_and_validates_in_bfloat16(toy, toy_config, tmp_path, monkeyp
     seen.clear()
     evaluate(toy_config, tmp_path / 'model.pth', options=dict(work_dir=str(tmp_path)))
     assert set(seen) == {('predict', False)}
+
+
+def test_amp_on_a_cpu_without_bfloat16_is_float32_and_says_so(toy_config, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(perception.apis.runner, 'print_log', lambda text, *where: said.append(text))
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict(avx2=True, avx512_bf16=False), raising=False)
+    runner = train(toy_config, work_dir=str(tmp_path), amp=True, options={'train_cfg.max_epochs': 1})
+    assert type(runner.optim_wrapper) is OptimWrapper and not runner.val_loop.fp16
+    assert len(said) == 1 and 'no instructions for bfloat16' in said[0]
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: dict(avx512_bf16=False, amx_bf16=True), raising=False)
+    assert has_bfloat16()
 
 
 def test_without_a_seed_one_is_drawn_and_kept_on_resume(toy_config, tmp_path):

@@ -6,8 +6,10 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
+from perception.common.finite import check_model
+from perception.common.hooks.buffers import sync_buffers
 from perception.registry import HOOKS
 from perception.utils.checkpoint import atomic_path, check_weights, to_plain, unwrap, weights_of
 from perception.utils.errors import ConfigError
@@ -25,7 +27,7 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Args:
         interval: epochs (iterations when `by_epoch=False`) between checkpoints.
-        by_epoch: unit of `interval`.
+        by_epoch: unit of `interval`; False for a loop over iterations.
         max_keep_ckpts: how many checkpoints stay; at least 2, or -1 for all.
         **kwargs: further arguments of mmengine's hook.
     """
@@ -42,21 +44,34 @@ class CheckpointHook(MMEngineCheckpointHook):
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Find the old files again and repeat a validation that was cut off."""
+        """Find the old files again and repeat a validation that was cut off.
+
+        Raises:
+            ConfigError: checkpoints by epoch in a loop over iterations, which has one epoch.
+        """
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ConfigError('CheckpointHook: by_epoch=True came for a loop over iterations, expected by_epoch=False '
+                              'with an interval of iterations; the first checkpoint would be the last.')
         self._training = True
         self.out_dir = runner.work_dir
         self.keep_ckpt_ids = deque(runner.message_hub.get_info('keep_ckpt_ids', []))
         self.last_ckpt = runner.message_hub.get_info('last_ckpt')
         if self._validation_is_due(runner):
-            runner.logger.info(f'Validation after {self._unit} {self._step(runner)} was cut off; repeating it.')
+            unit = 'iteration' if isinstance(runner.train_loop, IterBasedTrainLoop) else 'epoch'
+            runner.logger.info(f'Validation after {unit} {self._validated(runner)} was cut off; repeating it.')
             runner.val_loop.run()
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Give all processes the same buffers."""
+        if self._training:
+            sync_buffers(runner)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Note in the checkpoint of this epoch that its validation is complete, and the best score with it."""
         if not self._training:
             return
-        step = self._step(runner)
-        runner.message_hub.update_info('step_validated', step)
+        step = runner.epoch if self.by_epoch else runner.iter
+        runner.message_hub.update_info('step_validated', self._validated(runner))
         if self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
@@ -82,24 +97,28 @@ class CheckpointHook(MMEngineCheckpointHook):
             checkpoint['meta']['dataset_meta'] = own
 
     # --- details ---
-    @property
-    def _unit(self) -> str:
-        return 'epoch' if self.by_epoch else 'iteration'
-
-    def _step(self, runner: Runner) -> int:
-        return runner.epoch if self.by_epoch else runner.iter
+    @staticmethod
+    def _validated(runner: Runner) -> int:
+        """What a validation belongs to: epochs or iterations so far, as the loop counts."""
+        return runner.iter if isinstance(runner.train_loop, IterBasedTrainLoop) else runner.epoch
 
     def _validation_is_due(self, runner: Runner) -> bool:
         """Whether the resumed step should have been validated and was not."""
-        loop, step = runner.train_loop, self._step(runner)
-        last = runner.max_epochs if self.by_epoch else runner.max_iters
+        loop, step = runner.train_loop, self._validated(runner)
+        last = runner.max_iters if isinstance(loop, IterBasedTrainLoop) else runner.max_epochs
         return (runner.val_loop is not None and step >= max(loop.val_begin, 1)
                 and (step % loop.val_interval == 0 or step == last)
                 and runner.message_hub.get_info('step_validated') != step)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        """Write `epoch_<step>.pth`, then delete what is no longer wanted."""
+        """Write `epoch_<step>.pth`, then delete what is no longer wanted.
+
+        Raises:
+            TrainingError: weights are not finite.
+        """
         path = Path(self.out_dir, self.filename_tmpl.format(step))
+        sync_buffers(runner)
+        check_model(runner, path)
         if step not in self.keep_ckpt_ids:
             self.keep_ckpt_ids.append(step)
         runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))

@@ -3,10 +3,11 @@ import math
 from pathlib import Path
 
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from perception.common.finite import check_model
 from perception.registry import HOOKS
 from perception.utils.checkpoint import save_atomic, unwrap
 from perception.utils.checks import close_matches
@@ -18,14 +19,15 @@ class ExportHook(Hook):
     """Writes `<work_dir>/model.pth`, plain weights of the deployable model at its best epoch.
 
     The deployable model is the model itself, or the attribute `student` of a distiller. Without validation it is the
-    latest epoch. A distiller also leaves `student.pth`, its latest student, after each checkpoint.
+    latest epoch. A distiller also leaves `student.pth`, its latest student, after each checkpoint. With mmengine's
+    EMAHook all of them are the averaged weights, which are those that are validated.
 
     Args:
         metric: name of the validation result to compare; None takes the first one.
         rule: `'greater'` when more is better, else `'less'`.
     """
 
-    priority = 'LOW'  # before CheckpointHook, which notes that the validation is complete
+    priority = 'VERY_HIGH'  # before hooks that put the weights back after a validation, and before CheckpointHook
 
     def __init__(self, metric: str | None = None, rule: str = 'greater') -> None:
         if rule not in ('greater', 'less'):
@@ -35,8 +37,10 @@ class ExportHook(Hook):
         self._training = False
 
     def before_train(self, runner: Runner) -> None:
-        """Results count from here on only, not those of a test."""
+        """Results count from here on only, not those of a test, nor one whose weights another folder has."""
         self._training = True
+        if not Path(runner.work_dir, 'model.pth').is_file():
+            runner.message_hub.update_info('best_score', None)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write model.pth when the score is the best so far."""
@@ -50,7 +54,7 @@ class ExportHook(Hook):
         if best is None or math.isnan(best) or (score > best if self.rule == 'greater' else score < best):
             runner.message_hub.update_info('best_score', score)
             runner.message_hub.update_info('best_epoch', runner.epoch)
-            self._write(runner, 'model.pth')
+            self._write(runner, 'model.pth', validated=True)
             runner.logger.info(f'Best {name} so far: {score:.4f}, weights in {Path(runner.work_dir, "model.pth")}')
 
     def after_save_checkpoint(self, runner: Runner) -> None:
@@ -71,7 +75,20 @@ class ExportHook(Hook):
 
     @staticmethod
     @master_only
-    def _write(runner: Runner, name: str) -> None:
-        model = unwrap(runner.model)
-        deployable = getattr(model, 'student', model)
-        save_atomic({k: v.detach().cpu() for k, v in deployable.state_dict().items()}, Path(runner.work_dir, name))
+    def _write(runner: Runner, name: str, validated: bool = False) -> None:
+        """Write the weights that are, or would be, validated.
+
+        Raises:
+            TrainingError: they are not finite.
+        """
+        means = [] if validated else [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        path, model = Path(runner.work_dir, name), unwrap(runner.model)
+        for hook in means:
+            hook._swap_ema_parameters()
+        try:
+            check_model(runner, path)
+            deployable = getattr(model, 'student', model)
+            save_atomic({k: v.detach().cpu() for k, v in deployable.state_dict().items()}, path)
+        finally:
+            for hook in means:
+                hook._swap_ema_parameters()

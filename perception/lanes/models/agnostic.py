@@ -59,6 +59,7 @@ class AgnosticLaneNet(LaneNet):
     """
 
     size_multiple = 8
+    own_classes = True  # background and lane, whatever slots the data set names
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 2, num_lanes: int = 0,
                  input_size: Sequence[int] = (288, 800), decoder: dict | Callable | None = None,

@@ -115,6 +115,7 @@ class _SparseConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
+        ctx.dtype, weight = weight.dtype, weight.detach().to(x.dtype).contiguous()  # one copy for both passes, not kept
         ctx.save_for_backward(x, weight)
         ctx.backend, ctx.kernel_map, ctx.algorithm = _backend, kernel_map, algorithm
         return _backend.forward(x.contiguous(), weight, kernel_map, algorithm)
@@ -126,4 +127,4 @@ class _SparseConv(torch.autograd.Function):
         needs_x, needs_weight = ctx.needs_input_grad[:2]
         grad_x, grad_weight = ctx.backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
                                                    needs_weight, ctx.algorithm)
-        return grad_x, grad_weight.to(weight.dtype) if needs_weight else None, None, None
+        return grad_x, grad_weight.to(ctx.dtype) if needs_weight else None, None, None

@@ -28,7 +28,7 @@ def _ops():
 
 
 def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None = None) -> Tensor:
-    """(num_in, Cin) features times (Cout, k0, k1, k2, Cin) weights to (num_out, Cout).
+    """(num_in, Cin) features times (Cout, k0, k1, k2, Cin) weights of the same dtype to (num_out, Cout).
 
     Raises:
         ConfigError: an algorithm of another backend, or a dtype without kernels.
@@ -43,7 +43,7 @@ def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | N
     if not kernel_map.num_pairs:
         return x.new_zeros(kernel_map.num_out, len(weight))
     pairs, sizes = pair_table(kernel_map)
-    return _ops().indice_conv(x, weight.detach().to(x.dtype).contiguous(), pairs, sizes, kernel_map.num_out)
+    return _ops().indice_conv(x, weight, pairs, sizes, kernel_map.num_out)
 
 
 def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, needs_x: bool, needs_weight: bool,
@@ -59,7 +59,7 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
     if not kernel_map.num_pairs:
         return (torch.zeros_like(x) if needs_x else None), (torch.zeros_like(weight) if needs_weight else None)
     pairs, sizes = pair_table(kernel_map)
-    grad_x, grad_weight = _ops().indice_conv_backward(x, weight.detach().to(x.dtype).contiguous(), grad, pairs, sizes)
+    grad_x, grad_weight = _ops().indice_conv_backward(x, weight, grad, pairs, sizes)
     return (grad_x if needs_x else None), (grad_weight.view(weight.shape) if needs_weight else None)
 
 

@@ -8,7 +8,6 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from perception.ops.sparse.maps import KernelMap
 from perception.ops.sparse.workspace import scratch
@@ -18,16 +17,14 @@ SLAB_BYTES = 32 * 2**20  # products of `pairs` held at once
 BLOCK_BYTES = 32 * 2**20  # products of `weight_stationary` held at once
 TILE_BYTES = 4 * 2**20  # gathered rows of `implicit` and `classes` held at once
 
-_cast_weights: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-
 
 def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None = None) -> Tensor:
-    """(N, Cin) features times (Cout, k0, k1, k2, Cin) weights to (M, Cout), in the dtype of `x`.
+    """(N, Cin) features times (Cout, k0, k1, k2, Cin) weights of the same dtype to (M, Cout).
 
     Raises:
         ConfigError: unknown algorithm, or one that the map does not allow.
     """
-    return _run(x, cast_weight(weight, x.dtype).flatten(1, 3), kernel_map, algorithm)
+    return _run(x, weight.flatten(1, 3), kernel_map, algorithm)
 
 
 def _run(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
@@ -47,7 +44,7 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
     In float32 and float64 one loop shares the gathered `grad` between both; in half precision, where adding row by row
     is slow and rounds each time, the gradient of the features is the forward rule on the transposed map.
     """
-    slices = cast_weight(weight, x.dtype).flatten(1, 3)
+    slices = weight.flatten(1, 3)
     grad_x = None
     fused = needs_x and algorithm is None and x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
     if needs_x and not fused:
@@ -74,20 +71,6 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
             grad_weight.flatten(1, 3)[:, k].copy_(
                 torch.mm(part.t(), rows, out=scratch('slice', (len(slices), x.shape[1]), x)))
     return grad_x, grad_weight
-
-
-def cast_weight(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """The weight in the dtype of the features; a copy is kept until the weight's version counter moves."""
-    if weight.dtype == dtype:
-        return weight.detach().contiguous()
-    if weight.is_inference() or not weight.is_leaf:
-        return weight.detach().to(dtype)
-    known = _cast_weights.get(weight)
-    stamp = (weight._version, weight.data_ptr(), dtype)
-    if known is None or known[0] != stamp:
-        with torch.inference_mode(False), torch.no_grad():
-            known = _cast_weights[weight] = (stamp, weight.detach().to(dtype).contiguous())
-    return known[1]
 
 
 @functools.cache

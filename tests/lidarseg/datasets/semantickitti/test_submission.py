@@ -1,4 +1,5 @@
 """Submissions: written as predictions arrive, zipped with directory entries, accepted and refused as officially."""
+import errno
 import json
 import os
 import re
@@ -229,18 +230,24 @@ def test_missing_zip_or_data_are_named(tmp_path, data_root):
         validate_submission(tmp_path / 'out/submission.zip', tmp_path / 'elsewhere')
 
 
-@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no /dev/full on this system')
-def test_a_full_disk_gives_a_sentence_and_leaves_nothing_half_written(tmp_path, data_root):
-    samples = predictions(data_root)
-    folder = tmp_path / 'out/sequences/21/predictions'
-    folder.mkdir(parents=True)
-    (folder / '.000000.label.part').symlink_to('/dev/full')  # where the file is written before it gets its name
+def test_a_full_disk_gives_a_sentence_and_leaves_nothing_half_written(tmp_path, data_root, monkeypatch):
+    samples, replace = predictions(data_root), os.replace
+    folder, full = tmp_path / 'out/sequences/21/predictions', []
+
+    def replace_or_fail(source, target):
+        if any(Path(target).match(name) for name in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace(source, target)
+
+    monkeypatch.setattr(os, 'replace', replace_or_fail)
+    full.append('21/predictions/000000.label')
     with pytest.raises(DataError, match=r'000000\.label: writing failed \(No space left on device\).*Free some space'):
         submit(tmp_path / 'out', data_root, samples)
     assert list(folder.iterdir()) == []
     assert len(written(tmp_path / 'out')) == 11  # the scans before it are kept
+    full.clear()
     submit(tmp_path / 'out', data_root, samples)
-    (tmp_path / 'out/.submission.zip.part').symlink_to('/dev/full')
+    full.append('submission.zip')
     with pytest.raises(DataError, match=r'submission\.zip: writing failed \(No space left on device\)'):
         submit(tmp_path / 'out', data_root, samples)
     assert [name for name in written(tmp_path / 'out') if not name.endswith('.label')] == []

@@ -1,0 +1,327 @@
+"""Going on with a training: what the checkpoint overrules, what config and command line change, and where it goes on.
+
+    setting                                    which one counts
+    weights, optimiser's state, seed           the checkpoint
+    learning rate and the like, schedule       the checkpoint; the config where the command line names one of them
+                                               (`--cfg-options optim_wrapper... param_scheduler... train_cfg...`);
+                                               the schedule is the config's where the training has another length
+    everything else                            the config
+
+With another batch size or number of processes the schedule stays where it was by samples seen: epochs are epochs, and
+iterations are counted again in batches of the new size. Every difference is said at the start. The text of a config in
+a checkpoint is compared, never run.
+"""
+import ast
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import Runner as MMEngineRunner
+
+from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
+from perception.utils.errors import CheckpointError, PerceptionError
+
+OVERRULED = ('optim_wrapper', 'param_scheduler')  # parts of a config that a checkpoint overrules
+RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the config count
+MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')  # not settings of a scheduler
+SHOWN = 12  # differences in the log
+
+
+def facts(runner: MMEngineRunner) -> dict[str, Any]:
+    """What a checkpoint notes of how it was trained, so that a run with other settings finds its place."""
+    loader = runner.train_dataloader
+    return dict(batch_size=loader.batch_size, processes=get_world_size(), steps=len(loader),
+                optimizer=_kind(runner.optim_wrapper))
+
+
+def _kind(wrapper: OptimWrapper | OptimWrapperDict) -> str | None:
+    return None if isinstance(wrapper, OptimWrapperDict) else type(wrapper.optimizer).__name__
+
+
+def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_location: Any = None) -> None:
+    """Put a runner where a checkpoint was written.
+
+    Args:
+        runner: model, optimiser, schedulers and loop are built.
+        file: a training checkpoint.
+        options: names of the config that the command line gave.
+        map_location: as in `torch.load`; the model's device by default.
+
+    Raises:
+        CheckpointError: unreadable, no training checkpoint, or of another model or optimiser.
+    """
+    checkpoint = load_checkpoint(file, map_location or get_device())
+    meta = training_meta(checkpoint, file)
+    with _plainly(file, 'its message hub'):
+        runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+    model, weights = unwrap(runner.model), weights_of(checkpoint, file)
+    check_weights(model, weights, file)
+    model.load_state_dict(weights, strict=False)
+    _take_seed(runner, meta)
+    differences = compare(meta.get('cfg'), runner.cfg.pretty_text)
+    named = {name for name in options if name.split('.')[0] in RESCHEDULE
+             and (differences is None or any(_covers(name, key) for key in differences))}
+    moved = _take_place(runner, meta, file)
+    if 'message_hub' in checkpoint:
+        with _plainly(file, 'its message hub'):
+            runner.message_hub.load_state_dict(checkpoint['message_hub'])
+    base = [name for name in named if name.split('.')[0] == 'optim_wrapper']
+    if 'optimizer' in checkpoint:
+        _load_optimizer(runner, checkpoint['optimizer'], meta, file, bool(base))
+    longer = any(name.startswith('train_cfg.max_') for name in differences or ())
+    stays = _load_schedule(runner, checkpoint.get('param_schedulers'), bool(named) or moved or longer, file)
+    _say(runner, differences or {}, named, stays)
+    runner.logger.info(f'resumed epoch: {runner.epoch}, iter: {runner.iter}')
+
+
+class _plainly:
+    """Turns what damaged or forged parts of a checkpoint cause into one sentence."""
+
+    def __init__(self, file: str, part: str) -> None:
+        self.file, self.part = file, part
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Exception) and not isinstance(error, PerceptionError):
+            raise CheckpointError(
+                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {str(error).splitlines()[0][:120]}), '
+                f'expected that of this training. Start from its weights with --cfg-options load_from={self.file}.'
+            ) from error
+
+
+def training_meta(checkpoint: dict, file: str | Path) -> dict:
+    """What a training checkpoint says of itself, checked.
+
+    Args:
+        checkpoint: from `load_checkpoint`.
+        file: its name in messages.
+
+    Raises:
+        CheckpointError: it is none, or its epoch, iteration or seed is no number that can be.
+    """
+    meta = checkpoint.get('meta')
+    if not isinstance(meta, dict) or 'iter' not in meta or 'epoch' not in meta:
+        raise CheckpointError(f'{file}: weights alone came, expected a training checkpoint (epoch_N.pth). Start from '
+                              f'these weights with --cfg-options load_from={file}.')
+    for name in ('epoch', 'iter', 'seed'):
+        value = meta.get(name)
+        if not (type(value) is int and 0 <= value < 2**63) and not (name == 'seed' and value is None):
+            raise CheckpointError(f'{file}: its {name} is {str(value)[:60]!r}, expected a whole number of 0 or more. '
+                                  'Use another checkpoint.')
+    for name, kind in (('message_hub', dict), ('optimizer', dict), ('param_schedulers', (list, dict))):
+        if name in checkpoint and not isinstance(checkpoint[name], kind):
+            raise CheckpointError(f'{file}: its {name} is a {type(checkpoint[name]).__name__}, expected a dict or list '
+                                  'of a training. Use another checkpoint.')
+    return meta
+
+
+# --- where it goes on ---
+def _take_seed(runner: MMEngineRunner, meta: dict) -> None:
+    seed = meta.get('seed')
+    if seed is not None and seed != runner.seed:
+        runner.logger.warning(f'--resume: the seed stays {seed}, as in the checkpoint (the config says {runner.seed}).')
+        runner._randomness_cfg.update(seed=seed)
+        runner.set_randomness(**runner._randomness_cfg)
+    own = getattr(runner.train_dataloader.dataset, 'metainfo', None)
+    stored = meta.get('dataset_meta')
+    if stored is not None and to_plain(stored) != to_plain(own):
+        runner.logger.warning('--resume: the training data describe themselves otherwise (classes, palette) than those '
+                              'of the checkpoint; see that they are the same classes.')
+
+
+def _take_place(runner: MMEngineRunner, meta: dict, file: str) -> bool:
+    """Set epoch and iteration; whether batches or steps of an epoch are others than before."""
+    loop, now, epoch, step = runner.train_loop, facts(runner), meta['epoch'], meta['iter']
+    then = meta.get('training')
+    if not isinstance(then, dict) or any(type(then.get(name)) is not int or then[name] < 1
+                                         for name in ('batch_size', 'processes', 'steps')):
+        whole = epoch and step % epoch == 0 and not isinstance(loop, IterBasedTrainLoop)
+        then = dict(now, steps=step // epoch if whole else now['steps'])  # of an older version, at the end of an epoch
+    samples_then, samples = ((part['batch_size'] or 1) * part['processes'] for part in (then, now))
+    moved = samples != samples_then or (now['steps'] != then['steps'])
+    if isinstance(loop, IterBasedTrainLoop):
+        loop._epoch, loop._iter = epoch, step if samples == samples_then else step * samples_then // samples
+        position = f'iteration {step:,} becomes {loop._iter:,} of {runner.max_iters:,}'
+    else:
+        inside = step - epoch * then['steps']
+        if not 0 <= inside <= then['steps'] or step and not then['steps']:
+            raise CheckpointError(f'{file}: it says epoch {epoch}, iteration {step}, expected an iteration of that '
+                                  f'epoch ({then["steps"]} steps each). Use another checkpoint.')
+        if moved:
+            inside = now['steps'] if inside == then['steps'] else min(inside * samples_then // samples, now['steps'])
+        loop._epoch, loop.start, loop._iter = epoch, inside, epoch * now['steps'] + inside
+        position = f'epoch {epoch} of {runner.max_epochs} goes on, iteration {step:,} becomes {loop._iter:,}'
+    if moved:
+        runner.logger.warning(
+            f'--resume: batches of {now["batch_size"]} in {now["processes"]} process(es), {now["steps"]:,} steps an '
+            f'epoch (before: {then["batch_size"]}, {then["processes"]}, {then["steps"]:,}). By samples seen {position}'
+            '; the learning rate is not scaled, give another by --cfg-options optim_wrapper.optimizer.lr=...')
+    last, where = ((runner.max_iters, loop._iter) if isinstance(loop, IterBasedTrainLoop) else
+                   (runner.max_epochs, loop._epoch))
+    if where >= last:
+        runner.logger.warning(f'--resume: this training was complete ({where} of {last}); no further step is taken. '
+                              'Give a larger train_cfg.max_epochs or max_iters to train on.')
+    return moved
+
+
+# --- optimiser and schedule ---
+def _load_optimizer(runner: MMEngineRunner, stored: dict, meta: dict, file: str, config_counts: bool) -> None:
+    """The optimiser's state, with the checkpoint's rate and the like, or the config's."""
+    wrapper = runner.optim_wrapper
+    if isinstance(wrapper, OptimWrapperDict):
+        with _plainly(file, 'its optimiser'):
+            wrapper.load_state_dict(stored)
+        return
+    groups = stored.get('param_groups')
+    training = meta.get('training')
+    kind, theirs = _kind(wrapper), training.get('optimizer') if isinstance(training, dict) else None
+    own = set(wrapper.optimizer.param_groups[0])
+    with _plainly(file, 'its optimiser'):
+        there = set(groups[0])
+        rates = [float(group['lr']) for group in groups]
+    if (theirs or kind) != kind or (not theirs and own - there and there - own - {'param_names'}):
+        raise CheckpointError(f"{file}: its optimiser is {theirs or 'of another kind'}, the config's {kind}, expected "
+                              f'the same to resume. Start from its weights with --cfg-options load_from={file}.')
+    if not all(math.isfinite(rate) and rate >= 0 for rate in rates):
+        raise CheckpointError(f'{file}: its learning rate is {rates[0]}, expected a finite number. Use another '
+                              'checkpoint.')
+    _unschedule(wrapper)
+    settings = [{k: v for k, v in group.items() if k != 'params'} for group in wrapper.param_groups]
+    with _plainly(file, 'its optimiser'):
+        wrapper.load_state_dict(stored)
+    if config_counts:
+        for group, ours in zip(wrapper.param_groups, settings):
+            for key in [key for key in group if key.startswith('initial_')]:
+                del group[key]
+            group.update(ours)
+
+
+def _unschedule(wrapper: OptimWrapper) -> None:
+    """Give an optimiser the values back that a schedule started with."""
+    for group in wrapper.param_groups:
+        for key in [key for key in group if key.startswith('initial_')]:
+            group[key.removeprefix('initial_')] = group.pop(key)
+
+
+def _load_schedule(runner: MMEngineRunner, stored: Any, anew: bool, file: str) -> bool:
+    """The schedulers' states, or those that the config's reach here; whether the checkpoint's count."""
+    if runner.param_schedulers is None or (stored is None and not anew):
+        return True
+    if isinstance(runner.param_schedulers, dict):
+        with _plainly(file, 'its schedule'):
+            for name, schedulers in runner.param_schedulers.items():
+                for scheduler, state in zip(schedulers, stored[name], strict=True):
+                    scheduler.load_state_dict(state)
+        return True
+    fit = isinstance(stored, list) and len(stored) == len(runner.param_schedulers) and all(
+        isinstance(state, dict) and scheduler.state_dict().keys() == state.keys()
+        for scheduler, state in zip(runner.param_schedulers, stored))
+    if anew or not fit:
+        if not anew:
+            runner.logger.warning('--resume: the checkpoint has a schedule of another kind; that of the config counts.')
+        _reschedule(runner)
+        return False
+    with _plainly(file, 'its schedule'):
+        for scheduler, state in zip(runner.param_schedulers, stored):
+            own = to_plain({k: v for k, v in scheduler.state_dict().items() if k not in MOVING})
+            if any(type(own[k]) is not type(state[k]) for k in own if k in state and own[k] is not None
+                   and not isinstance(own[k], (int, float))) or type(state['last_step']) is not int:
+                raise ValueError('values of another type')
+            scheduler.load_state_dict(state)
+    return True
+
+
+def _reschedule(runner: MMEngineRunner) -> None:
+    """Build the config's schedulers and step them to the runner's place."""
+    _unschedule(runner.optim_wrapper)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of steps before the optimiser's
+        runner.param_schedulers = schedulers = runner.build_param_scheduler(copy.deepcopy(runner.cfg.param_scheduler))
+        moving = [scheduler for scheduler in schedulers if not getattr(scheduler, 'need_val_args', False)]
+        by_step = [scheduler for scheduler in moving if not scheduler.by_epoch]
+        steps = len(runner.train_dataloader)
+        for step in range(1, runner.iter + 1):
+            for scheduler in by_step:
+                scheduler.step()
+            if step % steps == 0 and step // steps <= runner.epoch:
+                for scheduler in moving:
+                    if scheduler.by_epoch:
+                        scheduler.step()
+    if len(moving) < len(schedulers):
+        runner.logger.warning('--resume: a schedule that follows the score begins anew.')
+    rate = runner.optim_wrapper.get_lr()
+    runner.logger.info(f'--resume: the learning rate goes on at {next(iter(rate.values()))[0]:g}')
+
+
+# --- what differs ---
+def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
+    """Values that differ between two configs, from their text alone.
+
+    Args:
+        then: text of a checkpoint, or whatever stands there.
+        now: text of the config.
+
+    Returns:
+        dotted name -> both values as text, `'-'` where there is none; None where the first is no config.
+    """
+    if not isinstance(then, str) or len(then) > 2**20:
+        return None
+    try:
+        before = _leaves(then)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    after = _leaves(now)
+    return {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})
+            if before.get(name) != after.get(name) and name.split('.')[0] not in ('work_dir', 'resume', 'load_from')}
+
+
+def _leaves(text: str) -> dict[str, str]:
+    """Dotted name -> text of each value that the text of a config assigns."""
+    found: dict[str, str] = {}
+
+    def visit(name: str, node: ast.expr) -> None:
+        if isinstance(node, ast.Call) and node.keywords:
+            for keyword in node.keywords:
+                visit(f'{name}.{keyword.arg}', keyword.value)
+        elif isinstance(node, ast.Dict) and node.keys:
+            for key, value in zip(node.keys, node.values):
+                visit(f'{name}.{key.value if isinstance(key, ast.Constant) else "**"}', value)
+        elif isinstance(node, ast.List) and any(isinstance(item, ast.Call) for item in node.elts):
+            for i, item in enumerate(node.elts):
+                visit(f'{name}.{i}', item)
+        else:
+            found[name] = ast.unparse(node)
+
+    for statement in ast.parse(text).body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            visit(statement.targets[0].id, statement.value)
+    return found
+
+
+def _covers(option: str, key: str) -> bool:
+    return f'{key}.'.startswith(f'{option}.') or f'{option}.'.startswith(f'{key}.')
+
+
+def _say(runner: MMEngineRunner, differences: dict[str, tuple[str, str]], named: set[str], stays: bool) -> None:
+    """Log which of the differences count."""
+    optim = any(name.startswith('optim_wrapper') for name in named)
+    for i, (name, (then, now)) in enumerate(differences.items()):
+        then, now = then[:80], now[:80]
+        if i == SHOWN:
+            runner.logger.warning(f'--resume: {len(differences) - SHOWN} more settings differ from the checkpoint\'s')
+            break
+        overruled = name.startswith('optim_wrapper.optimizer') and not optim or (
+            name.startswith('param_scheduler') and stays)
+        runner.logger.log(logging.WARNING, f'--resume: {name} stays {then}, as in the checkpoint (the config says '
+                          f'{now}); to change it, give it by --cfg-options' if overruled else
+                          f'--resume: {name} is {now} from now on (before: {then})')
