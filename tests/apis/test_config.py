@@ -8,7 +8,7 @@ from torch.optim import SGD, Adam
 
 from perception.apis import runner as runner_module
 from perception.apis.cli import resume_command, run_command, sentence
-from perception.apis.config import dumpable, load_config, merge, parse_options, set_option
+from perception.apis.config import dumpable, load_config, merge, names_config, parse_options, set_option
 from perception.apis.runner import start_processes, use_amp, write_mini_data
 from perception.apis.test import prepare
 from perception.common.amp import BFloat16OptimWrapper
@@ -315,6 +315,58 @@ def test_a_missing_config_shows_close_matches(tmp_path, monkeypatch):
 def test_an_error_in_a_config_names_the_file(tmp_path, text):
     with pytest.raises(ConfigError, match=r'x.py: the config cannot be read'):
         load_config(write(tmp_path, text))
+
+
+@pytest.mark.parametrize('place', ['x.yaml', 'x.json', '_base_', 'base of a base', 'computed'])
+def test_only_python_is_read_as_a_config(tmp_path, place):
+    suffix = place if place.startswith('x.') else 'x.yaml'
+    (tmp_path / suffix).write_text(f'!!python/object/apply:pathlib.Path.touch [{tmp_path / "executed"}]\n')
+    (tmp_path / 'z.py').write_text("_base_ = ['x.yaml']\n")
+    bases = {'_base_': "'./x.yaml'", 'base of a base': "['z.py']", 'computed': "['x.' + 'yaml']"}
+    path = tmp_path / (suffix if place.startswith('x.') else 'y.py')
+    if place in bases:
+        path.write_text(f'_base_ = {bases[place]}\n')
+    with pytest.raises(ConfigError, match=r'a \.(yaml|json) file came, expected a Python config'):
+        load_config(path)
+    with pytest.raises(ConfigError, match=r'expected a Python config'):
+        Config.fromfile(path)
+    assert not (tmp_path / 'executed').exists()
+
+
+def test_a_config_inherits_from_any_folder(tmp_path, root):
+    path = write(tmp_path, 'with read_base():\n    from perception.configs.lanes.enet_culane import *\n'
+                           'train_cfg.update(max_epochs=8, val_interval=2)\n')
+    cfg, original = load_config(path, mini=True), load_config('configs/lanes/enet_culane.py', mini=True)
+    assert cfg.model == original.model and cfg.train_cfg.val_interval == 10
+    assert load_config(path).train_cfg.val_interval == 2
+    assert cfg.work_dir == str(root / 'work_dirs' / tmp_path.name / 'x_mini')
+    for text in ("_base_ = '../enet_culane.py'", 'with read_base():\n    from perception.configs.lanes.enett import *'):
+        with pytest.raises(ConfigError, match='from perception.configs.lanes.enet_culane import'):
+            load_config(write(tmp_path, text + '\n'))
+
+
+def test_runs_are_named_by_folder_and_file(tmp_path, root):
+    assert load_config('configs/kd/minkunet_kitti.py').experiment_name == 'kd/minkunet_kitti'
+    assert load_config('configs/pvd/minkunet_kitti.py', mini=True).experiment_name == 'pvd/minkunet_kitti_mini'
+    other = tmp_path / 'mine' / 'pvd' / 'minkunet_kitti.py'  # must not write into the project's own runs
+    other.parent.mkdir(parents=True)
+    write(other.parent, 'a = 1\n', other.name)
+    assert load_config(other).work_dir == str(root / 'work_dirs/mine_pvd/minkunet_kitti')
+
+
+def test_errors_name_the_config(toy_config):
+    @names_config
+    def fail(config):
+        raise DataError('data/x: no such folder. Try `python tools/train.py CONFIG --mini`.')
+    with pytest.raises(DataError, match=r'tools/train.py .*toy_config.py --mini'):
+        fail(toy_config)
+
+
+def test_numbers_without_a_literal_survive_a_dump(tmp_path):
+    cfg = load_config(write(tmp_path, "a = dict(b=float('inf'), c=[-float('inf')])\n"))
+    dumpable(cfg).dump(tmp_path / 'again.py')
+    again = load_config(tmp_path / 'again.py')
+    assert again.a.b == float('inf') and again.a.c == [-float('inf')]
 
 
 def test_the_resolved_config_can_be_written_and_read_again(toy, toy_config, tmp_path):
