@@ -28,6 +28,9 @@ setup(
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
+        'tensorboard': ['tensorboard'],
+        'wandb': ['wandb'],
+        'mlflow': ['mlflow'],
         'test': ['pytest', 'pytest-xdist', 'ruff'],
     },
 )

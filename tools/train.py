@@ -22,8 +22,11 @@ def main() -> None:
                         help='override single values, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
+    parser.add_argument('--log', nargs='+', default=[], choices=('tensorboard', 'wandb', 'mlflow'), metavar='NAME',
+                        help='log to tensorboard, wandb or mlflow too, beside the files in the work dir')
     parser.add_argument('--check', action='store_true',
-                        help='build everything, two iterations, print taps, shapes and losses, stop')
+                        help='build everything, two iterations, print taps, shapes and losses, stop; a teacher '
+                             'need not be trained yet')
     args = parser.parse_args()
     run_command(run, args, resumable=not args.check)
 
@@ -33,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.train import train
     train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
-          args.check)
+          args.check, args.log)
 
 
 if __name__ == '__main__':

@@ -110,7 +110,7 @@ def _check_read(cfg: Config, name: str) -> None:
     top = name.partition('.')[0]
     if top not in cfg or is_read(top):
         return
-    places = [place for place, value in _leaves(cfg._cfg_dict) if place != top and value == cfg[top]
+    places = [place for place, value in leaves(cfg._cfg_dict) if place != top and value == cfg[top]
               and is_read(place.partition('.')[0])]
     where = f'Its value stands at {", ".join(places[:6])}; give these.' if places else (
         'Give the values that were made of it.')
@@ -118,13 +118,13 @@ def _check_read(cfg: Config, name: str) -> None:
                       f'expected a part of the model, the data or the training. {where}')
 
 
-def _leaves(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+def leaves(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
     """Dotted name and value of everything below a section, itself too."""
     if place:
         yield place, node
     pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
     for key, value in pairs:
-        yield from _leaves(value, f'{place}.{key}' if place else str(key))
+        yield from leaves(value, f'{place}.{key}' if place else str(key))
 
 
 def loaders(cfg: Config) -> list[str]:

@@ -404,6 +404,25 @@ def test_other_processes_do_not_write_mini_data(toy, toy_config, tmp_path, monke
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(('options', 'writes', 'says'), [
+    ({}, True, ['simulated']), ({'test_dataloader.dataset.data_root': '/mine'}, True, ['simulated']),
+    ({'train_dataloader.dataset.data_root': '/mine', 'val_dataloader.dataset.data_root': '/yours'}, False,
+     ['/mine and /yours are not those']),
+    ({'train_dataloader.dataset.data_root': '/mine'}, True, ['/mine are not those', 'simulated'])])
+def test_own_data_are_not_called_simulated(monkeypatch, options, writes, says):
+    said, written = [], []
+    monkeypatch.setattr(runner_module, 'print_log', lambda text, *_: said.append(text))
+    cfg = load_config('configs/lanes/enet_culane.py', mini=True, options=options)
+    cfg.mini_data.type = lambda root: written.append(root)
+    write_mini_data(cfg)
+    assert bool(written) is writes and len(said) == len(says)
+    assert all(part in text for part, text in zip(says, said))
+    prepare(cfg)  # a test reads its own split alone
+    said.clear()
+    write_mini_data(cfg)
+    assert ('/mine' in said[0]) is ('test_dataloader.dataset.data_root' in options)
+
+
 def test_mini_without_a_writer_is_refused(tmp_path):
     with pytest.raises(ConfigError, match='expected mini_data = dict'):
         write_mini_data(load_config(write(tmp_path, 'a = 1\nmini = dict(a=2)\n'), mini=True))
