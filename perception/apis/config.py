@@ -185,7 +185,7 @@ def _classes(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found = {key: _classes(item) for key, item in value.items()}
-    if isinstance(found.get('type'), str) and found['type'].startswith('perception.'):
+    if isinstance(found.get('type'), str) and found['type'].startswith(('perception.', 'mmengine.', 'torch.')):
         found['type'] = get_object_from_string(found['type']) or found['type']  # or a name in a registry
     return found
 
