@@ -2,6 +2,8 @@
 """Look at a config, at the samples it trains on, at the logs of runs."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 
 

@@ -2,6 +2,8 @@
 """Train a config."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 
 

@@ -26,7 +26,6 @@ from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
 
-LOGS = dict(tensorboard=TensorboardVisBackend, wandb=WandbVisBackend, mlflow=MLflowVisBackend)  # by their package
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
           'Distributed training is not used, all SyncBatchNorm',
@@ -166,6 +165,25 @@ def write_mini_data(cfg: Config) -> None:
               logging.WARNING)
 
 
+def _tensorboard(name: str) -> dict:
+    import_optional('tensorboard', '--log tensorboard', 'pip install tensorboard')
+    return dict(type=TensorboardVisBackend)
+
+
+def _wandb(name: str) -> dict:
+    import_optional('wandb', '--log wandb', 'pip install wandb')
+    return dict(type=WandbVisBackend, init_kwargs=dict(project='perception', name=name))
+
+
+def _mlflow(name: str) -> dict:
+    import_optional('mlflow', '--log mlflow', 'pip install mlflow')
+    return dict(type=MLflowVisBackend, exp_name='perception', run_name=name,
+                tracking_uri=os.environ.get('MLFLOW_TRACKING_URI'))
+
+
+LOGS = dict(tensorboard=_tensorboard, wandb=_wandb, mlflow=_mlflow)  # each called with the name of the run
+
+
 def add_logs(cfg: Config, names: Sequence[str]) -> None:
     """Send what is logged to further places, beside the files of the work dir.
 
@@ -177,19 +195,12 @@ def add_logs(cfg: Config, names: Sequence[str]) -> None:
         ConfigError: an unknown name.
         MissingDependency: its package is not installed.
     """
-    if not names:
-        return
-    cfg.visualizer = ConfigDict(cfg.get('visualizer') or dict(type=Visualizer))
-    backends = list(cfg.visualizer.get('vis_backends') or [dict(type=LocalVisBackend)])
-    for name in dict.fromkeys(names):
+    for name in names:
         check_choice('--log', name, LOGS)
-        import_optional(name, f'--log {name}', f'pip install {name}')
-        settings = dict(
-            wandb=dict(init_kwargs=dict(project='perception', name=cfg.experiment_name)),
-            mlflow=dict(exp_name='perception', run_name=cfg.experiment_name,
-                        tracking_uri=os.environ.get('MLFLOW_TRACKING_URI')))
-        backends.append(dict(type=LOGS[name], **settings.get(name, {})))
-    cfg.visualizer.vis_backends = backends
+    if names:
+        cfg.visualizer = ConfigDict(cfg.get('visualizer') or dict(type=Visualizer))
+        cfg.visualizer.vis_backends = [*(cfg.visualizer.get('vis_backends') or [dict(type=LocalVisBackend)]),
+                                       *(LOGS[name](cfg.experiment_name) for name in dict.fromkeys(names))]
 
 
 def use_amp(cfg: Config) -> None:
