@@ -18,6 +18,7 @@ setup(
         'numpy>=1.24,<2',
         'scipy',
         'mmengine>=0.10.4',
+        'matplotlib',
         'open3d>=0.20',
         'opencv-python',
         'pillow',
@@ -28,6 +29,9 @@ setup(
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
+        'tensorboard': ['tensorboard'],
+        'wandb': ['wandb'],
+        'mlflow': ['mlflow'],
         'test': ['pytest', 'pytest-xdist', 'ruff'],
     },
 )

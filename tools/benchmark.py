@@ -3,6 +3,8 @@
 import argparse
 import sys
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 from perception.apis.listing import add_options, benchmarks, choose
 

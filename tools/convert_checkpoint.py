@@ -2,6 +2,8 @@
 """Convert published weights."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 from perception.apis.listing import add_options, converters
 

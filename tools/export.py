@@ -2,6 +2,8 @@
 """Export a trained net as ONNX."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 
 

@@ -2,6 +2,8 @@
 """Write mini data sets: simulated scans and images in official layouts."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 from perception.apis.listing import mini_sets
 

@@ -2,6 +2,8 @@
 """Train a config."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 
 
@@ -22,8 +24,11 @@ def main() -> None:
                         help='override single values, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
+    parser.add_argument('--log', nargs='+', default=[], choices=('tensorboard', 'wandb', 'mlflow'), metavar='NAME',
+                        help='log to tensorboard, wandb or mlflow too, beside the files in the work dir')
     parser.add_argument('--check', action='store_true',
-                        help='build everything, two iterations, print taps, shapes and losses, stop')
+                        help='build everything, two iterations, print taps, shapes and losses, stop; a teacher '
+                             'need not be trained yet')
     parser.add_argument('--allow-nan', type=int, default=0, metavar='N',
                         help='skip up to N steps whose loss is not finite, which otherwise end the training')
     args = parser.parse_args()
@@ -35,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.train import train
     train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
-          args.check, args.allow_nan)
+          args.check, args.allow_nan, args.log)
 
 
 if __name__ == '__main__':

@@ -2,6 +2,8 @@
 """Draw scans, images or videos with predictions, labels, or both."""
 import argparse
 
+import ready  # noqa: F401  (before the project is imported)
+
 from perception.apis.cli import run_command
 
 

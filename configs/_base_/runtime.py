@@ -16,10 +16,12 @@ What a config does not name is refused with one sentence.
 """
 from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
 from mmengine.runner import LogProcessor
+from mmengine.visualization import LocalVisBackend, Visualizer
 
 from perception.common.hooks.checkpoint import CheckpointHook
 from perception.common.hooks.export import ExportHook
 from perception.common.hooks.memory import MemoryHook
+from perception.common.hooks.progress import ProgressHook
 from perception.common.hooks.seed import SeedHook
 from perception.common.hooks.start import StartHook
 
@@ -35,11 +37,13 @@ default_hooks = dict(
     # metric that model.pth is the best by (None: the first one); rule='less' where less is better
     export=dict(type=ExportHook, metric=None),
     checkpoint=dict(type=CheckpointHook, interval=1, max_keep_ckpts=2),
-    start=dict(type=StartHook))
+    start=dict(type=StartHook),
+    progress=dict(type=ProgressHook))
 custom_hooks = []
 env_cfg = dict(cudnn_benchmark=False, mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0))
 log_processor = dict(type=LogProcessor, window_size=50, by_epoch=True)
 log_level = 'INFO'
+visualizer = dict(type=Visualizer, vis_backends=[dict(type=LocalVisBackend)])  # tools/train.py --log adds to them
 randomness = dict(seed=0, diff_rank_seed=False, deterministic=False)
 load_from = None  # weights to start from
 resume = False  # set by --resume

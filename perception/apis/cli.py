@@ -1,5 +1,6 @@
 """How a command ends: results, one sentence for bad input, or how to go on after Ctrl-C."""
 import _thread
+import errno
 import os
 import re
 import shlex
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,8 +20,9 @@ from perception.utils.errors import PerceptionError
 def run_command(function: Callable[..., Any], *args: Any, resumable: bool = False, **kwargs: Any) -> Any:
     """Call a function for a command-line tool.
 
-    Bad input ends the process with its sentence and code 2, Ctrl-C with code 130, SIGTERM with code 143, a data-loader
-    worker or another process of the run that ended with a sentence and code 1; defects keep their traceback.
+    A line is written at once where libraries that take seconds are still to be imported. Bad input and a full disk end
+    the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM with code 143, a data-loader worker or another
+    process of the run that ended with a sentence and code 1; defects keep their traceback.
 
     Args:
         function: what the tool does.
@@ -30,6 +33,9 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     Returns:
         what the function returns.
     """
+    if 'torch' not in sys.modules and os.environ.get('RANK', '0') == '0':
+        sys.stderr.write(f'{Path(sys.argv[0]).stem}: loading PyTorch ...\n')
+        sys.stderr.flush()
     with noticing_interrupts() as interrupts:
         try:
             return function(*args, **kwargs)
@@ -43,6 +49,10 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
             if isinstance(error, PerceptionError):
                 if is_first() or not getattr(error, 'in_all_processes', False):
                     sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
+                sys.exit(2)
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+                sys.stderr.write(f'DataError: {error.filename or "writing results"}: {error.strerror}, expected room '
+                                 f'for the results. Free some, or name another folder.{hint}\n')
                 sys.exit(2)
             if cause is None:
                 raise

@@ -1,23 +1,53 @@
 """From a config file and command-line options to the config of a run."""
 import ast
 import copy
+import functools
 import inspect
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import mmengine.config.config as mmengine_config
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyObject
-from mmengine.utils import get_object_from_string
-from torch.utils.data import DataLoader
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.utils import get_installed_path, get_object_from_string
 
+from perception import registry
+from perception.apis.schedule import check_schedule, length_of, scale_schedule
+from perception.apis.values import arguments, check_values, known_keys, typed
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
 
+# names of a config that something reads, beside the arguments of mmengine's Runner; any other is a helper of its file
+_READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',
+         'detect_anomalous_params', 'predictor', 'tta_model', 'ensemble_model', 'saved_model', 'submission',
+         'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet', 'published', 'evidence')
+_file2dict = Config._file2dict
+
+
+def _python_alone(filename: str, *args, **kwargs) -> tuple:
+    """mmengine's reader of a file and its bases, which would execute tags of YAML."""
+    if not str(filename).endswith('.py'):
+        raise ConfigError(f'{filename}: a {Path(filename).suffix or "nameless"} file came, expected a Python config '
+                          '(.py). Write it as one; other formats are never read as configs, nor as their bases.')
+    return _file2dict(filename, *args, **kwargs)
+
+
+Config._file2dict = staticmethod(_python_alone)
+# `with read_base(): from perception.configs.lanes.enet_culane import *` inherits from any folder, as in OpenMMLab
+mmengine_config.get_installed_path = lambda package: str(PROJECT_ROOT) if package == 'perception' else (
+    get_installed_path(package))
+
 
 def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | None = None) -> Config:
     """Read a config file, then apply its own `mini` section and single options.
+
+    `train_cfg.max_epochs` among the options scales the schedule, unless they name parts of that too. A loader without
+    workers keeps none alive, and `train_cfg.val_interval=0` drops the validation.
 
     Args:
         path: the file, relative to the current directory or to the project.
@@ -26,11 +56,11 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
 
     Returns:
         the resolved config, without the key `mini`; `work_dir` is `work_dirs/<folder>/<config>[_mini]` unless it was
-        given; all writable.
+        given, `experiment_name` is `<folder>/<config>[_mini]`; all writable.
 
     Raises:
-        ConfigError: no such file, an error in it, no `mini` section, an override that the config does not know, or a
-            training too short for its schedule.
+        ConfigError: no such file, an error in it, no `mini` section, an override that the config does not know, a value
+            of another type than its class takes, or a schedule that does not fit the training.
     """
     path = find_config(path)
     try:
@@ -38,26 +68,114 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     except PerceptionError:
         raise
     except Exception as error:
-        raise ConfigError(f'{path}: the config cannot be read ({type(error).__name__}: {error}), expected '
-                          f'a pure-Python config. Correct the file.') from error
+        raise ConfigError(
+            f'{path}: the config cannot be read ({type(error).__name__}: {error}), expected a pure-Python config. '
+            'Correct the file; what it inherits from this project is named from any folder as in `with read_base(): '
+            'from perception.configs.lanes.enet_culane import *`.') from error
     # one dict that stands under two names becomes two, so that an override changes only what it names
-    object.__setattr__(cfg, '_cfg_dict', ConfigDict(_classes(cfg._cfg_dict._to_lazy_dict())))
+    object.__setattr__(cfg, '_cfg_dict', ConfigDict(_classes(cfg._to_lazy_dict())))
     overrides = cfg.pop('mini', None)
     if mini:
         if not overrides:
             raise ConfigError(f'{path}: --mini was given, expected the config to end with mini = dict(...). Train '
                               f'without --mini, or add that section.')
         merge(cfg._cfg_dict, overrides, f'{path.name}: mini')
+    length = length_of(cfg)
     for name, value in (options or {}).items():
+        _check_read(cfg, name)
         set_option(cfg._cfg_dict, name, value)
+    check_values({key: cfg[key] for key in cfg if is_read(key)}, path.name)
+    _check_ranges(cfg, path.name)
+    if not any(name.startswith('param_scheduler') for name in options or {}):
+        scale_schedule(cfg, length)
     check_schedule(cfg, path.name)
-    for name in (key for key in cfg if key.endswith('_dataloader') and isinstance(cfg[key], dict)):
-        size = cfg[name].get('batch_size', 1)
-        if not isinstance(size, int) or size < 1:
-            raise ConfigError(f'{path.name}: {name}.batch_size={size!r}, expected a whole number of 1 or more. Correct '
-                              'it.')
-    cfg.work_dir = str(from_root(cfg.get('work_dir') or default_work_dir(path, mini)))
+    _settle(cfg)
+    place = default_work_dir(path, mini)
+    cfg.work_dir = str(from_root(cfg.get('work_dir') or place))
+    cfg.experiment_name = cfg.get('experiment_name') or f'{place.parent.name}/{place.name}'
     return cfg
+
+
+def is_read(name: str) -> bool:
+    """Whether anything reads a value of this name that stands at the top of a config."""
+    return name in _READ or name in arguments(Runner)[0]
+
+
+def _check_read(cfg: Config, name: str) -> None:
+    """Refuse to change what only the config file itself reads.
+
+    Raises:
+        ConfigError: such a name; where its value stands is said.
+    """
+    top = name.partition('.')[0]
+    if top not in cfg or is_read(top):
+        return
+    places = [place for place, value in leaves(cfg._cfg_dict) if place != top and value == cfg[top]
+              and is_read(place.partition('.')[0])]
+    where = f'Its value stands at {", ".join(places[:6])}; give these.' if places else (
+        'Give the values that were made of it.')
+    raise ConfigError(f'--cfg-options {name}: {top} is a variable of the config file, which nothing reads afterwards, '
+                      f'expected a part of the model, the data or the training. {where}')
+
+
+def leaves(node: Any, place: str = '') -> Iterator[tuple[str, Any]]:
+    """Dotted name and value of everything below a section, itself too."""
+    if place:
+        yield place, node
+    pairs = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, (list, tuple)) else ()
+    for key, value in pairs:
+        yield from leaves(value, f'{place}.{key}' if place else str(key))
+
+
+def loaders(cfg: Config) -> list[str]:
+    """Names of the data loaders of a config that are there."""
+    return [key for key in cfg if key.endswith('_dataloader') and isinstance(cfg[key], dict)]
+
+
+def _check_ranges(cfg: Config, where: str) -> None:
+    """See that what is counted is counted from where it makes sense.
+
+    Raises:
+        ConfigError: a number that is too small.
+    """
+    optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
+    rate = optimizer.get('lr') if isinstance(optimizer, dict) else None
+    if isinstance(rate, (int, float)) and not 0 <= rate < math.inf:
+        raise ConfigError(f'{where}: optim_wrapper.optimizer.lr={rate!r}, expected a number of 0 or more. Correct it.')
+    for section, key, least in [*((name, 'batch_size', 1) for name in loaders(cfg)),
+                                *((name, 'num_workers', 0) for name in loaders(cfg)),
+                                ('train_cfg', 'max_epochs', 1), ('train_cfg', 'max_iters', 1),
+                                ('train_cfg', 'val_interval', 0), ('train_cfg', 'val_begin', 0)]:
+        value = (cfg.get(section) or {}).get(key, least)
+        if key == 'batch_size' and value is None and cfg[section].get('batch_sampler') is not None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {least} or more. '
+                              'Correct it.')
+
+
+def _settle(cfg: Config) -> None:
+    """Make values agree that OpenMMLab's users change alone."""
+    for name in loaders(cfg):
+        if cfg[name].get('num_workers', 0) == 0:
+            cfg[name].update({key: None if key == 'prefetch_factor' else False for key in
+                              ('persistent_workers', 'prefetch_factor') if key in cfg[name]})
+    if (cfg.get('train_cfg') or {}).get('val_interval') == 0:
+        cfg.train_cfg.pop('val_interval')
+        cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
+        print_log('train_cfg.val_interval=0: nothing is validated; model.pth will hold the latest weights.', 'current')
+
+
+def names_config(function: Callable) -> Callable:
+    """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`."""
+    @functools.wraps(function)
+    def wrapped(config: str | Path, *args, **kwargs) -> Any:
+        try:
+            return function(config, *args, **kwargs)
+        except PerceptionError as error:
+            error.args = (str(error).replace(' CONFIG', f' {config}'), *error.args[1:])
+            raise
+    return wrapped
 
 
 def _classes(value: Any) -> Any:
@@ -67,31 +185,9 @@ def _classes(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     found = {key: _classes(item) for key, item in value.items()}
-    if isinstance(found.get('type'), str) and found['type'].startswith('perception.'):
+    if isinstance(found.get('type'), str) and found['type'].startswith(('perception.', 'mmengine.', 'torch.')):
         found['type'] = get_object_from_string(found['type']) or found['type']  # or a name in a registry
     return found
-
-
-def check_schedule(cfg: Config, where: str) -> None:
-    """See that every scheduler begins before the training ends, such as after overriding `train_cfg.max_epochs`.
-
-    Args:
-        cfg: the config.
-        where: start of an error message.
-
-    Raises:
-        ConfigError: one would not run.
-    """
-    schedulers, loop = cfg.get('param_scheduler') or [], cfg.get('train_cfg') or {}
-    for i, scheduler in enumerate([schedulers] if isinstance(schedulers, dict) else schedulers):
-        length = 'max_epochs' if scheduler.get('by_epoch', True) else 'max_iters'
-        begin, end = scheduler.get('begin', 0), scheduler.get('end', loop.get(length))
-        if end is not None and end <= begin:
-            kind = scheduler.get('type')
-            raise ConfigError(
-                f'{where}: param_scheduler.{i}, {getattr(kind, "__name__", kind)}, begins at {begin} and ends at '
-                f'{end}, expected an end behind its beginning. Give train_cfg.{length} more than {begin}, or shorten '
-                f'the schedule too; --cfg-options "param_scheduler=[]" leaves the rate as it is.')
 
 
 def dumpable(cfg: Config) -> Config:
@@ -105,11 +201,22 @@ def dumpable(cfg: Config) -> Config:
             return {key: refer(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return type(value)(refer(item) for item in value)
+        if isinstance(value, float) and not math.isfinite(value):
+            return _Written(value)
+        if isinstance(value, Path):
+            return str(value)
         return LazyObject(value.__module__, value.__qualname__) if inspect.isclass(value) or inspect.isfunction(
             value) else value
 
     object.__setattr__(cfg, '_cfg_dict', ConfigDict(refer(cfg._cfg_dict._to_lazy_dict())))
     return cfg
+
+
+class _Written(float):
+    """A number that a config file can hold though Python has no literal for it."""
+
+    def __str__(self) -> str:
+        return f"float('{float(self)}')"
 
 
 def find_config(path: str | Path) -> Path:
@@ -164,7 +271,7 @@ def merge(base: ConfigDict, overrides: dict, where: str) -> None:
         ConfigError: an unknown key, or a plain value where the config has a section.
     """
     for key, value in overrides.items():
-        key = _known_key(base, key, where)
+        key = _known_key(base, key, where, where.endswith(': mini'))
         old = base.get(key)
         if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
             raise ConfigError(f'{where}.{key}: {value!r} came, expected a dict or None. Its keys are '
@@ -175,40 +282,29 @@ def merge(base: ConfigDict, overrides: dict, where: str) -> None:
             base[key] = copy.deepcopy(value)
 
 
-def _arguments(kind: Any) -> list[str]:
-    """Names that a class or function accepts, through **kwargs of a class too."""
-    names = []
-    for owner in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
-        function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
-        if not inspect.isfunction(function):
-            continue
-        parameters = inspect.signature(function).parameters.values()
-        names += [p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
-                  and p.name != 'self']
-        if all(p.kind is not p.VAR_KEYWORD for p in parameters):
-            break
-    return names
-
-
 def set_option(base: ConfigDict, name: str, value: Any) -> None:
     """Set one value of a config by its dotted name, such as `optim_wrapper.optimizer.lr` or `custom_hooks.0.interval`.
 
+    Text becomes what the argument of a class asks for: `no` a truth value, `08` a number, one value a list of one.
+
     Raises:
-        ConfigError: an unknown key, a position that the list does not have, or a plain value in place of a section.
+        ConfigError: an unknown key, a position that the list does not have, a plain value in place of a section, or a
+            value of another type than the one that stands there.
     """
-    where, node = '--cfg-options ' + name, base
+    where, node, top = '--cfg-options ' + name, base, True
     *path, last = name.split('.')
     for key in path:
-        key = _known_key(node, key, where)
-        node = node.get(key) if isinstance(node, dict) else node[key]
-    last = _known_key(node, last, where)
+        key = _known_key(node, key, where, top)
+        node, top = node.get(key) if isinstance(node, dict) else node[key], False
+    last = _known_key(node, last, where, top)
     old = node.get(last) if isinstance(node, dict) else node[last]
     if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
         raise ConfigError(f'{where}: {value!r} came, expected a dict or None. Its keys are {", ".join(map(str, old))}.')
-    node[last] = value
+    hint = arguments(Runner)[0].get(last) if top else None
+    node[last] = typed(node, last, _named(_classes(value), where), where, hint)
 
 
-def _known_key(node: Any, key: str, where: str) -> str | int:
+def _known_key(node: Any, key: str, where: str, top: bool = False) -> str | int:
     if isinstance(node, list):
         if not key.isdigit() or int(key) >= len(node):
             raise ConfigError(f'{where}: {key!r} came, expected a position in a list of {len(node)}. Count from 0.')
@@ -216,15 +312,53 @@ def _known_key(node: Any, key: str, where: str) -> str | int:
     if not isinstance(node, dict):
         raise ConfigError(f'{where}: {key!r} came below the value {node!r}, expected the name to end there. Give a '
                           f'whole dict as a value if you mean to put one there.')
-    known = [*node, *_arguments(DataLoader if 'dataset' in node else node.get('type'))]
-    if key not in known:
+    known = [*node, *known_keys(node)[0]]
+    if key not in known and not (top and is_read(key)):
         raise ConfigError(f'{where}: unknown key {key!r}, expected one that the config has. '
                           f'{close_matches(key, known)}')
     return key
 
 
+def _named(value: Any, where: str) -> Any:
+    """Classes for the names in `dict(type=...)` that were typed, as the registries know them.
+
+    Raises:
+        ConfigError: no registry knows one.
+    """
+    if isinstance(value, list):
+        return [_named(item, where) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _named(item, where) for key, item in value.items()}
+    kind = found.get('type')
+    if isinstance(kind, str):
+        nodes = [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
+        found['type'] = next(filter(None, (_look_up(node, kind) for node in nodes)), None)
+        if found['type'] is None:
+            raise ConfigError(f'{where}: no class {kind!r} is known, expected one of this project or of mmengine. '
+                              f'{close_matches(kind, {name for node in nodes for name in _names(node)})}')
+    return found
+
+
+def _names(node: registry.Registry | None) -> list[str]:
+    """What a registry and its parents hold."""
+    return [] if node is None else [*node.module_dict, *_names(node.parent)]
+
+
+def _look_up(node: registry.Registry, name: str) -> Any:
+    """What a registry or its parents hold under a name, without importing what they might find."""
+    while node is not None:
+        if name in node.module_dict:
+            return node.module_dict[name]
+        node = node.parent
+    return None
+
+
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
-    """Command-line overrides `a.b=value`; values are read as Python literals, else as text; `1,2` makes a list.
+    """Command-line overrides `a.b=value`, as OpenMMLab spells them.
+
+    Values are read as Python literals, in which words need no quotes and `dict(a=1)` is a dict, else as text; `1,2`
+    makes a list.
 
     Raises:
         ConfigError: a pair without `=`.
@@ -235,13 +369,44 @@ def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
         if not sign or not name:
             raise ConfigError(f'--cfg-options: {pair!r} came, expected KEY=VALUE. Write for example '
                               f'train_cfg.max_epochs=3.')
-        value = _literal(text)
+        value = _literal(text.strip())
         options[name] = list(value) if isinstance(value, tuple) and not text.lstrip().startswith('(') else value
     return options
 
 
+class _Words(ast.NodeTransformer):
+    """Makes constants of words, and a dict of a call of `dict`."""
+
+    def visit_Name(self, node: ast.Name) -> ast.Constant:
+        words = dict(true=True, false=False, none=None)
+        return ast.Constant(words.get(node.id.lower(), node.id))
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        if getattr(node.func, 'id', '') != 'dict' or node.args or any(word.arg is None for word in node.keywords):
+            return node
+        return ast.Dict([ast.Constant(word.arg) for word in node.keywords],
+                        [self.visit(word.value) for word in node.keywords])
+
+
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval({'true': 'True', 'false': 'False', 'none': 'None'}.get(text, text))
-    except (ValueError, SyntaxError):
-        return [_literal(part) for part in text.split(',')] if ',' in text else text
+        return ast.literal_eval(_Words().visit(ast.parse(text, mode='eval')).body)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        pass
+    if text[:1] + text[-1:] in ('[]', '()'):
+        parts = [_literal(part) for part in _split(text[1:-1])]
+        return parts if text[0] == '[' else tuple(parts)
+    parts = _split(text)
+    return [_literal(part) for part in parts] if len(parts) > 1 else text
+
+
+def _split(text: str) -> list[str]:
+    """Parts of a text between the commas that stand in no brackets."""
+    depth, parts = 0, ['']
+    for letter in text:
+        depth += (letter in '([{') - (letter in ')]}')
+        if letter == ',' and depth == 0:
+            parts.append('')
+        else:
+            parts[-1] += letter
+    return [part.strip() for part in (parts if parts[-1].strip() else parts[:-1])]

@@ -23,7 +23,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from perception.apis.config import called, load_config, need
+from perception.apis.config import called, load_config, names_config, need
 from perception.common.predictor import Predictor
 from perception.common.visual.canvas import save_png, stacked, titled
 from perception.common.visual.video import check_film, frame_rate, is_film, write_video
@@ -34,6 +34,7 @@ from perception.utils.errors import ConfigError
 Checkpoints = str | Path | Sequence[str | Path]
 
 
+@names_config
 def load(config: str | Path, checkpoint: Checkpoints | None = None, device: str | torch.device = 'auto',
          mini: bool = False, tta: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),
          options: dict[str, Any] | None = None) -> Predictor:

@@ -2,12 +2,12 @@
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 
 import mmengine
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
@@ -15,17 +15,19 @@ from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
-from mmengine.visualization import LocalVisBackend, Visualizer
+from mmengine.visualization import LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, Visualizer, WandbVisBackend
 from torch import nn
 
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
-from perception.apis.config import dumpable
+from perception.apis.config import dumpable, leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
 from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
 from perception.registry import RUNNERS
 from perception.utils.checkpoint import start_from, unwrap
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
 
 _count = itertools.count()  # Runners built in this process
@@ -150,9 +152,28 @@ class Runner(MMEngineRunner):
 
     def build_logger(self, *args, **kwargs) -> logging.Logger:
         """mmengine's, without lines that no user can act on."""
-        logger = super().build_logger(*args, **kwargs)
-        logger.addFilter(lambda record: not str(record.msg).startswith(_NOISE))
+        logger, named = super().build_logger(*args, **kwargs), set()
+
+        def is_useful(record: logging.LogRecord) -> bool:
+            text = str(record.msg)
+            if text.startswith('Exp name: '):  # comes with every epoch
+                return not (text in named or named.add(text))
+            return not text.startswith(_NOISE)
+
+        logger.addFilter(is_useful)
         return logger
+
+    def dump_config(self) -> None:
+        """mmengine's.
+
+        Raises:
+            DataError: there is no room for it.
+        """
+        try:
+            super().dump_config()
+        except OSError as error:
+            raise DataError(f'{self.work_dir}: {error.strerror} where the config of the run is to be written, expected '
+                            'room for the results. Free some, or name another folder with --work-dir.') from error
 
 
 def start_processes(launcher: str, cfg: Config) -> None:
@@ -183,7 +204,11 @@ def start_processes(launcher: str, cfg: Config) -> None:
 def write_mini_data(cfg: Config) -> None:
     """Call the config's `mini_data` writer, on the first process alone; others wait.
 
-    The writer finds out itself whether the folder is complete.
+    The writer finds out itself whether the folder is complete. Nothing is written where the splits that the run reads
+    lie elsewhere.
+
+    Args:
+        cfg: the config, of a test without its training part.
 
     Raises:
         ConfigError: the config names no writer.
@@ -193,11 +218,59 @@ def write_mini_data(cfg: Config) -> None:
                           f'beside the mini section.')
     arguments = cfg.mini_data.to_dict() | dict(root=data_path(cfg.mini_data.root))
     arguments.pop('type')
+    root = arguments['root']
+    names = ('train_dataloader', 'val_dataloader') if cfg.get('train_dataloader') else ('test_dataloader',)
+    read = {data_path(value) for name in names for place, value in leaves(cfg.get(name))
+            if place.split('.')[-1] == 'data_root' and value}
+    other = sorted(str(path) for path in read if path != root and root not in path.parents)
+    if other:
+        print_log(f'--mini: the data in {" and ".join(other)} are not those that --mini writes; only the small model '
+                  'and the short schedule come from it.', 'current', logging.WARNING)
+    if other and len(other) == len(read):
+        return
     if is_main_process():
         cfg.mini_data.type(**arguments)
     barrier()
-    print_log(f'--mini: the data in {arguments["root"]} are simulated; scores on them say nothing about real ones.',
-              'current', logging.WARNING)
+    print_log(f'--mini: the data in {root} are simulated; scores on them say nothing about real ones.', 'current',
+              logging.WARNING)
+
+
+def _tensorboard(name: str) -> dict:
+    import_optional('tensorboard', '--log tensorboard', 'pip install tensorboard')
+    return dict(type=TensorboardVisBackend)
+
+
+def _wandb(name: str) -> dict:
+    import_optional('wandb', '--log wandb', 'pip install wandb')
+    return dict(type=WandbVisBackend, init_kwargs=dict(project='perception', name=name))
+
+
+def _mlflow(name: str) -> dict:
+    import_optional('mlflow', '--log mlflow', 'pip install mlflow')
+    return dict(type=MLflowVisBackend, exp_name='perception', run_name=name,
+                tracking_uri=os.environ.get('MLFLOW_TRACKING_URI'))
+
+
+LOGS = dict(tensorboard=_tensorboard, wandb=_wandb, mlflow=_mlflow)  # each called with the name of the run
+
+
+def add_logs(cfg: Config, names: Sequence[str]) -> None:
+    """Send what is logged to further places, beside the files of the work dir.
+
+    Args:
+        cfg: the config, changed in place.
+        names: of LOGS.
+
+    Raises:
+        ConfigError: an unknown name.
+        MissingDependency: its package is not installed.
+    """
+    for name in names:
+        check_choice('--log', name, LOGS)
+    if names:
+        cfg.visualizer = ConfigDict(cfg.get('visualizer') or dict(type=Visualizer))
+        cfg.visualizer.vis_backends = [*(cfg.visualizer.get('vis_backends') or [dict(type=LocalVisBackend)]),
+                                       *(LOGS[name](cfg.experiment_name) for name in dict.fromkeys(names))]
 
 
 def use_amp(cfg: Config) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from perception.apis.config import called, load_config, need
+from perception.apis.config import called, load_config, names_config, need
 from perception.apis.inference import Checkpoints, check_vote, combine, student_of
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.utils.checkpoint import unwrap
@@ -24,6 +24,7 @@ from perception.utils.paths import data_path, make_folder
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
 
 
+@names_config
 def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: bool = False, tta: str | None = None,
          submit: str | None = None, draw: str | None = None, options: dict[str, Any] | None = None,
          launcher: str = 'none', save: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),

@@ -2,6 +2,7 @@
 import logging
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,21 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
 
-from perception.apis.config import load_config
+from perception.apis.config import load_config, names_config
 from perception.apis.resume import training_meta
-from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
+from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
 from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.teachers import trained_weights
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.lock import locked
 from perception.utils.paths import from_root, make_folder
 
 
+@names_config
 def train(config: str | Path, mini: bool = False, work_dir: str | None = None, resume: str | bool = False,
           amp: bool = False, options: dict[str, Any] | None = None, launcher: str = 'none',
-          check: bool = False, allow_nan: int = 0) -> Runner:
+          check: bool = False, allow_nan: int = 0, log: Sequence[str] = ()) -> Runner:
     """Train a config from its file.
 
     Args:
@@ -37,6 +40,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
         check: build everything, run two iterations, log taps, shapes and losses, write nothing.
         allow_nan: how many steps with a loss that is not finite are skipped before such a step ends the training.
+        log: further places to log to, of `perception.apis.runner.LOGS`.
 
     Returns:
         the Runner after training; its model is trained.
@@ -49,6 +53,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     cfg = load_config(config, mini, options)
     if work_dir is not None:
         cfg.work_dir = str(Path(work_dir).absolute())
+    add_logs(cfg, log)
     start_processes(launcher, cfg)
     if mini:
         write_mini_data(cfg)
@@ -114,7 +119,9 @@ def set_aside(work_dir: Path) -> None:
 
 
 def check_run(cfg: Config) -> Runner:
-    """Build all that training, validation and test need, train two iterations, log taps, shapes and losses.
+    """Build all that training and validation need, train two iterations, log taps, shapes and losses.
+
+    A teacher that was not trained yet takes part with weights as they are built.
 
     Args:
         cfg: the config, changed in place.
@@ -124,6 +131,13 @@ def check_run(cfg: Config) -> Runner:
     """
     cfg.default_hooks = dict(cfg.get('default_hooks') or {}, checkpoint=None)
     cfg.default_hooks.pop('export', None)
+    for name, teacher in (cfg.model.get('teachers') or {}).items():
+        config, weights = teacher.get('trained_by'), trained_weights(teacher)
+        if config and not teacher.get('checkpoint') and not weights.is_file():
+            teacher.trained_by = None
+            print_log(f'--check: the teacher {name!r} is not trained yet (no {weights}) and takes part with weights as '
+                      f'they are built. Train it first with `tools/train.py {config}'
+                      f'{" --mini" if teacher.get("mini") else ""}`.', 'current', logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = Runner.from_cfg(cfg)
@@ -131,13 +145,16 @@ def check_run(cfg: Config) -> Runner:
         for hook in runner.hooks:
             if isinstance(hook, TeacherScoreHook):
                 hook.num_samples = min(hook.num_samples, 2)
-        _ = runner.val_loop, runner.test_loop
         try:
+            _ = runner.val_loop  # data of a test are no business of a training
             runner.train()
         except _CheckedEnough:
             runner.logger.info('--check: everything was built and two iterations ran.')
-        for handler in runner.logger.handlers:  # the log file goes away with the folder
-            handler.close()
+        finally:
+            for handler in list(runner.logger.handlers):  # the log file goes away with the folder
+                if isinstance(handler, logging.FileHandler):
+                    handler.close()
+                    runner.logger.removeHandler(handler)
     return runner
 
 

@@ -135,3 +135,15 @@ class Predictor:
     def show(self, picture: np.ndarray, source: Any, sample: BaseDataElement | None, truth: Any, name: str) -> bool:
         """Open a window; False where there is no display."""
         return show_image(picture, name)
+
+    def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
+        """Picture of what a net sees, (H, W, 3) uint8 RGB.
+
+        Args:
+            sample: of the data set, after augmentation: `dict(inputs=..., data_samples=...)`, its labels in the latter.
+            title: written above it.
+
+        Raises:
+            ConfigError: this predictor draws none.
+        """
+        raise ConfigError(f'{type(self).__name__} has no draw_sample, expected one to look at samples. Write it.')

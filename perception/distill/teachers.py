@@ -1,5 +1,5 @@
 """Teachers: models that watch the student's batch and report what their taps record."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,19 @@ from perception.distill.taps import record, tapped_module
 from perception.utils.checkpoint import load_weights
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.paths import default_work_dir, from_root
+
+
+def trained_weights(teacher: Mapping) -> Path | None:
+    """Where the config that trains a teacher leaves its weights.
+
+    Args:
+        teacher: arguments of a FrozenTeacher.
+
+    Returns:
+        the file, whether it is there or not; None where no config is named.
+    """
+    config = teacher.get('trained_by')
+    return config and default_work_dir(from_root(config), teacher.get('mini', False)) / 'model.pth'
 
 
 class FrozenTeacher(nn.Module):
@@ -37,12 +50,13 @@ class FrozenTeacher(nn.Module):
     def __init__(self, model: dict | nn.Module, taps: dict[str, str], trained_by: str | None = None,
                  mini: bool = False, checkpoint: str | Path | None = None, view: str | None = None):
         super().__init__()
-        if checkpoint is None and trained_by is not None:
-            checkpoint = default_work_dir(from_root(trained_by), mini) / 'model.pth'
+        if checkpoint is None:
+            checkpoint = trained_weights(dict(trained_by=trained_by, mini=mini))
         if checkpoint is not None and not from_root(checkpoint).is_file():
+            advice = (f'Train it with `tools/train.py {trained_by}{" --mini" if mini else ""}`' if trained_by else
+                      'Correct its name in the config')
             raise CheckpointError(f'FrozenTeacher: the checkpoint {checkpoint} does not exist, expected the weights of '
-                                  f'a trained teacher. Train it with `tools/train.py {trained_by or "CONFIG"}'
-                                  f'{" --mini" if mini else ""}`.')
+                                  f'a trained teacher. {advice}.')
         model = model if isinstance(model, nn.Module) else MODELS.build(model)
         model.data_preprocessor = None
         for name, path in taps.items():

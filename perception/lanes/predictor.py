@@ -158,6 +158,13 @@ class LanePredictor(Predictor):
                 attention_map(feats[0]), (width, height - cut), interpolation=cv2.INTER_LINEAR)
         return maps
 
+    def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
+        """See Predictor; the labels are those that the loss sees."""
+        labels = sample['data_samples'].get('labels')
+        truth = None if labels is None else dict(lanes=None, labels=labels.numpy())
+        return draw_sample(sample['inputs']['image'].permute(1, 2, 0).numpy(), self.meta['classes'],
+                           self.meta['palette'], None, truth, title)
+
 
 def read(image: Image) -> np.ndarray:
     """An image file or array as (H, W, 3) uint8 RGB.

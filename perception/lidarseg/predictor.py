@@ -143,6 +143,13 @@ class LidarPredictor(Predictor):
         colors = height_colors(points) if seen is None else label_colors(seen, self.meta['palette'])
         return show_points(points, colors, source.name)
 
+    def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
+        """See Predictor; points of other scans that a net takes too are not drawn."""
+        points, labels, meta = sample['inputs']['points'].numpy(), sample['data_samples'].get('labels'), self.meta
+        labels = None if labels is None else labels.numpy()
+        return draw_scan(points if labels is None else points[:len(labels)], meta['classes'], meta['palette'], None,
+                         labels, title, forward=meta.get('forward', 0.0))
+
 
 def _labels(sample: PointSegSample | None) -> np.ndarray | None:
     """Predicted train ids (N,) of a sample."""

@@ -39,10 +39,14 @@ def default_work_dir(config: str | Path, mini: bool = False) -> Path:
         mini: with its mini section.
 
     Returns:
-        such as `<project>/work_dirs/pvd/cylinder3d_kitti_mini`.
+        such as `<project>/work_dirs/pvd/cylinder3d_kitti_mini`; one more folder is named for a config elsewhere that is
+        called like one of the project.
     """
     path = Path(config).absolute()
-    return PROJECT_ROOT / 'work_dirs' / path.parent.name / f'{path.stem}{"_mini" if mini else ""}'
+    folder, own = path.parent.name, PROJECT_ROOT / 'configs' / path.parent.name / path.name
+    if own.is_file() and path.resolve() != own.resolve():
+        folder = f'{path.parent.parent.name}_{folder}'
+    return PROJECT_ROOT / 'work_dirs' / folder / f'{path.stem}{"_mini" if mini else ""}'
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -1,4 +1,5 @@
 """How commands end after Ctrl-C at awkward moments."""
+import errno
 import multiprocessing
 import os
 import signal
@@ -126,6 +127,26 @@ def test_what_all_processes_know_is_said_once(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             run_command(work)
     assert capsys.readouterr().err.count('the loss is nan') == 1
+
+
+def test_a_full_disk_ends_in_one_sentence(capsys):
+    def work():
+        raise OSError(errno.ENOSPC, 'No space left on device', '/runs/vis_data/config.py')
+
+    with pytest.raises(SystemExit) as end:
+        run_command(work, resumable=True)
+    errors = capsys.readouterr().err
+    assert end.value.code == 2 and '--resume' in errors
+    assert errors.startswith('DataError: /runs/vis_data/config.py: No space left on device')
+    with pytest.raises(OSError, match='Device or resource busy'):
+        run_command(lambda: exec('raise OSError(16, "Device or resource busy")'))
+
+
+def test_a_line_comes_before_torch_is_imported(run, root, tmp_path):
+    done = run(root / 'tools/train.py', tmp_path / 'nothing.py')
+    lines = done.stderr.strip().splitlines()
+    assert lines[0] == 'train: loading PyTorch ...' and lines[-1].startswith('ConfigError') and len(lines) == 2
+    assert 'loading' not in run(root / 'tools/train.py', tmp_path / 'nothing.py', RANK='1').stderr
 
 
 def test_a_defect_keeps_its_traceback_and_the_handler_is_put_back():

@@ -1,8 +1,11 @@
 """Training and testing of a config in one process, with every switch of the tools."""
+import errno
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 
@@ -13,7 +16,7 @@ from perception.apis.cli import run_command
 from perception.apis.config import load_config
 from perception.common.amp import has_bfloat16
 from perception.utils.checkpoint import load_checkpoint, save_atomic
-from perception.utils.errors import CheckpointError, ConfigError, DataError
+from perception.utils.errors import CheckpointError, ConfigError, DataError, MissingDependency
 
 evaluate = perception.apis.test.test
 train = perception.apis.train.train
@@ -168,10 +171,55 @@ def test_check_logs_losses_and_taps_and_writes_nothing(toy, toy_config, tmp_path
     assert 'iteration 2: loss ' in caplog.text and ', loss_ce ' in caplog.text
 
 
-def test_check_builds_the_validation_and_the_test_too(toy_config, tmp_path):
-    for part in ('val_dataloader', 'test_dataloader'):
-        with pytest.raises(TypeError):
-            train(toy_config, work_dir=str(tmp_path), check=True, options={f'{part}.dataset.size': 'many'})
+def test_check_reads_what_a_training_reads(toy_config, tmp_path):
+    with pytest.raises(ValueError, match='non-negative'):
+        train(toy_config, work_dir=str(tmp_path), check=True, options={'val_dataloader.dataset.seed': -1})
+    elsewhere = {f'{part}_dataloader.dataset.seed': -1 for part in ('test', 'submit')}
+    train(toy_config, work_dir=str(tmp_path), check=True, options=elsewhere)
+    train(toy_config, work_dir=str(tmp_path), check=True,
+          options=elsewhere | {'train_cfg.val_interval': 0, 'val_dataloader.dataset.seed': -1})
+
+
+def test_check_needs_no_trained_teacher(tmp_path, mini_culane, monkeypatch):
+    said = []
+    monkeypatch.setattr('perception.apis.train.print_log', lambda text, *_: said.append(text))
+    monkeypatch.setattr('perception.distill.teachers.default_work_dir', lambda *_: tmp_path / 'nothing')
+    monkeypatch.setattr('perception.apis.train.write_mini_data', lambda cfg: None)
+    roots = {f'{part}_dataloader.dataset.data_root': str(mini_culane) for part in ('train', 'val')}
+    runner = train('configs/kd/enet_culane.py', mini=True, check=True, options=roots | {
+        'train_dataloader.batch_size': 1, 'custom_hooks': []})
+    assert runner.iter == 1
+    assert "'full' is not trained yet" in said[0] and 'tools/train.py configs/lanes/pspnet_culane.py --mini' in said[0]
+    with pytest.raises(CheckpointError, match='nothing.*does not exist.*tools/train.py configs/lanes/pspnet_culane.py'):
+        train('configs/kd/enet_culane.py', mini=True, work_dir=str(tmp_path / 'w'), options=roots)
+
+
+def test_an_interval_of_0_leaves_the_latest_weights(toy_config, tmp_path):
+    train(toy_config, work_dir=str(tmp_path), options={'train_cfg.val_interval': 0, 'train_cfg.max_epochs': 1})
+    assert (tmp_path / 'model.pth').is_file() and 'toy/accuracy' not in log_of(tmp_path)
+
+
+def test_a_run_says_its_name_once(trained):
+    assert log_of(trained).count('Exp name: apis/toy_config_mini_') == 1
+
+
+def test_logs_go_to_tensorboard_too(toy_config, tmp_path, monkeypatch):
+    pytest.importorskip('tensorboard')
+    train(toy_config, work_dir=str(tmp_path), log=['tensorboard'], options={'train_cfg.max_epochs': 1})
+    assert list(tmp_path.rglob('events.out.tfevents.*')) and list(tmp_path.rglob('scalars.json'))
+    with pytest.raises(ConfigError, match="--log='tensorbord'.*Did you mean tensorboard"):
+        train(toy_config, work_dir=str(tmp_path), log=['tensorbord'])
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(MissingDependency, match='--log wandb.*pip install wandb'):
+        train(toy_config, work_dir=str(tmp_path), log=['wandb'])
+
+
+def test_a_full_disk_at_the_start_is_one_sentence(toy_config, tmp_path, monkeypatch):
+    def full(self, file=None):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(Config, 'dump', full)
+    with pytest.raises(DataError, match='No space left on device where the config of the run'):
+        train(toy_config, work_dir=str(tmp_path), options={'visualizer': dict(type='Visualizer', vis_backends=[])})
 
 
 # --- test ---

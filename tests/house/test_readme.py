@@ -51,7 +51,7 @@ def test_command_of_a_readme_exists(readme, command):
             assert list(ROOT.glob(word)), f'{readme}: {word} does not exist'
     flags = [word.split('=')[0] for word in words[1:] if word.startswith('--')]
     if flags:
-        text = help_text(words[0], words[1] if words[0] == 'tools/benchmark.py' else None)
+        text = help_text(words[0], words[1] if words[0] in ('tools/benchmark.py', 'tools/look.py') else None)
         assert all(flag in text for flag in flags), f'{readme}: {command}: {flags} against\n{text}'
 
 

@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import module_from_spec, spec_from_file_location
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,7 +15,7 @@ import pytest
 DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit')
 # imported, but brought by `make setup` without its requirements: see setup.py
 UNLISTED = {'mmdet3d'}
-OPTIONAL = ('nuscenes', 'onnx', 'spconv')
+OPTIONAL = ('nuscenes', 'onnx', 'spconv', 'tensorboard', 'wandb', 'mlflow')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''
@@ -93,7 +95,7 @@ def test_extras_are_what_the_package_imports_where_it_is_installed(root, stated)
 def test_each_package_whose_version_matters_is_pinned(stated, pins):
     named = {requirement(text) for text in stated['install_requires']}
     named |= {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
-    free = {'scipy', 'pillow', 'tqdm'}  # any version will do
+    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'tensorboard', 'wandb', 'mlflow'}  # any version will do
     assert set(pins) == (named - free) | ALSO_PINNED
     assert pins['opencv-python'] == pins['opencv-python-headless'], 'both write the folder cv2'
     assert pins['mmcv'] == pins['mmcv-lite']
@@ -213,3 +215,23 @@ def test_another_python_is_refused(project, version, what):
     assert code == 1 and len(lines) == 1
     assert what in lines[0] and '`make setup PYTHON=python3.11`' in lines[0]
     assert not (project / '.venv').exists()
+
+
+def test_a_tool_without_its_project_says_how_to_install_it(root, monkeypatch):
+    spec = spec_from_file_location('ready', root / 'tools/ready.py')
+    ready = module_from_spec(spec)
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: SimpleNamespace(
+        origin=str(root / 'perception/__init__.py')))
+    spec.loader.exec_module(ready)
+    assert ready.why_not() is None
+    for origin, said in ((None, 'no package perception'), ('/other/perception/__init__.py', 'the one in /other, ')):
+        monkeypatch.setattr(ready, 'find_spec', lambda name, origin=origin: SimpleNamespace(origin=origin))
+        assert said in ready.why_not() and f'pip install -e {root}' in ready.why_not()
+
+
+def test_every_tool_looks_for_its_project_first(root):
+    for path in sorted((root / 'tools').glob('*.py')):
+        imports = [node for node in ast.parse(path.read_text()).body if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = [getattr(node, 'module', None) or node.names[0].name for node in imports]
+        ours = [name for name in names if name == 'ready' or name.startswith('perception')]
+        assert path.name == 'ready.py' or ours[0] == 'ready', path

@@ -3,10 +3,12 @@
 Finished trainings are kept and one that was cut off is resumed, so the same command continues after any interruption.
 """
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -103,12 +105,17 @@ def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], obje
     Raises:
         RuntimeError: a training failed.
     """
-    failed = Event()
+    failed, seconds = Event(), []
 
     def train(job: Job) -> None:
         if not failed.is_set():
+            left = statistics.fmean(seconds) * (len(jobs) - len(seconds)) / side_by_side / 60 if seconds else None
+            print_log(f'training {jobs.index(job) + 1} of {len(jobs)}'
+                      + ('' if left is None else f', about {math.ceil(left)} minutes to go'), 'current')
+            start = time.perf_counter()
             try:
                 train_job(job, side_by_side)
+                seconds.append(time.perf_counter() - start)
             except BaseException:
                 failed.set()
                 raise
