@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from mmengine.logging import print_log
@@ -34,8 +34,9 @@ PERIODS = range(3, 13)  # numbers of columns that are looked for
 BLOCK, PART = 27_720, 8_000  # values: whole rows of each of them; enough to be looked at first
 STARTS = {  # first bytes -> what such a file is
     b'# .PCD': 'a PCD file', b'VERSION ': 'a PCD file', b'ply': 'a PLY file', b'LASF': 'a LAS file',
-    b'\x93NUMPY': 'an .npy file', b'PK\x03\x04': 'a zip or .npz file', b'#ROSBAG': 'a ROS bag', b'\x89MCAP': 'an MCAP file',
-    b'SQLite format 3': 'a ROS 2 bag', b'\x1f\x8b': 'a gzip file', b'\x89PNG': 'a PNG image', b'\xff\xd8\xff': 'a JPEG image',
+    b'\x93NUMPY': 'an .npy file', b'PK\x03\x04': 'a zip or .npz file', b'#ROSBAG': 'a ROS bag',
+    b'\x89MCAP': 'an MCAP file', b'SQLite format 3': 'a ROS 2 bag', b'\x1f\x8b': 'a gzip file',
+    b'\x89PNG': 'a PNG image', b'\xff\xd8\xff': 'a JPEG image',
     b'%PDF': 'a PDF file', b'<!DOCTYPE': 'a web page', b'<html': 'a web page',
     b'version https://git-lfs': 'a pointer of Git LFS, not the file itself'}
 
@@ -55,6 +56,9 @@ class Frame(NamedTuple):
     forward: float = 0.0
     height: float = 1.73
     strongest: float = 1.0
+
+
+KITTI = Frame()
 
 
 class Cloud(NamedTuple):
@@ -98,7 +102,7 @@ class PointReader:
     def __init__(self, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
                  height: float | None = None, invalid: str = 'refuse', topic: str | None = None,
-                 frame: Frame = Frame()) -> None:
+                 frame: Frame = KITTI) -> None:
         check_choice('invalid', invalid, ('refuse', 'drop'))
         if forward is not None:
             check_choice('forward', forward, AXES)
@@ -127,9 +131,9 @@ class PointReader:
         """
         where = source if isinstance(source, (str, Path)) else 'points'
         if isinstance(source, (str, Path)):
-            fields = read_fields(source, self.columns, self.frame.columns, self.topic)
+            fields = read_fields(source, self.columns, self.frame.columns, self.topic, self.missing is not None)
         else:
-            fields = array_fields(source, self.columns, self.frame.columns, 'points')
+            fields = array_fields(source, self.columns, self.frame.columns, lone=self.missing is not None)
         return self.cloud(fields, where)
 
     def cloud(self, fields: Fields, where: str | Path) -> Cloud:
@@ -231,7 +235,7 @@ def _dtype(columns: Sequence[str]) -> np.dtype:
 
 
 def read_fields(path: str | Path, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS,
-                topic: str | None = None) -> Fields:
+                topic: str | None = None, lone: bool = False) -> Fields:
     """All columns of a scan.
 
     Args:
@@ -239,6 +243,7 @@ def read_fields(path: str | Path, columns: Sequence[str] | None = None, default:
         columns: see `parse_columns`; None for those that the file names, or `default`.
         default: columns of `.bin` files and of arrays without names.
         topic: of the cloud in a recording.
+        lone: rows of three numbers without names are x, y, z.
 
     Returns:
         name -> (N,) numbers, in the order of the file.
@@ -271,7 +276,7 @@ def read_fields(path: str | Path, columns: Sequence[str] | None = None, default:
                         f'expected {kind[1:].upper()}. It is probably damaged or cut; write or copy it again.') \
             from error
     if isinstance(found, np.ndarray):
-        return array_fields(found, columns, default, path)
+        return array_fields(found, columns, default, path, lone)
     return _renamed(found, columns, path)
 
 
@@ -328,11 +333,13 @@ def _read_bin(path: Path, columns: Sequence[str] | None, default: Sequence[str])
                         f'of what it is ({", ".join(ENDINGS)}), or take the right file.')
     plain = dtype == np.dtype([(f'{k}', '<f4') for k in range(len(known))])
     doubt = doubt_of_columns(floats, len(known)) if plain else ''
-    if doubt or len(data) % dtype.itemsize:
-        came = doubt or 'The file is probably truncated; copy it again, or name its columns'
-        raise DataError(f'{path}: {len(data):,} bytes, read as {len(known)} columns ({", ".join(known)}), expected a '
-                        f'multiple of {dtype.itemsize} and content that fits. {came}'
-                        f"{'' if doubt else ' by columns'}.")
+    if doubt:
+        raise DataError(f'{path}: {len(data):,} bytes that are no rows of {len(known)} columns ({", ".join(known)}), '
+                        f'expected content that fits. {doubt}.')
+    if len(data) % dtype.itemsize:
+        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of {dtype.itemsize} ({len(known)} numbers a '
+                        f'point: {", ".join(known)}). The file is probably truncated, copy it again, or has other '
+                        'columns: name them by columns.')
     rows = data.view(dtype)
     return {name.partition(':')[0]: rows[f'{k}'] for k, name in enumerate(known) if name != '_'}
 
@@ -395,8 +402,8 @@ def _told(features: np.ndarray, period: int) -> float:
 def _other_numbers(values: np.ndarray) -> str:
     """What bytes that are no float32 of this machine look like."""
     data = np.ascontiguousarray(values).view(np.uint8)
-    for dtype, name in (('>f4', 'float32 of the other byte order'), ('<f8', 'float64'), ('>f8', 'float64 of the other '
-                        'byte order'), ('<f2', 'float16'), ('<i4', 'int32'), ('<i2', 'int16')):
+    for dtype, name in (('>f4', 'float32 of the other byte order'), ('<f8', 'float64'), ('<f2', 'float16'),
+                        ('>f8', 'float64 of the other byte order'), ('<i4', 'int32'), ('<i2', 'int16')):
         kind = np.dtype(dtype)
         with np.errstate(all='ignore'):
             size = np.abs(data[:len(data) // kind.itemsize * kind.itemsize].view(kind).astype(np.float64))
@@ -406,7 +413,7 @@ def _other_numbers(values: np.ndarray) -> str:
 
 
 def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequence[str] = COLUMNS,
-                 where: str | Path = 'points') -> Fields:
+                 where: str | Path = 'points', lone: bool = False) -> Fields:
     """Columns of an array.
 
     Args:
@@ -414,6 +421,7 @@ def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequ
         columns: names of the C columns.
         default: names where none are given.
         where: the file, for messages.
+        lone: x, y, z may stand alone.
 
     Raises:
         DataError: an array of another shape or type, or of another number of columns.
@@ -421,8 +429,8 @@ def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequ
     array = np.asarray(array)
     if array.dtype.names:
         return _renamed(_structured(array), columns, where)
-    known = columns or (default if array.ndim == 2 and array.shape[1] == len(default) else
-                        COLUMNS[:array.shape[1]] if array.ndim == 2 and array.shape[1] in (3, 4) else default)
+    width = array.shape[1] if array.ndim == 2 else 0
+    known = columns or next((names for names in (default, COLUMNS, 'xyz'[:3 * lone]) if len(names) == width), default)
     if array.ndim != 2 or array.shape[1] != len(known) or array.dtype.kind not in 'fiub':
         raise DataError(f'{where}: an array of shape {array.shape} and type {array.dtype}, expected (N, {len(known)}) '
                         f"numbers: {', '.join(known)}. Name its columns in their order, such as columns='x,y,z,i,_'.")
@@ -582,6 +590,26 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '
                         'the LiDAR.')
+
+
+def write_ply(file: BinaryIO, points: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> None:
+    """Write a coloured cloud as binary PLY.
+
+    Args:
+        file: opened for writing.
+        points: (N, 4) x, y, z [m], intensity.
+        labels: (N,) train ids.
+        colors: (N, 3) uint8 RGB.
+
+    Raises:
+        MissingDependency: plyfile is absent.
+    """
+    kit = import_optional('plyfile', 'writing .ply files', 'pip install plyfile')
+    kinds = [*((name, '<f4') for name in COLUMNS), *((name, 'u1') for name in ('red', 'green', 'blue', 'label'))]
+    vertices = np.empty(len(points), kinds)
+    for k, (name, _) in enumerate(kinds):
+        vertices[name] = points[:, k] if k < 4 else colors[:, k - 4] if k < 7 else labels
+    kit.PlyData([kit.PlyElement.describe(vertices, 'vertex')], byte_order='<').write(file)
 
 
 def find_points(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path]:
