@@ -328,7 +328,7 @@ def _read_bin(path: Path, columns: Sequence[str] | None, default: Sequence[str])
         raise DataError(f'{path}: {error.strerror}, expected a readable file. Check the path and its copy.') from error
     floats = data[:len(data) // 4 * 4].view('<f4')
     seen = recognise(path)
-    if len(data) and not seen.startswith('a file'):
+    if len(data) and not seen.startswith('a file') and (len(data) > 64 or not seen.startswith('text')):
         raise DataError(f'{path}: {seen}, expected {len(known)} numbers a point without a header. Give it the ending '
                         f'of what it is ({", ".join(ENDINGS)}), or take the right file.')
     plain = dtype == np.dtype([(f'{k}', '<f4') for k in range(len(known))])
@@ -432,8 +432,8 @@ def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequ
     width = array.shape[1] if array.ndim == 2 else 0
     known = columns or next((names for names in (default, COLUMNS, 'xyz'[:3 * lone]) if len(names) == width), default)
     if array.ndim != 2 or array.shape[1] != len(known) or array.dtype.kind not in 'fiub':
-        raise DataError(f'{where}: an array of shape {array.shape} and type {array.dtype}, expected (N, {len(known)}) '
-                        f"numbers: {', '.join(known)}. Name its columns in their order, such as columns='x,y,z,i,_'.")
+        raise DataError(f'{where}: {array.dtype} of shape {array.shape}, expected (N, {len(known)}) numbers: '
+                        f"{', '.join(known)}. Name its columns in their order, such as columns='x,y,z,i,_'.")
     return {name.partition(':')[0]: array[:, k] for k, name in enumerate(known) if name != '_'}
 
 
