@@ -175,10 +175,11 @@ class LidarPredictor(Predictor):
             ConfigError: labels of this data set do not stand in one file for each scan.
             DataError: they cannot be read or do not fit the scan.
         """
-        if not self.scans.LABEL_SUFFIX:
+        suffix = self.scans.label_suffix(self.data)
+        if not suffix:
             return super().truth(labels, name, source)
         path = Path(labels).expanduser()
-        path = path / f'{name}{self.scans.LABEL_SUFFIX}' if path.is_dir() else path
+        path = path / f'{name}{suffix}' if path.is_dir() else path
         return self.scans.scan_labels(path, self.cloud(source).num_rows, self.data)
 
     def pictures(self, path: str | Path, labels: str | Path | None = None, view: str = 'plain',

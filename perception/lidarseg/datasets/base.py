@@ -89,8 +89,13 @@ class LidarScans(SeededDataset):
         return reader.read(path)
 
     @classmethod
+    def label_suffix(cls, data: Mapping) -> str:
+        """How label files end that `scan_labels` reads; empty where scans have no label file each."""
+        return cls.LABEL_SUFFIX
+
+    @classmethod
     def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
-        """Train ids (N,) of a file that ends in `LABEL_SUFFIX`; unknown labels count as ignored.
+        """Train ids (N,) of a file that ends in `label_suffix`; unknown labels count as ignored.
 
         Args:
             path: the file.

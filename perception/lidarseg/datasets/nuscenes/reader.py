@@ -188,6 +188,7 @@ class NuScenesLidarSeg(LidarScans):
         self.split = split
         self.training = split.endswith('train') if training is None else training
         index, self.frames = read_split(self.data_root, split)
+        self.points = self.reader({})
         if split != 'test':
             self.table = _label_table(self.data_root, split, index, self.frames)
         if self.training and split != 'test':
@@ -209,7 +210,7 @@ class NuScenesLidarSeg(LidarScans):
         """
         frame = self.frames[index]
         path = self.data_root / frame.points
-        points = read_sweep(path)[:, :4]
+        points = self.points.read(path).points
         if self.training and len(points) < 2:
             raise DataError(f'{path}: {len(points)} points in a training key frame, expected at least 2. Take it '
                             'out of the training split.')
