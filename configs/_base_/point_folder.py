@@ -24,9 +24,7 @@ folder = dict(  # every argument: perception/lidarseg/datasets/folder/reader.py
     data_root='data/points',  # PERCEPTION_DATA replaces the leading data
     points='*/scans/*.pcd',
     labels='*/labels/*.npy',
-    classes=('ground', 'building', 'plant', 'pole', 'vehicle', 'person'),
-    label_map={1: 'ground', 2: 'building', 3: 'plant', 4: 'pole', 10: 'vehicle', 11: 'person'},
-    ignore=[0])
+    classes=('ground', 'building', 'plant', 'pole', 'vehicle', 'person'))
 
 train_dataloader = dict(
     batch_size=2, num_workers=4, persistent_workers=True,
@@ -52,7 +50,9 @@ more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_point_folder_mini, root='data/mini/point_folder')
-mini_folder = dict(data_root='data/mini/point_folder', splits=dict(train=['street', 'park'], val=['yard']))
+mini_folder = dict(
+    data_root='data/mini/point_folder', ignore=[0], splits=dict(train=['street', 'park'], val=['yard']),
+    label_map={1: 'ground', 2: 'building', 3: 'plant', 4: 'pole', 10: 'vehicle', 11: 'person'})
 mini_loaders = dict(
     train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False, dataset=mini_folder),
     val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=mini_folder),

@@ -402,8 +402,8 @@ def _told(features: np.ndarray, period: int) -> float:
 def _other_numbers(values: np.ndarray) -> str:
     """What bytes that are no float32 of this machine look like."""
     data = np.ascontiguousarray(values).view(np.uint8)
-    for dtype, name in (('>f4', 'float32 of the other byte order'), ('<f8', 'float64'), ('<f2', 'float16'),
-                        ('>f8', 'float64 of the other byte order'), ('<i4', 'int32'), ('<i2', 'int16')):
+    for dtype, name in (('>f4', 'float32 of the other byte order'), ('<f8', 'float64'),
+                        ('>f8', 'float64 of the other byte order'), ('<f2', 'float16'), ('<i4', 'int32'), ('<i2', 'int16')):
         kind = np.dtype(dtype)
         with np.errstate(all='ignore'):
             size = np.abs(data[:len(data) // kind.itemsize * kind.itemsize].view(kind).astype(np.float64))

@@ -21,7 +21,15 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.kitti import read_labels as read_label_file
-from perception.common.formats.points import ENDINGS, FILES, PointReader, natural_order, read_fields, recognise
+from perception.common.formats.points import (
+    ENDINGS,
+    FILES,
+    PointReader,
+    natural_order,
+    parse_columns,
+    read_fields,
+    recognise,
+)
 from perception.common.formats.text import read_text
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
@@ -136,7 +144,7 @@ class PointFolder(LidarScans):
     def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
         """See LidarScans."""
         labels = data.get('labels', '*.npy')
-        raw = read_labels(path, num_points, labels if labels and is_field(labels) else 'label', data.get('columns'))
+        raw = read_labels(path, num_points, labels if labels and is_field(labels) else None, data.get('columns'))
         return to_train_ids(raw, class_map(data), path, strict=False)
 
     @classmethod
@@ -331,10 +339,10 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
     """Ids of the points of a scan.
 
     Args:
-        path: file that ends in one of `LABELS`, or the scan itself.
+        path: file that ends in one of `LABELS`, or the scan itself for a field of it.
         num_points: rows of the scan; None does not check their number.
         field: of the scan.
-        columns: of the scan, see `read_fields`.
+        columns: of the scan, see PointReader.
 
     Returns:
         (N,) int64.
@@ -343,12 +351,12 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
         DataError: it cannot be read, holds no whole numbers, or not one for each point.
     """
     kind = path.suffix.lower()
-    if kind == '.label':
-        return (read_label_file(path, num_points) & 0xFFFF).astype(np.int64)
-    if kind == '.txt':
+    if field:
+        labels = label_field(read_fields(path, columns and parse_columns(columns)), field, path)
+    elif kind == '.label':
+        labels = (read_label_file(path, num_points) & 0xFFFF).astype(np.int64)
+    elif kind == '.txt':
         labels = _numbers(read_text(path, 'an id a line').split(), path)
-    elif field and kind != '.npy':
-        labels = label_field(read_fields(path, columns), field, path)
     else:
         try:
             labels = np.load(path, allow_pickle=False)
