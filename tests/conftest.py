@@ -40,6 +40,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     nuscenes=dict(train_frames=1, val_frames=2, test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02,
                   workers=1),
     waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
+    point_folder=dict(train_scans=1, val_scans=1, columns=130),
     culane=dict(_IMAGES, train=3, val=1, test=9),  # of the official size, one test image a category
     tusimple=dict(_IMAGES, train=3, val=1, test=2),
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images

@@ -8,6 +8,7 @@ from mmengine.evaluator import BaseMetric
 
 from perception.common.visual import canvas
 from perception.common.visual.points import BEHIND, TOP, paint, visible_points
+from perception.lidarseg.datasets.base import rows_of
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
 
@@ -155,7 +156,7 @@ class DrawScans(BaseMetric):
         for points, sample in zip(data_batch['inputs']['points'], data_samples):
             if self.max_scans is not None and len(self.results) >= self.max_scans:
                 return
-            pred_labels, labels = _array(sample['pred_labels']), _array(sample.get('labels'))
+            pred_labels, labels = (rows_of(_array(sample.get(key)), sample) for key in ('pred_labels', 'labels'))
             image = self.picture(points[:len(pred_labels)].cpu().numpy(), pred_labels, labels, sample['sample_id'])
             path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', image, self.num_colors)
             self.results.append(str(path))

@@ -7,17 +7,24 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
+from perception.common.formats.points import Cloud, is_recording, read_recording, scan_name, write_ply
 from perception.common.predictor import Predictor
 from perception.common.structures import PointSegSample
 from perception.common.visual.points import show as show_points
-from perception.lidarseg.datasets.base import Scan
+from perception.lidarseg.datasets.base import Scan, rows_of, spread_rows
 from perception.lidarseg.draw import draw_scan, height_colors, label_colors
 from perception.lidarseg.film import CAMERAS, Film
+from perception.lidarseg.voting import member_probs
+from perception.utils.checkpoint import atomic_path
+from perception.utils.checks import check_choice
 from perception.utils.errors import DataError
 
 
 class LidarPredictor(Predictor):
-    """Takes scans: a file in the format of the data set, or an (N, 4) array or tensor of x, y, z [m] and intensity.
+    """Takes scans: a file of any format of `perception/common/formats/points.py`, or an array of points.
+
+    An array or tensor is (N, 4) of x, y, z [m] and intensity, (N, C) of the named `columns`, or structured. There is a
+    prediction for each row, 255 where a point was left out (`invalid='drop'`).
 
     The views 'follow' and 'fixed' are frames of a film of the drive, one after the other, see `film.py`; 'fixed' needs
     poses that the data set can tell.
@@ -25,14 +32,23 @@ class LidarPredictor(Predictor):
     Args:
         model: in evaluation mode, or None.
         data: config of the data set, its `type` a class derived from LidarScans.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic: how scans of another sensor
+            become such as the net was trained on, see PointReader; by default as the data set reads its own.
     """
 
     views = ('plain', *CAMERAS)
+    saves = ('label', 'npy', 'ply', 'probabilities')
 
-    def __init__(self, model: nn.Module | None, data: dict) -> None:
+    def __init__(self, model: nn.Module | None, data: dict, columns: str | Sequence[str] | None = None,
+                 intensity_scale: float | str | None = None, missing_intensity: float | None = None,
+                 unit: float | None = None, forward: str | None = None, height: float | None = None,
+                 invalid: str | None = None, topic: str | None = None) -> None:
         super().__init__(model, data)
         self.scans = data['type']  # knows the format of files and what else nets of its data set take
-        self._film, self._frame, self._frames = None, 0, 0  # of a film: the number of its frames drawn and of all
+        options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
+                       forward=forward, height=height, invalid=invalid, topic=topic)
+        self.reader = self.scans.reader(data, **{name: value for name, value in options.items() if value is not None})
+        self._film, self._frame, self._frames = None, 0, ''  # of a film: its frames drawn and, in words, of how many
 
     def predict(self, sources: Sequence[Scan]) -> list[PointSegSample]:
         """Label every point of some scans.
@@ -44,7 +60,8 @@ class LidarPredictor(Predictor):
             sources: scans, N may be 0.
 
         Returns:
-            their samples with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`.
+            their samples with `pred_labels` (N,) int64 train ids on the CPU, `sample_id` and `num_points`; where
+            points were left out also `kept` (M,), the rows that are there.
 
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
@@ -55,28 +72,75 @@ class LidarPredictor(Predictor):
 
     def _input(self, source: Scan) -> dict:
         """A scan as the net takes it."""
-        points = self.points(source)
-        meta = dict(sample_id='scan', points_path='', num_points=len(points))
+        cloud = self.cloud(source)
+        points, meta = cloud.points, dict(sample_id='scan', points_path='', num_points=cloud.num_rows)
         if isinstance(source, (str, Path)):
-            meta.update(sample_id=Path(source).stem, points_path=str(source))
-        past = self.scans.past_scans_of(source, self.data)
+            meta.update(sample_id=scan_name(Path(source)), points_path=str(source))
+        if cloud.kept is not None:
+            meta['kept'] = cloud.kept
+        past = self.scans.past_scans_of(source, self.data, self.reader)
         if past:
             meta['origin_len'], points = len(points), np.concatenate([points, *past])
         return dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
 
-    def points(self, source: Scan) -> np.ndarray:
-        """Points (N, 4) float32 of a scan.
+    def cloud(self, source: Scan) -> Cloud:
+        """A scan as the net takes it: points (N, 4) float32, and which rows of the source they are.
 
         Raises:
             DataError: an unreadable file, an array of another shape.
         """
         if isinstance(source, (str, Path)):
-            return np.ascontiguousarray(self.scans.read_scan(source))
-        points = source.detach().cpu().numpy() if isinstance(source, Tensor) else np.asarray(source)
-        if points.ndim != 2 or points.shape[1] != 4:
-            raise DataError(f'predict: an array of shape {points.shape}, expected (N, 4): x, y, z, intensity. Select '
-                            'or add these columns first.')
-        return np.ascontiguousarray(points, np.float32)
+            return self.scans.read_scan(source, self.reader)
+        return self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
+
+    def points(self, source: Scan) -> np.ndarray:
+        """Points (N, 4) float32 of a scan."""
+        return self.cloud(source).points
+
+    def save(self, form: str, folder: Path, name: str, source: Scan, sample: PointSegSample) -> Path:
+        """Write the labels of a scan, one for each row of it.
+
+        Args:
+            form: 'label', ids (N,) uint32 as the data set's label files have them (train ids where it has none of
+                its own); 'npy', train ids (N,) uint8; 'ply', the points as the net sees them, with their labels, in
+                the colours of their classes; 'probabilities', (N, C) float32, in `<name>_probabilities.npy`. A row
+                that was left out has the data set's id for no class, 255, no vertex, or zeros.
+            folder, name, source, sample: see Predictor.
+
+        Returns:
+            the file.
+
+        Raises:
+            ConfigError: another form.
+            DataError: the file cannot be written.
+            MissingDependency: plyfile is absent.
+        """
+        check_choice('--save-as', form, self.saves)
+        labels = sample.pred_labels.numpy()
+        path = folder / f'{name}{dict(probabilities="_probabilities.npy").get(form, f".{form}")}'
+        with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+            if form == 'label':
+                raw = self.scans.raw_ids(self.data)
+                file.write((labels if raw is None else raw[labels]).astype('<u4').tobytes())
+            elif form == 'npy':
+                np.save(file, labels.astype(np.uint8))
+            elif form == 'ply':
+                seen = rows_of(labels, sample)
+                write_ply(file, self.points(source), seen, label_colors(seen, self.meta['palette']))
+            else:
+                np.save(file, self.probabilities(source))
+        return path
+
+    def probabilities(self, source: Scan) -> np.ndarray:
+        """Probabilities (N, C) float32 of the classes; what is missing to 1 belongs to "unlabelled" of nets that have
+        it. The net runs once more; rows of points that were left out are zeros.
+        """
+        cloud, data = self.cloud(source), self._input(source)
+        model, sample = self.model, data['data_samples']
+        with torch.no_grad():
+            points = data['inputs']['points'].to(next(model.parameters()).device)
+            probs = member_probs(model, points, sample.sample_id)[:len(cloud.points)].cpu()
+        return spread_rows(probs, sample, 0).numpy()
 
     def draw(self, source: Scan, sample: PointSegSample | None = None, truth: np.ndarray | None = None,
              title: str = '') -> np.ndarray:
@@ -91,27 +155,32 @@ class LidarPredictor(Predictor):
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        meta = self.meta
-        return draw_scan(self.points(source), meta['classes'], meta['palette'], _labels(sample), truth,
+        meta, cloud = self.meta, self.cloud(source)
+        labels, truth = (_kept(values, cloud) for values in (_labels(sample), truth))
+        return draw_scan(cloud.points, meta['classes'], meta['palette'], labels, truth,
                          title or (sample.sample_id if sample is not None else ''), forward=meta.get('forward', 0.0))
 
-    def sources(self, path: str | Path) -> Iterator[tuple[str, Path]]:
-        """Name and file of the scan, or of each scan in a folder."""
+    def sources(self, path: str | Path) -> Iterator[tuple[str, Scan]]:
+        """Name and file of the scan, or of each scan in a folder; of a ROS recording name and points of each cloud."""
         for file in self.scans.find_scans(path):
-            yield file.stem, file
+            if is_recording(file):
+                yield from read_recording(file, self.reader.topic)
+            else:
+                yield scan_name(file), file
 
-    def truth(self, labels: str | Path, name: str, source: Path) -> np.ndarray:
+    def truth(self, labels: str | Path, name: str, source: Scan) -> np.ndarray:
         """True train ids (N,) of a scan, 255 = ignored; `labels` is their file, or the folder of all.
 
         Raises:
             ConfigError: labels of this data set do not stand in one file for each scan.
             DataError: they cannot be read or do not fit the scan.
         """
-        if not self.scans.LABEL_SUFFIX:
+        suffix = self.scans.label_suffix(self.data)
+        if not suffix:
             return super().truth(labels, name, source)
         path = Path(labels).expanduser()
-        path = path / f'{name}{self.scans.LABEL_SUFFIX}' if path.is_dir() else path
-        return self.scans.scan_labels(path, len(self.points(source)))
+        path = path / f'{name}{suffix}' if path.is_dir() else path
+        return self.scans.scan_labels(path, self.cloud(source).num_rows, self.data)
 
     def pictures(self, path: str | Path, labels: str | Path | None = None, view: str = 'plain',
                  show: bool = False) -> Iterator[tuple[str, np.ndarray]]:
@@ -122,26 +191,31 @@ class LidarPredictor(Predictor):
         """
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
-            self._film = Film(view, self.scans.scan_poses(files), meta['classes'], meta['palette'],
+            plain = not any(map(is_recording, files))
+            self._film = Film(view, self.scans.scan_poses(files) if plain else None, meta['classes'], meta['palette'],
                               meta.get('forward', 0.0))
-            self._frame, self._frames = 0, len(files)
+            self._frame, self._frames = 0, f' of {len(files)}' if plain else ''
         yield from super().pictures(path, labels, view, show)
 
-    def view(self, view: str, source: Path, sample: PointSegSample | None, truth: np.ndarray | None,
+    def view(self, view: str, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> np.ndarray:
         """The views of a scan, or the next frame of the film."""
+        file = source if isinstance(source, Path) else Path(name)
         if view == 'plain':
-            return self.draw(source, sample, truth, source.name)
+            return self.draw(source, sample, truth, file.name)
         self._frame += 1
-        title = f'{source.parent.parent.name} / {source.name}   {self._frame} of {self._frames}'
-        return self._film.frame(self._frame - 1, self.points(source), _labels(sample), truth, title)
+        title = f'{file.absolute().parent.parent.name} / {file.name}   {self._frame}{self._frames}'
+        cloud = self.cloud(source)
+        labels, truth = (_kept(values, cloud) for values in (_labels(sample), truth))
+        return self._film.frame(self._frame - 1, cloud.points, labels, truth, title)
 
-    def show(self, picture: np.ndarray, source: Path, sample: PointSegSample | None, truth: np.ndarray | None,
+    def show(self, picture: np.ndarray, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> bool:
         """Open a window with the points in space; False where there is no display."""
-        points, seen = self.points(source), truth if sample is None else _labels(sample)
+        cloud = self.cloud(source)
+        points, seen = cloud.points, _kept(truth if sample is None else _labels(sample), cloud)
         colors = height_colors(points) if seen is None else label_colors(seen, self.meta['palette'])
-        return show_points(points, colors, source.name)
+        return show_points(points, colors, source.name if isinstance(source, Path) else name)
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """See Predictor; points of other scans that a net takes too are not drawn."""
@@ -154,3 +228,8 @@ class LidarPredictor(Predictor):
 def _labels(sample: PointSegSample | None) -> np.ndarray | None:
     """Predicted train ids (N,) of a sample."""
     return None if sample is None else sample.pred_labels.numpy()
+
+
+def _kept(labels: np.ndarray | None, cloud: Cloud) -> np.ndarray | None:
+    """Of labels of all rows of a scan those of its points."""
+    return labels if labels is None or cloud.kept is None or len(labels) != cloud.num_rows else labels[cloud.kept]

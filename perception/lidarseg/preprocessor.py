@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from perception.lidarseg.datasets.base import rows_of
 from perception.ops.voxelize import (
     check_grid,
     cube_index,
@@ -173,11 +174,12 @@ def _labels(samples: list, num_points: list[int], ignore_index: int) -> Tensor:
     """Labels of the batch's points; past scans that were added without labels are ignored."""
     labels = []
     for i, (sample, expected) in enumerate(zip(samples, num_points)):
-        missing = expected - len(sample.labels)
-        if missing and (missing < 0 or len(sample.labels) != sample.get('origin_len')):
-            raise DataError(f'{_name(samples, i)}: {len(sample.labels):,} labels for {expected:,} points, expected '
+        known = rows_of(sample.labels, sample)
+        missing = expected - len(known)
+        if missing and (missing < 0 or len(known) != sample.get('origin_len')):
+            raise DataError(f'{_name(samples, i)}: {len(known):,} labels for {expected:,} points, expected '
                             'equal numbers. Apply every transform that drops points to both.')
-        labels.append(F.pad(sample.labels, (0, missing), value=ignore_index))
+        labels.append(F.pad(known, (0, missing), value=ignore_index))
     return torch.cat(labels)
 
 

@@ -186,13 +186,13 @@ class EnsembleSegmentor(nn.Module):
 
 
 def member_probs(model: nn.Module, points: Tensor, sample_id: str) -> Tensor:
-    """Probabilities of the points of one scan by one member, (N, C) float32.
+    """Probabilities of the points of one scan by one model, (N, C) float32.
 
     Args:
-        model: a segmentor, bare or in a TTASegmentor.
+        model: a segmentor, bare or in a TTASegmentor, or an EnsembleSegmentor.
         points: (N, D).
         sample_id: name of the scan.
     """
-    if isinstance(model, TTASegmentor):
+    if isinstance(model, (TTASegmentor, EnsembleSegmentor)):
         return model.probs(points, sample_id)
     return view_logits(model, [points]).softmax(dim=1)[:, :model.num_classes]

@@ -3,29 +3,28 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.common.formats.points import COLUMNS, check_size, read_fields, recognise
+from perception.common.formats.text import read_text
 from perception.utils.errors import DataError
 
 POINT_BYTES = 16  # x, y, z, remission as little-endian float32
+OTHER_LABELS = {'<f4': 'float32', '>u4': 'uint32 of the other byte order', '>f4': 'float32 of the other byte order'}
 
 
-def read_points(path: str | Path, columns: int = 4) -> np.ndarray:
+def read_points(path: str | Path, columns: tuple[str, ...] = COLUMNS) -> np.ndarray:
     """Read a scan, `velodyne/FFFFFF.bin`, or one of another data set that differs in its columns.
 
     Args:
-        path: file of N x columns little-endian float32 without a header.
-        columns: numbers of a point.
+        path: file of rows of little-endian float32 without a header.
+        columns: names of the numbers of a point.
 
     Returns:
         (N, columns) float32: x, y, z [m], remission and what follows.
 
     Raises:
-        DataError: no such file, a size that is no multiple of a point's, NaN or infinite values.
+        DataError: no such file, a size or a content that does not fit the columns, NaN or infinite values.
     """
-    data = _read(path, 'u1')
-    if len(data) % (4 * columns):
-        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of {4 * columns} ({columns} float32 a '
-                        'point). The file is probably truncated; copy it again.')
-    points = data.view('<f4').reshape(-1, columns)
+    points = np.stack(list(read_fields(path, columns).values()), axis=1)
     if not np.isfinite(points).all():
         rows = np.flatnonzero(~np.isfinite(points).all(axis=1))
         raise DataError(f'{path}: {points[rows[0]].tolist()} in row {rows[0]} ({len(rows):,} such rows), expected '
@@ -44,17 +43,52 @@ def read_labels(path: str | Path, num_points: int | None = None) -> np.ndarray:
         (N,) uint32: semantic id in the lower 16 bits, instance id in the upper 16, see `split_labels`.
 
     Raises:
-        DataError: no such file, a size that is no multiple of 4 bytes, another number of labels than points.
+        DataError: no such file, a size that is no multiple of 4 bytes, another number of labels than points, numbers
+            of another type.
     """
+    check_size(path)
     data = _read(path, 'u1')
+    other = other_labels(data, num_points)
+    if other:
+        raise DataError(f'{path}: {len(data):,} bytes that look like {other}, expected one little-endian uint32 a '
+                        "point. Write them by labels.astype('<u4').tofile(path).")
     if len(data) % 4:
-        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of 4 (one uint32 a point). The file is '
-                        f'probably truncated; copy it again.')
+        raise DataError(f'{path}: {len(data):,} bytes, expected a multiple of 4 (one uint32 a point). It is '
+                        f'{recognise(path)}, truncated or no label file; take the right one.')
     labels = data.view('<u4')
     if num_points is not None and len(labels) != num_points:
         raise DataError(f'{path}: {len(labels):,} labels for {num_points:,} points, expected equal numbers. The file '
                         f'is probably truncated or belongs to another scan.')
     return labels
+
+
+def other_labels(data: np.ndarray, num_points: int | None = None) -> str:
+    """What the bytes of a label file look like where they are no little-endian uint32; empty where they may be.
+
+    Args:
+        data: (M,) uint8.
+        num_points: of the scan, if known.
+    """
+    size = len(data) / num_points if num_points else 0
+    if num_points and num_points > 1 and size in (1, 2):
+        few = data.view(f'<u{int(size)}') != 0  # of uint32 that were cut, hardly any of the upper halves would be set
+        return f'uint{8 * int(size)}' if few[1::2].mean() > few[::2].mean() / 2 > 0 else ''
+    labels = data[:len(data) // 4 * 4].view('<u4')
+    if len(labels) >= 2 and len(labels) % 2 == 0 and (num_points is None or size == 8):
+        pairs = data.view('<i8') if len(data) % 8 == 0 else np.zeros(0, np.int64)
+        if pairs.any() and ((pairs >= -1) & (pairs < 1 << 16)).all() and (num_points or len(pairs) >= 16):
+            return 'int64'
+        if size == 8 and _whole(data.view('<f8')):
+            return 'float64'
+    if not labels.any() or 0 < (labels & 0xFFFF).max() < 1000:
+        return ''
+    return next((name for dtype, name in OTHER_LABELS.items() if _whole(labels.view(dtype))), '')
+
+
+def _whole(values: np.ndarray) -> bool:
+    """Whether all are whole numbers that may be semantic ids."""
+    with np.errstate(invalid='ignore'):
+        return bool(((values >= -1) & (values < 1 << 16) & (values == np.floor(values))).all())
 
 
 def split_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -71,7 +105,8 @@ def read_calib(path: str | Path) -> dict[str, np.ndarray]:
     """Read `calib.txt`.
 
     Args:
-        path: lines `NAME: 12 numbers`; `Tr` leads from the LiDAR to camera 0, `P0`..`P3` project camera 0 to images.
+        path: lines `NAME: 12 numbers`, and a `calib_time` that is left out; `Tr` leads from the LiDAR to
+            camera 0, `P0`..`P3` project camera 0 to images.
 
     Returns:
         name -> (4, 4) float64, the last row 0 0 0 1.
@@ -80,9 +115,9 @@ def read_calib(path: str | Path) -> dict[str, np.ndarray]:
         DataError: no such file, or a line that is no 3 x 4 matrix of finite numbers.
     """
     matrices = {}
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path, 'a calibration').splitlines(), 1):
         name, _, values = line.partition(':')
-        if line.strip():
+        if line.strip() and name.strip() != 'calib_time':
             matrices[name.strip()] = _matrices(path, [values], number)[0]
     return matrices
 
@@ -99,7 +134,7 @@ def read_poses(path: str | Path) -> np.ndarray:
     Raises:
         DataError: no such file, or a line without 12 finite numbers.
     """
-    return _matrices(path, _read_text(path).splitlines())
+    return _matrices(path, read_text(path, 'poses').rstrip().splitlines())
 
 
 def read_times(path: str | Path) -> np.ndarray:
@@ -109,12 +144,12 @@ def read_times(path: str | Path) -> np.ndarray:
         DataError: no such file, or a line that is no finite number.
     """
     try:
-        times = np.array(_read_text(path).split(), np.float64)
+        times = np.array(read_text(path, 'times').split(), np.float64)
     except ValueError as error:
-        raise DataError(f'{path}: {error}, expected one number of seconds a line. Copy the file again.') from error
+        raise DataError(f'{path}: {error}, expected one number of seconds a line. Correct it.') from error
     if not np.isfinite(times).all():
         line = int(np.argmin(np.isfinite(times)))
-        raise DataError(f'{path}: {times[line]} in line {line + 1}, expected finite seconds. Copy the file again.')
+        raise DataError(f'{path}: {times[line]} in line {line + 1}, expected finite seconds. Correct it.')
     return times
 
 
@@ -154,29 +189,17 @@ def _matrices(path: str | Path, rows: list[str], first_line: int = 1) -> np.ndar
         try:
             matrices[i, :3] = np.array(row.split(), np.float64).reshape(3, 4)
         except ValueError as error:
-            raise DataError(f'{path}: line {first_line + i} is {row.strip()[:60]!r}, expected 12 numbers. Copy the '
-                            f'file again.') from error
+            raise DataError(f'{path}: line {first_line + i} is {row.strip()[:60]!r}, expected 12 numbers, as in '
+                            'KITTI odometry. Take the file of that benchmark, or correct the line.') from error
         if not np.isfinite(matrices[i]).all():
-            raise DataError(f'{path}: line {first_line + i} holds {row.strip()[:60]!r}, expected finite numbers. Copy '
-                            f'the file again.')
+            raise DataError(f'{path}: line {first_line + i} holds {row.strip()[:60]!r}, expected finite numbers. '
+                            'Correct the line.')
     return matrices
 
 
 def _read(path: str | Path, dtype: str) -> np.ndarray:
     try:
         return np.fromfile(path, dtype)
-    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
-        raise _unreadable(path, error) from error
-
-
-def _read_text(path: str | Path) -> str:
-    try:
-        return Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str | Path, error: Exception) -> DataError:
-    text = 'not a text file' if isinstance(error, UnicodeDecodeError) else error
-    reason = getattr(error, 'strerror', None) or text
-    return DataError(f'{path}: {reason}, expected a readable file. Check the path and the copy of the data set.')
+    except OSError as error:
+        raise DataError(f'{path}: {error.strerror}, expected a readable file. Check the path and the copy of the data '
+                        'set.') from error

@@ -4,13 +4,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from perception.common.formats.points import recognise
 from perception.utils.errors import DataError
 
 _SPACE = re.compile(r'\s*')
 
 
 def read_text(path: str | Path, what: str = 'a text file') -> str:
-    """Text of a UTF-8 file.
+    """Text of a UTF-8 file, without the mark that some editors put before it.
 
     Args:
         path: the file.
@@ -20,12 +21,15 @@ def read_text(path: str | Path, what: str = 'a text file') -> str:
         DataError: no such file, or bytes that are no text.
     """
     try:
-        return Path(path).read_text(encoding='utf-8')
+        return Path(path).read_text(encoding='utf-8-sig')
     except FileNotFoundError as error:
         raise DataError(f'{path}: no such file, expected {what}. Unpack the missing archive, or correct the '
                         'path.') from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: not readable ({error}), expected {what}. Copy the file again.') from error
+    except (OSError, ValueError) as error:  # a path with a null byte is a ValueError
+        text = not isinstance(error, UnicodeDecodeError)
+        came = getattr(error, 'strerror', None) or error if text else recognise(path)
+        raise DataError(f'{path}: not readable ({came}), expected {what} as text in UTF-8. Take the right file, or '
+                        'save it so.') from error
 
 
 def read_rows(path: str | Path, what: str = 'a list') -> list[tuple[str, list[str]]]:
@@ -94,7 +98,8 @@ def read_json_array(path: str | Path, what: str = 'a JSON array') -> Iterator[tu
     text, decode = read_text(path, what), json.JSONDecoder().raw_decode
     at = _SPACE.match(text).end()
     if text[at:at + 1] != '[':
-        raise DataError(f'{path}: {text[at:at + 40]!r}, expected an array [...]. Copy the file again.')
+        raise DataError(f'{path}: {text[at:at + 40]!r}, expected an array [...]. It is {recognise(path)}; '
+                        'take the right file.')
     number, after = 0, '['
     while after != ']':
         at = _SPACE.match(text, at + 1).end()

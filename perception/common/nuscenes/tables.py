@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -50,7 +51,7 @@ CATEGORIES = (  # names in the category.json of nuScenes-lidarseg, in the order 
     'vehicle.emergency.police', 'vehicle.motorcycle', 'vehicle.trailer', 'vehicle.truck', 'flat.driveable_surface',
     'flat.other', 'flat.sidewalk', 'flat.terrain', 'static.manmade', 'static.other', 'static.vegetation',
     'vehicle.ego')
-CACHE_VERSION = 1     # goes up when the cached file changes
+CACHE_VERSION = 2     # goes up when the cached file changes
 SLOW = 5.0            # seconds from which on the index is cached
 RIGID = 1e-3          # how far the length of a quaternion may be from 1
 
@@ -96,7 +97,35 @@ def load_tables(data_root: str | Path, version: str):
     check_folders(root, version)
     kit = import_optional('nuscenes.nuscenes', 'reading the tables of nuScenes', 'pip install nuscenes-devkit')
     anything = defaultdict(tuple)  # its colours are not used; unknown categories are told by their readers
-    return guarded(root / version, lambda: kit.NuScenes(version, str(root), verbose=False, colormap=anything))
+    tables = guarded(root / version, lambda: kit.NuScenes(version, str(root), verbose=False, colormap=anything))
+    problem = find_bad_name(root / version, {name: list(getattr(tables, name, ())) for name in (*TABLES, 'lidarseg')})
+    if problem:
+        raise DataError(f'{problem}. Unpack the metadata again.')
+    return tables
+
+
+def find_bad_name(folder: Path, tables: dict[str, list]) -> str | None:
+    """The first name in some tables that cannot be a file's, or not one in its folder, as the start of a message.
+
+    Tokens and names of scenes become names of predictions and pictures; a `filename` is one below the data root.
+
+    Args:
+        folder: of the tables.
+        tables: name -> records.
+    """
+    for table, rows in tables.items():
+        for field, good, wanted in (('token', _TOKEN, 'letters, digits and - _ . +'),
+                                    ('filename', _FILE, 'a path below the data root'),
+                                    *((('name', _TOKEN, 'a plain name'),) if table == 'scene' else ())):
+            wrong = next((row for row in rows if field in row and not (
+                isinstance(row[field], str) and good.fullmatch(row[field]))), None)
+            if wrong is not None:
+                return f'{folder / table}.json: the {field} {str(wrong[field])[:80]!r} of a record, expected {wanted}'
+    return None
+
+
+_TOKEN = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,150}')
+_FILE = re.compile(r'(?!/)(?!(.*/)?\.\.?(/|$))(?=.{1,3000}$)[^/\\\x00-\x1f]{1,200}(/[^/\\\x00-\x1f]{1,200})*')
 
 
 def check_folders(root: Path, version: str) -> None:
@@ -159,6 +188,8 @@ def find_problem(folder: Path) -> str | None:
         if not isinstance(tables[name], list) or not all(
                 isinstance(row, dict) and isinstance(row.get('token'), str) for row in tables[name]):
             return f'{path}: a record without a token, expected a list of records with one each'
+    if bad_name := find_bad_name(folder, tables):
+        return bad_name
     tokens = {name: {row['token'] for row in rows} for name, rows in tables.items()}
     references = dict(REFERENCES, **(dict(lidarseg=dict(sample_data_token='sample_data')) if lidarseg else {}))
     for name, fields in references.items():

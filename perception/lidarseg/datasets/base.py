@@ -1,5 +1,5 @@
 """What the LiDAR data sets share: readers of scans, and the arithmetic of their official scores."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +7,9 @@ import torch
 from torch import Tensor
 
 from perception.common.dataset import SeededDataset
-from perception.common.formats.kitti import read_points
+from perception.common.formats.points import Cloud, Frame, PointReader, find_points
 from perception.common.metrics.confusion import confusion_matrix
 from perception.common.structures import PointSegSample
-from perception.common.visual.video import find_files
 from perception.utils.errors import DataError
 
 IGNORE = 255
@@ -25,13 +24,29 @@ class LidarScans(SeededDataset):
     The pipeline sees `dict(points, labels, sample_id, rng, draw)`, see SeededDataset.
 
     The class methods are what LidarPredictor asks about scans of users, which belong to no split: as they stand here
-    they read SemanticKITTI's `.bin` files, without labels, poses and past scans.
+    they read files of any format, without labels, poses and past scans.
 
     Args:
         pipeline, seed: see SeededDataset.
     """
 
+    FRAME = Frame()  # what nets of this data set are trained on
     LABEL_SUFFIX = ''  # of the files that `scan_labels` reads; none where scans have no label file each
+    RAW_IDS: np.ndarray | None = None  # (256,) ids in label files of train ids, where predictions are saved as such
+
+    def check_labelled(self, labels_of: Callable[[int], np.ndarray]) -> None:
+        """See that there is something to learn; scans are read until one has a labelled point.
+
+        Args:
+            labels_of: train ids (N,) of a scan by its index.
+
+        Raises:
+            DataError: no scan has one.
+        """
+        scans = (labels_of(index) for index in range(len(self)))
+        if not any(len(labels) < 2 or (labels != IGNORE).any() for labels in scans):  # reading refuses tiny scans
+            raise DataError(f'{self.path(0)}: all points of all {len(self):,} scans are unlabelled or ignored, expected'
+                            ' classes to learn in a training set. Check the labels and their map to classes.')
 
     def read(self, index: int) -> dict:
         """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, if known, `labels` (N,) int64."""
@@ -46,26 +61,46 @@ class LidarScans(SeededDataset):
         return pack(sample, self.path(index))
 
     @classmethod
-    def find_scans(cls, path: str | Path) -> list[Path]:
-        """The scan itself, or all scans of a folder in order.
+    def reader(cls, data: Mapping, **options) -> PointReader:
+        """What reads scans of users.
 
-        Raises:
-            DataError: neither is there.
+        Args:
+            data: config of the data set.
+            **options: of PointReader, that the user gave.
         """
-        return find_files(path, ('.bin',), 'a scan such as sequences/08/velodyne/000000.bin or a folder of scans')
+        return PointReader(**options, frame=cls.FRAME)
 
     @classmethod
-    def read_scan(cls, path: str | Path) -> np.ndarray:
-        """Points (N, 4) float32 of a file as users give it to a net.
+    def find_scans(cls, path: str | Path) -> list[Path]:
+        """The scan itself, or all scans of a folder in order; ROS recordings too.
+
+        Raises:
+            DataError: none is there.
+        """
+        return find_points(path)
+
+    @classmethod
+    def read_scan(cls, path: str | Path, reader: PointReader) -> Cloud:
+        """A scan as users give it to a net.
 
         Raises:
             DataError: it cannot be read.
         """
-        return read_points(path)
+        return reader.read(path)
 
     @classmethod
-    def scan_labels(cls, path: Path, num_points: int) -> np.ndarray:
-        """Train ids (N,) of a file that ends in `LABEL_SUFFIX`; unknown labels count as ignored.
+    def label_suffix(cls, data: Mapping) -> str:
+        """How label files end that `scan_labels` reads; empty where scans have no label file each."""
+        return cls.LABEL_SUFFIX
+
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
+        """Train ids (N,) of a file that ends in `label_suffix`; unknown labels count as ignored.
+
+        Args:
+            path: the file.
+            num_points: rows of the scan.
+            data: config of the data set.
 
         Raises:
             DataError: it cannot be read, or has not a label for each point.
@@ -73,12 +108,18 @@ class LidarScans(SeededDataset):
         raise NotImplementedError(f'{cls.__name__} has a LABEL_SUFFIX but no scan_labels; write one.')
 
     @classmethod
-    def past_scans_of(cls, scan: Scan, data: Mapping) -> list[np.ndarray]:
+    def raw_ids(cls, data: Mapping) -> np.ndarray | None:
+        """(256,) ids of train ids in label files, None where they are the same; `data` is the data set's config."""
+        return cls.RAW_IDS
+
+    @classmethod
+    def past_scans_of(cls, scan: Scan, data: Mapping, reader: PointReader) -> list[np.ndarray]:
         """Points (N, 4) of the scans before a scan, in its frame, that nets of this data set take with it.
 
         Args:
             scan: what was given to the predictor.
             data: config of the data set.
+            reader: of the scans.
         """
         return []
 
@@ -92,7 +133,9 @@ def pack(sample: dict, points_path: str = '') -> dict:
     """A sample of arrays as the tensors that the collate function takes.
 
     Args:
-        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,), `origin_len`, `first_len`.
+        sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,), `origin_len`, `first_len`; where rows of the
+            file were left out also `kept` (N,), which ones are there, and `num_points`, how many there were, which
+            then have a label each.
         points_path: the scan's file.
 
     Returns:
@@ -100,11 +143,27 @@ def pack(sample: dict, points_path: str = '') -> dict:
     """
     points = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
     info = dict(sample_id=sample['sample_id'], points_path=points_path, num_points=len(points))
-    info.update({key: sample[key] for key in ('origin_len', 'first_len') if key in sample})
+    info.update({key: sample[key] for key in ('origin_len', 'first_len', 'kept', 'num_points') if key in sample})
     data_sample = PointSegSample(metainfo=info)
     if 'labels' in sample:
         data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))
     return dict(inputs=dict(points=points), data_samples=data_sample)
+
+
+def rows_of(values: np.ndarray | Tensor, sample: Mapping) -> np.ndarray | Tensor:
+    """Of values (M, ...) for each row of a scan's file those (N, ...) of the points that were kept."""
+    kept = sample.get('kept')
+    return values if kept is None or values is None else values[kept]
+
+
+def spread_rows(values: Tensor, sample: Mapping, fill: float) -> Tensor:
+    """Of values (N, ...) of the points that were kept those (M, ...) of each row of the file; the others get `fill`."""
+    kept = sample.get('kept')
+    if kept is None:
+        return values
+    rows = values.new_full((sample.get('num_points'), *values.shape[1:]), fill)
+    rows[torch.from_numpy(kept).to(values.device)] = values
+    return rows
 
 
 def labels_of(sample: Mapping, where: str, num_points: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -116,7 +175,7 @@ def labels_of(sample: Mapping, where: str, num_points: int | None = None) -> tup
         num_points: of the scan, at least N; None does not check it.
 
     Returns:
-        (N,) predictions and (N,) labels.
+        (N,) predictions and (N,) labels, of the points that were kept.
 
     Raises:
         DataError: one is missing, or their numbers do not fit.
@@ -126,7 +185,7 @@ def labels_of(sample: Mapping, where: str, num_points: int | None = None) -> tup
         if sample.get(key) is None:
             raise DataError(f'{where}: {name} has no {key}, expected labels and predictions. Evaluate a split that has '
                             'labels, with a model that predicts.')
-    pred_labels, labels = sample['pred_labels'].cpu().numpy(), sample['labels'].cpu().numpy()
+    pred_labels, labels = (rows_of(sample[key].cpu().numpy(), sample) for key in ('pred_labels', 'labels'))
     if len(pred_labels) != len(labels) or (num_points is not None and len(labels) > num_points):
         points = '' if num_points is None else f' and {num_points:,} points'
         raise DataError(f'{where}: {len(pred_labels):,} predictions for {len(labels):,} labels{points} of {name}, '

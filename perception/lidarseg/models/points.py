@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.common.structures import PointSegSample
+from perception.lidarseg.datasets.base import IGNORE, spread_rows
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
@@ -26,7 +27,8 @@ def label_points(logits: Tensor, num_points: list[int], data_samples: list | Non
                  keep_logits: bool = False) -> list:
     """Write `pred_labels` (N_i,) int64 into each scan's sample; a scan without points gets an empty tensor.
 
-    Of a scan that others were added to, its own `origin_len` points are kept.
+    Of a scan that others were added to, its own `origin_len` points are kept. Of one whose file has more rows, see
+    `spread_rows`, the others are ignored.
 
     Args:
         logits: (N, C) of the batch's points.
@@ -40,9 +42,9 @@ def label_points(logits: Tensor, num_points: list[int], data_samples: list | Non
     samples = data_samples or [PointSegSample() for _ in num_points]
     for sample, scan in zip(samples, logits.split(num_points)):
         scan = scan[:sample.get('origin_len', len(scan))]
-        sample.pred_labels = scan.argmax(dim=1)
+        sample.pred_labels = spread_rows(scan.argmax(dim=1), sample, IGNORE)
         if keep_logits:
-            sample.logits = scan.float()
+            sample.logits = spread_rows(scan.float(), sample, 0)
     return samples
 
 

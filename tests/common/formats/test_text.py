@@ -9,7 +9,7 @@ from perception.utils.errors import DataError
 
 def test_rows_and_objects_with_their_lines(tmp_path):
     path = tmp_path / 'a.txt'
-    path.write_bytes(b'/a.jpg 1 0\r\n\n  /b.jpg\t0\n')
+    path.write_bytes(b'\xef\xbb\xbf/a.jpg 1 0\r\n\n  /b.jpg\t0\n')
     assert read_rows(path) == [(f'{path}:1', ['/a.jpg', '1', '0']), (f'{path}:3', ['/b.jpg', '0'])]
     path.write_text('{"a": 1}\n\n{"a": [2]}')
     assert read_json_lines(path) == [(f'{path}:1', {'a': 1}), (f'{path}:3', {'a': [2]})]
@@ -24,7 +24,7 @@ def test_what_is_wrong_is_named(tmp_path):
     with pytest.raises(DataError, match='not readable'):
         read_text(tmp_path)
     path.write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(DataError, match=r'a\.txt: not readable'):
+    with pytest.raises(DataError, match=r'a\.txt: not readable \(text in UTF-16'):
         read_rows(path)
     path.write_text(' \n')
     for read in (read_rows, read_json_lines):

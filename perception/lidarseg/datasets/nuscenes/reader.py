@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.common.formats.kitti import read_points
+from perception.common.formats.points import NUSCENES_COLUMNS, Frame, check_size
 from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS, Index, KeyFrame, read_split
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
@@ -129,26 +130,29 @@ def read_sweep(path: str | Path) -> np.ndarray:
     Raises:
         DataError: no such file, a size that is no multiple of 20 bytes, NaN or infinite values.
     """
-    return read_points(path, columns=5)
+    return read_points(path, NUSCENES_COLUMNS)
 
 
-def read_point_labels(path: str | Path, num_points: int) -> np.ndarray:
-    """Read the fine labels of a sweep, `<token>_lidarseg.bin`: (N,) uint8.
+def read_point_labels(path: str | Path, num_points: int | None) -> np.ndarray:
+    """Read the fine labels of a sweep, `<token>_lidarseg.bin`: (N,) uint8; None as their number does not check it.
 
     Raises:
         DataError: no such file, another number of labels than points.
     """
     labels = _read(path)
-    if len(labels) != num_points:
+    if num_points is not None and len(labels) != num_points:
+        wide = f' It looks like uint{8 * len(labels) // num_points}; write uint8.' if num_points and \
+            len(labels) / num_points in (2, 4, 8) else ''
         raise DataError(f'{path}: {len(labels):,} labels for {num_points:,} points, expected equal numbers. One of the '
-                        f'files is probably truncated or belongs to another key frame.')
+                        f'files is probably truncated or belongs to another key frame.{wide}')
     return labels
 
 
 def _read(path: str | Path) -> np.ndarray:
     try:
+        check_size(path)
         return np.fromfile(path, np.uint8)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         reason = getattr(error, 'strerror', None) or error
         raise DataError(f'{path}: {reason}, expected a readable file. Check the path and the copy of the data '
                         f'set.') from error
@@ -175,6 +179,7 @@ class NuScenesLidarSeg(LidarScans):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2)  # forward: rad from x to y
+    FRAME = Frame(NUSCENES_COLUMNS, forward=np.pi / 2, height=1.84, strongest=255.0)
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -183,8 +188,11 @@ class NuScenesLidarSeg(LidarScans):
         self.split = split
         self.training = split.endswith('train') if training is None else training
         index, self.frames = read_split(self.data_root, split)
+        self.points = self.reader({})
         if split != 'test':
             self.table = _label_table(self.data_root, split, index, self.frames)
+        if self.training and split != 'test':
+            self.check_labelled(self.labels)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split)
         self.official_size = OFFICIAL_SIZES[split]
 
@@ -202,21 +210,24 @@ class NuScenesLidarSeg(LidarScans):
         """
         frame = self.frames[index]
         path = self.data_root / frame.points
-        points = read_sweep(path)[:, :4]
+        points = self.points.read(path).points
         if self.training and len(points) < 2:
-            raise DataError(f'{path}: {len(points)} points in a training key frame, expected at least 2. Copy the file '
-                            f'again.')
+            raise DataError(f'{path}: {len(points)} points in a training key frame, expected at least 2. Take it '
+                            'out of the training split.')
         sample = dict(points=points, sample_id=frame.token)
         if self.split != 'test':
-            labels_path = self.data_root / frame.labels
-            labels = read_point_labels(labels_path, len(points))
-            sample['labels'] = to_train_ids(labels, self.table, labels_path).astype(np.int64)
+            sample['labels'] = self.labels(index, len(points))
         return sample
 
-    @classmethod
-    def read_scan(cls, path: str | Path) -> np.ndarray:
-        """Points (N, 4) float32 of a sweep as users give it to a net."""
-        return read_sweep(path)[:, :4]
+    def labels(self, index: int, num_points: int | None = None) -> np.ndarray:
+        """Train ids (N,) int64 of a key frame, 255 = ignored; the number of points is checked where it is given.
+
+        Raises:
+            DataError: a damaged file, or unknown labels.
+        """
+        path = self.data_root / self.frames[index].labels
+        labels = read_point_labels(path, num_points)
+        return to_train_ids(labels, self.table, path).astype(np.int64)
 
 
 def _label_table(root: Path, split: str, index: Index, frames: list[KeyFrame]) -> np.ndarray:

@@ -14,7 +14,14 @@ from mmengine.logging import print_log
 from perception.common.formats.kitti import read_labels
 from perception.common.metrics.confusion import ConfusionMetric
 from perception.lidarseg.datasets.base import labels_of, official_confusion, score_table, scores
-from perception.lidarseg.datasets.semantickitti.reader import CLASSES, MULTI_CLASSES, learning_map, to_train_ids
+from perception.lidarseg.datasets.semantickitti.reader import (
+    CLASSES,
+    MULTI_CLASSES,
+    learning_map,
+    sequence_name,
+    to_train_ids,
+    visible,
+)
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 
@@ -46,14 +53,15 @@ class SemanticKITTIMetric(ConfusionMetric):
         return result, score_table(result, confusion, self.classes)
 
 
-def evaluate_folders(data_root: str | Path, predictions: str | Path | None = None, sequences: Sequence[int] = (8,),
-                     limit: int | None = None, multi: bool = False) -> tuple[dict[str, float], np.ndarray]:
+def evaluate_folders(data_root: str | Path, predictions: str | Path | None = None,
+                     sequences: Sequence[int | str] = (8,), limit: int | None = None,
+                     multi: bool = False) -> tuple[dict[str, float], np.ndarray]:
     """Compare folders of label files, as the official script does.
 
     Args:
         data_root: holds `sequences/SS/labels/*.label`.
         predictions: holds `sequences/SS/predictions/*.label` with raw ids; `data_root` by default.
-        sequences: numbers of the sequences.
+        sequences: numbers or names of the sequences.
         limit: use only so many first points of each scan.
         multi: the 25 classes of the multi-scan task instead of 19.
 
@@ -66,8 +74,8 @@ def evaluate_folders(data_root: str | Path, predictions: str | Path | None = Non
     classes, table = MULTI_CLASSES if multi else CLASSES, learning_map(multi)
     confusion = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
     for sequence in sequences:
-        label_dir = Path(data_root, 'sequences', f'{sequence:02d}', 'labels')
-        pred_dir = Path(predictions or data_root, 'sequences', f'{sequence:02d}', 'predictions')
+        label_dir = Path(data_root, 'sequences', sequence_name(sequence), 'labels')
+        pred_dir = Path(predictions or data_root, 'sequences', sequence_name(sequence), 'predictions')
         for name in _same_files(label_dir, pred_dir):
             labels = read_labels(label_dir / name)
             pred_labels = read_labels(pred_dir / name, len(labels))
@@ -81,7 +89,7 @@ def evaluate_folders(data_root: str | Path, predictions: str | Path | None = Non
 
 def _same_files(label_dir: Path, pred_dir: Path) -> list[str]:
     """Names of the label files in both folders."""
-    labels, preds = ({path.name for path in folder.glob('*.label')} for folder in (label_dir, pred_dir))
+    labels, preds = ({path.name for path in visible(folder, '*.label')} for folder in (label_dir, pred_dir))
     if not labels:
         raise DataError(f'{label_dir}: no label file, expected FFFFFF.label for each scan. Check the data set.')
     if labels != preds:

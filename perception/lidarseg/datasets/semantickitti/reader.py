@@ -12,6 +12,7 @@ Train ids 0..18 are the official classes 1..19, of the multi-scan task 0..24 the
 unlabelled, is 255. Intensity (remission) lies in [0, 1] and is passed on as it is.
 """
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +20,8 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.common.formats.kitti import read_calib, read_labels, read_points, read_poses
+from perception.common.formats.kitti import read_calib, read_labels, read_poses
+from perception.common.formats.points import PointReader
 from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
@@ -176,7 +178,7 @@ class SemanticKITTI(LidarScans):
         data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
         split: 'train', 'val' or 'test'. It names the official sequences and how strictly files are read: training
             refuses unknown raw labels and scans with fewer than two points, 'test' reads no labels.
-        sequences: other sequences instead of the official ones, such as `[8]`.
+        sequences: other sequences instead of the official ones, such as `[8]`, numbers or names of folders.
         pipeline: augmentations, callables or their configs, applied in turn.
         seed: of the augmentation.
 
@@ -186,11 +188,11 @@ class SemanticKITTI(LidarScans):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
-    TABLE = LEARNING_MAP
+    TABLE, RAW_IDS = LEARNING_MAP, INVERSE_MAP
     LABEL_SUFFIX = '.label'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
-                 sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (),
+                 sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0) -> None:
         check_choice('SemanticKITTI: split', split, SPLITS)
         super().__init__(pipeline, seed)
@@ -198,10 +200,12 @@ class SemanticKITTI(LidarScans):
         self.split = split
         self.sequences = tuple(SPLITS[split] if sequences is None else sequences)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
-        self.scans = list_scans(self.data_root, self.sequences)
+        self.scans, self.points = list_scans(self.data_root, self.sequences), self.reader({})
         if split != 'test':
             check_labels_exist(self.data_root, self.scans)
-        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if 0 <= s < len(OFFICIAL_SCANS))
+        if split == 'train':
+            self.check_labelled(self.labels)
+        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if s in range(len(OFFICIAL_SCANS)))
 
     def __len__(self) -> int:
         return len(self.scans)
@@ -216,20 +220,28 @@ class SemanticKITTI(LidarScans):
             DataError: damaged files, unknown labels or fewer than two points in training.
         """
         sample_id = self.scans[index]
-        points_path, labels_path = scan_paths(self.data_root, sample_id)
-        points = read_points(points_path)
+        points_path = scan_paths(self.data_root, sample_id)[0]
+        points = self.points.read(points_path).points
         training = self.split == 'train'
         if training and len(points) < 2:
             raise DataError(f'{points_path}: {len(points)} points in a training scan, expected at least 2. Take this '
                             f'scan out of the training split.')
         sample = dict(points=points, sample_id=sample_id)
         if self.split != 'test':
-            raw = read_labels(labels_path, len(points))
-            sample['labels'] = to_train_ids(raw, labels_path, training, self.TABLE).astype(np.int64)
+            sample['labels'] = self.labels(index, len(points))
         return sample
 
+    def labels(self, index: int, num_points: int | None = None) -> np.ndarray:
+        """Train ids (N,) int64 of a scan, 255 = unlabelled; the number of points is checked where it is given.
+
+        Raises:
+            DataError: a damaged file, or unknown labels in training.
+        """
+        path = scan_paths(self.data_root, self.scans[index])[1]
+        return to_train_ids(read_labels(path, num_points), path, self.split == 'train', self.TABLE).astype(np.int64)
+
     @classmethod
-    def scan_labels(cls, path: Path, num_points: int) -> np.ndarray:
+    def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
         """See LidarScans."""
         return to_train_ids(read_labels(path, num_points), path, strict=False, table=cls.TABLE)
 
@@ -243,8 +255,13 @@ class SemanticKITTI(LidarScans):
         folder = files[0].absolute().parent.parent
         if not ((folder / 'poses.txt').is_file() and (folder / 'calib.txt').is_file()):
             return None
-        numbers = [frame_number(file) for file in files]
-        return lidar_poses(folder, max(numbers) + 1)[numbers]
+        poses, there = lidar_poses(folder, 0), sorted(p.name for p in visible(files[0].absolute().parent, '*.bin'))
+        if len(there) == len(poses):  # whatever the names are, such as time stamps
+            numbers = [there.index(file.name) for file in files]
+        else:
+            numbers = [frame_number(file) for file in files]
+            poses = lidar_poses(folder, max(numbers) + 1)
+        return poses[numbers]
 
 
 @DATASETS.register_module()
@@ -268,10 +285,10 @@ class SemanticKITTIMultiScan(SemanticKITTI):
     """
 
     METAINFO = dict(classes=MULTI_CLASSES, palette=MULTI_PALETTE)
-    TABLE = learning_map(multi=True)
+    TABLE, RAW_IDS = learning_map(multi=True), inverse_map(multi=True)
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
-                 sequences: Sequence[int] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
+                 sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
                  past_scans: int = PAST_SCANS) -> None:
         if past_scans < 0:
             raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published '
@@ -281,7 +298,8 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         last: dict[str, int] = {}
         for scan in self.scans:
             frame = frame_number(scan_paths(self.data_root, scan)[0])
-            last[scan[:2]] = max(frame, last.get(scan[:2], 0))
+            sequence = scan.partition('_')[0]
+            last[sequence] = max(frame, last.get(sequence, 0))
         self.poses = {sequence: lidar_poses(self.data_root / 'sequences' / sequence, frame + 1)
                       for sequence, frame in last.items()}
 
@@ -290,7 +308,8 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         sample = super().read(index)
         training, origin_len = self.split == 'train', len(sample['points'])
         for path, points in past_points(scan_paths(self.data_root, sample['sample_id'])[0],
-                                        self.poses[sample['sample_id'][:2]], self.past_scans):
+                                        self.poses[sample['sample_id'].partition('_')[0]], self.past_scans,
+                                        self.points):
             if training:
                 labels_path = path.parents[1] / 'labels' / f'{path.stem}.label'
                 labels = to_train_ids(read_labels(labels_path, len(points)), labels_path, training, self.TABLE)
@@ -299,7 +318,7 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         return sample if training else dict(sample, origin_len=origin_len)
 
     @classmethod
-    def past_scans_of(cls, scan: Scan, data: Mapping) -> list[np.ndarray]:
+    def past_scans_of(cls, scan: Scan, data: Mapping, reader: PointReader) -> list[np.ndarray]:
         """See LidarScans. Where they cannot be found, a warning says so."""
         count = data.get('past_scans', PAST_SCANS)
         try:
@@ -307,20 +326,21 @@ class SemanticKITTIMultiScan(SemanticKITTI):
                 raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
             path = Path(scan).absolute()
             poses = lidar_poses(path.parents[1], frame_number(path) + 1)
-            return [points for _, points in past_points(path, poses, count)]
+            return [points for _, points in past_points(path, poses, count, reader)]
         except DataError as error:
             print_log(f'The net was trained on {count + 1} scans at a time but labels this one alone, which tells '
                       f'moving objects badly: {error}', 'current', logging.WARNING)
             return []
 
 
-def past_points(path: Path, poses: np.ndarray, past_scans: int) -> list[tuple[Path, np.ndarray]]:
+def past_points(path: Path, poses: np.ndarray, past_scans: int, reader: PointReader) -> list[tuple[Path, np.ndarray]]:
     """The scans before a scan, in its frame, the nearest first; none where there are fewer than wanted.
 
     Args:
         path: `sequences/SS/velodyne/FFFFFF.bin`.
         poses: (M, 4, 4) poses of the sequence's scans, see `lidar_poses`.
         past_scans: how many.
+        reader: of the scans.
 
     Returns:
         file and points (N, 4) float32 of each.
@@ -337,7 +357,7 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int) -> list[tuple[Pa
         if not past.is_file():
             raise DataError(f'{past}: no such file, expected the {past_scans} scans before {path.name}, which are '
                             f'added to it. Copy all scans of the sequence, or set past_scans=0.')
-        found.append((past, move_points(read_points(past), poses[frame - back], poses[frame])))
+        found.append((past, move_points(reader.read(past).points, poses[frame - back], poses[frame])))
     return found
 
 
@@ -377,11 +397,13 @@ def lidar_poses(folder: Path, num_scans: int) -> np.ndarray:
                             f'by the poses. Unpack the calibration and the labels (with poses) from {DOWNLOAD}.')
     calib, poses = read_calib(folder / 'calib.txt'), read_poses(folder / 'poses.txt')
     if 'Tr' not in calib:
-        raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}, expected the one '
-                        f'from the LiDAR to camera 0. Take the calibration that belongs to the Velodyne scans.')
+        images = ', as in the archives of the images, which overwrite the right one' if 'P0' in calib else ''
+        raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}{images}, expected '
+                        'the one from the LiDAR to camera 0. Unpack the calibration archive '
+                        '(data_odometry_calib.zip) once more, last of all.')
     if len(poses) < num_scans:
         raise DataError(f'{folder / "poses.txt"}: {len(poses):,} poses for {num_scans:,} scans, expected a line for '
-                        'each scan from 000000 on. The file is probably truncated; copy it again.')
+                        'each scan from 000000 on, in the order of the scans. Take the poses of this sequence.')
     check_rigid(calib['Tr'][None], f'{folder / "calib.txt"}: Tr')
     check_rigid(poses, f'{folder / "poses.txt"}: line')
     return np.linalg.inv(calib['Tr']) @ poses @ calib['Tr']
@@ -401,8 +423,8 @@ def check_rigid(matrices: np.ndarray, where: str) -> None:
         row = int(np.argmin(good))
         number = f' {row + 1}' if where.endswith('line') else ''
         raise DataError(f'{where}{number} is no rigid motion (rotation {np.round(turns[row], 4).tolist()}, shift '
-                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Copy the file '
-                        'again.')
+                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Correct the '
+                        'line.')
 
 
 def frame_number(path: Path) -> int:
@@ -419,19 +441,20 @@ def frame_number(path: Path) -> int:
 
 def scan_paths(data_root: str | Path, sample_id: str) -> tuple[Path, Path]:
     """Files of the points and of the labels of a scan such as `'08_000700'`."""
-    sequence, frame = sample_id.split('_')
+    sequence, _, frame = sample_id.partition('_')
     folder = Path(data_root, 'sequences', sequence)
     return folder / 'velodyne' / f'{frame}.bin', folder / 'labels' / f'{frame}.label'
 
 
-def list_scans(data_root: str | Path, sequences: Sequence[int]) -> list[str]:
+def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[str]:
     """Sample ids `'SS_FFFFFF'` of all scans of some sequences, in order.
 
     Args:
         data_root: folder that holds `sequences`.
-        sequences: their numbers.
+        sequences: their numbers, or the names of their folders.
 
     Raises:
+        ConfigError: something else, or a name with `_`, which parts sequence and scan in an id.
         DataError: the data set or a sequence is not there.
     """
     root = Path(data_root)
@@ -441,17 +464,36 @@ def list_scans(data_root: str | Path, sequences: Sequence[int]) -> list[str]:
                         f'set PERCEPTION_DATA to the folder that replaces data/, or try simulated data with '
                         f'`python tools/train.py CONFIG --mini`.')
     scans = []
-    for sequence in sequences:
-        folder = root / 'sequences' / f'{sequence:02d}' / 'velodyne'
-        frames = sorted(path.stem for path in folder.glob('*.bin'))
+    for name in map(sequence_name, sequences):
+        folder = root / 'sequences' / name / 'velodyne'
+        frames = sorted(path.stem for path in visible(folder, '*.bin'))
         if not frames:
             there = sorted(path.parent.name for path in (root / 'sequences').glob('*/velodyne'))
             came = 'no .bin file in it' if folder.is_dir() else 'no such folder'
-            raise DataError(f'{folder}: {came}, expected the scans of sequence {sequence:02d} (found sequences: '
+            raise DataError(f'{folder}: {came}, expected the scans of sequence {name} (found sequences: '
                             f'{", ".join(there) or "none"}). Unpack the missing archive from {DOWNLOAD}, or name other '
                             f'sequences in the config.')
-        scans += [f'{sequence:02d}_{frame}' for frame in frames]
+        scans += [f'{name}_{frame}' for frame in frames]
     return scans
+
+
+def sequence_name(sequence: int | str) -> str:
+    """The folder of a sequence: two digits at least, or a name.
+
+    Raises:
+        ConfigError: neither a number of 0 or more nor a name without `_`.
+    """
+    if isinstance(sequence, int) and not isinstance(sequence, bool) and sequence >= 0:
+        return f'{sequence:02d}'
+    if not isinstance(sequence, str) or not re.fullmatch(r'[^_/\\.][^_/\\]*', sequence):
+        raise ConfigError(f'sequences: {sequence!r}, expected numbers or names of folders without _, such as [8]. '
+                          'Correct it.')
+    return sequence
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """Files of a folder but the hidden ones, such as the `._*` of a Mac."""
+    return [path for path in folder.glob(pattern) if not path.name.startswith('.')]
 
 
 def check_labels_exist(data_root: str | Path, scans: Sequence[str]) -> None:
@@ -460,8 +502,9 @@ def check_labels_exist(data_root: str | Path, scans: Sequence[str]) -> None:
     Raises:
         DataError: some have none; the first one is named.
     """
-    folders = {sequence: Path(data_root, 'sequences', sequence, 'labels') for sequence in {s[:2] for s in scans}}
-    labelled = {f'{sequence}_{path.stem}' for sequence, folder in folders.items() for path in folder.glob('*.label')}
+    names = {scan.partition('_')[0] for scan in scans}
+    labelled = {f'{name}_{path.stem}' for name in names
+                for path in visible(Path(data_root, 'sequences', name, 'labels'), '*.label')}
     missing = [scan for scan in scans if scan not in labelled]
     if missing:
         raise DataError(f'{scan_paths(data_root, missing[0])[1]}: no such file ({len(missing):,} of {len(scans):,} '

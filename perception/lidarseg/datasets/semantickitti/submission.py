@@ -73,7 +73,7 @@ class SemanticKITTISubmission(Submission):
 
 def prediction_name(sample_id: str) -> str:
     """Path of a scan's predictions inside a submission, such as `sequences/11/predictions/000000.label`."""
-    sequence, frame = sample_id.split('_')
+    sequence, _, frame = sample_id.partition('_')
     return f'sequences/{sequence}/predictions/{frame}.label'
 
 

@@ -14,14 +14,17 @@ of the TOP LiDAR have labels; all others are undefined and count nowhere.
 
 Train ids 0..21 are the official types 1..22; undefined is 255.
 """
+import io
 import logging
-import pickle
+import pickletools
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from mmengine.logging import print_log
 
+from perception.common.formats.points import Cloud, Frame, PointReader, check_size, find_points
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
@@ -65,6 +68,7 @@ class Waymo(LidarScans):
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    FRAME = Frame(height=0.0)
 
     def __init__(self, data_root: str | Path = 'data/waymo', split: str = 'train',
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -73,6 +77,8 @@ class Waymo(LidarScans):
         self.data_root, self.split = data_path(data_root), split
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.frames = list_frames(self.data_root, split)
+        if split == 'train':
+            self.check_labelled(lambda index: read_labels(self.frames[index]))
         self.official_size = OFFICIAL_FRAMES[split]
 
     def __len__(self) -> int:
@@ -103,22 +109,26 @@ class Waymo(LidarScans):
 
     @classmethod
     def find_scans(cls, path: str | Path) -> list[Path]:
-        """The frame's folder itself, or those in the folder of a segment.
+        """The frame's folder itself, or those in the folder of a segment; else scans of any format.
 
         Raises:
-            DataError: neither is there.
+            DataError: none is there.
         """
         path = frame_folder(path)
         folders = [path] if (path / 'coord.npy').is_file() else sorted(p.parent for p in path.glob('*/coord.npy'))
-        if not folders:
+        if not folders and path.is_dir() and not any(path.glob('*.*')):
             raise DataError(f'{path}: no coord.npy in it, expected the folder of a frame or of a segment of frames. '
                             'Check the path.')
-        return folders
+        return folders or find_points(path)
 
     @classmethod
-    def read_scan(cls, path: str | Path) -> np.ndarray:
-        """Points (N, 4) float32 of a frame's folder, or of the `coord.npy` in it."""
-        return read_points(frame_folder(path))
+    def read_scan(cls, path: str | Path, reader: PointReader) -> Cloud:
+        """A frame's folder, or the `coord.npy` in it; else a scan of any format."""
+        folder = frame_folder(path)
+        if not folder.is_dir():
+            return reader.read(path)
+        points = read_points(folder)
+        return reader.cloud(dict(zip(('x', 'y', 'z', 'intensity'), points.T)), folder)
 
 
 def list_frames(data_root: str | Path, split: str) -> list[Path]:
@@ -215,16 +225,16 @@ def read_points(folder: Path) -> np.ndarray:
     return points
 
 
-def read_labels(folder: Path, num_points: int) -> np.ndarray:
-    """Train ids of a frame, (N,) int64, 255 = undefined.
+def read_labels(folder: Path, num_points: int | None = None) -> np.ndarray:
+    """Train ids of a frame, (N,) int64, 255 = undefined; the number of points is checked where it is given.
 
     Raises:
         DataError: the array is missing, damaged, of another length, or holds an unknown type.
     """
     path = folder / 'segment.npy'
     segment = read_array(path)
-    _check(segment.size == num_points and segment.dtype.kind in 'iu', path, segment,
-           f'({num_points},) integers, one for each point')
+    _check(num_points in (None, segment.size) and segment.dtype.kind in 'iu', path, segment,
+           f'({"N" if num_points is None else num_points},) integers, one for each point')
     segment = segment.reshape(-1).astype(np.int64)
     wrong = (segment < -1) | (segment >= len(CLASSES))
     if wrong.any():
@@ -245,12 +255,13 @@ def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndar
     """
     path = folder / 'mask.npy'
     masks = read_array(path, objects=True)
-    good = masks.ndim >= 2 and masks.shape[:1] == (2,) and masks.shape[1] >= 1
-    nested = [[masks[r, k] for k in range(masks.shape[1])] for r in range(2)] if good else []
-    good = good and all(isinstance(mask, np.ndarray) and mask.ndim == 2 for returns in nested for mask in returns)
-    if good and masks.dtype == object and masks.ndim == 4:  # numpy unpacks equally large images into objects
+    shape = masks.shape
+    good = len(shape) in (2, 4) and shape[0] == 2 and shape[1] >= 1
+    nested = [[masks[r, k] for k in range(shape[1])] for r in range(2)] if good else []
+    if masks.dtype == object and len(shape) == 4:  # numpy unpacks equally large images into objects
         nested = [[np.array(mask.tolist()) for mask in returns] for returns in nested]
-    if not (good and all(mask.dtype == bool for returns in nested for mask in returns)
+    if not (good and all(isinstance(mask, np.ndarray) and mask.ndim == 2 and mask.dtype == bool
+                         for returns in nested for mask in returns)
             and all(a.shape == b.shape for a, b in zip(*nested))):
         raise DataError(f'{path}: an array of shape {masks.shape} and type {masks.dtype}, expected (2, LiDARs) bool '
                         'images of equal size for both returns. Make the arrays of this frame anew.')
@@ -266,11 +277,14 @@ def read_array(path: Path, objects: bool = False) -> np.ndarray:
 
     Args:
         path: the file.
-        objects: whether the array may hold arrays, which NumPy writes as a pickle. Nothing but arrays is unpickled.
+        objects: whether the array may hold arrays of bool, which NumPy writes as a pickle. That is not unpickled but
+            read as text, see `_array_of_arrays`.
 
     Raises:
         DataError: no such file, or a damaged one.
     """
+    check_exists(path)
+    check_size(path)
     try:
         with open(path, 'rb') as file:
             version = np.lib.format.read_magic(file)
@@ -278,31 +292,99 @@ def read_array(path: Path, objects: bool = False) -> np.ndarray:
                 np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
             if objects and dtype.hasobject:
-                array = _ArraysOnly(file).load()
-                if not isinstance(array, np.ndarray):
-                    raise ValueError(f'{type(array).__name__} instead of an array')
-                return array
+                return _array_of_arrays(file.read())
             file.seek(0)
             return np.load(file, allow_pickle=False)
-    except FileNotFoundError:
-        raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
-                        'preprocess_waymo.py.') from None
-    except Exception as error:  # a damaged header or pickle may raise anything
+    except (Exception, MemoryError) as error:  # a damaged header may raise anything
         raise DataError(f'{path}: it cannot be read ({type(error).__name__}: {str(error)[:200]}), expected an array as '
                         'numpy.save writes it. Make the arrays of this frame anew.') from error
 
 
-class _ArraysOnly(pickle.Unpickler):
-    """Unpickles NumPy arrays of plain types, and refuses every other class or function."""
+def check_exists(path: Path) -> None:
+    """Say which array of a frame is missing.
 
-    ALLOWED = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
-               ('numpy._core.multiarray', '_reconstruct')}
+    Raises:
+        DataError: it is.
+    """
+    if not path.exists():
+        raise DataError(f'{path}: no such file, expected it beside coord.npy. Make the arrays of this frame anew with '
+                        'preprocess_waymo.py.')
 
-    def find_class(self, module: str, name: str) -> object:
-        """The few names that an array needs."""
-        if (module, name) in self.ALLOWED:
-            return super().find_class(module, name)
-        raise pickle.UnpicklingError(f'it asks for {module}.{name}, which is no array')
+
+class _Call(list):
+    """What a pickle would call, `[name, arguments, state]`; it is never called."""
+
+
+def _array_of_arrays(data: bytes) -> np.ndarray:
+    """The array of bool arrays, or of bools, that the text of a pickle describes; the pickle itself is never loaded.
+
+    Raises:
+        ValueError: it describes anything else.
+    """
+    stack, marks, memo = [], [], {}
+    for code, value, _ in pickletools.genops(io.BytesIO(data)):
+        name = code.name
+        if name == 'MARK':
+            marks.append(len(stack))
+        elif name in _CONSTANTS:
+            stack.append(_CONSTANTS[name])
+        elif name in ('BININT', 'BININT1', 'BININT2') or name.endswith(('BINBYTES', 'BINUNICODE')):
+            stack.append(value)
+        elif name == 'EMPTY_LIST':
+            stack.append([])
+        elif name in ('TUPLE', 'TUPLE1', 'TUPLE2', 'TUPLE3', 'APPENDS', 'APPEND'):
+            start = marks.pop() if name in ('TUPLE', 'APPENDS') else len(stack) - int(name[-1:].replace('D', '1'))
+            items = stack[start:]
+            del stack[start:]
+            stack[-1].extend(items) if name.startswith('APPEND') else stack.append(tuple(items))
+        elif name in ('GLOBAL', 'STACK_GLOBAL'):
+            words = value.split(' ') if value else [stack.pop(-2), stack.pop()]
+            stack.append(_named(*words))
+        elif name == 'REDUCE':
+            arguments = stack.pop()
+            stack.append(_Call([stack.pop(), arguments, None]))
+        elif name == 'BUILD':
+            state = stack.pop()
+            stack[-1][2] = state
+        elif name in ('MEMOIZE', 'BINPUT', 'LONG_BINPUT'):
+            memo[len(memo) if name == 'MEMOIZE' else value] = stack[-1]
+        elif name in ('BINGET', 'LONG_BINGET'):
+            stack.append(memo[value])
+        elif name not in ('PROTO', 'FRAME', 'STOP'):
+            raise ValueError(f'a pickle with {name}, expected arrays of bool alone')
+    return _described(stack.pop())
+
+
+_CONSTANTS = dict(NEWTRUE=True, NEWFALSE=False, NONE=None, EMPTY_TUPLE=())
+_NAMES = {('numpy', 'ndarray'), ('numpy', 'dtype'), ('numpy.core.multiarray', '_reconstruct'),
+          ('numpy._core.multiarray', '_reconstruct')}
+
+
+def _named(module: str, name: str) -> str:
+    """The last part of a name in a pickle of an array."""
+    if (module, name) not in _NAMES:
+        raise ValueError(f'it asks for {module}.{name}, which is no array')
+    return name
+
+
+def _described(call: Any) -> np.ndarray:
+    """The array that a call in a pickle stands for."""
+    if not isinstance(call, _Call) or call[0] != '_reconstruct':
+        raise ValueError(f'{type(call).__name__} instead of an array')
+    _, shape, dtype, fortran, content = call[2]
+    kind = dtype[1][0] if isinstance(dtype, _Call) and dtype[0] == 'dtype' else None
+    order = 'F' if fortran else 'C'
+    if kind in ('b1', '?') and isinstance(content, bytes):
+        bits = np.frombuffer(content, np.uint8)
+        if bits.max(initial=0) > 1:
+            raise ValueError('a truth value that is neither 0 nor 1')
+        return bits.astype(bool).reshape(shape, order=order)
+    if kind not in ('O', 'O8') or not isinstance(content, list):
+        raise ValueError(f'an array of {kind!r}, expected bool')
+    items = np.empty(len(content), object)
+    for k, item in enumerate(content):
+        items[k] = item if isinstance(item, bool) else _described(item)
+    return items.reshape(shape, order=order)
 
 
 def count_classes(dataset: Waymo) -> np.ndarray:

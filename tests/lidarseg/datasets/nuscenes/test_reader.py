@@ -215,7 +215,15 @@ def _cycle(rows):
     ('scene', lambda rows: [r.update(name='scene-9') for r in rows], 'no key frame of the split mini_val'),
     ('map', lambda rows: rows[0].update(filename='maps/gone.png'), 'expected the mask that map.json names'),
     ('log', lambda rows: rows.append(3), 'expected a list of records'),
-    ('sample_data', lambda rows: [r.update(filename=3) for r in rows], 'TypeError'),
+    ('sample_data', lambda rows: [r.update(filename=3) for r in rows], "sample_data.json: the filename '3'"),
+    ('sample_data', lambda rows: rows[1].update(token='../../x'), r"sample_data.json: the token '../../x'"),
+    ('sample', lambda rows: rows[0].update(token='a/b'), "the token 'a/b'"),
+    ('scene', lambda rows: rows[0].update(name='../scene'), "the name '../scene'"),
+    ('sample_data', lambda rows: rows[0].update(filename='../../etc/passwd'), 'a path below the data root'),
+    ('sample_data', lambda rows: rows[0].update(filename='/etc/passwd'), 'a path below the data root'),
+    ('lidarseg', lambda rows: rows[0].update(filename='lidarseg/../../x.bin'), 'a path below the data root'),
+    ('map', lambda rows: rows[0].update(filename='maps/' + 'x' * 5000), r"map.json: the filename 'maps/xxx"),
+    ('map', lambda rows: rows[0].update(filename='maps/\0'), 'map.json: the filename'),
 ])
 def test_damaged_tables_are_told_in_one_sentence(copy, table, change, match):
     edit(copy, table, change)

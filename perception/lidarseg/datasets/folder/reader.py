@@ -1,0 +1,419 @@
+"""Scans and labels of one's own, in any folders and formats, as a data set by its config alone.
+
+    dict(type=PointFolder, data_root='data/yard', points='*/scans/*.pcd', labels='*/labels/*.npy',
+         classes=('ground', 'car', 'person'), label_map={1: 'ground', 2: 'ground', 10: 'car', 30: 'person'},
+         ignore=[0, 255], splits=dict(train=['monday', 'tuesday'], val=['friday']))
+
+Train ids 0..C-1 are the classes in their order, 255 is ignored. What stands in `perception/common/formats/points.py`
+about formats, columns, intensities and frames holds here too.
+"""
+from __future__ import annotations
+
+import colorsys
+import fnmatch
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.logging import print_log
+
+from perception.common.formats.kitti import read_labels as read_label_file
+from perception.common.formats.points import (
+    ENDINGS,
+    FILES,
+    PointReader,
+    natural_order,
+    parse_columns,
+    read_fields,
+    recognise,
+)
+from perception.common.formats.text import read_text
+from perception.lidarseg.datasets.base import IGNORE, LidarScans
+from perception.registry import DATASETS
+from perception.utils.checks import check_choice, close_matches
+from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import data_path
+
+OPTIONS = ('columns', 'intensity_scale', 'missing_intensity', 'unit', 'forward', 'height', 'invalid')  # of PointReader
+LABELS = ('.npy', '.label', '.txt')
+VAL_EVERY = 5  # without splits, each fifth scan is for validation
+_UNKNOWN = 254
+
+
+@DATASETS.register_module()
+class PointFolder(LidarScans):
+    """Scans of a folder with a class for each point.
+
+    The id of a scan is what the stars of `points` stand for, such as `monday/000012`, of a pattern without a star the
+    file's name. Samples are those of SemanticKITTI.
+
+    Args:
+        data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
+        classes: names of the C classes, at most 254.
+        points: pattern of the scans below `data_root`; a star stands for a part of one name, two for folders.
+        labels: pattern of the label files, with as many stars, which stand for the same: `.npy` (N,) integers,
+            `.label` (N,) uint32 as SemanticKITTI's, `.txt` an integer a line. A name without star and ending is a
+            field of the scan's own file, such as 'label'. None where there are none.
+        label_map: id in the label files -> class, its name or its number; by default ids are numbers of classes.
+        ignore: ids that are no class.
+        split: 'train', 'val', 'test' or another one of `splits`. 'train' refuses unknown ids and scans with fewer than
+            two points, 'test' needs no labels.
+        splits: split -> ids of its scans, patterns of them, their first parts (folders), or a text file below
+            `data_root` with one a line. Without it all scans are tested, each fifth is for 'val', the rest for 'train'.
+        palette: C RGB colours; by default some that differ.
+        pipeline, seed: see SeededDataset.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid: of the scans, see PointReader.
+
+    Raises:
+        ConfigError: classes, patterns, a map or splits that cannot be.
+        DataError: no scans, scans without labels, nothing labelled.
+    """
+
+    def __init__(self, data_root: str | Path, classes: Sequence[str], points: str = '*.pcd',
+                 labels: str | None = '*.npy', label_map: Mapping[int, str | int] | None = None,
+                 ignore: Sequence[int] = (), split: str = 'train', splits: Mapping[str, Any] | None = None,
+                 palette: Sequence[Sequence[int]] | None = None, pipeline: Sequence[dict | Callable] = (),
+                 seed: int = 0, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
+                 missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
+                 height: float | None = None, invalid: str = 'refuse') -> None:
+        super().__init__(pipeline, seed)
+        config = dict(classes=classes, palette=palette, label_map=label_map, ignore=ignore, columns=columns,
+                      intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit, forward=forward,
+                      height=height, invalid=invalid)
+        check_choice('PointFolder: split', split, dict.fromkeys(['train', 'val', 'test', *(splits or {})]))
+        self.data_root, self.split = data_path(data_root), split
+        self.metainfo = dict(self.describe(config), data_root=str(self.data_root))
+        self.label_map, self.points = class_map(config), self.reader(config)
+        files = find_scans(self.data_root, points)
+        chosen = choose(list(files), splits, split, self.data_root)
+        self.ids, self.files = chosen, [files[name] for name in chosen]
+        self.field = labels if labels and is_field(labels) else None
+        self.label_files = self._label_files(points, labels)
+        if split == 'train':
+            self.check_labelled(self.labels)
+
+    def _label_files(self, points: str, labels: str | None) -> list[Path | None]:
+        """The label file of each scan, its own where labels are a field of it, None where there is none."""
+        if labels is None or self.field:
+            found = [file if self.field else None for file in self.files]
+        else:
+            found = [pair(self.data_root, file, points, labels) for file in self.files]
+            there = [file.is_file() for file in found]
+            if not all(there) and self.split == 'test':
+                return [file if ok else None for file, ok in zip(found, there)]
+            if not all(there):
+                raise DataError(f'{found[there.index(False)]}: no such file ({there.count(False):,} of {len(found):,} '
+                                f'scans have no labels), expected one for each scan, such as {self.files[0].name}. '
+                                'Correct the pattern of labels, or leave these scans out by splits.')
+        if self.split == 'train' and None in found:
+            raise ConfigError('PointFolder: labels=None for the split train, expected labels to learn. Name their '
+                              "files by a pattern such as '*/labels/*.npy'.")
+        return found
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict[str, Any]:
+        """Classes and palette of the config."""
+        classes, palette = config.get('classes'), config.get('palette')
+        names = tuple(classes) if isinstance(classes, (list, tuple)) else ()
+        if not names or len(names) >= _UNKNOWN or len(set(names)) < len(names) or \
+                not all(isinstance(name, str) and name for name in names):
+            raise ConfigError(f'PointFolder: classes={classes!r}, expected the names of 1 to {_UNKNOWN - 1} classes, '
+                              "each once, such as ('ground', 'car', 'person'). Name them.")
+        colors = distinct_colors(len(names)) if palette is None else tuple(map(tuple, palette))
+        if np.shape(colors) != (len(names), 3) or not all(c in range(256) for color in colors for c in color):
+            raise ConfigError(f'PointFolder: palette={palette!r}, expected an RGB colour of 0 to 255 for each of '
+                              f'{len(names)} classes. Correct it, or leave it out.')
+        return dict(classes=names, palette=colors)
+
+    @classmethod
+    def reader(cls, data: Mapping, **options) -> PointReader:
+        """See LidarScans; what the user does not give is as the data set has it."""
+        ours = {name: data[name] for name in OPTIONS if data.get(name) is not None}
+        return PointReader(**{**ours, **options}, frame=cls.FRAME)
+
+    @classmethod
+    def label_suffix(cls, data: Mapping) -> str:
+        """See LidarScans; labels that are a field stand in files that end as the scans do."""
+        labels = data.get('labels', '*.npy')
+        return '' if labels is None else Path(data.get('points', '*.pcd') if is_field(labels) else labels).suffix
+
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
+        """See LidarScans."""
+        labels = data.get('labels', '*.npy')
+        raw = read_labels(path, num_points, labels if labels and is_field(labels) else None, data.get('columns'))
+        return to_train_ids(raw, class_map(data), path, strict=False)
+
+    @classmethod
+    def raw_ids(cls, data: Mapping) -> np.ndarray:
+        """See LidarScans: the least id of each class; that of no class is the first of `ignore`, else 255."""
+        table = np.full(256, IGNORE, np.int64)
+        for raw, number in sorted(class_map(data).items(), reverse=True):
+            table[number] = raw
+        table[IGNORE] = next(iter(data.get('ignore') or ()), IGNORE)
+        return table.clip(0)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def path(self, index: int) -> str:
+        return str(self.files[index])
+
+    def read(self, index: int) -> dict:
+        """A scan as it is in its files: `points` (N, 4) float32, `sample_id` and, where there are some, `labels` (M,)
+        int64 of its M rows; where rows were dropped also `kept` (N,) and `num_points` M, in training their labels are
+        dropped too.
+
+        Raises:
+            DataError: damaged files, unknown labels or fewer than two points in training.
+        """
+        file, training = self.files[index], self.split == 'train'
+        cloud = self.points.read(file)
+        if training and len(cloud.points) < 2:
+            raise DataError(f'{file}: {len(cloud.points)} points in a training scan, expected at least 2. Leave this '
+                            'scan out by splits.')
+        sample = dict(points=cloud.points, sample_id=self.ids[index])
+        if self.label_files[index] is not None:
+            raw = cloud.fields if self.field else None
+            sample['labels'] = self.labels(index, cloud.num_rows, raw)
+        if cloud.kept is not None and training:
+            sample['labels'] = sample['labels'][cloud.kept]
+        elif cloud.kept is not None:
+            sample.update(kept=cloud.kept, num_points=cloud.num_rows)
+        return sample
+
+    def labels(self, index: int, num_points: int | None = None, fields: Mapping | None = None) -> np.ndarray:
+        """Train ids (N,) int64 of a scan, 255 = ignored.
+
+        Args:
+            index: of the scan.
+            num_points: rows of the scan; None does not check their number.
+            fields: columns of the scan, where one of them holds the labels and they are known.
+
+        Raises:
+            DataError: a damaged file, or unknown ids.
+        """
+        path = self.label_files[index]
+        raw = read_labels(path, num_points, self.field, self.points.columns) if fields is None else \
+            label_field(fields, self.field, path)
+        return to_train_ids(raw, self.label_map, path)
+
+
+def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
+    """RGB colours that differ, for pictures."""
+    shades = [(k * 0.618034 % 1, (0.85, 0.55)[k % 2], (0.95, 0.75, 1)[k % 3]) for k in range(count)]  # hue first
+    return tuple(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(*shade)) for shade in shades)
+
+
+def class_map(config: Mapping) -> dict[int, int]:
+    """Train id of each id in the label files, 255 of those to be ignored.
+
+    Raises:
+        ConfigError: a key that is no whole number, or a value that is no class.
+    """
+    classes, given = tuple(config['classes']), config.get('label_map')
+    table = dict(given.items()) if isinstance(given, Mapping) else dict(enumerate(range(len(classes))))
+    if given is not None and (not isinstance(given, Mapping) or not table):
+        raise ConfigError(f'PointFolder: label_map={given!r}, expected a dict of ids and classes, such as '
+                          "{1: 'ground', 10: 'car'}. Correct it.")
+    found = {}
+    for raw, name in table.items():
+        if not isinstance(raw, (int, np.integer)):
+            raise ConfigError(f'PointFolder: label_map has the id {raw!r}, expected whole numbers as they stand in the '
+                              'label files. Correct it.')
+        if name not in classes and name not in range(len(classes)):
+            raise ConfigError(f'PointFolder: label_map says {raw}: {name!r}, expected a class. '
+                              f'{close_matches(str(name), classes)}')
+        found[int(raw)] = classes.index(name) if name in classes else int(name)
+    twice = [raw for raw in config.get('ignore') or () if raw in found and given is not None]
+    if twice:
+        raise ConfigError(f'PointFolder: {twice[0]} stands in label_map and in ignore, expected one. Correct it.')
+    return found | dict.fromkeys(config.get('ignore') or (), IGNORE)
+
+
+def is_field(labels: str) -> bool:
+    """Whether `labels` names a field of the scans and no files."""
+    return '*' not in labels and not Path(labels).suffix
+
+
+def find_scans(root: Path, pattern: str) -> dict[str, Path]:
+    """Ids and files of all scans, in the order of the numbers in their ids; hidden files are left out.
+
+    Raises:
+        ConfigError: a pattern of something else than scans.
+        DataError: none is there.
+    """
+    if Path(pattern).suffix.lower() not in FILES or Path(pattern).is_absolute() or '..' in Path(pattern).parts:
+        raise ConfigError(f'PointFolder: points={pattern!r}, expected a pattern below data_root of files that end in '
+                          f"{', '.join(FILES)}, such as '*/scans/*.pcd'. Correct it.")
+    match = _pattern(pattern)
+    files = {}
+    for file in sorted(root.glob(pattern), key=natural_order) if root.is_dir() else ():
+        path = file.relative_to(root).as_posix()
+        found = match.fullmatch(path)
+        if found and file.is_file() and '/.' not in f'/{path}':
+            files['/'.join(part.strip('/') for part in found.groups() if part) or file.stem] = file
+    if not files:
+        near = sorted({p.suffix for p in list(root.rglob('*'))[:10_000] if p.suffix.lower() in ENDINGS})
+        came = f'no file {pattern} in it' if root.is_dir() else 'no such folder'
+        raise DataError(f'{root}: {came} (files that end in {", ".join(near) or "scans of no kind"} are there), '
+                        'expected scans. Set data_root and points, set PERCEPTION_DATA to the folder that replaces '
+                        'data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
+    return files
+
+
+def _pattern(pattern: str) -> re.Pattern:
+    """The pattern as an expression with a group for each star."""
+    parts = re.split(r'(\*\*/|\*)', pattern)
+    return re.compile(''.join({'**/': '((?:[^/]+/)*)', '*': '([^/]*)'}.get(part, re.escape(part)) for part in parts))
+
+
+def pair(root: Path, file: Path, points: str, labels: str) -> Path:
+    """The label file of a scan: the stars of `labels` stand for what those of `points` do.
+
+    Raises:
+        ConfigError: other numbers of stars, or labels of a kind that cannot be read.
+    """
+    stars = [len(re.findall(r'\*\*/|\*', pattern)) for pattern in (points, labels)]
+    if stars[0] != stars[1] or Path(labels).suffix.lower() not in LABELS:
+        raise ConfigError(f'PointFolder: labels={labels!r} for points={points!r}, expected as many stars, and files '
+                          f"that end in {', '.join(LABELS)}, or the name of a field such as 'label'. Correct it.")
+    parts = iter(_pattern(points).fullmatch(file.relative_to(root).as_posix()).groups())
+    return root / re.sub(r'\*\*/|\*', lambda _: next(parts), labels)
+
+
+def choose(ids: list[str], splits: Mapping[str, Any] | None, split: str, root: Path) -> list[str]:
+    """Ids of a split, in order.
+
+    Args:
+        ids: of all scans.
+        splits: see PointFolder.
+        split: of them.
+        root: folder of the lists.
+
+    Raises:
+        ConfigError: an unknown split, or scans in 'train' and in 'val'.
+        DataError: a pattern that no scan has, or a list that cannot be read.
+    """
+    if splits is None:
+        chosen = dict(train=[name for k, name in enumerate(ids) if k % VAL_EVERY != VAL_EVERY - 1],
+                      val=[name for k, name in enumerate(ids) if k % VAL_EVERY == VAL_EVERY - 1], test=ids)
+        if not chosen['val']:
+            raise DataError(f'{root}: {len(ids)} scans, expected at least {VAL_EVERY}, of which one is for validation. '
+                            'Name the scans of each split by splits.')
+        print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} scans is for validation.',
+                  'current', logging.INFO)
+        return chosen[split]
+    check_choice('PointFolder: split', split, splits)
+    chosen = {name: _chosen(ids, splits[name], name, root) for name in dict.fromkeys([split, *splits])
+              if name in (split, 'train', 'val')}
+    both = set(chosen.get('train', ())) & set(chosen.get('val', ()))
+    if both:
+        raise ConfigError(f'PointFolder: {min(both)} ({len(both):,} scans) stands in the splits train and val, '
+                          'expected each scan in one of them, for scores on what was learnt say nothing. Part them.')
+    return chosen[split]
+
+
+def _chosen(ids: list[str], wanted: str | Sequence[str], split: str, root: Path) -> list[str]:
+    """Ids that one of some patterns fits."""
+    if isinstance(wanted, str) and wanted.endswith('.txt'):
+        wanted = [line.strip() for line in read_text(root / wanted, f'the scans of {split}').splitlines()]
+    found: dict[str, None] = {}
+    for pattern in [wanted] if isinstance(wanted, str) else wanted:
+        fits = [name for name in ids if pattern and (fnmatch.fnmatchcase(name, str(pattern))
+                                                     or name.startswith(f'{pattern}/'))]
+        if pattern and not fits:
+            raise DataError(f'{root}: no scan {pattern} of the split {split} (there are {", ".join(ids[:3])}, ...), '
+                            'expected ids, patterns of them or their first parts. Correct splits.')
+        found |= dict.fromkeys(fits)
+    if not found:
+        raise DataError(f'{root}: the split {split} names no scan, expected some. Correct splits.')
+    return [name for name in ids if name in found]
+
+
+def read_labels(path: Path, num_points: int | None, field: str | None = None,
+                columns: Sequence[str] | None = None) -> np.ndarray:
+    """Ids of the points of a scan.
+
+    Args:
+        path: file that ends in one of `LABELS`, or the scan itself for a field of it.
+        num_points: rows of the scan; None does not check their number.
+        field: of the scan.
+        columns: of the scan, see PointReader.
+
+    Returns:
+        (N,) int64.
+
+    Raises:
+        DataError: it cannot be read, holds no whole numbers, or not one for each point.
+    """
+    kind = path.suffix.lower()
+    if field:
+        labels = label_field(read_fields(path, columns and parse_columns(columns)), field, path)
+    elif kind == '.label':
+        labels = (read_label_file(path, num_points) & 0xFFFF).astype(np.int64)
+    elif kind == '.txt':
+        labels = _numbers(read_text(path, 'an id a line').split(), path)
+    else:
+        try:
+            labels = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError, MemoryError) as error:
+            raise DataError(f'{path}: {recognise(path) if path.exists() else "no such file"}, expected labels as '
+                            'numpy.save writes an array of whole numbers. Write it so.') from error
+        labels = _numbers(labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels, path)
+    if num_points is not None and len(labels) != num_points:
+        raise DataError(f'{path}: {len(labels):,} labels for {num_points:,} points, expected equal numbers. The file '
+                        'belongs to another scan, or points were left out.')
+    return labels
+
+
+def label_field(fields: Mapping[str, np.ndarray], field: str, path: Path) -> np.ndarray:
+    """Ids (N,) int64 in a column of a scan.
+
+    Raises:
+        DataError: it has none of this name.
+    """
+    if field not in fields:
+        raise DataError(f'{path}: columns {", ".join(fields)}, expected {field!r} with the labels. '
+                        f'{close_matches(field, fields)}')
+    return _numbers(fields[field], path)
+
+
+def _numbers(values: Any, path: Path) -> np.ndarray:
+    """(N,) int64 of whole numbers of any type."""
+    values = np.asarray(values)
+    try:
+        numbers = values.astype(np.float64) if values.dtype.kind in 'fUiub' else None
+    except ValueError:
+        numbers = None
+    if numbers is None or values.ndim != 1 or not (np.abs(numbers) < 1 << 53).all() or (numbers % 1).any():
+        raise DataError(f'{path}: {values.dtype} of shape {values.shape}, expected whole numbers (N,), one for each '
+                        'point. Write the ids of the labels.')
+    return numbers.astype(np.int64)
+
+
+def to_train_ids(raw: np.ndarray, table: Mapping[int, int], where: str | Path, strict: bool = True) -> np.ndarray:
+    """Train ids (N,) int64 of ids (N,) in label files.
+
+    Args:
+        raw: ids.
+        table: see `class_map`.
+        where: the file, for messages.
+        strict: refuse unknown ids; otherwise they are ignored, with a warning.
+
+    Raises:
+        DataError: an unknown id.
+    """
+    ids, rows = np.unique(raw, return_inverse=True)
+    unknown = [int(k) for k in ids if int(k) not in table]
+    if unknown:
+        text = f'{where}: unknown labels {", ".join(map(str, unknown[:8]))} at {np.isin(raw, unknown).sum():,} points'
+        if strict:
+            raise DataError(f'{text}, expected ids of label_map or ignore ({", ".join(map(str, list(table)[:20]))}). '
+                            'Add them to one of both, or correct the labels.')
+        print_log(f'{text}; they count as ignored.', 'current', logging.WARNING)
+    return np.array([table.get(int(k), IGNORE) for k in ids], np.int64)[rows.reshape(-1)] if len(ids) else \
+        np.zeros(0, np.int64)
