@@ -1,6 +1,8 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
+import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +22,7 @@ from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 IGNORE = 255
+_IMAGE = re.compile(r'(.+?\.(?:jpe?g|png|bmp|webp|tiff?))(?=\s|$)', re.IGNORECASE)
 BELOW = 1.02  # share of an image's rows that its labels may reach
 PROBED = 32  # images whose labels tell which pixels the labels of a data set count in
 
@@ -117,14 +120,22 @@ class RoadImages(SeededDataset):
             return size
         return official
 
+    def label_rows(self, entry: Sequence) -> list[float]:
+        """Rows of an image to which its labels reach, by which one tells the pixels that they count in.
+
+        Args:
+            entry: of `list_samples`.
+        """
+        truth, info = self.read_truth(entry, self.IMAGE_SIZE)
+        return [*(float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane)), *info.get('h_samples', ())]
+
     @cached_property
     def _labels_stayed(self) -> bool:
         """Whether the labels of scaled images count in official pixels, as the lowest of their rows tells."""
         lowest, own = 0.0, read_size(self.samples[0][1])
         for entry in self.samples[::-(-len(self.samples) // PROBED)]:
-            truth, info = self.read_truth(entry, self.IMAGE_SIZE)
-            lowest = max([lowest, *(lane[:, 1].max() for lane in truth.lanes or () if len(lane)),
-                          *info.get('h_samples', ())])
+            with contextlib.suppress(DataError):  # what is wrong with it is said when it is read
+                lowest = max([lowest, *self.label_rows(entry)])
         near = [abs(np.log(lowest / rows)) if lowest > 0 else 0 for rows in (own[0], self.IMAGE_SIZE[0])]
         stayed = own == self.IMAGE_SIZE or lowest > BELOW * own[0] or near[1] <= near[0]
         worker = get_worker_info()
@@ -169,10 +180,11 @@ class RoadImages(SeededDataset):
 
     def _check_rows(self, truth: Truth, size: tuple[int, int], path: str | Path) -> None:
         """See that the lanes of an image that is none of the official size can be its own."""
-        lowest = max((float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane)), default=0.0)
+        lowest = max((float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane) > 1), default=0.0)
         if lowest > BELOW * size[0]:
-            raise DataError(f'{path}: {size[0]} x {size[1]} pixels with lanes down to row {lowest:.0f}, expected labels '
-                            f'of this image. Scale images and labels alike, keep their shape{self._official}.')
+            raise DataError(f'{path}: {size[0]} x {size[1]} pixels with lanes down to row {lowest:.0f}, expected '
+                            'labels of this image. Scale images and labels alike, and keep the shape of the images'
+                            f'{self._official}.')
 
     def pack(self, sample: dict, index: int) -> dict:
         """A sample at `input_size`, as the tensors that the collate function takes."""
@@ -262,6 +274,19 @@ def missing_root(folder: Path, root: Path, name: str, layout: str, download: str
     return DataError(f'{root}: no {folder}, expected {name} in its official layout ({layout}). Download it from '
                      f'{download} and unpack or link it there, set PERCEPTION_DATA to the folder that replaces '
                      'data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
+
+
+def image_name(line: str, where: str, expected: str = 'the name of an image') -> str:
+    """The name of an image with which a line of a list begins; it may hold spaces.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = _IMAGE.match(line)
+    if found is None:
+        raise DataError(f'{where}: {line[:120]!r}, expected {expected}. This is another list, or its images are none '
+                        'that are read.')
+    return found[1]
 
 
 def inside(root: Path, name: str, where: str) -> str:
