@@ -7,6 +7,7 @@ seconds or gigabytes.
 import io
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -66,13 +67,21 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     return np.ascontiguousarray(_TURNS[turn](image)) if turn != 1 else image
 
 
-def read_size(path: str | Path) -> tuple[int, int]:
-    """Rows and columns of an image as they are stored, from its header.
+class Header(NamedTuple):
+    """What an image file says before its pixels: rows and columns as they are stored, and Pillow's mode."""
+
+    size: tuple[int, int]
+    mode: str
+
+
+def read_header(path: str | Path) -> Header:
+    """The header of an image.
 
     Raises:
         DataError: as `read_image`.
     """
-    return _open(_bytes(path), path)[1].size[::-1]
+    header = _open(_bytes(path), path)[1]
+    return Header(header.size[::-1], header.mode)
 
 
 def read_label_image(path: str | Path) -> np.ndarray:

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch.utils.data import get_worker_info
 
 from perception.common.dataset import SeededDataset
-from perception.common.formats.images import read_image, read_size
+from perception.common.formats.images import read_header, read_image
 from perception.common.structures import LaneSample
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
@@ -120,6 +120,10 @@ class RoadImages(SeededDataset):
             return size
         return official
 
+    def line_width(self, pixels: float, size: Sequence[int]) -> int:
+        """Pixels that a line is wide in an image of (rows, columns), given its width in an official image."""
+        return max(1, round(pixels * size[1] / self.IMAGE_SIZE[1]))
+
     def label_rows(self, entry: Sequence) -> list[float]:
         """Rows of an image to which its labels reach, by which one tells the pixels that they count in.
 
@@ -132,7 +136,7 @@ class RoadImages(SeededDataset):
     @cached_property
     def _labels_stayed(self) -> bool:
         """Whether the labels of scaled images count in official pixels, as the lowest of their rows tells."""
-        lowest, own = 0.0, read_size(self.samples[0][1])
+        lowest, own = 0.0, read_header(self.samples[0][1]).size
         for entry in self.samples[::-(-len(self.samples) // PROBED)]:
             with contextlib.suppress(DataError):  # what is wrong with it is said when it is read
                 lowest = max([lowest, *self.label_rows(entry)])
@@ -210,6 +214,17 @@ def _fitted(truth: Truth, info: dict, label_size: tuple[int, int], size: tuple[i
     if 'h_samples' in info:
         info = dict(info, h_samples=tuple(float(row * scale[1]) for row in info['h_samples']))
     return truth._replace(lanes=lanes, **images), info
+
+
+def label_frame(sample: Mapping) -> tuple[tuple[int, int], int]:
+    """Size of the image that the files of a data set count in, and the rows cut off its top.
+
+    Args:
+        sample: with `original_shape` and, where images were scaled, `label_shape`; `crop_top` is 0 by default.
+    """
+    own, crop_top = sample['original_shape'], int(sample.get('crop_top') or 0)
+    label = sample.get('label_shape') or own
+    return (int(label[0]), int(label[1])), round(crop_top * label[0] / own[0])
 
 
 def in_label_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.ndarray]:

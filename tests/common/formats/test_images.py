@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from perception.common.formats.images import MAX_PIXELS, SUFFIXES, read_image, read_label_image, read_size
+from perception.common.formats.images import MAX_PIXELS, SUFFIXES, read_header, read_image, read_label_image
 from perception.utils.errors import DataError, MissingDependency
 
 COLORS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
@@ -27,7 +27,7 @@ def test_colours_come_red_first(tmp_path):
     for suffix in ('.png', '.bmp', '.tif', '.tiff', '.ppm'):
         Image.fromarray(COLORS).save(tmp_path / f'a{suffix}')
         np.testing.assert_array_equal(read_image(tmp_path / f'a{suffix}'), COLORS)
-        assert read_size(tmp_path / f'a{suffix}') == (12, 20)
+        assert read_header(tmp_path / f'a{suffix}') == ((12, 20), 'RGB')
     for suffix in ('.jpg', '.webp'):
         Image.new('RGB', (20, 12), (10, 100, 200)).save(tmp_path / f'b{suffix}')
         assert np.abs(read_image(tmp_path / f'b{suffix}').astype(int) - (10, 100, 200)).max() < 4
@@ -158,7 +158,7 @@ def test_a_header_bounds_memory(tmp_path, kind):
         at = data.index(b'\xff\xc0')
         data = data[:at] + b'\xff' * 9 + data[at:]
     path.write_bytes(data)
-    for read in (read_image, read_label_image, read_size):
+    for read in (read_image, read_label_image, read_header):
         with pytest.raises(DataError, match=f'30,000 x 30,000 pixels, expected at most {MAX_PIXELS:,}'):
             read(path)
 

@@ -56,6 +56,7 @@ class CULane(RoadImages):
     METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
                     palette=((0, 0, 0), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255)))
     IMAGE_SIZE = SIZE
+    HORIZON = 263
     OFFICIAL_SIZES = dict(train=88880, val=9675, test=34680)
 
     def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
@@ -82,8 +83,8 @@ class CULane(RoadImages):
     def _image(self, line: str, where: str, expected: str = '/image.jpg') -> tuple[str, str]:
         name = image_name(line, where, expected)
         if self.split == 'test' and name != line:
-            raise DataError(f'{where}: {line[:120]!r}, expected {expected} alone. This is another list than that of the '
-                            "test split; use CULane's own.")
+            raise DataError(f'{where}: {line[:120]!r}, expected {expected} alone. This is another list than that of '
+                            "the test split; use CULane's own.")
         return name.lstrip('/').rsplit('.', 1)[0], inside(self.data_root, name, where)
 
     def _labelled(self, line: str, where: str) -> tuple[str, str, str, tuple[float, ...]]:
@@ -108,7 +109,7 @@ class CULane(RoadImages):
         if self.split == 'test':
             return Truth(lanes=lanes), dict(category=entry[2]) if entry[2] else {}
         if self.all_lanes:
-            return Truth(draw_instances(lanes, size, LABEL_WIDTH), None, lanes), {}
+            return Truth(draw_instances(lanes, size, self.line_width(LABEL_WIDTH, size)), None, lanes), {}
         labels = check_size(read_label_image(entry[2]), size, entry[2])
         check_slots(labels, NUM_LANES, entry[2])
         check_flags(labels, entry[3], entry[2])
