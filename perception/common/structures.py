@@ -34,6 +34,7 @@ class LaneSample(BaseDataElement):
         pred_lanes: list of (P, 2) float64 arrays as `lanes`.
 
     Meta information: `sample_id` (official relative path without extension), `image_path`, `original_shape` (H0, W0),
+    `label_shape` (rows and columns that the files of the data set count in; another size where images were scaled),
     `crop_top` (rows cut off the original before resizing, 0 = none), `input_shape` (H, W), `category` (CULane test),
-    `h_samples` (TuSimple).
+    `h_samples` (TuSimple, in pixels of the image).
     """

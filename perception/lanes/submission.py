@@ -12,6 +12,7 @@ import numpy as np
 
 from perception.common.formats.images import read_label_image
 from perception.common.submission import Submission
+from perception.lanes.datasets.base import in_label_pixels
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
@@ -25,9 +26,9 @@ class LaneSubmission(Submission):
     """Base of the writers whose data sets ask for lanes as points."""
 
     def lanes(self, sample: dict) -> list[np.ndarray]:
-        """The predicted lanes, rounded as text files hold them."""
+        """The predicted lanes in pixels of the official images, rounded as text files hold them."""
         where = f'{type(self).__name__}: {sample["sample_id"]}'
-        return [quantise(lane, where) for lane in self.need(sample, 'pred_lanes')]
+        return [quantise(lane, where) for lane in in_label_pixels(self.need(sample, 'pred_lanes'), sample)]
 
 
 def write_png(path: Path, image: np.ndarray) -> None:

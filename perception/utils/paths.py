@@ -31,6 +31,24 @@ def data_path(path: str | Path) -> Path:
     return from_root(path)
 
 
+def walk(folder: str | Path, suffix: str = '') -> list[Path]:
+    """All files below a folder that end in a certain way, in order; linked folders are followed, hidden ones left out.
+
+    Args:
+        folder: where to begin; nothing is found in one that is not there.
+        suffix: end of the names, upper and lower case alike.
+    """
+    found, seen = [], set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        place = os.path.realpath(parent)
+        folders[:] = sorted(name for name in folders if not name.startswith('.')) if place not in seen else []
+        if place not in seen:  # a link may lead to where it came from
+            found += [Path(parent, name) for name in files
+                      if name.lower().endswith(suffix.lower()) and not name.startswith('.')]
+        seen.add(place)
+    return sorted(found)
+
+
 def default_work_dir(config: str | Path, mini: bool = False) -> Path:
     """Where the training of a config leaves its weights unless it is told otherwise.
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
 from perception.utils.errors import ConfigError, DataError
 
-IMAGES = ('.jpg', '.jpeg', '.png', '.bmp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.ts', '.webp', '.apng')  # meant as videos
 CODECS = {'.mp4': 'mp4v', '.m4v': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
@@ -65,7 +65,7 @@ def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Pat
     path, suffixes = Path(path).expanduser(), tuple(suffixes)
     if path.is_file():
         return [path]
-    files = sorted(p for p in path.glob('*') if p.suffix.lower() in suffixes)
+    files = sorted(p for p in path.glob('*') if p.suffix.lower() in suffixes and not p.name.startswith('.'))
     if not files:
         came = f'no {suffixes[0]} file in it' if path.is_dir() else 'no such file or folder'
         raise DataError(f'{path}: {came}, expected {what}. Check the path.')
@@ -83,7 +83,7 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     """
     for file in find_files(path, IMAGES, 'an image, a video or a folder of images'):
         if not is_video(file):
-            yield file.stem, read_image(file)
+            yield file.stem, read_image(file, upright=True)
             continue
         video, count = cv2.VideoCapture(str(file)), 0
         try:

@@ -1,28 +1,37 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
+import contextlib
+import logging
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
+from torch.utils.data import get_worker_info
 
 from perception.common.dataset import SeededDataset
-from perception.common.formats.images import read_image
+from perception.common.formats.images import read_header, read_image
 from perception.common.structures import LaneSample
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 IGNORE = 255
+_IMAGE = re.compile(r'(.+?\.(?:jpe?g|png|bmp|webp|tiff?))(?=\s|$)', re.IGNORECASE)
+BELOW = 1.02  # share of an image's rows that its labels may reach
+PROBED = 32  # images whose labels tell which pixels the labels of a data set count in
 
 
 class Truth(NamedTuple):
-    """What is known of an image.
+    """What is known of an image, in pixels of the image or of a scaled one, see `RoadImages.label_size`.
 
     Attributes:
-        labels: (H0, W0) uint8 at the original size, the target of the network, or None.
+        labels: (H0, W0) uint8, the target of the network, or None; of the image's shape at any size.
         exist: flags of the lane slots, or None.
         lanes: (P, 2) float64 arrays u, v [pixel], bottom to top, or None.
         full_labels: (H0, W0) uint8 that a metric needs, or None.
@@ -41,12 +50,15 @@ class RoadImages(SeededDataset):
     `crop_top` rows are cut off the top, the pipeline sees `image` and, where known, `labels` as arrays, and the result
     is resized to `input_size`, the image bilinearly, labels to the nearest.
 
+    Images may have any size: a sample carries its own, and everything in it is in pixels of its image. Images that were
+    scaled while their labels stayed as published get their labels scaled along, see `label_size`.
+
     Args:
         data_root: folder of the data set; a leading `data` gives way to the variable PERCEPTION_DATA.
         split: 'train', 'val' or 'test'.
         pipeline: augmentations, callables or their configs, applied in turn.
         input_size: (H, W) of the network's images; None keeps what the pipeline leaves.
-        crop_top: rows cut off the top of the original image.
+        crop_top: rows cut off the top of the original image, in the pixels that its labels count in.
         seed: of the augmentation.
 
     Raises:
@@ -55,7 +67,8 @@ class RoadImages(SeededDataset):
     """
 
     METAINFO = dict(classes=('background',), palette=((0, 0, 0),))
-    IMAGE_SIZE = (720, 1280)  # rows, columns of the official images
+    IMAGE_SIZE: tuple[int, int] | None = (720, 1280)  # rows, columns of the official images; None: there is no such
+    HORIZON: float | None = None  # row of the horizon in an image of that size, about
     OFFICIAL_SIZES = dict(train=0, val=0, test=0)  # images of each split
 
     def __init__(self, data_root: str | Path, split: str = 'train', pipeline: Sequence[dict | Callable] = (),
@@ -66,8 +79,8 @@ class RoadImages(SeededDataset):
                               f'{close_matches(split, self.OFFICIAL_SIZES)}')
         if input_size is not None and (len(input_size) != 2 or min(input_size) < 1):
             raise ConfigError(f'{name}: input_size={input_size}, expected (height, width) in pixels. Correct it.')
-        if not 0 <= crop_top < self.IMAGE_SIZE[0]:
-            raise ConfigError(f'{name}: crop_top={crop_top}, expected 0..{self.IMAGE_SIZE[0] - 1} rows. Correct it.')
+        if crop_top < 0:
+            raise ConfigError(f'{name}: crop_top={crop_top}, expected 0 or more rows. Correct it.')
         super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
         self.split, self.crop_top = split, crop_top
@@ -89,9 +102,52 @@ class RoadImages(SeededDataset):
 
         Args:
             entry: of `list_samples`.
-            size: (H0, W0) of the image.
+            size: (H0, W0) of the pixels that lanes count in, see `label_size`.
         """
         raise NotImplementedError(f'{type(self).__name__} has no read_truth; write one.')
+
+    def label_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the image that the labels of an image belong to.
+
+        That is the image itself, unless it is a scaled copy of an official image whose labels still count in official
+        pixels: people shrink the pictures of a data set and leave its labels.
+
+        Args:
+            size: (H0, W0) of the image.
+        """
+        official = self.IMAGE_SIZE
+        if official is None or size == official or not same_shape(size, official) or not self._labels_stayed:
+            return size
+        return official
+
+    def line_width(self, pixels: float, size: Sequence[int]) -> int:
+        """Pixels that a line is wide in an image of (rows, columns), given its width in an official image."""
+        return max(1, round(pixels * size[1] / self.IMAGE_SIZE[1]))
+
+    def label_rows(self, entry: Sequence) -> list[float]:
+        """Rows of an image to which its labels reach, by which one tells the pixels that they count in.
+
+        Args:
+            entry: of `list_samples`.
+        """
+        truth, info = self.read_truth(entry, self.IMAGE_SIZE)
+        return [*(float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane)), *info.get('h_samples', ())]
+
+    @cached_property
+    def _labels_stayed(self) -> bool:
+        """Whether the labels of scaled images count in official pixels, as the lowest of their rows tells."""
+        lowest, own = 0.0, read_header(self.samples[0][1]).size
+        for entry in self.samples[::-(-len(self.samples) // PROBED)]:
+            with contextlib.suppress(DataError):  # what is wrong with it is said when it is read
+                lowest = max([lowest, *self.label_rows(entry)])
+        near = [abs(np.log(lowest / rows)) if lowest > 0 else 0 for rows in (own[0], self.IMAGE_SIZE[0])]
+        stayed = own == self.IMAGE_SIZE or lowest > BELOW * own[0] or near[1] <= near[0]
+        worker = get_worker_info()
+        if stayed and (worker is None or worker.id == 0):
+            print_log(f'{self.data_root}: the images of the {self.split} split have {own[0]} x {own[1]} pixels; their '
+                      f'labels count in the official {self.IMAGE_SIZE[0]} x {self.IMAGE_SIZE[1]} (lowest row '
+                      f'{lowest:.0f}) and are scaled.', 'current', logging.WARNING)
+        return stayed
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -106,19 +162,82 @@ class RoadImages(SeededDataset):
         sample_id, path = entry[:2]
         image = read_image(path)
         size = image.shape[:2]
-        if self.crop_top >= size[0]:
-            raise DataError(f'{path}: {size[0]} rows, expected more than crop_top={self.crop_top}. This is no image of '
-                            f'this data set, which have {self.IMAGE_SIZE[0]} x {self.IMAGE_SIZE[1]} pixels.')
-        truth, info = self.read_truth(entry, size)
-        info = dict(sample_id=sample_id, image_path=str(path), original_shape=size, crop_top=self.crop_top, **info)
-        sample = dict(image=image[self.crop_top:], sample_id=sample_id, truth=truth, info=info)
-        return sample if truth.labels is None else dict(sample, labels=truth.labels[self.crop_top:])
+        label_size = self.label_size(size)
+        crop_top = round(self.crop_top * size[0] / label_size[0])
+        if crop_top >= size[0]:
+            raise DataError(f'{path}: {size[0]} rows, expected more than crop_top={self.crop_top}. Give one that fits '
+                            f'these images{self._official}.')
+        truth, info = self.read_truth(entry, label_size)
+        if size == label_size != self.IMAGE_SIZE:
+            self._check_rows(truth, size, path)
+        truth, info = _fitted(truth, info, label_size, size)
+        info = dict(sample_id=sample_id, image_path=str(path), original_shape=size, label_shape=label_size,
+                    crop_top=crop_top, **info)
+        sample = dict(image=image[crop_top:], sample_id=sample_id, truth=truth, info=info)
+        return sample if truth.labels is None else dict(sample, labels=truth.labels[crop_top:])
+
+    @property
+    def _official(self) -> str:
+        """The official size, for messages."""
+        size = self.IMAGE_SIZE
+        return '' if size is None else f"; the data set's have {size[0]} x {size[1]} pixels"
+
+    def _check_rows(self, truth: Truth, size: tuple[int, int], path: str | Path) -> None:
+        """See that the lanes of an image that is none of the official size can be its own."""
+        lowest = max((float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane) > 1), default=0.0)
+        if lowest > BELOW * size[0]:
+            raise DataError(f'{path}: {size[0]} x {size[1]} pixels with lanes down to row {lowest:.0f}, expected '
+                            'labels of this image. Scale images and labels alike, and keep the shape of the images'
+                            f'{self._official}.')
 
     def pack(self, sample: dict, index: int) -> dict:
         """A sample at `input_size`, as the tensors that the collate function takes."""
         if self.input_size is not None:
             sample = resize(sample, self.input_size)
         return to_tensors(sample, sample['truth'], sample['info'])
+
+
+def same_shape(size: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two sizes, (rows, columns), are in the same proportion, but for what rounding and 8-pixel grids do."""
+    return abs(size[0] * other[1] / (size[1] * other[0]) - 1) < 0.01
+
+
+def _fitted(truth: Truth, info: dict, label_size: tuple[int, int], size: tuple[int, int]) -> tuple[Truth, dict]:
+    """What is known of an image in pixels of the image."""
+    images = {key: value if value is None or value.shape == size else
+              cv2.resize(value, size[::-1], interpolation=cv2.INTER_NEAREST)
+              for key, value in (('labels', truth.labels), ('full_labels', truth.full_labels))}
+    if label_size == size:
+        return truth._replace(**images), info
+    scale = np.array([size[1] / label_size[1], size[0] / label_size[0]])
+    lanes = None if truth.lanes is None else [lane * scale for lane in truth.lanes]
+    if 'h_samples' in info:
+        info = dict(info, h_samples=tuple(float(row * scale[1]) for row in info['h_samples']))
+    return truth._replace(lanes=lanes, **images), info
+
+
+def label_frame(sample: Mapping) -> tuple[tuple[int, int], int]:
+    """Size of the image that the files of a data set count in, and the rows cut off its top.
+
+    Args:
+        sample: with `original_shape` and, where images were scaled, `label_shape`; `crop_top` is 0 by default.
+    """
+    own, crop_top = sample['original_shape'], int(sample.get('crop_top') or 0)
+    label = sample.get('label_shape') or own
+    return (int(label[0]), int(label[1])), round(crop_top * label[0] / own[0])
+
+
+def in_label_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.ndarray]:
+    """Lanes of a sample in the pixels that the files of its data set count in.
+
+    Args:
+        lanes: (P, 2) in pixels of its image.
+        sample: with `original_shape` and, where images were scaled, `label_shape`.
+    """
+    own, label = sample.get('original_shape'), sample.get('label_shape')
+    if own is None or label is None or tuple(own) == tuple(label):
+        return list(lanes)
+    return [np.asarray(lane, np.float64) * (label[1] / own[1], label[0] / own[0]) for lane in lanes]
 
 
 def resize(sample: dict, size: Sequence[int]) -> dict:
@@ -172,6 +291,19 @@ def missing_root(folder: Path, root: Path, name: str, layout: str, download: str
                      'data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
 
 
+def image_name(line: str, where: str, expected: str = 'the name of an image') -> str:
+    """The name of an image with which a line of a list begins; it may hold spaces.
+
+    Raises:
+        DataError: there is none.
+    """
+    found = _IMAGE.match(line)
+    if found is None:
+        raise DataError(f'{where}: {line[:120]!r}, expected {expected}. This is another list, or its images are none '
+                        'that are read.')
+    return found[1]
+
+
 def inside(root: Path, name: str, where: str) -> str:
     """Path of a file that a list names, such as `/clips/x.jpg`, below the root.
 
@@ -197,14 +329,15 @@ def check_first_image(entries: Sequence[tuple], where: str | Path) -> None:
 
 
 def check_size(labels: np.ndarray, size: tuple[int, int], path: str | Path) -> np.ndarray:
-    """The labels, if they are as large as their image.
+    """The label image, if it has the shape of its image; at another size it is scaled later.
 
     Raises:
-        DataError: they are not.
+        DataError: it has not.
     """
-    if labels.shape[:2] != tuple(size):
+    if labels.shape[:2] != tuple(size) and not same_shape(labels.shape, size):
         raise DataError(f'{path}: labels of {labels.shape[0]} x {labels.shape[1]} pixels for an image of {size[0]} x '
-                        f'{size[1]}, expected equal sizes. They belong to another image; copy both again.')
+                        f'{size[1]}, expected equal sizes or the same shape. They belong to another image, or one of '
+                        'both was cut.')
     return labels
 
 

@@ -18,10 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.common.formats.images import read_image
+from perception.common.formats.images import read_header, read_image, read_label_image
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, missing_root
 from perception.registry import DATASETS
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import walk
 
 DOWNLOAD = 'https://apolloscape.auto/lane_segmentation.html'
 LAYOUT = ('ColorImage_road02/ColorImage/Record001/Camera 5/*.jpg, '
@@ -81,6 +82,8 @@ MARK_CLASSES = (
 )
 NUM_CLASSES = 37
 TRAIN_TO_ID = np.array([entry.id for entry in MARK_CLASSES[:NUM_CLASSES]], np.uint8)  # for submissions; 36 -> 249
+_ID_TO_TRAIN = np.full(256, _UNKNOWN, np.uint8)
+_ID_TO_TRAIN[[entry.id for entry in MARK_CLASSES]] = [entry.train_id for entry in MARK_CLASSES]
 SCORED = tuple(entry.train_id for entry in MARK_CLASSES if entry.scored)  # void and 17 markings
 TRAIN_ROADS = ('road02', 'road04')
 VAL_RECORDS = ('Record015', 'Record017')  # of road04
@@ -102,6 +105,7 @@ class ApolloScapeLaneMark(RoadImages):
     METAINFO = dict(classes=tuple(entry.name for entry in MARK_CLASSES[:NUM_CLASSES]),
                     palette=tuple(entry.color for entry in MARK_CLASSES[:NUM_CLASSES]))
     IMAGE_SIZE = (2710, 3384)
+    HORIZON = 1617
     OFFICIAL_SIZES = dict(train=0, val=1000, test=835)  # the training list is not published
 
     def __init__(self, data_root: str | Path = 'data/apolloscape', split: str = 'train',
@@ -130,7 +134,7 @@ class ApolloScapeLaneMark(RoadImages):
     def _road(self, road: str) -> list[tuple]:
         folder = self.data_root / f'ColorImage_{road}'
         validates = self.split == 'val'
-        images = sorted(folder.rglob('*.jpg'))
+        images = walk(folder, '.jpg')
         if not images:
             raise missing_root(folder / '**/*.jpg', self.data_root, f'images of {road} of ApolloScape', LAYOUT,
                                DOWNLOAD)
@@ -140,17 +144,18 @@ class ApolloScapeLaneMark(RoadImages):
         labels = {}
         if self.split != 'test':
             labels = {_key(path, '_bin.png'): str(path)
-                      for path in (self.data_root / f'Labels_{road}').rglob('*_bin.png')}
+                      for path in walk(self.data_root / f'Labels_{road}', '_bin.png')}
         return [(path.relative_to(self.data_root).with_suffix('').as_posix(), str(path), labels.get(_key(path, '.jpg')))
                 for path in images]
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if self.split == 'test':
             return Truth(), {}
-        colors = check_size(read_image(entry[2]), size, entry[2])
-        first = 0 if self.split == 'val' else self.crop_top  # a training never sees the rows above
-        labels = np.zeros(size, np.uint8)
-        labels[first:] = train_ids(colors[first:], entry[2])
+        stored = check_size(read_marks(entry[2]), size, entry[2])
+        # a training never sees the rows above
+        first = 0 if self.split == 'val' else self.crop_top * len(stored) // size[0]
+        labels = np.zeros(stored.shape[:2], np.uint8)
+        labels[first:] = train_ids(stored[first:], entry[2])
         return Truth(labels, full_labels=labels if self.split == 'val' else None), {}
 
 
@@ -159,14 +164,30 @@ def _key(path: Path, suffix: str) -> tuple[str, str]:
     return path.parent.parent.name, path.name[:-len(suffix)]
 
 
-def train_ids(colors: np.ndarray, where: str | Path) -> np.ndarray:
+def read_marks(path: str | Path) -> np.ndarray:
+    """A label image in either of its official forms.
+
+    Returns:
+        (H, W, 3) uint8 colours, or (H, W) uint8 ids: those of a grey image, or the indices of a palette image, whose
+        colours are for people to look at. A palette image whose indices are no ids is one of colours, made smaller.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    if read_header(path).mode not in ('P', 'L'):
+        return read_image(path)
+    ids = read_label_image(path)
+    return ids if (_ID_TO_TRAIN[np.unique(ids)] != _UNKNOWN).all() else read_image(path)
+
+
+def train_ids(stored: np.ndarray, where: str | Path) -> np.ndarray:
     """Classes of a label image.
 
     The released code tells the 38 colours apart by 5 B + 3 G + R; here the whole colour counts, so that none is
     mistaken for another.
 
     Args:
-        colors: (H, W, 3) uint8 RGB.
+        stored: (H, W, 3) uint8 RGB or (H, W) uint8 ids, see `read_marks`.
         where: the file, for messages.
 
     Returns:
@@ -175,7 +196,9 @@ def train_ids(colors: np.ndarray, where: str | Path) -> np.ndarray:
     Raises:
         DataError: a colour that is none of the labels; early versions of the data set had other colours.
     """
-    red, green, blue = (colors[..., channel].astype(np.int32) for channel in range(3))
+    if stored.ndim == 2:
+        return _ID_TO_TRAIN[stored]
+    red, green, blue = (stored[..., channel].astype(np.int32) for channel in range(3))
     codes = (red << 16) + (green << 8) + blue
     result = _table()[codes]
     unknown = result == _UNKNOWN

@@ -10,6 +10,7 @@ from perception.lanes.datasets.apolloscape.reader import (
     TRAIN_TO_ID,
     ApolloScapeLaneMark,
 )
+from perception.lanes.datasets.base import label_frame
 from perception.lanes.decode import restore_labels
 from perception.lanes.submission import check_zip, write_png, write_zip
 from perception.registry import METRICS
@@ -21,8 +22,8 @@ class ApolloScapeSubmission(Submission):
     """Writes `test/<road>/<image>.png` with the official ids at the original size, and the zip of them."""
 
     def write(self, name: str, sample: dict) -> str:
-        shape = tuple(self.need(sample, 'original_shape'))
-        labels = restore_labels(self.need(sample, 'pred_labels'), shape, sample.get('crop_top', 0)).cpu().numpy()
+        self.need(sample, 'original_shape')
+        labels = restore_labels(self.need(sample, 'pred_labels'), *label_frame(sample)).cpu().numpy()
         if labels.max() >= NUM_CLASSES:
             raise DataError(f'ApolloScapeSubmission: class {labels.max()} in the prediction for {name}, expected '
                             f'0..{NUM_CLASSES - 1}. Use a network with the classes of this data set.')

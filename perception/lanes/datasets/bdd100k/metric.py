@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from perception.lanes.datasets.base import need
-from perception.lanes.datasets.bdd100k.reader import CLASSES, mask_labels, to_mask
+from perception.lanes.datasets.bdd100k.reader import BDD100K, CLASSES, mask_labels, to_mask
 from perception.lanes.decode import restore_labels, restore_probs
 from perception.registry import METRICS
 
@@ -94,7 +94,7 @@ def full_classes(sample: dict, shape: Sequence[int], where: str) -> Tensor:
 
 # --------------------------------------------------------------------------------------------------- official protocol
 
-def boundary_f(pred: np.ndarray, true: np.ndarray, radius: int) -> float:
+def boundary_f(pred: np.ndarray, true: np.ndarray, radius: float) -> float:
     """F-score of lines that may lie `radius` pixels apart; 1 where there are none in both, 0 where in one only.
 
     Args:
@@ -104,18 +104,19 @@ def boundary_f(pred: np.ndarray, true: np.ndarray, radius: int) -> float:
     num_pred, num_true = int(pred.sum()), int(true.sum())
     if not num_pred or not num_true:
         return float(num_pred == num_true)
-    across = np.arange(-radius, radius + 1)
+    across = np.arange(-int(radius), int(radius) + 1)
     disk = (across[:, None] ** 2 + across ** 2 <= radius ** 2).astype(np.uint8)
     wide_pred, wide_true = (cv2.dilate(x.astype(np.uint8), disk).astype(bool) for x in (pred, true))
     precision, recall = int((pred & wide_true).sum()) / num_pred, int((true & wide_pred).sum()) / num_true
     return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
 
 
-def mask_scores(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+def mask_scores(pred: np.ndarray, true: np.ndarray, scale: float = 1.0) -> np.ndarray:
     """F-scores of an image, per class of the three sub-tasks and per radius.
 
     Args:
         pred, true: (H, W) uint8 masks, see `mask_labels`.
+        scale: of the radii, width of the image as a multiple of BDD100K's.
 
     Returns:
         (12, 3) float64: 8 categories, 2 directions, 2 styles.
@@ -123,7 +124,7 @@ def mask_scores(pred: np.ndarray, true: np.ndarray) -> np.ndarray:
     result = []
     for task, classes in CLASSES.items():
         pred_labels, labels = mask_labels(pred, task), mask_labels(true, task)
-        result += [[boundary_f(pred_labels == k, labels == k, radius) for radius in RADII]
+        result += [[boundary_f(pred_labels == k, labels == k, scale * radius) for radius in RADII]
                    for k in range(1, len(classes) + 1)]
     return np.array(result)
 
@@ -165,7 +166,8 @@ class BDD100KOfficialMetric(BaseMetric):
         for sample in data_samples:
             true = np.asarray(need(sample, 'full_labels', 'BDD100KOfficialMetric').cpu())
             classes = full_classes(sample, true.shape, 'BDD100KOfficialMetric').cpu().numpy()
-            self.results.append(mask_scores(to_mask(classes, self.codes), true))
+            scale = sample.get('original_shape', BDD100K.IMAGE_SIZE)[1] / BDD100K.IMAGE_SIZE[1]
+            self.results.append(mask_scores(to_mask(classes, self.codes), true, scale))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         """Means over all images; a line goes to the log."""

@@ -62,6 +62,7 @@ class BDD100K(RoadImages):
 
     METAINFO = dict(classes=('background', 'lane'), palette=PALETTE[:2])
     IMAGE_SIZE = (720, 1280)
+    HORIZON = 343
     OFFICIAL_SIZES = dict(train=60000, val=10000, test=10000)
 
     def __init__(self, data_root: str | Path = 'data/bdd100k', split: str = 'train',
@@ -122,10 +123,11 @@ class BDD100K(RoadImages):
         if self.protocol == 'sad':
             lines, kinds = parse_lines(json.loads(entry[2]).get('labels'), f'{entry[3]} ({Path(entry[1]).name})',
                                        self.exclude)
-            lanes = centre_lines(lines, kinds, self.max_distance)
+            lanes = centre_lines(lines, kinds, self.max_distance * size[1] / self.IMAGE_SIZE[1])
             thin = draw_instances(lanes, size, 1)
-            full = None if self.split == 'train' else dilate((thin > 0).astype(np.uint8), TEST_WIDTH)
-            labels = dilate(thin if self.all_lanes else (thin > 0).astype(np.uint8), TRAIN_WIDTH)
+            any_lane = (thin > 0).astype(np.uint8)
+            full = None if self.split == 'train' else dilate(any_lane, self.line_width(TEST_WIDTH, size))
+            labels = dilate(thin if self.all_lanes else any_lane, self.line_width(TRAIN_WIDTH, size))
             return Truth(labels, None, lanes, full), {}
         if self.split == 'test':
             return Truth(), {}

@@ -3,6 +3,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from perception.common.submission import Submission
+from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.bdd100k.metric import full_classes
 from perception.lanes.datasets.bdd100k.reader import BDD100K, to_mask
 from perception.lanes.submission import check_zip, write_png, write_zip
@@ -25,7 +26,9 @@ class BDD100KSubmission(Submission):
         self.codes = tuple(codes)
 
     def write(self, name: str, sample: dict) -> str:
-        classes = full_classes(sample, self.need(sample, 'original_shape'), 'BDD100KSubmission').cpu().numpy()
+        self.need(sample, 'original_shape')
+        shape, crop_top = label_frame(sample)
+        classes = full_classes(dict(sample, crop_top=crop_top), shape, 'BDD100KSubmission').cpu().numpy()
         path = f'{Path(name).name}.png'
         write_png(self.out_dir / path, to_mask(classes, self.codes))
         return path

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from perception.lanes.datasets.culane.reader import SIZE
 from perception.lanes.decode import check_batch, drop_short, existing_slots, row_maxima
 from perception.registry import TASK_UTILS
 from perception.utils.errors import ConfigError
@@ -14,10 +15,11 @@ class CULaneDecoder:
     """SCNN's rule for CULane: per slot the most probable column of every 20th row.
 
     A slot's map is averaged over 9 x 9 pixels and rounded to 8 bits. Points whose mean exceeds the threshold make the
-    lane; one of fewer than two points is dropped.
+    lane; one of fewer than two points is dropped. Images of another height than the official one have as many points,
+    nearer or farther apart.
 
     Args:
-        step: rows between two points, in the original image.
+        step: rows between two points, in an image of the official height.
         num_points: of a lane at most; the lowest lies on the last row.
         threshold: of the averaged probability.
         exist_threshold: of the existence of a slot's lane.
@@ -25,6 +27,8 @@ class CULaneDecoder:
         padding: beyond the edge, 'zeros' (SCNN) or 'reflect' (OpenCV's blur, ERFNet).
         keep_slots: give an empty (0, 2) lane for each slot without lane, so that positions tell the slot.
     """
+
+    image_rows = SIZE[0]
 
     def __init__(self, step: int = 20, num_points: int = 18, threshold: float = 0.3, exist_threshold: float = 0.5,
                  kernel: int = 9, padding: str = 'zeros', keep_slots: bool = False) -> None:
@@ -63,7 +67,7 @@ class CULaneDecoder:
 
     def rows(self, height: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """Rows to look at in a map of so many rows, and their v in the original image; the lowest first."""
-        offset = self.step * np.arange(self.num_points)
+        offset = self.step * shape[0] / self.image_rows * np.arange(self.num_points)
         rows = np.floor(height - offset / (shape[0] - shape[2]) * height + 0.5).astype(int) - 1
         inside = rows >= 0
         return rows[inside], (shape[0] - 1 - offset[inside]).astype(float)

@@ -1,5 +1,7 @@
 """The CULane score: F1 of lanes drawn 30 pixels wide, as the original C++ tool computes it, to the last digit.
 
+On images of another width than CULane's the lanes are wider or narrower in proportion.
+
 Each lane becomes a natural cubic spline, is drawn once, and each true lane is compared with each predicted one by the
 intersection over union (IoU) of their pixels. A matching of large total IoU pairs them; a pair whose IoU exceeds the
 threshold is a true positive. Counts are summed over images before any ratio is formed.
@@ -16,7 +18,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from scipy.linalg.lapack import dgtsv
 
-from perception.lanes.datasets.base import need
+from perception.lanes.datasets.base import in_label_pixels, label_frame, need
 from perception.lanes.datasets.culane.reader import CATEGORIES, SIZE, read_lanes, read_list
 from perception.lanes.overlap import ImageResult, Stroke, count, draw_stroke, iou_matrix, matched_ious
 from perception.lanes.polylines import quantise
@@ -67,6 +69,11 @@ def to_pixels(points: np.ndarray) -> np.ndarray:
     with np.errstate(invalid='ignore'):
         rounded = np.rint(points)
         return np.where(np.abs(rounded) < 2.0 ** 31, rounded, _NO_INT).astype(np.int64)
+
+
+def lane_width(size: Sequence[int], official: int = WIDTH) -> int:
+    """Pixels that a lane is wide in an image of (rows, columns), in proportion to those in CULane's images."""
+    return max(1, round(official * size[1] / SIZE[1]))
 
 
 def draw_lane(lane: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke | None:
@@ -188,42 +195,44 @@ class CULaneMetric(BaseMetric):
     that a sampler repeats to fill the last round are dropped.
 
     Args:
-        size: (rows, columns) of the canvas, the size of the original images.
-        width: of a drawn lane, in pixels.
+        size: (rows, columns) of the canvas; each image's own by default, CULane's where a sample does not tell it.
+        width: of a drawn lane, in pixels; by default CULane's 30, in proportion to the width of the canvas.
         num_threads: images compared at once.
         collect_device, prefix: as in mmengine.
     """
 
     default_prefix = ''  # none; spares mmengine's warning
 
-    def __init__(self, size: tuple[int, int] = SIZE, width: int = WIDTH, num_threads: int = 2,
+    def __init__(self, size: tuple[int, int] | None = None, width: int | None = None, num_threads: int = 2,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.size, self.width, self.num_threads = tuple(size), width, num_threads
+        self.size, self.width, self.num_threads = size, width, num_threads
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Compare the lanes of some images.
 
         Args:
             data_batch: not used.
-            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), and `category` if it
-                has one.
+            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `original_shape`, and
+                `category` if it has one.
 
         Raises:
             DataError: lanes or predictions are missing or broken, or an unknown category.
         """
         images = [self._check(sample) for sample in data_samples]
         with ThreadPoolExecutor(self.num_threads) as pool:
-            self.results.extend(pool.map(lambda image: compare_image(*image[:2], self.size, self.width, image[2]),
-                                         images))
+            self.results.extend(pool.map(lambda image: compare_image(*image), images))
 
-    def _check(self, sample: dict) -> tuple[Sequence[np.ndarray], list[np.ndarray], str]:
+    def _check(self, sample: dict) -> tuple:
+        """Arguments of `compare_image`."""
         name, category = sample.get('sample_id', 'an image'), sample.get('category') or ''
-        lanes, preds = (need(sample, key, 'CULaneMetric') for key in ('lanes', 'pred_lanes'))
+        lanes, preds = (in_label_pixels(need(sample, key, 'CULaneMetric'), sample) for key in ('lanes', 'pred_lanes'))
         if category and category not in CATEGORIES:
             raise DataError(f'CULaneMetric: {name} has the category {category!r}, expected a category of CULane. '
                             f'{close_matches(category, CATEGORIES)}')
-        return lanes, [quantise(lane, f'CULaneMetric: {name}') for lane in preds], category
+        size = self.size or (label_frame(sample)[0] if sample.get('original_shape') else SIZE)
+        preds = [quantise(lane, f'CULaneMetric: {name}') for lane in preds]
+        return lanes, preds, tuple(size), self.width or lane_width(size), category
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
         """Scores over all images; the table goes to the log."""

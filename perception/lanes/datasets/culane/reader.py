@@ -19,7 +19,15 @@ import numpy as np
 
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_rows
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
+from perception.lanes.datasets.base import (
+    RoadImages,
+    Truth,
+    check_first_image,
+    check_size,
+    image_name,
+    inside,
+    missing_root,
+)
 from perception.lanes.polylines import draw_instances
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
@@ -48,6 +56,7 @@ class CULane(RoadImages):
     METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
                     palette=((0, 0, 0), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255)))
     IMAGE_SIZE = SIZE
+    HORIZON = 263
     OFFICIAL_SIZES = dict(train=88880, val=9675, test=34680)
 
     def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
@@ -61,37 +70,54 @@ class CULane(RoadImages):
         path = lists / ('test.txt' if self.split == 'test' else f'{self.split}_gt.txt')
         if not lists.is_dir():
             raise missing_root(lists, self.data_root, 'CULane', LAYOUT, DOWNLOAD)
-        rows = read_rows(path, f"CULane's list of {self.split} images")
+        rows = [(where, ' '.join(words)) for where, words in read_rows(path, f"CULane's list of {self.split} images")]
         if self.split == 'test':
             categories = read_categories(lists / 'test_split')
-            entries = [self._image(words, where, 1) + (categories.get(words[0].lstrip('/')),) for where, words in rows]
+            entries = [self._image(line, where) for where, line in rows]
+            entries = [(*entry, categories.get(line.lstrip('/'))) for entry, (_, line) in zip(entries, rows)]
         else:
-            entries = [self._image(words, where, 2 + NUM_LANES) + self._label(words, where) for where, words in rows]
+            entries = [self._labelled(line, where) for where, line in rows]
         check_first_image(entries, path)
         return entries
 
-    def _image(self, words: Sequence[str], where: str, count: int) -> tuple[str, str]:
-        if len(words) != count or not words[0].endswith('.jpg'):
-            raise DataError(f'{where}: {" ".join(words)[:120]!r}, expected '
-                            f'{"/image.jpg /label.png e1 e2 e3 e4" if count > 1 else "/image.jpg"}. This is another '
-                            f"list than that of the {self.split} split; use CULane's own.")
-        return words[0].lstrip('/')[:-len('.jpg')], inside(self.data_root, words[0], where)
+    def _image(self, line: str, where: str, expected: str = '/image.jpg') -> tuple[str, str]:
+        name = image_name(line, where, expected)
+        if self.split == 'test' and name != line:
+            raise DataError(f'{where}: {line[:120]!r}, expected {expected} alone. This is another list than that of '
+                            "the test split; use CULane's own.")
+        return name.lstrip('/').rsplit('.', 1)[0], inside(self.data_root, name, where)
 
-    def _label(self, words: Sequence[str], where: str) -> tuple[str, tuple[float, ...]]:
-        if any(flag not in ('0', '1') for flag in words[2:]):
-            raise DataError(f'{where}: flags {" ".join(words[2:])[:60]!r}, expected {NUM_LANES} of 0 and 1. Correct '
-                            'the list.')
-        return inside(self.data_root, words[1], where), tuple(float(flag) for flag in words[2:])
+    def _labelled(self, line: str, where: str) -> tuple[str, str, str, tuple[float, ...]]:
+        expected = '/image.jpg /label.png e1 e2 e3 e4'
+        sample_id, path = self._image(line, where, expected)
+        rest = line[len(image_name(line, where)):].strip()
+        label = image_name(rest, where, expected) if rest else ''
+        flags = rest[len(label):].split()
+        if not label or len(flags) != NUM_LANES:
+            raise DataError(f'{where}: {line[:120]!r} with {len(flags)} flags, expected {expected}. This is another '
+                            f"list than that of the {self.split} split; use CULane's own.")
+        if any(flag not in ('0', '1') for flag in flags):
+            raise DataError(f'{where}: flags {" ".join(flags)[:60]!r}, expected {NUM_LANES} of 0 and 1. Correct the '
+                            'list.')
+        return sample_id, path, inside(self.data_root, label, where), tuple(float(flag) for flag in flags)
+
+    def label_rows(self, entry: Sequence) -> list[float]:
+        return [float(lane[:, 1].max()) for lane in read_lanes(_lines_path(entry[1])) if len(lane)]
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
-        lanes = read_lanes(Path(entry[1]).with_suffix('.lines.txt'))
+        lanes = read_lanes(_lines_path(entry[1]))
         if self.split == 'test':
             return Truth(lanes=lanes), dict(category=entry[2]) if entry[2] else {}
         if self.all_lanes:
-            return Truth(draw_instances(lanes, size, LABEL_WIDTH), None, lanes), {}
+            return Truth(draw_instances(lanes, size, self.line_width(LABEL_WIDTH, size)), None, lanes), {}
         labels = check_size(read_label_image(entry[2]), size, entry[2])
         check_slots(labels, NUM_LANES, entry[2])
+        check_flags(labels, entry[3], entry[2])
         return Truth(labels, entry[3], lanes), {}
+
+
+def _lines_path(image: str) -> Path:
+    return Path(image).with_suffix('.lines.txt')
 
 
 def check_slots(labels: np.ndarray, num_lanes: int, where: str | Path) -> None:
@@ -106,6 +132,19 @@ def check_slots(labels: np.ndarray, num_lanes: int, where: str | Path) -> None:
                         'These are no lane slots of this data set; use its own label images.')
 
 
+def check_flags(labels: np.ndarray, flags: Sequence[float], where: str | Path) -> None:
+    """Make sure that a label image has pixels of those lane slots that its flags name.
+
+    Raises:
+        DataError: it has not.
+    """
+    present = np.bincount(labels.ravel(), minlength=len(flags) + 1)[1:] > 0
+    if (present != np.asarray(flags, bool)).any():
+        raise DataError(f'{where}: flags {" ".join(f"{flag:.0f}" for flag in flags)} for an image with pixels of the '
+                        f'slots {(np.flatnonzero(present) + 1).tolist()}, expected the same slots in both. Draw the '
+                        'label image anew, or correct the list.')
+
+
 def read_categories(folder: str | Path) -> dict[str, str]:
     """Category of each test image that the lists `test<k>_<category>.txt` name; empty when there is no such folder.
 
@@ -116,7 +155,8 @@ def read_categories(folder: str | Path) -> dict[str, str]:
     for number, name in enumerate(CATEGORIES):
         path = Path(folder, f'test{number}_{name}.txt')
         if path.is_file():
-            categories.update({words[0].lstrip('/'): name for _, words in read_rows(path, f'a list of {name} images')})
+            categories.update({' '.join(words).lstrip('/'): name
+                               for _, words in read_rows(path, f'a list of {name} images')})
     return categories
 
 
@@ -131,31 +171,33 @@ def read_lanes(path: str | Path) -> list[np.ndarray]:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding='ascii')
+        data = path.read_bytes()
     except FileNotFoundError:
         return []
-    except (UnicodeDecodeError, OSError) as error:
+    except OSError as error:
         raise DataError(f'{path}: not readable ({error}), expected lines of numbers. Replace the file.') from error
-    lines = text.split('\n')
+    data = data.removeprefix(b'\xef\xbb\xbf')  # a mark that Windows editors set
+    if not data.isascii():
+        raise DataError(f'{path}: not readable (bytes that are no ASCII), expected lines of numbers. Replace the file.')
+    lines = data.split(b'\n')  # a carriage return alone is a space, as for the official tool
     return [_parse(line, path, number) for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1)]
 
 
-def _parse(line: str, path: Path, number: int) -> np.ndarray:
-    words = line.split()
+def _parse(line: bytes, path: Path, number: int) -> np.ndarray:
     try:
-        values = np.array(words, np.float64) if '_' not in line else np.array([np.nan])
+        values = np.array(line.split(), np.float64) if b'_' not in line else np.array([np.nan])
     except ValueError:
         values = np.array([np.nan])
     if not np.isfinite(values).all():
-        raise DataError(f'{path}:{number}: {line[:60]!r}, expected coordinates u v u v ... in pixels. Correct the '
-                        f'line.')
+        raise DataError(f'{path}:{number}: {line[:60].decode("ascii")!r}, expected coordinates u v u v ... in pixels. '
+                        'Correct the line.')
     return values[:len(values) // 2 * 2].reshape(-1, 2)
 
 
 def read_list(path: str | Path) -> list[str]:
-    """Names of images in an official list: `/folder/.../00000.jpg` a line, the first word counts.
+    """Names of images in an official list: `/folder/.../00000.jpg` a line, what follows does not count.
 
     Raises:
         DataError: no such file, or it names no image.
     """
-    return [words[0].lstrip('/') for _, words in read_rows(path, 'a list of images')]
+    return [image_name(' '.join(words), where).lstrip('/') for where, words in read_rows(path, 'a list of images')]

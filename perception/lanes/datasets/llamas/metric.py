@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from scipy.interpolate import splev, splprep
 from scipy.optimize import linear_sum_assignment
 
-from perception.lanes.datasets.base import need
+from perception.lanes.datasets.base import in_label_pixels, need
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
 from perception.lanes.decode import restore_probs
 from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
@@ -224,8 +224,10 @@ class LLAMASMetric(BaseMetric):
                 labels = np.asarray(labels.cpu())
                 areas = [precision_recall(grey[k], labels == k).auc for k in range(len(grey))]
             if set(self.parts) - {'segmentation'}:
-                true, pred = ([quantise(lane, f'LLAMASMetric: {sample.get("sample_id", "an image")}')
-                               for lane in need(sample, key, 'LLAMASMetric')] for key in ('lanes', 'pred_lanes'))
+                where = f'LLAMASMetric: {sample.get("sample_id", "an image")}'
+                true, pred = ([quantise(lane, where) for lane in
+                               in_label_pixels(need(sample, key, 'LLAMASMetric'), sample)]
+                              for key in ('lanes', 'pred_lanes'))
             if 'f1' in self.parts:
                 lanes = compare_lanes(true, pred)[0]
             if 'regression' in self.parts:

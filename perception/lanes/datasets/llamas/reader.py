@@ -85,6 +85,7 @@ class LLAMAS(RoadImages):
     METAINFO = dict(classes=('background', *SLOTS),
                     palette=((0, 0, 0), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255)))
     IMAGE_SIZE = SIZE
+    HORIZON = 300
     OFFICIAL_SIZES = dict(train=58269, val=20844, test=20929)
 
     def __init__(self, data_root: str | Path = 'data/llamas', split: str = 'train',
@@ -103,7 +104,7 @@ class LLAMAS(RoadImages):
         if not listed.is_dir():
             raise missing_root(listed, self.data_root, 'LLAMAS', LAYOUT, DOWNLOAD)
         suffix = SUFFIX if self.split == 'test' else '.json'
-        paths = sorted(listed.glob(f'*/*{suffix}'))
+        paths = sorted(path for path in listed.glob(f'*/*{suffix}') if not path.name.startswith('.'))
         if not paths:
             raise missing_root(listed / f'*/*{suffix}', self.data_root, 'LLAMAS', LAYOUT, DOWNLOAD)
         names = [f'{path.parent.name}/{path.name[:-len(suffix)]}' for path in paths]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from perception.common.formats.text import read_json
+from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.culane.submission import lane_problem, write_lanes
 from perception.lanes.datasets.llamas.metric import FIRST_ROW, lane_columns, to_grey
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
@@ -39,7 +40,8 @@ class LLAMASSubmission(LaneSubmission):
         columns = np.round(lane_columns(lanes, extend=True)[:, FIRST_ROW:], DECIMALS).tolist()
         write_lanes(self.out_dir / 'lanes' / f'{name}.lines.txt', [lane for lane in lanes if len(lane) > 1])
         if self.segmentation:
-            grey = to_grey(self.need(sample, 'lane_probs'), SIZE, sample.get('crop_top', 0))
+            crop_top = label_frame({'original_shape': SIZE, **sample})[1]
+            grey = to_grey(self.need(sample, 'lane_probs'), SIZE, crop_top)
             for k, image in enumerate(grey):
                 write_png(self.out_dir / 'segmentation' / f'{name}.json_{k}.png', image)
         return name, columns

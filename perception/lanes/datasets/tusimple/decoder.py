@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.datasets.tusimple.reader import ROWS, SIZE
 from perception.lanes.decode import box_mean, check_batch, drop_short, existing_slots, row_maxima
 from perception.registry import TASK_UTILS
 from perception.utils.checks import check_choice
@@ -25,7 +25,7 @@ class TuSimpleDecoder:
 
     Args:
         rule: 'ld' or 'simple'.
-        rows: v of the points where the meta information has no `h_samples`.
+        rows: v of the points where the meta information has no `h_samples`, in an image of TuSimple's height.
         exist_threshold: of the existence of a slot's lane.
     """
 
@@ -37,7 +37,8 @@ class TuSimpleDecoder:
         """Lanes of each image; arguments as of any decoder, see `decode.py`."""
         shapes = check_batch(lane_probs, exist_probs, metas)
         exist = existing_slots(lane_probs, exist_probs, self.exist_threshold)
-        rows = [np.sort(np.asarray(meta.get('h_samples') or self.default_rows)) for meta in metas]
+        rows = [np.sort(np.asarray(meta['h_samples'])) if meta.get('h_samples')
+                else np.sort(self.default_rows) * (shape[0] / SIZE[0]) for meta, shape in zip(metas, shapes)]
         if self.rule == 'simple':
             return self._simple(lane_probs, exist, shapes, rows)
         every_row = np.arange(lane_probs.shape[2])
@@ -68,8 +69,13 @@ def ld_lanes(maps: np.ndarray, shape: tuple[int, int, int], rows: np.ndarray) ->
         rows: (R,) ascending v of the points.
 
     Returns:
-        (P, 2) float64 lanes, bottom to top.
+        (P, 2) float64 lanes, bottom to top. Lengths and distances are judged in an image of TuSimple's width.
     """
+    if shape[1] != SIZE[1]:
+        scale = SIZE[1] / shape[1]
+        lanes = ld_lanes(maps, (round(shape[0] * scale), SIZE[1], round(shape[2] * scale)), rows * scale)
+        return [np.stack([u / scale, rows[np.searchsorted(rows * scale, v)]], axis=1) for u, v in
+                (lane.T for lane in lanes)]
     pieces = [piece for slot in maps for piece in _components(slot)]
     lanes = [fill_gaps(_trace(piece, shape, rows)) for piece in pieces]
     lanes = [u for u in lanes if _length(u, rows) > 20]
@@ -96,7 +102,7 @@ def _trace(values: np.ndarray, shape: tuple[int, int, int], rows: np.ndarray) ->
     full = cv2.resize(values, (width, height - top), interpolation=cv2.INTER_LINEAR)
     inside = (rows >= top) & (rows < height)
     u = np.full(len(rows), np.nan)
-    lines = full[rows[inside] - top]
+    lines = full[np.minimum(np.rint(rows[inside]).astype(int), height - 1) - top]
     u[inside] = np.where(lines.max(axis=1) > 0.2 * 255, lines.argmax(axis=1), np.nan)
     return u
 

@@ -14,8 +14,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
-from perception.lanes.datasets.base import need
-from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.datasets.base import in_label_pixels, label_frame, need
+from perception.lanes.datasets.tusimple.reader import ROWS, SIZE, file_rows
 from perception.lanes.polylines import at_rows, quantise
 from perception.registry import METRICS
 from perception.utils.errors import DataError
@@ -45,7 +45,7 @@ def angle(u: np.ndarray, rows: np.ndarray) -> float:
 
 
 def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[float], run_time: float = 0.0,
-                  ) -> ImageResult:
+                  scale: float = 1.0) -> ImageResult:
     """Compare the true lanes of an image with the predicted ones.
 
     Args:
@@ -53,6 +53,7 @@ def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[floa
         pred_lanes: (P, R) u of the predicted lanes.
         rows: (R,) v.
         run_time: milliseconds that the prediction took.
+        scale: width of the image as a multiple of TuSimple's.
     """
     num_lanes, num_preds, rows = len(lanes), len(pred_lanes), np.asarray(rows, np.float64)
     if run_time > MAX_MILLISECONDS or num_preds > num_lanes + MAX_EXTRA:
@@ -61,8 +62,8 @@ def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[floa
         missed = num_lanes - (num_lanes > 4)
         return ImageResult(0.0, float(num_preds > 0), missed / max(min(num_lanes, 4), 1))
     lanes, pred_lanes = np.asarray(lanes, np.float64), np.asarray(pred_lanes, np.float64)
-    tolerance = _TOLERANCE / np.cos([angle(u, rows) for u in lanes])
-    true, pred = (np.where(x >= 0, x, _FAR) for x in (lanes, pred_lanes))
+    tolerance = _TOLERANCE * scale / np.cos([angle(u, rows) for u in lanes])
+    true, pred = (np.where(x >= 0, x, _FAR * scale) for x in (lanes, pred_lanes))
     near = np.abs(true[:, None] - pred) < tolerance[:, None, None]
     best = near.mean(axis=2).max(axis=1)  # (A,)
     found = int((best >= MIN_ACCURACY).sum())
@@ -109,18 +110,20 @@ class TuSimpleMetric(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), and `h_samples`.
+            data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `h_samples` and
+                `original_shape`.
 
         Raises:
             DataError: lanes or predictions are missing or broken.
         """
         for sample in data_samples:
             name = sample.get('sample_id', 'an image')
-            rows = sample.get('h_samples') or self.rows
+            rows = file_rows(sample, self.rows)
             lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows)
-                             for lane in need(sample, key, 'TuSimpleMetric')]
+                             for lane in in_label_pixels(need(sample, key, 'TuSimpleMetric'), sample)]
                             for key in ('lanes', 'pred_lanes'))
-            self.results.append(compare_image(lanes, preds, rows))
+            scale = label_frame(sample)[0][1] / SIZE[1] if sample.get('original_shape') else 1.0
+            self.results.append(compare_image(lanes, preds, rows, scale=scale))
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
         """Scores over all images; a line goes to the log."""

@@ -10,15 +10,15 @@ A line is `{"lanes": [[x, ...], ...], "h_samples": [y, ...], "raw_file": "clips/
 point. Label images are drawn on the fly: six slots from left to right, 3 and 4 are the borders of the own lane.
 """
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, inside, missing_root
-from perception.lanes.polylines import angle_order, draw_instances, draw_lanes
+from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, image_name, inside, missing_root
+from perception.lanes.polylines import DECIMALS, angle_order, draw_instances, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
@@ -27,6 +27,7 @@ LAYOUT = 'clips/, label_data_*.json, test_label.json'
 SLOTS_PER_SIDE = 3
 NUM_LANES = 2 * SLOTS_PER_SIDE
 MIN_POINTS = 4  # of a lane that the official label generator draws
+SIZE = (720, 1280)  # rows, columns of an image
 ROWS = tuple(range(160, 720, 10))  # of the test set
 LABEL_FILES = dict(train=('label_data_0313.json', 'label_data_0601.json'), val=('label_data_0531.json',),
                    test=('test_label.json',))
@@ -43,7 +44,7 @@ class TuSimple(RoadImages):
 
     Args:
         label_files: other label files than the split's, such as all three for a final training.
-        thickness: of the drawn lanes in pixels of the original image.
+        thickness: of the drawn lanes in pixels of an image of TuSimple's width.
         all_lanes: number all lanes 1, 2, ... from left to right, however many there are, instead of the six slots;
             without `exist`. For networks that tell any number of lanes apart.
     """
@@ -51,7 +52,8 @@ class TuSimple(RoadImages):
     METAINFO = dict(classes=('background', *(f'lane {slot}' for slot in range(1, NUM_LANES + 1))),
                     palette=((0, 0, 0), (160, 60, 220), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255),
                              (0, 200, 200)))
-    IMAGE_SIZE = (720, 1280)
+    IMAGE_SIZE = SIZE
+    HORIZON = 255
     OFFICIAL_SIZES = dict(train=3268, val=358, test=2782)
 
     def __init__(self, data_root: str | Path = 'data/tusimple', split: str = 'train',
@@ -77,22 +79,38 @@ class TuSimple(RoadImages):
 
     def _entry(self, record: dict, where: str) -> tuple:
         name = record.get('raw_file')
-        if not isinstance(name, str) or not name.endswith('.jpg'):
-            raise DataError(f'{where}: raw_file {name!r}, expected "clips/.../20.jpg". Correct the line.')
+        if not isinstance(name, str) or image_name(name, f'{where}: raw_file', '"clips/.../20.jpg"') != name:
+            raise DataError(f'{where}: raw_file {name!r:.80}, expected "clips/.../20.jpg". Correct the line.')
         rows, lanes = parse_lanes(record, where)
-        return name[:-len('.jpg')].lstrip('/'), inside(self.data_root, name, where), rows, lanes
+        return name.lstrip('/').rsplit('.', 1)[0], inside(self.data_root, name, where), rows, lanes
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         _, _, rows, lanes = entry
-        info = dict(h_samples=rows)
+        info, thickness = dict(h_samples=rows), self.line_width(self.thickness, size)
         if lanes is None or self.split == 'test':
             return Truth(lanes=lanes), info
         if self.all_lanes:
-            return Truth(draw_instances(lanes, size, self.thickness), None, lanes), info
+            return Truth(draw_instances(lanes, size, thickness), None, lanes), info
         slots = tusimple_slots(lanes)
-        labels = draw_lanes([lanes[i] for i in slots], list(slots.values()), size, self.thickness)
+        labels = draw_lanes([lanes[i] for i in slots], list(slots.values()), size, thickness)
         exist = np.isin(np.arange(1, NUM_LANES + 1), list(slots.values())).astype(np.float32)
         return Truth(labels, exist, lanes), info
+
+
+def file_rows(sample: Mapping, default: Sequence[float] = ROWS) -> tuple[float, ...]:
+    """Rows of the lanes of a sample in the pixels that its label file counts in.
+
+    Args:
+        sample: with `h_samples` in pixels of its image, `original_shape` and, where images were scaled, `label_shape`.
+        default: where it has no `h_samples`.
+    """
+    rows, own, label = sample.get('h_samples'), sample.get('original_shape'), sample.get('label_shape')
+    if not rows:
+        return tuple(default)
+    if own is None or label is None or tuple(own) == tuple(label):
+        return tuple(rows)
+    rows = np.round(np.array(rows) * (label[0] / own[0]), DECIMALS).tolist()
+    return tuple(int(row) if row == int(row) else row for row in rows)
 
 
 def parse_lanes(record: dict, where: str) -> tuple[tuple[float, ...], list[np.ndarray] | None]:

@@ -6,7 +6,7 @@ import numpy as np
 
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.tusimple.metric import MAX_MILLISECONDS
-from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.datasets.tusimple.reader import file_rows
 from perception.lanes.polylines import DECIMALS, at_rows
 from perception.lanes.submission import MAX_PIXEL, LaneSubmission
 from perception.registry import METRICS
@@ -30,9 +30,10 @@ class TuSimpleSubmission(LaneSubmission):
         self.run_time = run_time
 
     def write(self, name: str, sample: dict) -> dict:
-        rows = sample.get('h_samples') or ROWS
+        rows = file_rows(sample)
         lanes = [np.round(at_rows(lane, rows), DECIMALS).tolist() for lane in self.lanes(sample)]
-        return dict(raw_file=f'{name}.jpg', lanes=lanes, run_time=sample.get('run_time', self.run_time),
+        suffix = Path(sample.get('image_path') or name).suffix or '.jpg'
+        return dict(raw_file=f'{name}{suffix}', lanes=lanes, run_time=sample.get('run_time', self.run_time),
                     h_samples=list(rows))
 
     def finish(self, results: list) -> tuple[Path, list[str]]:

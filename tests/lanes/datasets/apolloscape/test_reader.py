@@ -4,6 +4,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from perception.lanes.datasets.apolloscape.reader import (
     MARK_CLASSES,
@@ -11,6 +12,7 @@ from perception.lanes.datasets.apolloscape.reader import (
     SCORED,
     TRAIN_TO_ID,
     ApolloScapeLaneMark,
+    read_marks,
     train_ids,
 )
 from perception.utils.errors import ConfigError, DataError
@@ -113,3 +115,41 @@ def test_images_without_labels_are_left_out_and_counted(official, monkeypatch):
         ApolloScapeLaneMark(root, 'train')
     with pytest.raises(DataError, match='no .*ColorImage_road09.*, expected images of road09'):
         ApolloScapeLaneMark(root, 'train', roads=['road09'])
+
+
+@pytest.mark.parametrize('form', ['palette', 'grey', 'small palette'])
+def test_label_images_of_ids_are_those_of_colours(official, form):
+    root = official('apolloscape')
+    before = ApolloScapeLaneMark(root, 'val', crop_top=20)[0]['data_samples'].full_labels
+    for path in root.rglob('*_bin.png'):
+        colors = Image.open(path)
+        if form == 'small palette':  # as tools make it that make files smaller: indices are no ids
+            colors.quantize(5).save(path)
+            continue
+        ids = Image.fromarray(TRAIN_TO_ID[train_ids(np.asarray(colors), path)])
+        if form == 'palette':
+            ids = ids.convert('P')
+            ids.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+        ids.save(path)
+    sample = ApolloScapeLaneMark(root, 'val', crop_top=20)[0]['data_samples']
+    np.testing.assert_array_equal(sample.full_labels, before)
+
+
+def test_official_images_of_ids(shared):
+    folder = shared / 'real/apolloscape'
+    path = sorted((folder / 'id_images').iterdir())[0]
+    colors, = folder.rglob(f'Labels_road04/**/{path.name}')
+    ours, theirs = (train_ids(read_marks(p), p) for p in (path, colors))
+    np.testing.assert_array_equal(ours, theirs)
+    assert len(np.unique(ours)) > 5
+
+
+def test_linked_folders_are_followed_and_hidden_files_left_out(official, tmp_path):
+    root = official('apolloscape')
+    for folder in ('ColorImage_road02/ColorImage', 'Labels_road02/Label'):
+        shutil.move(root / folder / 'Record001', tmp_path / folder.split('/')[1])
+        (root / folder / 'Record001').symlink_to(tmp_path / folder.split('/')[1])
+        (root / folder / 'Record001/again').symlink_to(root / folder)  # in a circle
+    image = next((root / 'ColorImage_road02/ColorImage/Record001').glob('*/*.jpg'))
+    image.with_name(f'._{image.name}').write_bytes(b'of a Mac')
+    assert [entry[0].split('/')[2] for entry in ApolloScapeLaneMark(root).samples] == ['Record001', 'Record003']

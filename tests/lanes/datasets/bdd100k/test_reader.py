@@ -83,7 +83,9 @@ def test_sad_protocol(official):
         sample = dataset[0]['data_samples']
         assert len(sample.lanes) == 1  # no crosswalk
         np.testing.assert_allclose(sample.lanes[0][[0, -1]], [[22, 71], [60.5, 20]], atol=1.5)  # between the two
-        widths = [(image[40] == 1).sum() for image in (sample.labels, sample.full_labels)]
+        truth = dataset.read_truth(dataset.samples[0], BDD100K.IMAGE_SIZE)[0]
+        assert (sample.full_labels[40] == 1).sum() == 1  # a tenth of the width of official images
+        widths = [(image[40] == 1).sum() for image in (truth.labels, truth.full_labels)]
         assert 8 <= widths[0] <= 12 and 2 <= widths[1] <= 4, widths  # a slanted line, along its row
     empty = train[1]['data_samples']
     assert empty.lanes == [] and not empty.labels.any()
@@ -108,11 +110,11 @@ def test_all_lanes_are_numbered_from_left_to_right(official):
         frames[6]['labels'].append(dict(frames[6]['labels'][0], poly2d=[
             dict(vertices=[[u, 71.0], [top, 20.0]], types='LL', closed=False)]))
     path.write_text(json.dumps(frames))
-    sample = BDD100K(root, 'val', all_lanes=True, max_distance=6)[0]['data_samples']
+    sample = BDD100K(root, 'val', all_lanes=True, max_distance=60)[0]['data_samples']
     row = [number for number in sample.labels[60].tolist() if number]
     assert row == sorted(row) and set(row) == {1, 2, 3}
     assert set(sample.full_labels.unique().tolist()) == {0, 1}
-    plain = BDD100K(root, 'val', max_distance=6)[0]['data_samples']
+    plain = BDD100K(root, 'val', max_distance=60)[0]['data_samples']
     np.testing.assert_array_equal(plain.labels, sample.labels > 0)
     np.testing.assert_array_equal(plain.full_labels, sample.full_labels)
 

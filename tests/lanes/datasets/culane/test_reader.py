@@ -32,9 +32,9 @@ def test_test_images_have_their_category(official):
 def test_empty_lines_and_single_points_are_lanes_and_a_missing_file_is_none(official):
     root = official('culane')
     path = root / 'driver_37_30frame/05151649_0422.MP4/00003.lines.txt'
-    path.write_text('10 20 30 \n\n-5 9000\n')
+    path.write_text('10 20 30 \n\n-5 59\n')
     lanes = CULane(root, 'test')[0]['data_samples'].lanes
-    assert [lane.tolist() for lane in lanes] == [[[10, 20]], [], [[-5, 9000]]]
+    assert [lane.tolist() for lane in lanes] == [[[10, 20]], [], [[-5, 59]]]
     path.unlink()
     assert CULane(root, 'test')[0]['data_samples'].lanes == []
 
@@ -56,13 +56,31 @@ def test_all_lanes_are_numbered_from_left_to_right(official):
     ('/a.jpg /a.png 0 1 1', r'train_gt\.txt:2: '),
     ('/a.jpg /a.png 0 1 2 0', r"train_gt\.txt:2: flags '0 1 2 0', expected 4 of 0 and 1"),
     ('/../../a.jpg /a.png 0 1 0 0', r"train_gt\.txt:2: the file name '/../../a\.jpg', expected one below"),
-    ('clips/20.png /a.png 0 0 0 0', r'train_gt\.txt:2: ')])
+    ('/a.jpg /a.png 0 1 0 0 1 1', r'train_gt\.txt:2: .* with 6 flags'),
+    ('/a.heic /a.png 0 0 0 0', r'train_gt\.txt:2: ')])
 def test_wrong_lists_are_refused_with_their_line(official, row, message):
     root = official('culane')
     path = root / 'list/train_gt.txt'
     path.write_text(path.read_text().splitlines()[0] + f'\n{row}\n')
     with pytest.raises(DataError, match=message):
         CULane(root, 'train')
+
+
+def test_lists_may_name_png_files_and_folders_with_spaces(official):
+    root = official('culane')
+    (root / 'driver_161_30frame').rename(root / 'driver 1 (copy)')
+    (root / 'laneseg_label_w16/driver_161_30frame').rename(root / 'laneseg_label_w16/driver 1 (copy)')
+    image = root / 'driver 1 (copy)/05151649_0422.MP4/00000.jpg'
+    cv2.imwrite(str(image.with_name('day one.png')), cv2.imread(str(image)))
+    image.with_name('00000.lines.txt').rename(image.with_name('day one.lines.txt'))
+    text = (root / 'list/train_gt.txt').read_text().replace('driver_161_30frame', 'driver 1 (copy)')
+    (root / 'list/train_gt.txt').write_text(text.replace('00000.jpg', 'day one.png', 1))
+    sample = CULane(root, 'train')[0]['data_samples']
+    assert sample.sample_id == 'driver 1 (copy)/05151649_0422.MP4/day one'
+    assert len(sample.lanes) == 2 and sample.exist.tolist() == [0, 1, 1, 0]
+    (root / 'list/test.txt').write_text('/driver 1 (copy)/05151649_0422.MP4/day one.png\n')
+    (root / 'list/test_split/test0_normal.txt').write_text('driver 1 (copy)/05151649_0422.MP4/day one.png\n')
+    assert CULane(root, 'test')[0]['data_samples'].category == 'normal'
 
 
 def test_a_list_of_other_images_is_refused(official):
@@ -85,13 +103,16 @@ def test_label_images_that_do_not_fit(official):
     labels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     for wrong, message in ((labels * 50, r'00000\.png: label 150 at \d+ pixels, expected 0\.\.4'),
                            (labels[:-1], r'labels of 58 x 164 pixels for an image of 59 x 164'),
-                           (labels.astype(np.uint16), 'uint16 of shape .*expected one channel of 8 bits'),
+                           (labels * 0, r'flags 0 1 1 0 for .* slots \[\]'),
+                           (labels // 3 * 3, r'flags 0 1 1 0 for .* slots \[3\]'),
+                           (labels.astype(np.uint16) * 500, 'uint16 numbers .*expected one channel of 8 bits'),
                            (np.dstack([labels, labels, labels + 1]), 'expected one channel')):
         cv2.imwrite(path, wrong)
         with pytest.raises(DataError, match=message):
             dataset[0]
-    cv2.imwrite(path, np.dstack([labels] * 3))
-    np.testing.assert_array_equal(dataset[0]['data_samples'].labels, labels)
+    for right in (np.dstack([labels] * 3), labels.astype(np.uint16), labels.repeat(2, 0).repeat(2, 1)):
+        cv2.imwrite(path, right)
+        np.testing.assert_array_equal(dataset[0]['data_samples'].labels, labels)
 
 
 def test_damaged_lane_files_name_the_line(official):
@@ -114,10 +135,11 @@ def test_the_files_of_the_official_evaluator_are_read(shared):
 def test_text_files(tmp_path):
     path = tmp_path / 'a.lines.txt'
     assert read_lanes(path) == []
-    for text, points in (('', []), ('\n', [0]), ('1 2 3 4 \n\n5 6 7', [2, 0, 1]), ('1.5 2e1\r\n', [1])):
+    for text, points in (('', []), ('\n', [0]), ('1 2 3 4 \n\n5 6 7', [2, 0, 1]), ('1.5 2e1\r\n', [1]),
+                         ('1 2 3 4\r5 6\r', [3]), ('\ufeff1 2\n', [1]), ('1 2\x0b3\x0c4\n', [2])):
         path.write_bytes(text.encode())
         assert [len(lane) for lane in read_lanes(path)] == points
-    for number, text in ((1, '1 b'), (2, '1 2\n3 nan\n'), (1, '1 1_0'), (1, 'inf 2')):
+    for number, text in ((1, '1\x1c2'), (1, '1 b'), (2, '1 2\n3 nan\n'), (1, '1 1_0'), (1, 'inf 2')):
         path.write_text(text)
         with pytest.raises(DataError, match=f'a.lines.txt:{number}: '):
             read_lanes(path)
