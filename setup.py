@@ -21,11 +21,14 @@ setup(
         'open3d>=0.20',
         'opencv-python',
         'pillow',
+        'imageio-ffmpeg>=0.5',
+        'matplotlib>=3.7',
         'tqdm',
     ],
     extras_require={
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
+        'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
         'test': ['pytest', 'pytest-xdist', 'ruff'],

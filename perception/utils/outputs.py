@@ -87,7 +87,7 @@ def _line(file: Path, name: str) -> str:
     with open(file, 'rb') as opened:
         while block := opened.read(1 << 22):
             digest.update(block)
-    return f'{digest.hexdigest()}  {os.fsencode(name).decode(errors="backslashreplace")}'
+    return '{}  {}'.format(digest.hexdigest(), name.replace('\\', '\\\\').replace('\n', '\\n'))
 
 
 def _note(path: Path, file: Path) -> None:
@@ -98,7 +98,7 @@ def _note(path: Path, file: Path) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
     ledger = os.open(path.parent / LEDGER, flags, 0o644)
     try:
-        os.write(ledger, f'{line}\n'.encode())  # one call, so that lines of two processes do not mix
+        os.write(ledger, os.fsencode(f'{line}\n'))  # one call, so that lines of two processes do not mix
     finally:
         os.close(ledger)
 
@@ -115,7 +115,7 @@ def _ledger(folder: Path) -> set[str]:
             done, lines = 0, set()
         file.seek(done)
         new = file.read()
-    lines.update(new.decode(errors='replace').splitlines())
+    lines.update(os.fsdecode(new).split('\n'))
     _read[path] = done + len(new), lines
     return lines
 
