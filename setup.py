@@ -22,6 +22,8 @@ setup(
         'open3d>=0.20',
         'opencv-python',
         'pillow',
+        'imageio-ffmpeg>=0.5',
+        'matplotlib>=3.7',
         'tqdm',
         'pypcd4>=1.4',
         'plyfile>=1.0',
@@ -30,6 +32,7 @@ setup(
         'points': ['laspy[lazrs]>=2.4', 'rosbags>=0.10'],
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
+        'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
         'tensorboard': ['tensorboard'],

@@ -20,8 +20,10 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.common.formats.arrays import read_npy
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
+from perception.utils.outputs import inside
 
 STAMP = 'run.json'
 
@@ -90,7 +92,7 @@ class SavedPredictions(nn.Module):
 
     def path(self, sample_id: str) -> Path:
         """File of a sample's predictions."""
-        return self.folder / f'{sample_id}.npy'
+        return inside(self.folder, f'{sample_id}.npy')
 
     def remove(self) -> None:
         """Delete the folder, once all that was to be made from it is there; by the first process."""
@@ -131,9 +133,10 @@ def prepare_folder(folder: Path, stamp: Mapping, replace: bool) -> None:
 def read_stamp(path: Path) -> dict | None:
     """What a folder's predictions were made from, None where nothing tells."""
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
+        found = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def _difference(found: dict | None, stamp: dict) -> str:
@@ -146,11 +149,11 @@ def _difference(found: dict | None, stamp: dict) -> str:
 
 def read_prediction(path: Path) -> Tensor | None:
     """Labels (N,) int64 in a file, None where there is no whole one."""
-    try:
-        labels = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
+    if not path.is_file():
         return None
-    except (OSError, ValueError, EOFError):
+    try:
+        labels = read_npy(path)
+    except DataError:
         labels = None
     if labels is None or labels.ndim != 1 or labels.dtype != np.uint8:
         print_log(f'{path} cannot be read; it is predicted again.', 'current', logging.WARNING)

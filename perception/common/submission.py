@@ -1,5 +1,8 @@
 """Submissions: the files that a benchmark's server or official tool reads, written as predictions arrive."""
+import lzma
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +13,10 @@ from mmengine.logging import print_log
 
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
+
+# what reading a damaged or encrypted zip can raise
+ZIP_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError,
+              UnicodeDecodeError, IndexError, OverflowError)
 
 
 class Submission(BaseMetric):

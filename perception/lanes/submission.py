@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from perception.common.formats.images import read_label_image
-from perception.common.submission import Submission
+from perception.common.submission import ZIP_DAMAGE, Submission
 from perception.lanes.datasets.base import in_label_pixels
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
@@ -95,7 +95,7 @@ def check_zip(path: Path, names: Sequence[str], size: tuple[int, int], values: s
             for name in sorted(present & set(names)):
                 problem = _image_problem(archive.read(name), size, values)
                 problems += [f'{name}: {problem}'] * bool(problem)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except ZIP_DAMAGE as error:
         return [f'{path.name} is no readable zip file ({error})']
     return problems
 

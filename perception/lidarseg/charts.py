@@ -3,11 +3,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from perception.common.visual.canvas import save_png
-from perception.common.visual.charts import bar_chart, matrix_chart, polar_chart, polar_index
+from perception.common.visual.charts import bar_chart, matrix_chart, polar_chart, polar_index, save_chart
 from perception.lidarseg.datasets.base import labels_of, official_confusion, scores
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
@@ -18,7 +18,7 @@ FEW = 10  # labelled points below which a cell of the error map stays empty
 
 @METRICS.register_module()
 class DrawCharts(BaseMetric):
-    """Draws what a whole test shows: `iou.png`, `confusion.png` and `error_map.png`; it adds no score.
+    """Draws what a whole test shows: `iou`, `confusion` and `error_map`, each as PNG and as SVG; it adds no score.
 
     Class names, colours and the direction of travel come from the data set.
 
@@ -90,7 +90,7 @@ def count_scan(points: np.ndarray, pred_labels: np.ndarray, labels: np.ndarray, 
 
 def draw_charts(out_dir: str | Path, confusion: np.ndarray, errors: np.ndarray, classes: Sequence[str],
                 palette: Sequence[Sequence[int]], num_scans: int) -> list[Path]:
-    """Write `iou.png`, `confusion.png` and `error_map.png`.
+    """Write `iou`, `confusion` and `error_map`, each as PNG and as SVG.
 
     Args:
         out_dir: folder.
@@ -106,14 +106,14 @@ def draw_charts(out_dir: str | Path, confusion: np.ndarray, errors: np.ndarray, 
     Raises:
         DataError: they cannot be written.
     """
-    images = dict(iou=iou_chart(confusion, classes, palette, num_scans), confusion=confusion_chart(confusion, classes),
+    charts = dict(iou=iou_chart(confusion, classes, palette, num_scans), confusion=confusion_chart(confusion, classes),
                   error_map=error_map(errors, num_scans))
-    return [save_png(Path(out_dir, f'{name}.png'), image) for name, image in images.items()]
+    return [file for name, chart in charts.items() for file in save_chart(Path(out_dir, name), chart)]
 
 
 def iou_chart(confusion: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-              num_scans: int) -> np.ndarray:
-    """Bars of the IoU of each class; (H, W, 3) uint8 RGB."""
+              num_scans: int) -> Figure:
+    """Bars of the IoU of each class."""
     result = scores(confusion, classes)
     iou = np.array([result[f'iou_{name}'] for name in classes])
     counted = confusion[:, 1:]
@@ -124,8 +124,8 @@ def iou_chart(confusion: np.ndarray, classes: Sequence[str], palette: Sequence[S
                      result['miou_present'])
 
 
-def confusion_chart(confusion: np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """What the points of each true class are predicted as, in percent; (H, W, 3) uint8 RGB."""
+def confusion_chart(confusion: np.ndarray, classes: Sequence[str]) -> Figure:
+    """What the points of each true class are predicted as, in percent."""
     counts = confusion[:, 1:].T  # rows = true class without the unlabelled, columns = predicted
     counts = np.concatenate([counts[:, 1:], counts[:, :1]], axis=1)  # "unlabelled" last
     names = [*classes, 'unlabeled']
@@ -137,8 +137,8 @@ def confusion_chart(confusion: np.ndarray, classes: Sequence[str]) -> np.ndarray
                         [f'{number:,}' for number in true], ('true class', 'predicted as', 'points'))
 
 
-def error_map(errors: np.ndarray, num_scans: int) -> np.ndarray:
-    """Share of wrong points by place around the car; (H, W, 3) uint8 RGB.
+def error_map(errors: np.ndarray, num_scans: int) -> Figure:
+    """Share of wrong points by place around the car.
 
     Args:
         errors: (2, R, S) wrong and all labelled points.

@@ -57,8 +57,10 @@ def test_a_second_run_reads_and_predicts_the_rest(tmp_path):
 @pytest.mark.parametrize('damage', [
     lambda path: path.write_bytes(path.read_bytes()[:-3]), lambda path: path.write_bytes(b''),
     lambda path: np.save(path, np.zeros((2, 2), np.uint8)), lambda path: np.save(path, np.zeros(5)),
-    lambda path: np.save(path, np.array([dict(a=1)], object))],
-    ids=['truncated', 'empty', 'shape', 'type', 'code'])
+    lambda path: np.save(path, np.array([dict(a=1)], object)), lambda path: path.write_bytes(b'PK\x03\x04' + bytes(40)),
+    lambda path: path.write_bytes(path.read_bytes()[:10] + b'{' * 118 + b'1234'),
+    lambda path: path.write_bytes(path.read_bytes().replace(b'(5,)', b'(9999999999999,)'))],
+    ids=['truncated', 'empty', 'shape', 'type', 'code', 'zip', 'header', 'huge'])
 def test_a_damaged_file_is_predicted_again(tmp_path, damage):
     found(SavedPredictions(Counter(), tmp_path, RUN), 0)
     damage(tmp_path / '08_000000.npy')
@@ -84,6 +86,22 @@ def test_files_without_a_stamp_are_not_trusted(tmp_path):
     write_prediction(tmp_path / '08_000000.npy', torch.zeros(3))
     with pytest.raises(DataError, match=f'1 predictions of another run \\(without a readable {STAMP}\\)'):
         SavedPredictions(Counter(), tmp_path, RUN)
+
+
+@pytest.mark.parametrize('text', ['[1]', 'null', '[' * 100_000, '{"a": 1', '\0'])
+def test_a_damaged_stamp_is_one_sentence(tmp_path, text):
+    found(SavedPredictions(Counter(), tmp_path, RUN), 0)
+    (tmp_path / STAMP).write_text(text)
+    with pytest.raises(DataError, match=f'1 predictions of another run .without a readable {STAMP}'):
+        SavedPredictions(Counter(), tmp_path, RUN)
+
+
+def test_a_name_that_leads_out_of_the_folder_is_refused(tmp_path):
+    data = batch(1)
+    data['data_samples'][0].set_metainfo(dict(sample_id='../x'))
+    with pytest.raises(DataError, match='does not lead out of it'):
+        SavedPredictions(Counter(), tmp_path / 'a', RUN).test_step(data)
+    assert [path.name for path in tmp_path.iterdir()] == ['a']
 
 
 def test_a_folder_in_which_no_file_was_finished_may_be_taken(tmp_path):

@@ -1,4 +1,6 @@
 """The checks that several submissions share: files of a folder, images of a zip."""
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
@@ -50,3 +52,12 @@ def test_unreadable_zips(tmp_path):
         check_zip(tmp_path / 'absent.zip', ['a'], (1, 1), {0})
     (tmp_path / 'a.zip').write_bytes(b'PK no zip')
     assert 'no readable zip' in check_zip(tmp_path / 'a.zip', ['a'], (1, 1), {0})[0]
+    with zipfile.ZipFile(tmp_path / 'b.zip', 'w', zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr('a', bytes(100))
+    good = (tmp_path / 'b.zip').read_bytes()
+    at = good.index(b'PK\x01\x02')
+    for offset, value in ((8, 1), (10, 99)):  # encrypted, an unknown compression; in both headers of the entry
+        damaged = bytearray(good)
+        damaged[at + offset] = damaged[offset - 2] = value
+        (tmp_path / 'b.zip').write_bytes(damaged)
+        assert 'no readable zip' in check_zip(tmp_path / 'b.zip', ['a'], (1, 1), {0})[0]

@@ -1,15 +1,16 @@
 """Generated folders: they appear only when they are complete, and say in `mini.json` what they were made from."""
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from mmengine.logging import print_log
 
 from perception.utils.errors import DataError
+from perception.utils.outputs import part_folder
 
 STAMP = 'mini.json'
 
@@ -19,7 +20,8 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
     """Writes simulated data into a folder, or keeps the one that is there if it was made from the same arguments.
 
     The files are written beside the folder, which takes their place when all are there; an interrupted run leaves
-    nothing and keeps what there was.
+    nothing and keeps what there was; what a killed one left goes with the next. A folder in which a file is missing or
+    has another size than when it was written does not count as complete.
 
     Args:
         root: absolute path of the folder.
@@ -46,23 +48,16 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
         print_log(f'{root} was made from other arguments ({differences(root, stamp)}) and is written again.', 'current')
     print_log(f'Writing mini {title} to {root}: the data are SIMULATED (a ray-cast toy world), good for trying '
               'things out, not for results to publish.', logger='current')
-    part = root
     try:
-        root.parent.mkdir(parents=True, exist_ok=True)
-        part = Path(tempfile.mkdtemp(prefix=f'.{root.name}.', suffix='.part', dir=root.parent))
-        part.chmod(0o755)
-        write(part)
-        files = sum(path.is_file() for path in part.rglob('*'))
-        (part / STAMP).write_text(json.dumps(dict(stamp, files=files), indent=1) + '\n')
-        if root.exists():
-            shutil.rmtree(root)
-        part.rename(root)
+        with part_folder(root) as part:
+            write(part)
+            (part / STAMP).write_text(json.dumps(dict(stamp, **_contents(part)), indent=1) + '\n')
+            if root.exists():
+                shutil.rmtree(root)
+            part.rename(root)
     except OSError as error:
         raise DataError(f'{root}: cannot be written ({error}), expected room for about {megabytes} MB. Free some space '
                         'or give another folder.') from error
-    finally:
-        if part != root:
-            shutil.rmtree(part, ignore_errors=True)
     return root
 
 
@@ -70,7 +65,7 @@ def differences(root: Path, stamp: dict) -> str:
     """In which arguments the folder that lies there differs from these, such as `images={...}, now {...}`."""
     found = _read(root)
     return ', '.join(f'{key}={found.get(key)}, now {value}' for key, value in stamp.items()
-                     if found.get(key) != value) or 'some of its files are missing'
+                     if found.get(key) != value) or 'some of its files are missing or have another size'
 
 
 def _read(root: Path) -> dict:
@@ -85,7 +80,11 @@ def _read(root: Path) -> dict:
 def is_complete(root: Path, stamp: dict) -> bool:
     """Whether a complete folder made from these arguments lies there."""
     found = _read(root)
-    if not found:
-        return False
-    files = sum(path.is_file() for path in root.rglob('*')) - 1
-    return found == dict(stamp, files=files)
+    return bool(found) and found == dict(stamp, **_contents(root))
+
+
+def _contents(root: Path) -> dict[str, int | str]:
+    """How many files a folder holds beside its stamp, and a digest of their names and sizes; no file is opened."""
+    sizes = sorted((path.relative_to(root).as_posix(), path.stat().st_size) for path in root.rglob('*')
+                   if path.is_file() and path != root / STAMP)
+    return dict(files=len(sizes), sizes=hashlib.sha256(json.dumps(sizes).encode()).hexdigest()[:16])

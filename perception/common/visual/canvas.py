@@ -1,16 +1,21 @@
 """Pictures composed of panels, titles and legends. All images are (H, W, 3) uint8 RGB."""
+import bisect
+import functools
+import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import ConfigError
+from perception.utils.outputs import result_path
 
 PAPER = (30, 30, 36)
 INK = (235, 235, 235)
 FAINT = (120, 120, 126)
-FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
 def blank(height: int, width: int, color: Sequence[int] = PAPER) -> np.ndarray:
@@ -18,31 +23,68 @@ def blank(height: int, width: int, color: Sequence[int] = PAPER) -> np.ndarray:
     return np.full((height, width, 3), color, np.uint8)
 
 
+def text_size(width: int) -> int:
+    """Size of letters that are well read in a picture so many pixels wide."""
+    return min(max(6 + round(width / 80), 14), 40)
+
+
 def write(image: np.ndarray, text: str, left: int, middle: int, size: int = 14, color: Sequence[int] = INK) -> None:
-    """Write a line of text into a picture, in place.
+    """Write a line of text into a picture, in place; what lies outside is cut off.
 
     Args:
         image: (H, W, 3) uint8.
-        text: one line; characters that the font lacks appear as question marks.
+        text: one line.
         left: column where the text begins.
         middle: row of the middle of its capital letters.
         size: height of a capital letter is about 0.7 of it, in pixels.
         color: RGB.
     """
-    cv2.putText(image, text, (left, middle + round(size * 0.35)), FONT, size / 30, tuple(map(int, color)), 1,
-                cv2.LINE_AA)
+    drawn = Image.new('L', (text_width(text, size) + size, 2 * size))
+    ImageDraw.Draw(drawn).text((0, size + round(0.36 * size)), _line(text), 255, _font(size), anchor='ls')
+    top, cut = middle - size, (max(size - middle, 0), max(-left, 0))
+    part = image[max(top, 0):max(top + 2 * size, 0), max(left, 0):max(left + drawn.width, 0)]
+    shown = np.asarray(drawn, np.float32)[cut[0]:, cut[1]:, None][:part.shape[0], :part.shape[1]] / 255
+    part[:] = np.round(part + shown * (np.array(color, np.float32) - part)).astype(np.uint8)
 
 
 def text_width(text: str, size: int = 14) -> int:
     """Width in pixels of a line that `write` draws."""
-    return cv2.getTextSize(text, FONT, size / 30, 1)[0][0]
+    return math.ceil(_font(size).getlength(_line(text)))
 
 
-def bar(width: int, left: str = '', right: str = '', height: int = 26, size: int = 14) -> np.ndarray:
-    """(height, width, 3) strip with a text at its left end and one at its right end."""
-    image = blank(height, width)
-    write(image, left, 8, height // 2, size)
-    write(image, right, width - 8 - text_width(right, size), height // 2, size)
+def fitted(text: str, width: int, size: int = 14) -> str:
+    """The text, or as much of it as fits into so many pixels, with a mark where it was cut."""
+    if text_width(text, size) <= width:
+        return text
+    length = bisect.bisect(range(len(text)), width, key=lambda n: text_width(f'{text[:n]}\u2026', size)) - 1
+    return f'{text[:length]}\u2026' if length > 0 else ''
+
+
+def _line(text: str) -> str:
+    return ' '.join(text.split('\n'))
+
+
+@functools.cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    import matplotlib
+    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
+
+
+def bar(width: int, left: str = '', right: str = '', height: int | None = None, size: int | None = None) -> np.ndarray:
+    """A strip with a text at its left end and one at its right end, the left one cut where there is no room for both.
+
+    Args:
+        width: of the strip.
+        left, right: texts.
+        height, size: of the strip and of its letters; by default they follow the width.
+
+    Returns:
+        (height, width, 3) uint8.
+    """
+    size = size or text_size(width)
+    image, edge = blank(height or round(1.9 * size), width), width - 8 - text_width(right, size)
+    write(image, fitted(left, max(edge if right else width - 8, 0) - 8 - size, size), 8, len(image) // 2, size)
+    write(image, right, edge, len(image) // 2, size)
     return image
 
 
@@ -72,7 +114,7 @@ def stacked(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
 
 
 def legend(names: Sequence[str], colors: np.ndarray, width: int, present: Sequence[bool] | None = None,
-           size: int = 14) -> np.ndarray:
+           size: int | None = None) -> np.ndarray:
     """Names beside swatches of their colours, in as many columns as fit.
 
     Args:
@@ -80,12 +122,13 @@ def legend(names: Sequence[str], colors: np.ndarray, width: int, present: Sequen
         colors: (C, 3) RGB.
         width: of the picture in pixels.
         present: for each name whether it is written brightly; faintly otherwise. All bright by default.
-        size: of the letters.
+        size: of the letters; by default it follows the width.
 
     Returns:
         (H, width, 3) uint8.
     """
-    swatch, row = size, size + 8
+    size = size or text_size(width)
+    swatch, row = size, round(1.6 * size)
     column = max((text_width(name, size) for name in names), default=0) + swatch + 24
     columns = max(1, min(len(names), (width - 8) // column))
     rows = -(-len(names) // columns)
@@ -100,8 +143,36 @@ def legend(names: Sequence[str], colors: np.ndarray, width: int, present: Sequen
     return image
 
 
+def scale_bar(image: np.ndarray, pixel: float, size: int = 14) -> None:
+    """Draw how long some metres are into the lower left corner of a view from above, in place.
+
+    Args:
+        image: (H, W, 3) uint8.
+        pixel: metres of a pixel.
+        size: of the letters.
+    """
+    steps = [m for m in (1, 2, 5, 10, 20, 50, 100, 200, 500) if m <= 0.25 * image.shape[1] * pixel] or [1]
+    left, length, bottom = size, round(steps[-1] / pixel), image.shape[0] - size
+    cv2.rectangle(image, (left, bottom - max(size // 5, 2)), (left + length, bottom), INK, -1)
+    write(image, f'{steps[-1]} m', left, bottom - size, size)
+
+
+def arrow(image: np.ndarray, angle: float = 0.0, size: int = 14) -> None:
+    """Draw an arrow that shows where forward is into the upper left corner of a view from above, in place.
+
+    Args:
+        image: (H, W, 3) uint8.
+        angle: of the arrow, rad, counter-clockwise from the right.
+        size: of the letters.
+    """
+    middle, half = np.array([2 * size, 2 * size]), 1.1 * size * np.array([np.cos(angle), -np.sin(angle)])
+    ends = [tuple(np.round(middle + sign * half).astype(int).tolist()) for sign in (-1, 1)]
+    cv2.arrowedLine(image, *ends, INK, max(size // 7, 2), cv2.LINE_AA, tipLength=0.4)
+    write(image, 'forward', 4 * size, 2 * size, size)
+
+
 def save_png(path: str | Path, image: np.ndarray, num_colors: int | None = None) -> Path:
-    """Write a picture, never half of one.
+    """Write a picture, never half of one and never over a file that was not made so.
 
     Args:
         path: of the file; its folder is made.
@@ -113,7 +184,7 @@ def save_png(path: str | Path, image: np.ndarray, num_colors: int | None = None)
 
     Raises:
         ConfigError: another number of colours.
-        DataError: the file cannot be written, as on a full disk.
+        DataError: the file cannot be written, as on a full disk, or another one is there, see `result_path`.
     """
     path = Path(path)
     if num_colors is not None and not 2 <= num_colors <= 256:
@@ -122,21 +193,12 @@ def save_png(path: str | Path, image: np.ndarray, num_colors: int | None = None)
         data = cv2.imencode('.png', image[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])[1].tobytes()
     else:
         data = _palette_png(image, num_colors)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    except OSError as error:
-        if path.is_file():
-            path.unlink()
-        raise DataError(f'{path}: {error.strerror} while writing a picture of {len(data):,} bytes, expected a folder '
-                        'with room for it. Free some space or choose another folder.') from error
+    with result_path(path) as part:
+        part.write_bytes(data)
     return path
 
 
 def _palette_png(image: np.ndarray, num_colors: int) -> bytes:
-    import io
-
-    from PIL import Image
     file = io.BytesIO()
     Image.fromarray(image).quantize(num_colors, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
     return file.getvalue()

@@ -1,64 +1,75 @@
-"""Charts: bars, a matrix, a disc of values around the sensor. All images are (H, W, 3) uint8 RGB."""
+"""Charts by matplotlib: bars, a matrix, a disc of values around the sensor; as pixels and as vectors, for papers."""
 from collections.abc import Sequence
+from pathlib import Path
 
-import cv2
+import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
 
-from perception.common.visual.canvas import FAINT, INK, PAPER, bar, blank, stacked, text_width, write
+from perception.utils.checks import check_choice
+from perception.utils.outputs import result_path
 
-GRID = (62, 62, 70)
-EMPTY = (44, 44, 50)
+FORMS = ('.png', '.svg', '.pdf')
+EMPTY, QUIET = '0.93', '0.45'  # cells without a value; words that matter less
+STYLE = {'font.family': 'DejaVu Sans', 'font.size': 10, 'axes.titlesize': 12, 'axes.spines.top': False,
+         'axes.spines.right': False, 'svg.hashsalt': 'perception', 'svg.fonttype': 'none', 'pdf.fonttype': 42}
+
+
+def save_chart(path: str | Path, figure: Figure, forms: Sequence[str] = ('.png', '.svg')) -> list[Path]:
+    """Write a chart, the same bytes for the same figure.
+
+    Args:
+        path: of the files, without an ending; their folder is made.
+        figure: what the functions below return.
+        forms: of `FORMS`.
+
+    Returns:
+        the files.
+
+    Raises:
+        ConfigError: an unknown form.
+        DataError: a file cannot be written, or one is there that was not made so.
+    """
+    files = []
+    for form in forms:
+        check_choice('form of a chart', form, FORMS)
+        files.append(Path(f'{path}{form}'))
+        date = {'.png': {}, '.svg': dict(Date=None), '.pdf': dict(CreationDate=None)}[form]
+        with result_path(files[-1]) as part, matplotlib.rc_context(STYLE), open(part, 'wb') as file:
+            figure.savefig(file, format=form[1:], dpi=150, metadata=date)
+    return files
 
 
 def bar_chart(names: Sequence[str], values: np.ndarray, colors: np.ndarray, title: str = '', note: str = '',
-              mean: float | None = None, width: int = 900) -> np.ndarray:
-    """Horizontal bars of shares in percent.
+              mean: float | None = None) -> Figure:
+    """Horizontal bars of shares in percent, the first name at the top.
 
     Args:
         names: C names.
         values: (C,) in [0, 1]; NaN where there is none.
-        colors: (C, 3) RGB.
-        title, note: written above, at the left and at the right.
+        colors: (C, 3) RGB, 0..255.
+        title, note: written above and below.
         mean: marked by a line, if given.
-        width: of the picture in pixels.
-
-    Returns:
-        (H, width, 3).
     """
-    row, thick, size = 26, 17, 14
-    left = 16 + max((text_width(name, size) for name in names), default=0)
-    scale = max(width - left - 76, 50)  # pixels of 100 %
-    body = blank(row * len(names) + 12, width)
-    for share in range(0, 101, 25):
-        column = left + round(scale * share / 100)
-        cv2.line(body, (column, 4), (column, len(body) - 8), GRID, 1)
-    ends = [left + (0 if np.isnan(value) else round(scale * float(value))) for value in values]
-    middles = [6 + row * i + row // 2 for i in range(len(names))]
-    for middle, end, color in zip(middles, ends, colors):
-        box = (left, middle - thick // 2), (end, middle + thick // 2)
-        cv2.rectangle(body, *box, tuple(map(int, color)), -1)
-        cv2.rectangle(body, *box, FAINT, 1)  # dark colours are to be seen on the dark ground too
-    if mean is not None:
-        column = left + round(scale * mean)
-        for top in range(2, len(body) - 8, 9):
-            cv2.line(body, (column, top), (column, top + 4), INK, 1)
-    for name, value, middle, end in zip(names, values, middles, ends):
-        text, ink = ('does not occur', FAINT) if np.isnan(value) else (f'{100 * value:.1f}', INK)
-        body[middle - 9:middle + 10, end + 4:end + 12 + text_width(text, size)] = PAPER
-        write(body, text, end + 8, middle, size, ink)
-        write(body, name, left - 8 - text_width(name, size), middle, size, ink)
-    rows = [bar(width, title, note, height=36, size=17), body]
-    foot = blank(30, width)
-    for share in range(0, 101, 25):
-        text = f'{share} %'
-        write(foot, text, left + round(scale * share / 100) - text_width(text, 13) // 2, 10, 13, FAINT)
-    return stacked([*rows, foot], gap=0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((9, 1.3 + 0.28 * len(names)), layout='constrained')
+        axes = figure.add_subplot(title=title, xlabel=note, xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
+        axes.set_yticks(range(len(names)), names)
+        axes.xaxis.set_major_formatter('{x:g} %')
+        axes.set_axisbelow(True)
+        axes.grid(axis='x', color='0.85')
+        drawn = axes.barh(range(len(names)), 100 * np.nan_to_num(np.asarray(values, float)), 0.7,
+                          color=np.reshape(colors, (-1, 3)) / 255, edgecolor=QUIET, linewidth=0.5)
+        axes.bar_label(drawn, ['does not occur' if np.isnan(value) else f'{100 * value:.1f}' for value in values],
+                       padding=4, bbox=dict(facecolor='white', edgecolor='none', pad=1))
+        if mean is not None:
+            axes.axvline(100 * mean, color='black', linestyle='--', linewidth=1)
+    return figure
 
 
 def matrix_chart(shares: np.ndarray, row_names: Sequence[str], column_names: Sequence[str], title: str = '',
-                 row_notes: Sequence[str] = (), heads: tuple[str, str, str] = ('', '', ''),
-                 cell: int = 40) -> np.ndarray:
-    """A matrix of shares, brighter for more, with each of at least half a percent written in its cell.
+                 row_notes: Sequence[str] = (), heads: tuple[str, str, str] = ('', '', '')) -> Figure:
+    """A matrix of shares, darker for more, with each of at least half a percent written in its cell.
 
     Args:
         shares: (R, C) in [0, 1]; NaN in rows without any.
@@ -66,78 +77,56 @@ def matrix_chart(shares: np.ndarray, row_names: Sequence[str], column_names: Seq
         title: written above.
         row_notes: R texts at the right of the rows, such as numbers.
         heads: what rows, columns and notes are.
-        cell: edge of a cell in pixels.
-
-    Returns:
-        (H, W, 3).
     """
-    size = 14
-    left = 44 + max(text_width(name, size) for name in row_names)
-    right = 24 + max(text_width(note, 13) for note in (heads[2], *row_notes))
-    top = 40 + max(text_width(name, size) for name in column_names)
-    height, width = cell * len(row_names), cell * len(column_names)
-    image = blank(top + height + 12, left + width + right)
-    for i, row in enumerate(shares):
-        middle = top + cell * i + cell // 2
-        write(image, row_names[i], left - 8 - text_width(row_names[i], size), middle, size,
-              FAINT if np.isnan(row).all() else INK)
-        if row_notes:
-            write(image, row_notes[i], left + width + 10, middle, 13, FAINT)
-        for j, share in enumerate(row):
-            _cell(image, share, left + cell * j, top + cell * i, cell)
-    for j, name in enumerate(column_names):
-        upright(image, name, left + cell * j + cell // 2, top - 6, size)
-    write(image, heads[1], left, 14, 13, FAINT)
-    upright(image, heads[0], 14, top + text_width(heads[0], 13) + 4, 13, FAINT)
-    write(image, heads[2], left + width + 10, top - 14, 13, FAINT)
-    return stacked([bar(image.shape[1], title, height=36, size=17), image], gap=0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((3.2 + 0.42 * len(column_names), 2.2 + 0.36 * len(row_names)), layout='constrained')
+        axes = figure.add_subplot(title=title, ylabel=heads[0], xlabel=heads[1], facecolor=EMPTY)
+        # small shares are to be seen too
+        axes.pcolormesh(np.ma.masked_invalid(shares) ** 0.6, cmap='Blues', vmin=0, vmax=1, edgecolors='white',
+                        linewidth=1)
+        axes.invert_yaxis()
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+        axes.set_xticks(np.arange(len(column_names)) + 0.5, column_names, rotation=90)
+        axes.set_yticks(np.arange(len(row_names)) + 0.5, row_names)
+        for row, column in np.argwhere(np.nan_to_num(shares) >= 0.005):
+            share = shares[row, column]
+            axes.text(column + 0.5, row + 0.5, f'{100 * share:.0f}', ha='center', va='center', fontsize=9,
+                      color='white' if share > 0.4 else 'black')
+        if len(row_notes):
+            right = axes.secondary_yaxis('right')
+            right.set_yticks(np.arange(len(row_names)) + 0.5, row_notes, color=QUIET)
+            right.set_ylabel(heads[2], color=QUIET)
+            right.tick_params(length=0)
+            right.spines[:].set_visible(False)
+    return figure
 
 
-def _cell(image: np.ndarray, share: float, left: int, top: int, cell: int) -> None:
-    """One cell of a matrix, in place."""
-    color = EMPTY if np.isnan(share) else shade(share ** 0.6)  # small shares are to be seen too
-    cv2.rectangle(image, (left, top), (left + cell - 2, top + cell - 2), tuple(map(int, color)), -1)
-    if not np.isnan(share) and share >= 0.005:
-        text = f'{100 * share:.0f}'
-        ink = (0, 0, 0) if np.dot(color, (0.3, 0.6, 0.1)) > 125 else INK
-        write(image, text, left + (cell - 2 - text_width(text, 13)) // 2, top + cell // 2 - 1, 13, ink)
-
-
-def polar_chart(values: np.ndarray, radius: float, title: str = '', note: str = '', ring: float = 10.0,
-                size: int = 720) -> np.ndarray:
+def polar_chart(values: np.ndarray, radius: float, title: str = '', note: str = '', ring: float = 10.0) -> Figure:
     """A disc seen from above with a value for each ring and sector; forward is up, left is left.
 
     Args:
         values: (R, S) in [0, 1] for rings from the centre outwards and sectors counter-clockwise, the first one begins
             behind; NaN where there is none.
         radius: outer bound of the last ring [m].
-        title, note: written above, at the left and at the right.
+        title, note: written above and below.
         ring: circles are drawn and labelled every so many m.
-        size: edge of the disc's picture in pixels.
-
-    Returns:
-        (H, W, 3).
     """
-    rows, columns = np.mgrid[:size, :size]
-    pixel = 2.05 * radius / size  # m
-    forward, leftward = (size / 2 - 0.5 - rows) * pixel, (size / 2 - 0.5 - columns) * pixel
-    distance, angle = np.hypot(forward, leftward), np.arctan2(leftward, forward)
-    index = polar_index(distance, angle, *values.shape, radius)
-    table = np.concatenate([np.where(np.isnan(values)[..., None], EMPTY, shade(np.nan_to_num(values))).reshape(-1, 3),
-                            [PAPER]]).astype(np.uint8)
-    image = table[index]
-    middle = (size // 2, size // 2)
-    for metres in np.arange(ring, radius + 1e-6, ring):
-        cv2.circle(image, middle, round(metres / pixel), (128, 128, 134), 1, cv2.LINE_AA)
-        write(image, f'{metres:g} m', middle[0] + 4, middle[1] - round(metres / pixel) + 9, 13)
-    half = np.array([0.95, 2.2]) / pixel
-    corners = [(round(middle[0] + a * half[0]), round(middle[1] + b * half[1])) for a, b in ((-1, -1), (1, 1))]
-    cv2.rectangle(image, *corners, (255, 255, 255), 1)
-    for i, text in enumerate(('forward is up', 'grey: (nearly) no points')):
-        write(image, text, 8, size - 28 + 18 * i, 13, FAINT)
-    key = _color_key(size)
-    width = size + key.shape[1]
-    return stacked([bar(width, title, note, height=36, size=17), np.concatenate([image, key], axis=1)], gap=0)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((7.5, 7), layout='constrained')
+        figure.suptitle(title, fontsize=12)
+        axes = figure.add_subplot(projection='polar', facecolor=EMPTY)
+        axes.set_theta_zero_location('N')
+        rings, sectors = np.shape(values)
+        drawn = axes.pcolormesh(np.linspace(-np.pi, np.pi, sectors + 1), np.linspace(0, radius, rings + 1),
+                                np.ma.masked_invalid(values), cmap='inferno_r', vmin=0, vmax=1)
+        axes.set_ylim(0, radius)
+        axes.set_rgrids(np.arange(ring, radius + 1e-6, ring), fmt='%g m', angle=22, fontsize=8)
+        axes.set_thetagrids((0, 90, 180, 270), ('forward', 'left', 'behind', 'right'))
+        axes.grid(color='0.6', linewidth=0.6)
+        figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.1, format=lambda share, _: f'{100 * share:.0f} %')
+        figure.supxlabel('\n'.join(filter(None, (note, 'light grey: (nearly) no points'))), fontsize=10)
+    return figure
 
 
 def polar_index(distance: np.ndarray, angle: np.ndarray, rings: int, sectors: int, radius: float) -> np.ndarray:
@@ -152,41 +141,3 @@ def polar_index(distance: np.ndarray, angle: np.ndarray, rings: int, sectors: in
     sector = np.floor((angle + np.pi) / (2 * np.pi) * sectors).astype(np.int64) % sectors
     return np.where(distance < radius, (np.minimum(distance, radius) / radius * rings).astype(np.int64) * sectors
                     + sector, rings * sectors)
-
-
-def _color_key(height: int) -> np.ndarray:
-    """A strip with the colours from 0 to 100 %."""
-    image = blank(height, 84)
-    low, high = height - 60, 60
-    column = shade(np.linspace(1, 0, low - high))[:, None]
-    image[high:low, 8:26] = column
-    for share in (0, 25, 50, 75, 100):
-        write(image, f'{share} %', 32, round(low + (high - low) * share / 100), 13)
-    return image
-
-
-def shade(values: np.ndarray | float) -> np.ndarray:
-    """Colours (..., 3) uint8 RGB from dark to bright of values in [0, 1]."""
-    table = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[:, 0, ::-1]
-    return table[(np.clip(values, 0, 1) * 235 + 20).astype(np.uint8)]
-
-
-def upright(image: np.ndarray, text: str, middle: int, bottom: int, size: int = 14,
-            color: Sequence[int] = INK) -> None:
-    """Write a line of text from below to above into a picture, in place.
-
-    Args:
-        image: (H, W, 3) uint8.
-        text: one line.
-        middle: column of the middle of its capital letters.
-        bottom: row where the text begins.
-        size: see `canvas.write`.
-        color: RGB.
-    """
-    strip = blank(size + 10, text_width(text, size) + 4)
-    write(strip, text, 0, len(strip) // 2, size, color)
-    strip = np.rot90(strip)
-    top, left = bottom - len(strip), middle - strip.shape[1] // 2
-    cut = max(-top, 0)
-    part = image[max(top, 0):bottom, left:left + strip.shape[1]]
-    part[:] = strip[cut:cut + len(part), :part.shape[1]]

@@ -1,18 +1,23 @@
 """Frames from image files, folders of images and videos, and a video from frames; all are (H, W, 3) uint8 RGB."""
 import contextlib
+import itertools
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 
 from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.outputs import check_free, result_path
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.ts', '.webp', '.apng')  # meant as videos
-CODECS = {'.mp4': 'mp4v', '.m4v': 'mp4v', '.mov': 'mp4v', '.mkv': 'mp4v', '.avi': 'MJPG'}
+# of ffmpeg; H.264 with 4:2:0 colours and its index in front is what browsers, phones and slides play
+_H264 = ('libx264', 'yuv420p', ('-crf', '20', '-movflags', '+faststart'))
+CODECS = {'.mp4': _H264, '.m4v': _H264, '.mov': _H264, '.mkv': _H264, '.avi': ('mjpeg', 'yuvj420p', ('-q:v', '3'))}
 GIF_WIDTH = 960
 
 
@@ -35,7 +40,7 @@ def check_film(path: str | Path, fps: float = 10.) -> None:
 
     Raises:
         ConfigError: a rate that no film has.
-        DataError: an ending that cannot be written, or a folder that cannot be made.
+        DataError: an ending that cannot be written, a folder that cannot be made, or a file of other origin there.
     """
     path = Path(path)
     if path.suffix.lower() not in (*CODECS, '.gif'):
@@ -49,6 +54,7 @@ def check_film(path: str | Path, fps: float = 10.) -> None:
     except OSError as error:
         raise DataError(f'{path}: {error.strerror}, expected a folder that can be written. Choose another one.'
                         ) from error
+    check_free(path)
 
 
 def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Path]:
@@ -111,7 +117,7 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 10.
     """Write a video or an animated GIF, wholly or not at all.
 
     Args:
-        path: of the file, `.mp4`, `.avi` or `.gif`; its folder is made.
+        path: of the file, `.mp4`, `.mov`, `.mkv` (H.264), `.avi` or `.gif`; its folder is made.
         frames: (H, W, 3) uint8 RGB; those of another size than the first are scaled to it. In a GIF they are at most
             `GIF_WIDTH` pixels wide.
         fps: frames per second.
@@ -125,41 +131,45 @@ def write_video(path: str | Path, frames: Iterable[np.ndarray], fps: float = 10.
     """
     path = Path(path)
     check_film(path, fps)
-    part = path.with_name(f'.{path.stem}.part{path.suffix}')
-    try:
+    with result_path(path) as part:
         count = (_write_gif if path.suffix.lower() == '.gif' else _write_frames)(part, path, frames, fps)
         if not count:
             raise DataError(f'{path}: no frame came, expected at least one. Check the input.')
-        part.replace(path)
-    except OSError as error:
-        raise DataError(f'{path}: {error.strerror or error}, expected a folder with room for a film. Free some space '
-                        'or choose another folder.') from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
     return path
 
 
 def _write_frames(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
-    """Write a video by OpenCV; returns the number of frames."""
-    codec, writer, size, count = CODECS[path.suffix.lower()], None, (0, 0), 0
+    """Write a video by ffmpeg; returns the number of frames."""
+    frames = iter(frames)
+    first = next(frames, None)
+    if first is None:
+        return 0
+    codec, colors, options = CODECS[path.suffix.lower()]
+    kind = {'.mkv': 'matroska', '.m4v': 'mp4'}.get(path.suffix.lower(), path.suffix.lower()[1:])
+    size = max(first.shape[1] // 2 * 2, 2), max(first.shape[0] // 2 * 2, 2)  # codecs want even sizes
+    writer = imageio_ffmpeg.write_frames(
+        f'file:{part}', size, fps=fps, codec=codec, pix_fmt_out=colors, macro_block_size=2, quality=None,
+        ffmpeg_log_level='quiet', output_params=[*options, '-f', kind])
+    with contextlib.closing(writer):
+        writer.send(None)
+        for count, frame in enumerate(itertools.chain([first], frames), 1):
+            data = np.ascontiguousarray(_scaled(frame, size))
+            try:
+                writer.send(data)
+            except OSError as error:
+                raise _stopped(path, count) from error
     try:
-        for frame in frames:
-            if writer is None:
-                size = frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2  # codecs want even sizes
-                writer = cv2.VideoWriter(str(part), cv2.VideoWriter_fourcc(*codec), fps, size)
-                if not writer.isOpened():
-                    raise DataError(f'{path}: OpenCV cannot write a video of {size[0]} x {size[1]} pixels there, '
-                                    f'expected a folder with room and a build with {codec}. Try .avi.')
-            writer.write(np.ascontiguousarray(_scaled(frame, size)[..., ::-1]))
-            count += 1
-    finally:
-        if writer is not None:
-            writer.release()
-    if count and not cv2.VideoCapture(str(part)).read()[0]:  # OpenCV says nothing of a full disk
-        raise DataError(f'{path}: the video of {count:,} frames cannot be read back, expected a folder with room for '
-                        'it. Free some space or choose another folder.')
+        written = imageio_ffmpeg.count_frames_and_secs(str(part))[0]
+    except RuntimeError as error:
+        raise _stopped(path, count) from error
+    if written != count:  # ffmpeg's end may come without a word
+        raise _stopped(path, count)
     return count
+
+
+def _stopped(path: Path, count: int) -> DataError:
+    return DataError(f'{path}: ffmpeg stopped within the first {count:,} frames, expected a folder with room for a '
+                     'film. Free some space or choose another folder.')
 
 
 def _write_gif(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float) -> int:
@@ -184,7 +194,7 @@ def _write_gif(part: Path, path: Path, frames: Iterable[np.ndarray], fps: float)
     rest = images()
     first = next(rest, None)
     if first is not None:
-        first.save(part, save_all=True, append_images=rest, duration=max(round(1000 / fps), 20), loop=0)
+        first.save(part, 'GIF', save_all=True, append_images=rest, duration=max(round(1000 / fps), 20), loop=0)
     return count
 
 

@@ -84,7 +84,7 @@ def test_full_disk_gives_a_sentence_and_leaves_no_half_file(tmp_path, monkeypatc
             file.write(data[:10])
         raise OSError(errno.ENOSPC, 'No space left on device')
     monkeypatch.setattr(Path, 'write_bytes', full)
-    with pytest.raises(DataError, match=r'a\.png: No space left on device .* Free some space'):
+    with pytest.raises(DataError, match=r'a\.png: writing failed \(No space left on device\).* Free some space'):
         canvas.save_png(tmp_path / 'a.png', np.zeros((4, 4, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
@@ -93,3 +93,57 @@ def test_folder_that_is_a_file_gives_a_sentence(tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match='expected a folder'):
         canvas.save_png(tmp_path / 'file' / 'a.png', np.zeros((4, 4, 3), np.uint8))
+
+
+def test_letters_follow_the_picture_and_are_cut_where_there_is_no_room():
+    assert [canvas.text_size(width) for width in (100, 640, 1280, 9000)] == [14, 14, 22, 40]
+    assert len(canvas.bar(1280)) > len(canvas.bar(640))
+    text = canvas.fitted('a long name of a file', 80)
+    assert text.endswith('\u2026') and 60 < canvas.text_width(text) <= 80
+    assert canvas.fitted('short', 80) == 'short' and canvas.fitted('long', 5) == ''
+    head = canvas.bar(300, 'x' * 100, 'right')
+    gap = np.flatnonzero((head == canvas.PAPER).all((0, 2)))
+    assert np.diff(np.flatnonzero(np.diff(gap) > 1)).size  # the two do not touch
+
+
+def test_letters_outside_of_a_picture_are_cut_off():
+    image = canvas.blank(20, 30)
+    for left, middle in ((-20, 10), (25, 10), (5, -3), (5, 23), (-999, 5), (99, 99)):
+        canvas.write(image, 'road', left, middle)
+    assert image.shape == (20, 30, 3) and (image[8:12, :8] != canvas.PAPER).any()
+
+
+def test_umlauts_and_greek_letters_are_written():
+    a, b = canvas.blank(30, 60), canvas.blank(30, 60)
+    canvas.write(a, 'Straße α', 2, 15)
+    canvas.write(b, 'Stra?e ?', 2, 15)
+    assert (a != b).any()
+
+
+@pytest.mark.parametrize(('pixel', 'metres'), [(0.1, 10), (0.05, 5), (1.0, 100)])
+def test_a_scale_bar_is_as_long_as_it_says(pixel, metres):
+    image = canvas.blank(200, 400)
+    canvas.scale_bar(image, pixel)
+    bar = (image[-20:] == canvas.INK).all(-1).sum(1).max()
+    assert abs(bar - metres / pixel) <= 1
+
+
+@pytest.mark.parametrize(('angle', 'column', 'row'), [(0.0, 1, 0), (np.pi / 2, 0, -1)])
+def test_an_arrow_shows_where_forward_is(angle, column, row):
+    image = canvas.blank(100, 200)
+    canvas.arrow(image, angle)
+    rows, columns = np.nonzero((image[:60, :52] != canvas.PAPER).any(-1))
+    assert np.sign(np.round([columns.mean() - 28, rows.mean() - 28])).tolist() == [column, row]  # its tip is heavier
+
+
+def test_a_picture_of_other_origin_is_never_replaced(tmp_path):
+    image = canvas.blank(10, 10)
+    path = canvas.save_png(tmp_path / 'a.png', image)
+    canvas.save_png(path, image + 1)  # our own may be
+    (tmp_path / 'b.png').write_bytes(b'mine')
+    (tmp_path / 'c.png').symlink_to(tmp_path / 'b.png')
+    path.write_bytes(b'changed')
+    for name in 'abc':
+        with pytest.raises(DataError, match=rf'{name}\.png: a file that no command of this project wrote is there'):
+            canvas.save_png(tmp_path / f'{name}.png', image)
+    assert (tmp_path / 'b.png').read_bytes() == b'mine' and path.read_bytes() == b'changed'

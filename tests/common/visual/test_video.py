@@ -1,5 +1,9 @@
 """Frames from images and videos, and videos from frames."""
+import contextlib
+from pathlib import Path
+
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +18,9 @@ from perception.common.visual.video import (
     read_frames,
     write_video,
 )
+from perception.utils import outputs
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.outputs import LEDGER
 
 
 def frame(shade, height=40, width=64):
@@ -23,17 +29,26 @@ def frame(shade, height=40, width=64):
     return image
 
 
-@pytest.mark.parametrize('name', ['a.mp4', 'deep/er/a.avi'])
+@pytest.mark.parametrize('name', ['a.mp4', 'b: 50 %.mov', 'a.mkv', 'deep/er/a.avi'])
 def test_a_video_keeps_size_number_rate_and_colours(tmp_path, name):
     frames = [frame(shade) for shade in (50, 150, 250)]
     assert write_video(tmp_path / name, iter(frames), 5) == tmp_path / name
     back = list(read_frames(tmp_path / name))
-    assert [n for n, _ in back] == ['a_000000', 'a_000001', 'a_000002']
+    assert [n for n, _ in back] == [f'{Path(name).stem}_{i:06d}' for i in range(3)]
     for (_, found), given in zip(back, frames):
         assert found.shape == given.shape
         assert abs(found[:, :28].mean((0, 1)) - given[0, 0]).max() < 25
     assert frame_rate(tmp_path / name) == 5
-    assert [p.name for p in (tmp_path / name).parent.iterdir()] == ['a' + (tmp_path / name).suffix]
+    assert {p.name for p in (tmp_path / name).parent.iterdir()} == {Path(name).name, LEDGER}
+
+
+@pytest.mark.parametrize('name', ['a.mp4', 'a.m4v', 'a.mov', 'a.mkv'])
+def test_a_film_is_what_browsers_play(tmp_path, name):
+    path = write_video(tmp_path / name, [frame(50, 51, 81)] * 3)
+    about = next(imageio_ffmpeg.read_frames(str(path)))
+    assert about['codec'] == 'h264' and about['pix_fmt'].startswith('yuv420p') and about['size'] == (80, 50)
+    data = path.read_bytes()
+    assert name == 'a.mkv' or 0 < data.index(b'moov') < data.index(b'mdat')  # its index comes first
 
 
 def test_frames_of_other_and_of_odd_sizes_fit_into_one_video(tmp_path):
@@ -53,7 +68,7 @@ def test_a_gif_keeps_frames_and_rate_and_is_not_too_wide(tmp_path):
     write_video(path, [frame(9, 500, 1921)] * 2)
     with Image.open(path) as film:
         assert film.size == (960, 250)
-    assert [p.name for p in path.parent.iterdir()] == ['a.gif']
+    assert {p.name for p in path.parent.iterdir()} == {'a.gif', LEDGER}
 
 
 def test_a_gif_keeps_the_colours_of_a_legend(tmp_path):
@@ -79,18 +94,38 @@ def test_a_film_that_cannot_be_written_is_refused_before_its_frames_are_made(tmp
         with pytest.raises(error, match=message):
             write_video(tmp_path / path, (pytest.fail('a frame was made') for _ in 'x'), fps)
     (tmp_path / 'a.mp4').mkdir()
-    with pytest.raises(DataError, match=r'a\.mp4: Is a directory, expected a folder with room'):
+    with pytest.raises(DataError, match=r'a\.mp4: a folder is there, expected a free name'):
         write_video(tmp_path / 'a.mp4', [frame(0)])
     assert sorted(p.name for p in tmp_path.iterdir()) == ['a.mp4', 'file']
 
 
-@pytest.mark.parametrize('name', ['a.mp4', 'a.gif'])
-def test_a_full_disk_leaves_no_film(tmp_path, name):
-    part = tmp_path / f'.a.part{name[1:]}'
-    part.symlink_to('/dev/full')  # where the film is written before it gets its name
-    with pytest.raises(DataError, match='expected a folder with room'):
+@pytest.mark.parametrize('name', ['a.mp4', 'a.mkv', 'a.avi', 'a.gif'])
+def test_a_full_disk_leaves_no_film(tmp_path, name, monkeypatch):
+    @contextlib.contextmanager
+    def full(path, error):
+        part = path.with_suffix('.part')
+        part.symlink_to('/dev/full')  # where the film is written before it gets its name
+        try:
+            yield part
+        except OSError as problem:
+            raise error(f'{path}: {problem.strerror}, expected room') from problem
+        finally:
+            part.unlink()
+
+    monkeypatch.setattr(outputs, 'atomic_path', full)
+    with pytest.raises(DataError, match='expected .*room'):
         write_video(tmp_path / name, [frame(shade) for shade in range(0, 250, 10)])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_film_of_other_origin_is_never_replaced(tmp_path):
+    path = write_video(tmp_path / 'a.mp4', [frame(9)])
+    write_video(path, [frame(90)])
+    path.write_bytes(b'mine')
+    for call in (check_film, lambda path: write_video(path, (pytest.fail('a frame was made') for _ in 'x'))):
+        with pytest.raises(DataError, match=r'a\.mp4: a file that no command of this project wrote is there'):
+            call(path)
+    assert path.read_bytes() == b'mine'
 
 
 def test_what_is_meant_as_a_film(tmp_path):

@@ -1,9 +1,6 @@
 """Submissions to the SemanticKITTI server: label files as predictions arrive, then one checked zip."""
 import logging
-import lzma
-import struct
 import zipfile
-import zlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +8,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.kitti import POINT_BYTES
-from perception.common.submission import Submission, parents, zip_files
+from perception.common.submission import ZIP_DAMAGE, Submission, parents, zip_files
 from perception.lidarseg.datasets.base import predictions_of
 from perception.lidarseg.datasets.semantickitti import reader as kitti
 from perception.registry import METRICS
@@ -20,8 +17,6 @@ from perception.utils.errors import ConfigError, DataError
 
 LABEL_BYTES = 4  # one uint32 a point
 ZIP_NAME = 'submission.zip'
-DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, OSError, RuntimeError,
-          UnicodeDecodeError)  # what reading a damaged zip can raise
 
 
 @METRICS.register_module()
@@ -131,7 +126,7 @@ def validate_submission(path: str | Path, data_root: str | Path, check_values: b
             problems = layout_problems([name for name in entries if name.endswith('/')], sizes, data_root)
             if not problems and check_values:
                 _warn_of_values(archive, data_root)
-    except DAMAGE as error:
+    except ZIP_DAMAGE as error:
         return [f'{path.name} is no readable zip file ({error})']
     if not problems:
         extra = set(sizes) - {'description.txt'} - {prediction_name(scan) for scan in _test_scans(data_root)}
