@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
+from pathlib import Path
 
 import mmengine
 import torch
@@ -18,7 +19,6 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, Visualizer
 from torch import nn
 
-import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
@@ -26,7 +26,7 @@ from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
 from perception.registry import RUNNERS
 from perception.utils.checkpoint import start_from, unwrap
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path
+from perception.utils.paths import data_path, from_root
 
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
@@ -118,8 +118,9 @@ class Runner(MMEngineRunner):
         if self._resume:
             self.resume(self._load_from)
         else:
-            model = unwrap(self.model)
-            self.logger.info(f'load_from: {start_from(model, self._load_from)}')
+            model, path = unwrap(self.model), Path(self._load_from).expanduser()
+            said = start_from(model, path if path.is_file() or not from_root(path).is_file() else from_root(path))
+            self.logger.info(f'load_from: {said}')
             self.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=model.state_dict(), meta={}))
         self._has_loaded = True
 

@@ -8,7 +8,7 @@ import weakref
 import pytest
 import torch
 
-from perception.apis.cli import run_command
+from perception.apis.cli import resume_command, run_command
 from perception.utils.checkpoint import save_atomic
 from perception.utils.errors import TrainingError
 
@@ -126,6 +126,12 @@ def test_what_all_processes_know_is_said_once(capsys, monkeypatch):
         with pytest.raises(SystemExit):
             run_command(work)
     assert capsys.readouterr().err.count('the loss is nan') == 1
+
+
+@pytest.mark.parametrize('given', [['--resume'], ['--resume', 'a.pth'], ['--resume=a.pth'], []])
+def test_the_command_to_go_on_takes_the_newest_checkpoint(monkeypatch, given):
+    monkeypatch.setattr('sys.argv', ['tools/train.py', 'c.py', *given, '--amp'])
+    assert resume_command().endswith('tools/train.py c.py --amp --resume')
 
 
 def test_a_defect_keeps_its_traceback_and_the_handler_is_put_back():
