@@ -48,6 +48,10 @@ class FiniteSteps:
             return self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         except _NotFinite as found:
             self._skip(str(found))
+        except RuntimeError as error:
+            if 'without overflow' not in str(error):
+                raise
+            raise diverged(self.runner, 'the step is too large for float32') from error
         for buffer, old in zip(buffers, before):
             buffer.data.copy_(old)
         return {}
