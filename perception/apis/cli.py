@@ -135,7 +135,8 @@ def ended_elsewhere(error: BaseException) -> str | None:
 
 def resume_command() -> str:
     """The running command with `--resume`."""
-    arguments = [a for a in sys.argv if a != '--resume']
+    known = list(zip(sys.argv, ['', *sys.argv]))
+    arguments = [a for a, before in known if not a.startswith('--resume') and (before != '--resume' or a[:1] == '-')]
     python = sys.executable
     if python.startswith(os.getcwd() + os.sep):
         python = os.path.relpath(python)

@@ -8,7 +8,7 @@ import argparse
 from pathlib import Path
 
 from perception.apis.listing import converters
-from perception.utils.checkpoint import load_checkpoint, save_atomic, weights_of
+from perception.utils.checkpoint import check_finite, load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
 
 
@@ -22,7 +22,7 @@ def convert(options: argparse.Namespace) -> str:
         what was written and how to use it, for people.
 
     Raises:
-        CheckpointError: the target is a folder, or weights that no converter knows or can convert.
+        CheckpointError: the target is a folder, or weights that are not finite or that no converter knows.
     """
     target = Path(options.target).expanduser()
     if target.is_dir():
@@ -37,6 +37,7 @@ def convert(options: argparse.Namespace) -> str:
         raise CheckpointError(f'{options.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
                               f'{projects}. Give a file of one of them; weights of this project need no conversion.')
     weights, usage = module.convert(weights, options)
+    check_finite(weights, str(options.source))
     save_atomic(weights, target)
     return (f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
             f'use with: {usage}')

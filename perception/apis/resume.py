@@ -76,6 +76,10 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     base = [name for name in named if name.split('.')[0] == 'optim_wrapper']
     if 'optimizer' in checkpoint:
         _load_optimizer(runner, checkpoint['optimizer'], meta, file, bool(base))
+    else:
+        runner.logger.warning('--resume: the checkpoint holds no optimiser; it begins anew.')
+        moved = True
+    _take_gradients(runner, checkpoint.get('gradients'), file)
     longer = any(name.startswith('train_cfg.max_') for name in differences or ())
     stays = _load_schedule(runner, checkpoint.get('param_schedulers'), bool(named) or moved or longer, file)
     _say(runner, differences or {}, named, stays)
@@ -206,6 +210,14 @@ def _load_optimizer(runner: MMEngineRunner, stored: dict, meta: dict, file: str,
             group.update(ours)
 
 
+def _take_gradients(runner: MMEngineRunner, stored: Any, file: str) -> None:
+    """Gradients that were accumulated for a step to come."""
+    with _plainly(file, 'its accumulated gradients'):
+        for name, parameter in unwrap(runner.model).named_parameters() if stored else ():
+            if name in stored:
+                parameter.grad = stored[name].to(parameter.device, copy=True)
+
+
 def _unschedule(wrapper: OptimWrapper) -> None:
     """Give an optimiser the values back that a schedule started with."""
     for group in wrapper.param_groups:
@@ -215,8 +227,10 @@ def _unschedule(wrapper: OptimWrapper) -> None:
 
 def _load_schedule(runner: MMEngineRunner, stored: Any, anew: bool, file: str) -> bool:
     """The schedulers' states, or those that the config's reach here; whether the checkpoint's count."""
-    if runner.param_schedulers is None or (stored is None and not anew):
-        return True
+    if runner.param_schedulers is None:
+        if anew:
+            _unschedule(runner.optim_wrapper)
+        return not anew
     if isinstance(runner.param_schedulers, dict):
         with _plainly(file, 'its schedule'):
             for name, schedulers in runner.param_schedulers.items():

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import mmengine
 import torch
@@ -18,7 +19,6 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, Visualizer, WandbVisBackend
 from torch import nn
 
-import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
 from perception.apis.config import dumpable, leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
@@ -28,7 +28,7 @@ from perception.utils.checkpoint import start_from, unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
-from perception.utils.paths import data_path
+from perception.utils.paths import data_path, from_root
 
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
@@ -120,8 +120,9 @@ class Runner(MMEngineRunner):
         if self._resume:
             self.resume(self._load_from)
         else:
-            model = unwrap(self.model)
-            self.logger.info(f'load_from: {start_from(model, self._load_from)}')
+            model, path = unwrap(self.model), Path(self._load_from).expanduser()
+            said = start_from(model, path if path.is_file() or not from_root(path).is_file() else from_root(path))
+            self.logger.info(f'load_from: {said}')
             self.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=model.state_dict(), meta={}))
         self._has_loaded = True
 

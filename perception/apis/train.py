@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
@@ -61,12 +61,13 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         use_amp(cfg)
     if check:
         return check_run(cfg)
+    resume = resume or (cfg.get('resume') and (cfg.get('load_from') or True))
     make_folder(cfg.work_dir)
     with locked(cfg.work_dir):
         if resume:
             resume_from(cfg, resume)
         else:
-            set_aside(Path(cfg.work_dir))
+            set_aside(cfg)
         runner = Runner.from_cfg(cfg)
         runner.allow_nan, runner.options = allow_nan, list(options or {})
         runner.train()
@@ -92,6 +93,7 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
             raise CheckpointError(f'{cfg.work_dir}: none of {len(problems)} checkpoints can be read, expected one to '
                                   f'resume from. {problems[0]}')
         print_log(f'--resume: {cfg.work_dir} holds no checkpoint yet; starting from the beginning.', 'current')
+        cfg.resume = False
         return
     meta, seed = training_meta(load_checkpoint(path, mmap=True), path), (cfg.get('randomness') or {}).get('seed')
     if seed not in (None, meta.get('seed')):
@@ -101,21 +103,24 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=meta.get('seed'))
 
 
-def set_aside(work_dir: Path) -> None:
+def set_aside(cfg: Config) -> None:
     """Move the weights of an earlier run out of the way of a new one, so that neither is lost nor mistaken.
 
     Args:
-        work_dir: folder of the new run.
+        cfg: config of the new run; its `load_from` follows a file that is moved.
     """
+    work_dir, place = Path(cfg.work_dir), [None]
     old = sorted(work_dir.glob('*.pth')) if is_main_process() else []
     if old:
-        place = work_dir / f'before_{time.strftime("%Y%m%d_%H%M%S")}'
-        place.mkdir()
+        place = [work_dir / f'before_{time.strftime("%Y%m%d_%H%M%S")}']
+        place[0].mkdir()
         for path in [*old, *work_dir.glob('last_checkpoint')]:
-            path.rename(place / path.name)
-        print_log(f'{work_dir} held an earlier run; its {len(old)} weight files are now in {place}. Use --resume to '
+            path.rename(place[0] / path.name)
+        print_log(f'{work_dir} held an earlier run; its {len(old)} weight files are now in {place[0]}. Use --resume to '
                   f'continue a run.', 'current')
-    barrier()
+    broadcast_object_list(place)
+    if place[0] and cfg.get('load_from') and Path(cfg.load_from).absolute().parent == work_dir:
+        cfg.load_from = str(place[0] / Path(cfg.load_from).name)
 
 
 def check_run(cfg: Config) -> Runner:

@@ -48,9 +48,12 @@ class FiniteSteps:
             return self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         except _NotFinite as found:
             self._skip(str(found))
+        except RuntimeError as error:
+            if 'without overflow' not in str(error):
+                raise
+            raise diverged(self.runner, 'the step is too large for float32') from error
         for buffer, old in zip(buffers, before):
             buffer.data.copy_(old)
-        self.runner.optim_wrapper.zero_grad()
         return {}
 
     def _skip(self, what: str) -> None:
@@ -75,6 +78,8 @@ class FiniteSteps:
                      if name != 'loss' and not torch.isfinite(torch.as_tensor(value)).all()]
             if not names and not torch.isfinite(total):
                 names = [f'the loss is {float(total.detach()):g}']
+            if hasattr(self.runner.optim_wrapper, '_inner_count'):  # accumulated gradients wait for the same iteration
+                self.runner.optim_wrapper._inner_count += 1
             raise _NotFinite(', '.join(dict.fromkeys(name for part in all_gather_object(names) for name in part)))
         return total, terms
 
@@ -86,6 +91,7 @@ class FiniteSteps:
             names = [name for name, p in unwrap(self.runner.model).named_parameters()
                      if p.grad is not None and not torch.isfinite(p.grad).all()]
             if names:  # the norm of finite gradients may be infinite
+                optimizer.zero_grad()
                 raise _NotFinite(f'the gradient of {names[0]} (and of {len(names) - 1} more) is not finite')
 
 

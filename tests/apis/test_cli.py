@@ -9,7 +9,7 @@ import weakref
 import pytest
 import torch
 
-from perception.apis.cli import run_command
+from perception.apis.cli import resume_command, run_command
 from perception.utils.checkpoint import save_atomic
 from perception.utils.errors import TrainingError
 
@@ -147,6 +147,12 @@ def test_a_line_comes_before_torch_is_imported(run, root, tmp_path):
     lines = done.stderr.strip().splitlines()
     assert lines[0] == 'train: loading PyTorch ...' and lines[-1].startswith('ConfigError') and len(lines) == 2
     assert 'loading' not in run(root / 'tools/train.py', tmp_path / 'nothing.py', RANK='1').stderr
+
+
+@pytest.mark.parametrize('given', [['--resume'], ['--resume', 'a.pth'], ['--resume=a.pth'], []])
+def test_the_command_to_go_on_takes_the_newest_checkpoint(monkeypatch, given):
+    monkeypatch.setattr('sys.argv', ['tools/train.py', 'c.py', *given, '--amp'])
+    assert resume_command().endswith('tools/train.py c.py --amp --resume')
 
 
 def test_a_defect_keeps_its_traceback_and_the_handler_is_put_back():

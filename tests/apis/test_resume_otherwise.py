@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
 from mmengine.optim import CosineAnnealingLR, LinearLR
 from mmengine.runner import IterBasedTrainLoop
 
@@ -86,6 +87,13 @@ def test_a_loop_over_iterations_goes_on_at_its_batch(going_on, start, assert_equ
     assert_equal_ends(whole, part, 'iter_12.pth')
 
 
+@pytest.mark.parametrize('options', [{'optim_wrapper.accumulative_counts': 3}, {'optim_wrapper.accumulative_counts': 5},
+                                     {'train_dataloader.sampler': dict(type=DefaultSampler, shuffle=True)}])
+def test_accumulated_gradients_and_other_samplers_go_on_too(going_on, options, assert_equal_ends):
+    whole, part, _ = going_on('iter_8.pth', dict(BY_ITERATION, **options))
+    assert_equal_ends(whole, part, 'iter_16.pth')
+
+
 def test_a_loop_over_iterations_needs_checkpoints_by_iteration(toy_config, tmp_path):
     options = {name: value for name, value in LOOP.items() if 'checkpoint' not in name}
     with pytest.raises(ConfigError, match='by_epoch=True came for a loop over iterations'):
@@ -162,6 +170,21 @@ def test_another_number_of_batches_in_a_loop_over_iterations(going_on, log):
 def test_a_complete_training_says_so(going_on, log):
     going_on('epoch_3.pth', {})
     assert 'this training was complete (3 of 3)' in log.text
+
+
+def test_a_schedule_that_is_taken_away_gives_the_rate_of_the_config(going_on):
+    _, _, runner = going_on('epoch_2.pth', {}, {'param_scheduler': None})
+    assert rates(runner) == [0.01]
+
+
+def test_a_checkpoint_without_optimiser_or_schedule_takes_those_of_the_config_where_it_is(going_on, log):
+    for part in ('optimizer', 'param_schedulers'):
+        def change(checkpoint, part=part):
+            del checkpoint[part]
+        _, folder, runner = going_on('epoch_2.pth', {}, change=change)
+        assert rates(runner) == [0.005]
+        shutil.rmtree(folder)
+    assert 'holds no optimiser' in log.text
 
 
 # --- meddled checkpoints ---

@@ -140,6 +140,20 @@ def test_resume_without_a_checkpoint_starts_from_the_beginning(toy_config, tmp_p
     assert runner.epoch == 1
 
 
+def test_load_from_follows_weights_that_are_moved_aside(toy_config, tmp_path):
+    for options in ({}, dict(load_from=str(tmp_path / 'model.pth'))):
+        train(toy_config, work_dir=str(tmp_path), options={'train_cfg.max_epochs': 1, **options})
+    moved = next(tmp_path.glob('before_*/model.pth'))
+    assert f'load_from: {moved}: 9 of 9 weights loaded.' in log_of(tmp_path)
+
+
+def test_resume_in_the_config_counts_too(toy_config, tmp_path):
+    train(toy_config, work_dir=str(tmp_path), options={'train_cfg.max_epochs': 1})
+    runner = train(toy_config, work_dir=str(tmp_path), options={'train_cfg.max_epochs': 2, 'resume': True})
+    assert runner.epoch == 2 and not list(tmp_path.glob('before_*'))
+    assert 'resumed epoch: 1' in log_of(tmp_path)
+
+
 def test_load_from_starts_from_weights(toy_config, trained, tmp_path, monkeypatch):
     monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
     options = dict(load_from=str(trained / 'model.pth'))

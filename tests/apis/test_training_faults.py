@@ -108,6 +108,11 @@ def test_one_more_than_allowed_ends_the_training_also_after_a_resume(bad_steps, 
         train(toy_config, work_dir=str(tmp_path), allow_nan=-1)
 
 
+def test_a_rate_beyond_float32_ends_the_training(toy_config, tmp_path):
+    with pytest.raises(TrainingError, match=r'iteration 1: the step is too large .* rate of 1e\+38'):
+        train(toy_config, work_dir=str(tmp_path), options={'optim_wrapper.optimizer.lr': 1e38})
+
+
 def test_weights_that_are_no_numbers_are_not_saved(toy, toy_config, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, 'step', lambda self, closure=None: [
         p.data.fill_(math.inf) for group in self.param_groups for p in group['params']])

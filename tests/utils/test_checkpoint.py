@@ -4,6 +4,7 @@ import os
 import pickle
 import resource
 import signal
+import zipfile
 from collections import Counter, OrderedDict
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from perception.utils.checkpoint import (
     load_weights,
     newest_checkpoint,
     save_atomic,
+    start_from,
     to_plain,
     weights_of,
 )
@@ -194,6 +196,56 @@ def test_newest_checkpoint_goes_by_step_and_skips_damaged_files(tmp_path):
     assert path == tmp_path / 'epoch_9.pth' and len(problems) == 1 and 'epoch_10.pth: unreadable' in problems[0]
 
 
+def same(a, b):
+    """Equal nested tensors and values, NaN too."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def test_a_flipped_bit_is_refused_wherever_it_matters(tmp_path):
+    value = dict(state_dict=model().state_dict(), meta=dict(epoch=3, iter=18))
+    save_atomic(value, tmp_path / 'epoch_3.pth')
+    save_atomic(value, tmp_path / 'epoch_2.pth')
+    data, rng, refused = (tmp_path / 'epoch_3.pth').read_bytes(), np.random.default_rng(0), 0
+    whole = load_checkpoint(tmp_path / 'epoch_2.pth')
+    for place in rng.permutation(len(data))[:300]:
+        bad = bytearray(data)
+        bad[place] ^= 1 << rng.integers(8)
+        (tmp_path / 'epoch_3.pth').write_bytes(bad)
+        try:
+            assert same(load_checkpoint(tmp_path / 'epoch_3.pth'), whole)  # in padding
+        except CheckpointError:
+            refused += 1
+    assert refused > 150
+    weight = data.index(value['state_dict']['head.weight'].numpy().tobytes())
+    (tmp_path / 'epoch_3.pth').write_bytes(data[:weight] + bytes([data[weight] ^ 1]) + data[weight + 1:])
+    with pytest.raises(CheckpointError, match=r'epoch_3.pth: damaged \(Bad CRC-32'):
+        load_checkpoint(tmp_path / 'epoch_3.pth', mmap=True)
+    path, problems = newest_checkpoint(tmp_path)
+    assert path == tmp_path / 'epoch_2.pth' and len(problems) == 1 and 'damaged' in problems[0]
+
+
+def test_newest_checkpoint_leaves_out_weights_that_are_no_numbers_and_knows_both_names(tmp_path):
+    bad = {k: v * float('nan') if v.is_floating_point() else v for k, v in model().state_dict().items()}
+    for name, weights, step in (('epoch_2', model().state_dict(), 12), ('epoch_3', bad, 18),
+                                ('iter_10', model().state_dict(), 10)):
+        save_atomic(dict(state_dict=weights, meta=dict(iter=step)), tmp_path / f'{name}.pth')
+    path, problems = newest_checkpoint(tmp_path)
+    assert path == tmp_path / 'epoch_2.pth' and len(problems) == 1 and '8 of 9 weights are not finite' in problems[0]
+    save_atomic(dict(state_dict=model().state_dict(), meta=dict(iter=15)), tmp_path / 'iter_15.pth')
+    assert newest_checkpoint(tmp_path)[0] == tmp_path / 'iter_15.pth'
+
+
+def test_a_file_with_compressed_parts_is_refused_unread(tmp_path):
+    save_atomic(dict(a=torch.zeros(1000)), tmp_path / 'x.pth')
+    with zipfile.ZipFile(tmp_path / 'x.pth') as old, zipfile.ZipFile(tmp_path / 'y.pth', 'w') as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(CheckpointError, match='y.pth: a compressed archive came'):
+        load_checkpoint(tmp_path / 'y.pth')
+
+
 # --- weights into models ---
 def randomised(module):
     for tensor in module.state_dict().values():
@@ -251,6 +303,42 @@ def test_a_wrong_class_count_is_named():
 def test_a_wrong_width_is_no_class_count():
     with pytest.raises(CheckpointError, match='The widths differ'):
         load_weights(model(), model(width=8).state_dict())
+
+
+def test_averaged_weights_load_under_the_names_they_are_saved_by():
+    trained = randomised(model())
+    averaged = {'steps': torch.tensor(3), **{f'module.{k}': v for k, v in trained.state_dict().items()}}
+    for checkpoint in (averaged, dict(ema_state_dict=averaged), dict(ema_state_dict=averaged, meta={})):
+        fresh = model()
+        load_weights(fresh, checkpoint)
+        assert equal(fresh.state_dict(), trained.state_dict())
+    load_weights(fresh, dict(state_dict=trained.state_dict(), ema_state_dict={k: v * 0 for k, v in averaged.items()}))
+    assert equal(fresh.state_dict(), trained.state_dict())
+
+
+def test_an_infinity_is_no_fault_in_a_buffer_that_may_hold_one():
+    class Masked(nn.Linear):
+        def __init__(self):
+            super().__init__(2, 2)
+            self.register_buffer('mask', torch.tensor([0.0, -torch.inf]))
+
+    load_weights(Masked(), Masked().state_dict())
+    with pytest.raises(CheckpointError, match=r'1 of 3 weights are not finite \(mask\)'):
+        load_weights(Masked(), dict(Masked().state_dict(), mask=torch.tensor([0.0, torch.nan])))
+
+
+def test_start_from_counts_what_fits():
+    trained, ours = randomised(model()), model(outputs=5)
+    head = ours.head.weight.clone()
+    assert start_from(ours, trained.state_dict()) == ('checkpoint: 7 of 9 weights loaded; new: head.weight, head.bias.')
+    assert torch.equal(ours.stem.weight, trained.stem.weight) and torch.equal(ours.head.weight, head)
+    distiller = Student()
+    text = start_from(distiller, {**trained.state_dict(), 'extra': torch.ones(1)})
+    assert text == 'checkpoint: 9 of 9 weights of the student loaded; not used: extra.'
+    assert torch.equal(distiller.student.stem.weight, trained.stem.weight)
+    for theirs in (model(width=8).state_dict(), {f'x.{k}': v for k, v in trained.state_dict().items()}):
+        with pytest.raises(CheckpointError, match='of 9 weights of Sequential, expected the same'):
+            start_from(model(), theirs)
 
 
 @pytest.mark.parametrize('key', ['cylinder_3d_spconv_seg.downCntx.conv1.weight', 'module.cylinder_3d_generator.x'])

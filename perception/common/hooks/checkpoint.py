@@ -76,7 +76,14 @@ class CheckpointHook(MMEngineCheckpointHook):
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn everything into tensors and plain values."""
+        """Add gradients that wait for a step, and turn everything into tensors and plain values."""
+        if getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1 and 'optimizer' in checkpoint:
+            waiting = {name: p.grad.cpu() for name, p in unwrap(runner.model).named_parameters() if p.grad is not None}
+            if waiting and runner.world_size > 1:
+                runner.logger.warning('Each process has accumulated gradients that a checkpoint does not hold; a run '
+                                      'resumed from it differs. Save after whole steps of accumulative_counts.')
+            elif waiting:
+                checkpoint['gradients'] = waiting
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {name: [torch.as_tensor(part) for part in scalar.data]
                               for name, scalar in hub['log_scalars'].items()}
