@@ -4,6 +4,7 @@ import copy
 import functools
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,11 @@ def _check_ranges(cfg: Config, where: str) -> None:
         raise ConfigError(f'{where}: optim_wrapper.optimizer.lr={rate!r}, expected a number of 0 or more. Correct it.')
     for section, key, least in [*((name, 'batch_size', 1) for name in loaders(cfg)),
                                 *((name, 'num_workers', 0) for name in loaders(cfg)),
-                                ('train_cfg', 'max_epochs', 1), ('train_cfg', 'max_iters', 1),
-                                ('train_cfg', 'val_interval', 0), ('train_cfg', 'val_begin', 0)]:
+                                ('randomness', 'seed', 0), ('train_cfg', 'max_epochs', 1),
+                                ('train_cfg', 'max_iters', 1), ('train_cfg', 'val_interval', 0),
+                                ('train_cfg', 'val_begin', 0)]:
         value = (cfg.get(section) or {}).get(key, least)
-        if key == 'batch_size' and value is None and cfg[section].get('batch_sampler') is not None:
+        if value is None and (key == 'seed' or cfg[section].get('batch_sampler') is not None):
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {least} or more. '
@@ -167,7 +169,10 @@ def _settle(cfg: Config) -> None:
 
 
 def names_config(function: Callable) -> Callable:
-    """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`."""
+    """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`.
+
+    A type that no registry knows becomes a ConfigError.
+    """
     @functools.wraps(function)
     def wrapped(config: str | Path, *args, **kwargs) -> Any:
         try:
@@ -175,6 +180,12 @@ def names_config(function: Callable) -> Callable:
         except PerceptionError as error:
             error.args = (str(error).replace(' CONFIG', f' {config}'), *error.args[1:])
             raise
+        except KeyError as error:  # how mmengine's registries say that they do not know a type
+            found = re.match(r'["\']?(\S+) is not in the \S+::(.+?) registry', str(error))
+            if not found:
+                raise
+            raise ConfigError(f'{config}: type={found[1]!r}, expected a class or the name of one that is registered as '
+                              f'{found[2]}. {close_matches(found[1], _known_types())}') from error
     return wrapped
 
 
@@ -301,7 +312,10 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
         raise ConfigError(f'{where}: {value!r} came, expected a dict or None. Its keys are {", ".join(map(str, old))}.')
     hint = arguments(Runner)[0].get(last) if top else None
-    node[last] = typed(node, last, _named(_classes(value), where), where, hint)
+    value = _classes(value)
+    if name.partition('.')[0] != 'model':  # which may mean other things by `type`
+        value = _named(value, where)
+    node[last] = typed(node, last, value, where, hint)
 
 
 def _known_key(node: Any, key: str, where: str, top: bool = False) -> str | int:
@@ -331,27 +345,32 @@ def _named(value: Any, where: str) -> Any:
         return value
     found = {key: _named(item, where) for key, item in value.items()}
     kind = found.get('type')
-    if isinstance(kind, str):
-        nodes = [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
-        found['type'] = next(filter(None, (_look_up(node, kind) for node in nodes)), None)
-        if found['type'] is None:
+    if isinstance(kind, str) and '.' not in kind:
+        known = _known_types()
+        if kind not in known:
+            for node in _nodes():
+                node.import_from_location()
+            known = _known_types()
+        if kind not in known:
             raise ConfigError(f'{where}: no class {kind!r} is known, expected one of this project or of mmengine. '
-                              f'{close_matches(kind, {name for node in nodes for name in _names(node)})}')
+                              f'{close_matches(kind, known)}')
+        found['type'] = known[kind]
     return found
 
 
-def _names(node: registry.Registry | None) -> list[str]:
-    """What a registry and its parents hold."""
-    return [] if node is None else [*node.module_dict, *_names(node.parent)]
+def _nodes() -> list[registry.Registry]:
+    """The registries of the project."""
+    return [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
 
 
-def _look_up(node: registry.Registry, name: str) -> Any:
-    """What a registry or its parents hold under a name, without importing what they might find."""
-    while node is not None:
-        if name in node.module_dict:
-            return node.module_dict[name]
-        node = node.parent
-    return None
+def _known_types() -> dict[str, Any]:
+    """What the registries of the project and their parents hold so far, by name."""
+    found = {}
+    for node in _nodes():
+        while node is not None:
+            found = {**node.module_dict, **found}
+            node = node.parent
+    return found
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:
