@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.train import train
     train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
-          args.check, args.log)
+          args.check, log=args.log)
 
 
 if __name__ == '__main__':

@@ -3,6 +3,7 @@ import ast
 import copy
 import functools
 import inspect
+import keyword
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.config.config as mmengine_config
+import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.config.lazy import LazyObject
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string
@@ -201,33 +203,38 @@ def _classes(value: Any) -> Any:
     return found
 
 
-def dumpable(cfg: Config) -> Config:
-    """Make a config that was changed writable as a file again: classes among its values become references by name.
-
-    Args:
-        cfg: the config, changed in place; reading a value still gives the class.
-    """
-    def refer(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: refer(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(refer(item) for item in value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return _Written(value)
-        if isinstance(value, Path):
-            return str(value)
-        return LazyObject(value.__module__, value.__qualname__) if inspect.isclass(value) or inspect.isfunction(
-            value) else value
-
-    object.__setattr__(cfg, '_cfg_dict', ConfigDict(refer(cfg._cfg_dict._to_lazy_dict())))
-    return cfg
+def config_text(cfg: Config) -> str:
+    """A config as a Python file, in which classes and functions stand by their dotted names."""
+    return ''.join(f'{key} = {_written(value, used=len(key) + 3)}\n' for key, value in cfg._to_lazy_dict().items())
 
 
-class _Written(float):
-    """A number that a config file can hold though Python has no literal for it."""
+Config.pretty_text = property(config_text)  # mmengine's own cannot be read again with some names and numbers
 
-    def __str__(self) -> str:
-        return f"float('{float(self)}')"
+
+def _written(value: Any, indent: int = 0, used: int = 0) -> str:
+    """A value as Python text whose lines have up to 120 letters, `used` of the first one by what stands before it."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        heads = [f'{key}=' if named else f'{key!r}: ' for key in value]
+        brackets, items = ('dict(', ')') if named else ('{', '}'), list(value.values())
+    elif isinstance(value, (list, tuple)):
+        brackets, items, heads = ('[', ']') if isinstance(value, list) else ('(', ')'), value, [''] * len(value)
+    elif isinstance(value, (LazyObject, LazyAttr)):
+        return repr(f'{value.module}.{value}')
+    elif inspect.isclass(value) or inspect.isfunction(value):
+        return repr(f'{value.__module__}.{value.__qualname__}')
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    else:
+        return repr(str(value) if isinstance(value, Path) else value)
+    parts = [head + _written(item, indent + 4, len(head)) for head, item in zip(heads, items)]
+    line = ', '.join(parts) + (',' if isinstance(value, tuple) and len(parts) == 1 else '')
+    if indent + used + len(line) + 7 <= 120 and '\n' not in line:
+        return line.join(brackets)
+    pad = ' ' * (indent + 4)
+    return brackets[0] + '\n' + ''.join(f'{pad}{part},\n' for part in parts) + ' ' * indent + brackets[1]
 
 
 def find_config(path: str | Path) -> Path:
@@ -307,7 +314,8 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     for key in path:
         key = _known_key(node, key, where, top)
         node, top = node.get(key) if isinstance(node, dict) else node[key], False
-    last = _known_key(node, last, where, top)
+    if path != ['default_hooks'] or not isinstance(value, dict):  # which may get another one
+        last = _known_key(node, last, where, top)
     old = node.get(last) if isinstance(node, dict) else node[last]
     if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
         raise ConfigError(f'{where}: {value!r} came, expected a dict or None. Its keys are {", ".join(map(str, old))}.')

@@ -18,7 +18,7 @@ from mmengine.visualization import LocalVisBackend, MLflowVisBackend, Tensorboar
 from torch import nn
 
 import perception.utils.checkpoint  # noqa: F401  (makes mmengine's loading safe)
-from perception.apis.config import dumpable, leaves
+from perception.apis.config import leaves
 from perception.common.amp import BFloat16OptimWrapper
 from perception.registry import RUNNERS
 from perception.utils.checks import check_choice
@@ -35,11 +35,6 @@ _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
 @RUNNERS.register_module()
 class Runner(MMEngineRunner):
     """mmengine's Runner with a start of the log that fits a screen; the resolved config is dumped to the work dir."""
-
-    @classmethod
-    def from_cfg(cls, cfg: Config) -> 'Runner':
-        """Build a Runner from a config."""
-        return super().from_cfg(dumpable(cfg))
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, with a name of its own for each Runner of a process: those of one second would share a log."""
