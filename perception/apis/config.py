@@ -322,7 +322,7 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     hint = arguments(Runner)[0].get(last) if top else None
     value = _classes(value)
     if name.partition('.')[0] != 'model':  # which may mean other things by `type`
-        value = _named(value, where)
+        value = _named(dict(type=value), where)['type'] if last == 'type' else _named(value, where)
     node[last] = typed(node, last, value, where, hint)
 
 

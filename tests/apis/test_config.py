@@ -5,7 +5,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.visualization import Visualizer
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, AdamW
 
 from perception.apis import runner as runner_module
 from perception.apis.cli import resume_command, run_command, sentence
@@ -240,6 +240,10 @@ def test_types_in_options_are_classes(toy_config):
                           ('custom_hooks=[dict(type=SeedHook, sed=1)]', 'custom_hooks.0: unknown key .sed.')):
         with pytest.raises(ConfigError, match=message):
             load_config(toy_config, options=parse_options([pair]))
+    cfg = load_config(toy_config, options=parse_options(['optim_wrapper.optimizer.type=AdamW']))
+    assert cfg.optim_wrapper.optimizer.type is AdamW
+    with pytest.raises(ConfigError, match="unknown key 'momentum', expected an argument of AdamW"):
+        load_config('configs/lanes/enet_culane.py', options=parse_options(['optim_wrapper.optimizer.type=AdamW']))
     text = load_config(toy_config, options=parse_options(['model=dict(type=ToyModel)'])).model.type
     assert text == 'ToyModel'  # models are named by their registry when they are built
 
@@ -277,6 +281,17 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
                'from toy_room import ToyDataset\n')
     with pytest.raises(ConfigError, match=message):
         load_config(write(tmp_path, imports + text + '\n'))
+
+
+def test_a_default_tells_the_type_where_nothing_else_does(toy, toy_config, monkeypatch):
+    class Model(toy.ToyModel):
+        def __init__(self, width=8, deep=False, **kwargs):
+            super().__init__(width, **kwargs)
+    monkeypatch.setattr(toy, 'ToyModel', Model)
+    for text, expected in (('off', False), ('TRUE', True)):
+        assert load_config(toy_config, options=parse_options([f'model.deep={text}'])).model.deep is expected
+    with pytest.raises(ConfigError, match="model.deep='maybe', expected true or false"):
+        load_config(toy_config, options=parse_options(['model.deep=maybe']))
 
 
 def test_known_names_are_no_imported_classes(tmp_path):
