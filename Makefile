@@ -14,10 +14,15 @@ setup:
 
 # The main job on simulated data; cut off, it continues where it was.
 demo: setup
+	@echo "1 of 5, about 5 minutes: train the teacher"
 	$(RUN) tools/train.py $(TEACHER) --mini --resume
+	@echo "2 of 5, about 7 minutes: distil the student"
 	$(RUN) tools/train.py $(DISTILL) --mini --resume
+	@echo "3 of 5, about 1 minute: test it, draw every scan"
 	$(RUN) tools/test.py $(STUDENT) $(WEIGHTS) --mini --draw work_dirs/demo/pictures
+	@echo "4 of 5, about 1 minute: write a submission"
 	$(RUN) tools/test.py $(STUDENT) $(WEIGHTS) --mini --submit work_dirs/demo/submission
+	@echo "5 of 5, about 1 minute: what both nets reach and cost"
 	$(RUN) tools/benchmark.py cost $(TEACHER) $(DISTILL) --mini --trained
 	@echo "pictures: work_dirs/demo/pictures    submission: work_dirs/demo/submission"
 

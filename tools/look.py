@@ -26,7 +26,7 @@ def main() -> None:
     for command in (config, samples):
         command.add_argument('config', metavar='CONFIG', help='config file')
         command.add_argument('--mini', action='store_true', help='its small model, on simulated data')
-        command.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+        command.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                              help='override single values, as tools/train.py does')
     samples.add_argument('--out', required=True, metavar='DIR', help='folder of the pictures')
     samples.add_argument('--num', type=int, default=8, metavar='N', help='how many, spread over the data (default: 8)')
@@ -37,7 +37,7 @@ def main() -> None:
                                            'each.')
     logs.add_argument('runs', nargs='+', metavar='RUN', help='work dir of a run')
     logs.add_argument('--out', required=True, metavar='FILE', help='the picture: .png, .svg or .pdf')
-    logs.add_argument('--keys', nargs='+', default=[], metavar='NAME',
+    logs.add_argument('--keys', nargs='+', action='extend', default=[], metavar='NAME',
                       help='what to draw (default: loss, scores, lr, time)')
     args = parser.parse_args()
     run_command(dict(config=show_config, samples=draw_samples, logs=draw_logs)[args.command], args)

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument('--force', action='store_true', help='write it again even if it is complete')
     parser.add_argument('--sheet', metavar='PNG',
                         help='draw a contact sheet with labels; of several data sets, each gets its name added')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help="further arguments of the data set's writer, such as train=54")
     args = parser.parse_args()
     if args.root and len(args.dataset) != 1:

@@ -22,19 +22,19 @@ def main() -> None:
     parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
     parser.add_argument('checkpoints', nargs='+', metavar='CKPT',
                         help='model.pth, student.pth or a training checkpoint of this config; several vote')
-    parser.add_argument('--ensemble', nargs='+', default=[], metavar='CONFIG:CKPT',
+    parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4 or grid36')
-    parser.add_argument('--metrics', nargs='+', default=[], metavar='NAME',
+    parser.add_argument('--metrics', nargs='+', action='extend', default=[], metavar='NAME',
                         help="further scores, of the config's more_metrics, such as distance of LiDAR configs")
     parser.add_argument('--save', metavar='DIR',
                         help='keep the predictions of each scan; if the run is cut off, the same command continues it')
     parser.add_argument('--submit', metavar='DIR',
                         help='write a submission of the test split, do not score; continues likewise')
     parser.add_argument('--draw', metavar='DIR', help='write a picture of each scan and of the scores')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='override single values, such as test_dataloader.num_workers=0')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')

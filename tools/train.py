@@ -20,11 +20,12 @@ def main() -> None:
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='CKPT',
                         help='continue from the newest checkpoint in the work dir, or from CKPT')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='override single values, such as train_cfg.max_epochs=3')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
-    parser.add_argument('--log', nargs='+', default=[], choices=('tensorboard', 'wandb', 'mlflow'), metavar='NAME',
+    parser.add_argument('--log', nargs='+', action='extend', default=[], choices=('tensorboard', 'wandb', 'mlflow'),
+                        metavar='NAME',
                         help='log to tensorboard, wandb or mlflow too, beside the files in the work dir')
     parser.add_argument('--check', action='store_true',
                         help='build everything, two iterations, print taps, shapes and losses, stop; a teacher '

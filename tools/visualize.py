@@ -41,13 +41,13 @@ def main() -> None:
                              'scans); of images plain or attention (where the stages of the net look)')
     parser.add_argument('--against', metavar='CKPT', help='an earlier checkpoint, whose picture is drawn above each')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4 or grid36')
-    parser.add_argument('--ensemble', nargs='+', default=[], metavar='CONFIG:CKPT',
+    parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--show', action='store_true', help='also open a window for each, if there is a display')
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--colors', type=int, metavar='N', help='reduce each PNG to N colours, for small files')
     parser.add_argument('--fps', type=float, help='frames per second of a film (default: as the input, else 10)')
-    parser.add_argument('--cfg-options', nargs='+', default=[], metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='override single values of CONFIG, as tools/train.py does')
     args = parser.parse_args()
     if len(args.inputs) < 2:

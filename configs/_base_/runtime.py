@@ -15,7 +15,6 @@ Beside what a training needs, a config names what the tools use; each `dict(type
 What a config does not name is refused with one sentence.
 """
 from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook
-from mmengine.runner import LogProcessor
 from mmengine.visualization import LocalVisBackend, Visualizer
 
 from perception.common.hooks.checkpoint import CheckpointHook
@@ -24,6 +23,7 @@ from perception.common.hooks.memory import MemoryHook
 from perception.common.hooks.progress import ProgressHook
 from perception.common.hooks.seed import SeedHook
 from perception.common.hooks.start import StartHook
+from perception.common.log import LogProcessor
 
 default_scope = 'perception'
 default_hooks = dict(

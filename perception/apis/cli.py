@@ -1,6 +1,7 @@
 """How a command ends: results, one sentence for bad input, or how to go on after Ctrl-C."""
 import _thread
 import errno
+import logging
 import os
 import re
 import shlex
@@ -36,6 +37,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     if 'torch' not in sys.modules and os.environ.get('RANK', '0') == '0':
         sys.stderr.write(f'{Path(sys.argv[0]).stem}: loading PyTorch ...\n')
         sys.stderr.flush()
+    logging.raiseExceptions = False  # a log on a full disk; the next result that cannot be written ends the command
     with noticing_interrupts() as interrupts:
         try:
             return function(*args, **kwargs)
@@ -50,7 +52,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 if is_first() or not getattr(error, 'in_all_processes', False):
                     sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
                 sys.exit(2)
-            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            if isinstance(error, OSError) and error.errno in (
+                    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
                 sys.stderr.write(f'DataError: {error.filename or "writing results"}: {error.strerror}, expected room '
                                  f'for the results. Free some, or name another folder.{hint}\n')
                 sys.exit(2)

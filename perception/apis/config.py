@@ -3,14 +3,17 @@ import ast
 import copy
 import functools
 import inspect
+import keyword
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mmengine.config.config as mmengine_config
+import numpy as np
 from mmengine.config import Config, ConfigDict
-from mmengine.config.lazy import LazyObject
+from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string
@@ -144,10 +147,11 @@ def _check_ranges(cfg: Config, where: str) -> None:
         raise ConfigError(f'{where}: optim_wrapper.optimizer.lr={rate!r}, expected a number of 0 or more. Correct it.')
     for section, key, least in [*((name, 'batch_size', 1) for name in loaders(cfg)),
                                 *((name, 'num_workers', 0) for name in loaders(cfg)),
-                                ('train_cfg', 'max_epochs', 1), ('train_cfg', 'max_iters', 1),
-                                ('train_cfg', 'val_interval', 0), ('train_cfg', 'val_begin', 0)]:
+                                ('randomness', 'seed', 0), ('train_cfg', 'max_epochs', 1),
+                                ('train_cfg', 'max_iters', 1), ('train_cfg', 'val_interval', 0),
+                                ('train_cfg', 'val_begin', 0)]:
         value = (cfg.get(section) or {}).get(key, least)
-        if key == 'batch_size' and value is None and cfg[section].get('batch_sampler') is not None:
+        if value is None and (key == 'seed' or cfg[section].get('batch_sampler') is not None):
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {least} or more. '
@@ -167,7 +171,10 @@ def _settle(cfg: Config) -> None:
 
 
 def names_config(function: Callable) -> Callable:
-    """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`."""
+    """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`.
+
+    A type that no registry knows becomes a ConfigError.
+    """
     @functools.wraps(function)
     def wrapped(config: str | Path, *args, **kwargs) -> Any:
         try:
@@ -175,6 +182,12 @@ def names_config(function: Callable) -> Callable:
         except PerceptionError as error:
             error.args = (str(error).replace(' CONFIG', f' {config}'), *error.args[1:])
             raise
+        except KeyError as error:  # how mmengine's registries say that they do not know a type
+            found = re.match(r'["\']?(\S+) is not in the \S+::(.+?) registry', str(error))
+            if not found:
+                raise
+            raise ConfigError(f'{config}: type={found[1]!r}, expected a class or the name of one that is registered as '
+                              f'{found[2]}. {close_matches(found[1], _known_types())}') from error
     return wrapped
 
 
@@ -190,33 +203,38 @@ def _classes(value: Any) -> Any:
     return found
 
 
-def dumpable(cfg: Config) -> Config:
-    """Make a config that was changed writable as a file again: classes among its values become references by name.
-
-    Args:
-        cfg: the config, changed in place; reading a value still gives the class.
-    """
-    def refer(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: refer(item) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return type(value)(refer(item) for item in value)
-        if isinstance(value, float) and not math.isfinite(value):
-            return _Written(value)
-        if isinstance(value, Path):
-            return str(value)
-        return LazyObject(value.__module__, value.__qualname__) if inspect.isclass(value) or inspect.isfunction(
-            value) else value
-
-    object.__setattr__(cfg, '_cfg_dict', ConfigDict(refer(cfg._cfg_dict._to_lazy_dict())))
-    return cfg
+def config_text(cfg: Config) -> str:
+    """A config as a Python file, in which classes and functions stand by their dotted names."""
+    return ''.join(f'{key} = {_written(value, used=len(key) + 3)}\n' for key, value in cfg._to_lazy_dict().items())
 
 
-class _Written(float):
-    """A number that a config file can hold though Python has no literal for it."""
+Config.pretty_text = property(config_text)  # mmengine's own cannot be read again with some names and numbers
 
-    def __str__(self) -> str:
-        return f"float('{float(self)}')"
+
+def _written(value: Any, indent: int = 0, used: int = 0) -> str:
+    """A value as Python text whose lines have up to 120 letters, `used` of the first one by what stands before it."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        named = all(isinstance(key, str) and key.isidentifier() and not keyword.iskeyword(key) for key in value)
+        heads = [f'{key}=' if named else f'{key!r}: ' for key in value]
+        brackets, items = ('dict(', ')') if named else ('{', '}'), list(value.values())
+    elif isinstance(value, (list, tuple)):
+        brackets, items, heads = ('[', ']') if isinstance(value, list) else ('(', ')'), value, [''] * len(value)
+    elif isinstance(value, (LazyObject, LazyAttr)):
+        return repr(f'{value.module}.{value}')
+    elif inspect.isclass(value) or inspect.isfunction(value):
+        return repr(f'{value.__module__}.{value.__qualname__}')
+    elif isinstance(value, float) and not math.isfinite(value):
+        return f"float('{value}')"
+    else:
+        return repr(str(value) if isinstance(value, Path) else value)
+    parts = [head + _written(item, indent + 4, len(head)) for head, item in zip(heads, items)]
+    line = ', '.join(parts) + (',' if isinstance(value, tuple) and len(parts) == 1 else '')
+    if indent + used + len(line) + 7 <= 120 and '\n' not in line:
+        return line.join(brackets)
+    pad = ' ' * (indent + 4)
+    return brackets[0] + '\n' + ''.join(f'{pad}{part},\n' for part in parts) + ' ' * indent + brackets[1]
 
 
 def find_config(path: str | Path) -> Path:
@@ -296,12 +314,16 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     for key in path:
         key = _known_key(node, key, where, top)
         node, top = node.get(key) if isinstance(node, dict) else node[key], False
-    last = _known_key(node, last, where, top)
+    if path != ['default_hooks'] or not isinstance(value, dict):  # which may get another one
+        last = _known_key(node, last, where, top)
     old = node.get(last) if isinstance(node, dict) else node[last]
     if isinstance(old, dict) and not isinstance(value, dict) and value is not None:
         raise ConfigError(f'{where}: {value!r} came, expected a dict or None. Its keys are {", ".join(map(str, old))}.')
     hint = arguments(Runner)[0].get(last) if top else None
-    node[last] = typed(node, last, _named(_classes(value), where), where, hint)
+    value = _classes(value)
+    if name.partition('.')[0] != 'model':  # which may mean other things by `type`
+        value = _named(dict(type=value), where)['type'] if last == 'type' else _named(value, where)
+    node[last] = typed(node, last, value, where, hint)
 
 
 def _known_key(node: Any, key: str, where: str, top: bool = False) -> str | int:
@@ -331,27 +353,32 @@ def _named(value: Any, where: str) -> Any:
         return value
     found = {key: _named(item, where) for key, item in value.items()}
     kind = found.get('type')
-    if isinstance(kind, str):
-        nodes = [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
-        found['type'] = next(filter(None, (_look_up(node, kind) for node in nodes)), None)
-        if found['type'] is None:
+    if isinstance(kind, str) and '.' not in kind:
+        known = _known_types()
+        if kind not in known:
+            for node in _nodes():
+                node.import_from_location()
+            known = _known_types()
+        if kind not in known:
             raise ConfigError(f'{where}: no class {kind!r} is known, expected one of this project or of mmengine. '
-                              f'{close_matches(kind, {name for node in nodes for name in _names(node)})}')
+                              f'{close_matches(kind, known)}')
+        found['type'] = known[kind]
     return found
 
 
-def _names(node: registry.Registry | None) -> list[str]:
-    """What a registry and its parents hold."""
-    return [] if node is None else [*node.module_dict, *_names(node.parent)]
+def _nodes() -> list[registry.Registry]:
+    """The registries of the project."""
+    return [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
 
 
-def _look_up(node: registry.Registry, name: str) -> Any:
-    """What a registry or its parents hold under a name, without importing what they might find."""
-    while node is not None:
-        if name in node.module_dict:
-            return node.module_dict[name]
-        node = node.parent
-    return None
+def _known_types() -> dict[str, Any]:
+    """What the registries of the project and their parents hold so far, by name."""
+    found = {}
+    for node in _nodes():
+        while node is not None:
+            found = {**node.module_dict, **found}
+            node = node.parent
+    return found
 
 
 def parse_options(pairs: Iterable[str]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def compare(runs: Sequence[str | Path], out: str | Path, keys: Sequence[str] = (
     Args:
         runs: their work dirs.
         out: the picture, `.png`, `.svg` or `.pdf`.
-        keys: quantities to draw; by default the loss, all scores, the rate and the time of a step.
+        keys: quantities to draw; by default the loss, the main scores, the rate and the time of a step.
 
     Returns:
         a line on each run, then the file.
@@ -133,9 +133,10 @@ def compare(runs: Sequence[str | Path], out: str | Path, keys: Sequence[str] = (
 
 
 def _scores(logs: Sequence[Log]) -> list[str]:
-    """What validations measured."""
-    return list(dict.fromkeys(key for log in logs for row in log.val for key in row
-                              if key not in (*_PLACE, *_COST, 'x')))
+    """What validations measured; the first few where they also measured each class."""
+    found = list(dict.fromkeys(key for log in logs for row in log.val for key in row
+                               if key not in (*_PLACE, *_COST, 'x')))
+    return found if len(found) <= 6 else found[:3]
 
 
 def _summary(log: Log, scores: Sequence[str]) -> str:

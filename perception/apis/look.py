@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from perception.apis.config import dumpable, is_read, load_config, names_config, need
+from perception.apis.config import config_text, is_read, load_config, names_config, need
 from perception.apis.inference import load
 from perception.apis.runner import write_mini_data
 from perception.common.visual.canvas import save_png
@@ -26,9 +26,8 @@ def resolved(config: str | Path, mini: bool = False, options: dict[str, Any] | N
     Raises:
         ConfigError: see `load_config`.
     """
-    values = dumpable(load_config(config, mini, options))._cfg_dict._to_lazy_dict()
-    return Config(ConfigDict({key: value for key, value in values.items() if is_read(key)}),
-                  format_python_code=False).pretty_text
+    values = load_config(config, mini, options)._to_lazy_dict()
+    return config_text(Config({key: value for key, value in values.items() if is_read(key)}))
 
 
 @names_config

@@ -19,7 +19,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, Visualizer, WandbVisBackend
 from torch import nn
 
-from perception.apis.config import dumpable, leaves
+from perception.apis.config import leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
 from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
@@ -50,11 +50,6 @@ class Runner(MMEngineRunner):
 
     allow_nan = 0
     options: Iterable[str] = ()
-
-    @classmethod
-    def from_cfg(cls, cfg: Config) -> 'Runner':
-        """Build a Runner from a config."""
-        return super().from_cfg(dumpable(cfg))
 
     def setup_env(self, env_cfg: dict) -> None:
         """mmengine's, with a name of its own for each Runner of a process: those of one second would share a log."""

@@ -79,8 +79,9 @@ def make_folder(folder: str | Path) -> Path:
     folder = Path(folder).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(2 ** 16))  # a full disk still makes empty files
+            file.flush()
     except OSError as error:
         raise DataError(f'{folder}: {error.strerror} where results are to be written, expected a folder with room for '
                         'them. Choose another one.') from error

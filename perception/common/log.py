@@ -1,0 +1,26 @@
+"""The lines of the log."""
+from mmengine.runner import LogProcessor as MMEngineLogProcessor
+from mmengine.runner import Runner
+
+from perception.registry import LOG_PROCESSORS
+
+MOST = 8  # scores in a line
+
+
+@LOG_PROCESSORS.register_module()
+class LogProcessor(MMEngineLogProcessor):
+    """mmengine's, whose line on a validation holds the main scores where there are many, such as one of each class.
+
+    All of them stand in the table above it and in `vis_data/scalars.json`.
+    """
+
+    def get_log_after_epoch(self, runner: Runner, batch_idx: int, mode: str,
+                            with_non_scalar: bool = False) -> tuple[dict, str]:
+        """Values and line of a validation or test; the values are all there."""
+        tag, line = super().get_log_after_epoch(runner, batch_idx, mode, with_non_scalar)
+        head, *items = [part for part in line.split('  ') if part]
+        scores = [item for item in items if not item.startswith(('time: ', 'data_time: '))]
+        if len(scores) > MOST:
+            left = [item for item in items if item not in scores]
+            line = '  '.join([head, '', *scores[:MOST // 2], f'({len(scores) - MOST // 2} more)', *left])
+        return tag, line
