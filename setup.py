@@ -22,11 +22,9 @@ setup(
         'opencv-python',
         'pillow',
         'tqdm',
-        'pypcd4>=1.4',
-        'plyfile>=1.0',
     ],
     extras_require={
-        'points': ['laspy[lazrs]>=2.4', 'rosbags>=0.10'],
+        'points': ['pypcd4>=1.4', 'plyfile>=1.0', 'laspy[lazrs]>=2.4', 'rosbags>=0.10'],
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],

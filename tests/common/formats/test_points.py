@@ -149,7 +149,8 @@ def street(num=4800, seed=0):
     """Columns of the kind that scans have."""
     rng = np.random.default_rng(seed)
     return dict(xyz=rng.normal(0, (15, 12, 1), (num, 3)), i=rng.beta(2, 5, (num, 1)),
-                byte=rng.integers(0, 256, (num, 1)), ring=np.arange(num)[:, None] % 32, t=np.linspace(0, 0.1, num)[:, None])
+                byte=rng.integers(0, 256, (num, 1)), ring=np.arange(num)[:, None] % 32,
+                t=np.linspace(0, 0.1, num)[:, None])
 
 
 @pytest.mark.parametrize(('parts', 'count'), [

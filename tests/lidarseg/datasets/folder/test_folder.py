@@ -213,8 +213,8 @@ def test_a_config_alone_trains_scores_draws_and_saves(root, project, tmp_path):
     saved = np.load(tmp_path / 'saved/friday/1.npy')
     assert len(saved) == 200 and saved[3] == 255 and (np.delete(saved, 3) < 3).all()
 
-    pictures = list(visualize(config, root / 'friday/scans/2_old.npy', tmp_path / 'seen', weights, root / 'friday/labels',
-                              options=options))
+    pictures = list(visualize(config, root / 'friday/scans/2_old.npy', tmp_path / 'seen', weights,
+                              root / 'friday/labels', options=options))
     assert [path.stem for path in pictures] == ['2_old']
     predictor = load(config, weights, 'cpu', options=options)
     file = root / 'friday/scans/1.npy'
