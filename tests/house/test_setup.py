@@ -15,7 +15,7 @@ import pytest
 DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit')
 # imported, but brought by `make setup` without its requirements: see setup.py
 UNLISTED = {'mmdet3d'}
-OPTIONAL = ('nuscenes', 'onnx', 'spconv', 'tensorboard', 'wandb', 'mlflow')
+OPTIONAL = ('nuscenes', 'onnx', 'points', 'spconv', 'tensorboard', 'wandb', 'mlflow')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''

@@ -1,4 +1,6 @@
 """Scans in, labels, pictures and windows out, as tools and users meet them."""
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -157,3 +159,71 @@ def test_a_window_shows_the_labelled_points(sequence, monkeypatch):
     list(LidarPredictor(None, DATA).pictures(sequence / 'velodyne', sequence / 'labels', show=True))
     assert [title for _, title in shown] == ['000000.bin', '000001.bin']
     assert (shown[0][0] == np.array(PALETTE)[scan()[1]]).all()
+
+
+# --- other sensors and files -----------------------------------------------------------------------------------------
+def test_real_scans_of_two_sensors_are_labelled_by_one_net(net, shared, tmp_path):
+    kitti = shared / 'real/semantickitti_original/sequences/08/velodyne/000000.bin'
+    sweep = next((shared / 'real/nuscenes_frame').glob('*.pcd.bin'))
+    plain = LidarPredictor(net, DATA)
+    assert len(plain(kitti).pred_labels) == kitti.stat().st_size // 16
+    assert len(plain(sweep).pred_labels) == 34688
+    shutil.copy(sweep, tmp_path / 'a.bin')
+    with pytest.raises(DataError, match='looks like 5 columns'):
+        plain(tmp_path / 'a.bin')
+    options = dict(intensity_scale='1/255', forward='y', height=1.84)
+    ours = LidarPredictor(net, DATA, columns='x,y,z,i,ring', **options)
+    of_file, of_sweep = ours.predict([tmp_path / 'a.bin', sweep])
+    assert torch.equal(of_file.pred_labels, of_sweep.pred_labels)
+    raw = np.fromfile(sweep, '<f4').reshape(-1, 5)
+    by_hand = np.stack([raw[:, 1], -raw[:, 0], raw[:, 2] + 0.11, raw[:, 3] / 255], 1)
+    assert (plain(by_hand).pred_labels == of_file.pred_labels).float().mean() > 0.999
+    nuscenes = LidarPredictor(None, dict(type=NuScenesLidarSeg))
+    assert (nuscenes.points(tmp_path / 'a.bin') == raw[:, :4]).all()
+    with pytest.raises(DataError, match='looks like 4 columns'):
+        nuscenes.points(kitti)
+
+
+def test_predictions_of_dropped_rows_are_ignored(net, tmp_path):
+    points = scan()[0]
+    points[[1, 5]] = np.nan
+    np.save(tmp_path / 'a.npy', points)
+    predictor = LidarPredictor(net, DATA, invalid='drop')
+    sample = predictor(tmp_path / 'a.npy')
+    assert sample.num_points == len(sample.pred_labels) == 3000
+    assert torch.nonzero(sample.pred_labels == 255).flatten().tolist() == [1, 5]
+    alone = LidarPredictor(net, DATA)(np.delete(points, [1, 5], 0)).pred_labels
+    assert (np.delete(sample.pred_labels.numpy(), [1, 5]) == alone.numpy()).all()
+    with pytest.raises(DataError, match='in row 1'):
+        LidarPredictor(net, DATA)(tmp_path / 'a.npy')
+
+
+def test_predictions_are_saved_in_every_form(net, sequence, tmp_path):
+    predictor, file = LidarPredictor(net, DATA), sequence / 'velodyne/000000.bin'
+    sample = predictor(file)
+    paths = [predictor.save(form, tmp_path, 'a', file, sample) for form in predictor.saves]
+    assert [path.name for path in paths] == ['a.label', 'a.npy', 'a.ply', 'a_probabilities.npy']
+    labels = sample.pred_labels.numpy()
+    assert (np.fromfile(paths[0], '<u4') == to_raw_ids(labels, 'test')).all()
+    assert (predictor.truth(paths[0], 'a', file) == labels).all()  # it can be read as the truth
+    assert np.load(paths[1]).dtype == np.uint8 and (np.load(paths[1]) == labels).all()
+    probs = np.load(paths[3])
+    assert probs.shape == (3000, 19) and probs.dtype == np.float32 and (probs.argmax(1) == labels).all()
+    again = LidarPredictor(None, DATA)
+    np.testing.assert_allclose(again.points(paths[2]), again.points(file))
+    colours = again.cloud(paths[2]).fields
+    assert (np.stack([colours[c] for c in ('red', 'green', 'blue')], 1) == np.array(PALETTE)[labels]).all()
+    with pytest.raises(ConfigError, match='--save-as'):
+        predictor.save('jpg', tmp_path, 'a', file, sample)
+
+
+def test_each_cloud_of_a_folder_of_any_formats_is_a_source(net, tmp_path):
+    points = scan(200)[0]
+    np.save(tmp_path / '2.npy', points)
+    np.savez(tmp_path / '10.npz', points=points)
+    write_points(tmp_path / '1.bin', points)
+    predictor = LidarPredictor(net, DATA)
+    found = list(predictor.sources(tmp_path))
+    assert [name for name, _ in found] == ['1', '2', '10']
+    first, *others = predictor.predict([source for _, source in found])
+    assert all(torch.equal(first.pred_labels, other.pred_labels) for other in others)

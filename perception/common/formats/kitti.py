@@ -8,6 +8,7 @@ from perception.common.formats.text import read_text
 from perception.utils.errors import DataError
 
 POINT_BYTES = 16  # x, y, z, remission as little-endian float32
+MOST_IDS = 1000  # semantic ids are below, where labels are doubted
 OTHER_LABELS = {'<f4': 'float32', '>u4': 'uint32 of the other byte order', '>f4': 'float32 of the other byte order'}
 
 
@@ -76,11 +77,11 @@ def other_labels(data: np.ndarray, num_points: int | None = None) -> str:
     labels = data[:len(data) // 4 * 4].view('<u4')
     if len(labels) >= 2 and len(labels) % 2 == 0 and (num_points is None or size == 8):
         pairs = data.view('<i8') if len(data) % 8 == 0 else np.zeros(0, np.int64)
-        if pairs.any() and ((pairs >= -1) & (pairs < 1 << 16)).all() and (num_points or len(pairs) >= 16):
+        if pairs.any() and ((pairs >= -1) & (pairs < MOST_IDS)).all() and (num_points or len(pairs) >= 16):
             return 'int64'
         if size == 8 and _whole(data.view('<f8')):
             return 'float64'
-    if not labels.any() or 0 < (labels & 0xFFFF).max() < 1000:
+    if not labels.any() or 0 < (labels & 0xFFFF).max() < MOST_IDS:
         return ''
     return next((name for dtype, name in OTHER_LABELS.items() if _whole(labels.view(dtype))), '')
 
@@ -88,7 +89,7 @@ def other_labels(data: np.ndarray, num_points: int | None = None) -> str:
 def _whole(values: np.ndarray) -> bool:
     """Whether all are whole numbers that may be semantic ids."""
     with np.errstate(invalid='ignore'):
-        return bool(((values >= -1) & (values < 1 << 16) & (values == np.floor(values))).all())
+        return bool(((values >= -1) & (values < MOST_IDS) & (values == np.floor(values))).all())
 
 
 def split_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,6 +32,8 @@ AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of
 LARGEST = 1 << 30  # bytes of a scan; 64 million points of four float32
 PERIODS = range(3, 13)  # numbers of columns that are looked for
 BLOCK, PART = 27_720, 8_000  # values: whole rows of each of them; enough to be looked at first
+OTHER_TYPES = {'>f4': 'float32 of the other byte order', '<f8': 'float64', '>f8': 'float64 of the other byte order',
+               '<f2': 'float16', '<i4': 'int32', '<i2': 'int16'}
 STARTS = {  # first bytes -> what such a file is
     b'# .PCD': 'a PCD file', b'VERSION ': 'a PCD file', b'ply': 'a PLY file', b'LASF': 'a LAS file',
     b'\x93NUMPY': 'an .npy file', b'PK\x03\x04': 'a zip or .npz file', b'#ROSBAG': 'a ROS bag',
@@ -402,8 +404,7 @@ def _told(features: np.ndarray, period: int) -> float:
 def _other_numbers(values: np.ndarray) -> str:
     """What bytes that are no float32 of this machine look like."""
     data = np.ascontiguousarray(values).view(np.uint8)
-    for dtype, name in (('>f4', 'float32 of the other byte order'), ('<f8', 'float64'),
-                        ('>f8', 'float64 of the other byte order'), ('<f2', 'float16'), ('<i4', 'int32'), ('<i2', 'int16')):
+    for dtype, name in OTHER_TYPES.items():
         kind = np.dtype(dtype)
         with np.errstate(all='ignore'):
             size = np.abs(data[:len(data) // kind.itemsize * kind.itemsize].view(kind).astype(np.float64))

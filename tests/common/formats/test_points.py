@@ -148,8 +148,9 @@ def test_arrays_and_structured_arrays_are_scans(cloud):
 def street(num=4800, seed=0):
     """Columns of the kind that scans have."""
     rng = np.random.default_rng(seed)
-    return dict(xyz=rng.normal(0, (15, 12, 1), (num, 3)), i=rng.beta(2, 5, (num, 1)), byte=rng.integers(0, 256, (num, 1)),
-                ring=np.arange(num)[:, None] % 32, t=np.linspace(0, 0.1, num)[:, None])
+    return dict(xyz=rng.normal(0, (15, 12, 1), (num, 3)), i=rng.beta(2, 5, (num, 1)),
+                byte=rng.integers(0, 256, (num, 1)), ring=np.arange(num)[:, None] % 32,
+                t=np.linspace(0, 0.1, num)[:, None])
 
 
 @pytest.mark.parametrize(('parts', 'count'), [
@@ -228,7 +229,8 @@ def test_rows_without_numbers_are_refused_or_dropped_and_counted(cloud, monkeypa
 
 
 @pytest.mark.parametrize(('change', 'word'), [
-    (lambda p: p * [1, 1, 1, 255], 'intensity_scale=1/255'), (lambda p: p * [1, 1, 1, 65535], 'intensity_scale=1/65535'),
+    (lambda p: p * [1, 1, 1, 255], 'intensity_scale=1/255'),
+    (lambda p: p * [1, 1, 1, 65535], 'intensity_scale=1/65535'),
     (lambda p: p * [1, 1, 1, 0], 'all intensities are 0'), (lambda p: p * [100, 100, 100, 1], 'unit=0.01'),
     (lambda p: p * [0.01, 0.01, 0.01, 1], 'expected metres')])
 def test_what_a_net_was_not_trained_on_is_said_once(cloud, change, word, monkeypatch):
@@ -260,7 +262,8 @@ def test_options_that_cannot_be_are_refused(options):
 # --- files -----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(('content', 'word'), [
     (b'# .PCD v0.7\n' + b'x' * 100, 'a PCD file'), (b'ply\nformat ascii 1.0\n' + b' ' * 100, 'a PLY file'),
-    (b'version https://git-lfs.github.com/spec/v1\n' * 3, 'a pointer of Git LFS'), (b'<!DOCTYPE html>' * 10, 'a web page'),
+    (b'version https://git-lfs.github.com/spec/v1\n' * 3, 'a pointer of Git LFS'),
+    (b'<!DOCTYPE html>' * 10, 'a web page'),
     (b'1.0 2.0 3.0 0.5\n' * 10, "text \\('1.0 2.0 3.0"), (b'\x89PNG\r\n' + bytes(100), 'a PNG image')])
 def test_what_is_no_scan_is_recognised(tmp_path, content, word):
     (tmp_path / 'a.bin').write_bytes(content)
@@ -271,13 +274,16 @@ def test_what_is_no_scan_is_recognised(tmp_path, content, word):
         PointReader().read(tmp_path / 'a.txt')
 
 
+HEADER = b"{'descr': '<f4', 'fortran_order': False, 'shape': (999999999999, 4), }"
+
+
 @pytest.mark.parametrize(('name', 'content'), [
-    ('a.pcd', b'VERSION .7\nFIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 1 1 1\nWIDTH 999999999999\nHEIGHT 1\n'
-              b'POINTS 999999999999\nDATA binary\n'),
+    ('a.pcd', b'\n'.join((b'VERSION .7', b'FIELDS x y z', b'SIZE 4 4 4', b'TYPE F F F', b'COUNT 1 1 1',
+                          b'WIDTH 999999999999', b'HEIGHT 1', b'POINTS 999999999999', b'DATA binary', b''))),
     ('a.ply', b'ply\nformat binary_little_endian 1.0\nelement vertex 999999999999\nproperty float x\nend_header\n'),
-    ('a.npy', np.lib.format.magic(1, 0) + struct.pack('<H', 118) + b"{'descr': '<f4', 'fortran_order': False, "
-              b"'shape': (999999999999, 4), }".ljust(117) + b'\n'),
-    ('a.npy', b'\x93NUMPY'), ('a.npz', b'PK\x03\x04'), ('a.las', b'LASF'), ('a.laz', b'LASF' + bytes(400)), ('a.ply', b'')])
+    ('a.npy', np.lib.format.magic(1, 0) + struct.pack('<H', 118) + HEADER.ljust(117) + b'\n'),
+    ('a.npy', b'\x93NUMPY'), ('a.npz', b'PK\x03\x04'), ('a.las', b'LASF'), ('a.laz', b'LASF' + bytes(400)),
+    ('a.ply', b'')])
 def test_forged_sizes_and_rests_get_one_sentence(tmp_path, name, content):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=name) as caught:

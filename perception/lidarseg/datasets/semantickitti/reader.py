@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.common.formats.kitti import read_calib, read_labels, read_poses
+from perception.common.formats.kitti import POINT_BYTES, read_calib, read_labels, read_poses
 from perception.common.formats.points import PointReader
 from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan
 from perception.registry import DATASETS
@@ -204,7 +204,7 @@ class SemanticKITTI(LidarScans):
         if split != 'test':
             check_labels_exist(self.data_root, self.scans)
         if split == 'train':
-            self.check_labelled(self.labels)
+            self.check_labelled(lambda k: self.labels(k, Path(self.path(k)).stat().st_size // POINT_BYTES))
         self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if s in range(len(OFFICIAL_SCANS)))
 
     def __len__(self) -> int:
@@ -333,14 +333,15 @@ class SemanticKITTIMultiScan(SemanticKITTI):
             return []
 
 
-def past_points(path: Path, poses: np.ndarray, past_scans: int, reader: PointReader) -> list[tuple[Path, np.ndarray]]:
+def past_points(path: Path, poses: np.ndarray, past_scans: int,
+                reader: PointReader | None = None) -> list[tuple[Path, np.ndarray]]:
     """The scans before a scan, in its frame, the nearest first; none where there are fewer than wanted.
 
     Args:
         path: `sequences/SS/velodyne/FFFFFF.bin`.
         poses: (M, 4, 4) poses of the sequence's scans, see `lidar_poses`.
         past_scans: how many.
-        reader: of the scans.
+        reader: of the scans; None for one of official files.
 
     Returns:
         file and points (N, 4) float32 of each.
@@ -351,7 +352,7 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int, reader: PointRea
     frame = frame_number(path)
     if frame < past_scans:
         return []
-    found = []
+    found, reader = [], reader or PointReader()
     for back in range(1, past_scans + 1):
         past = path.with_name(f'{frame - back:06d}.bin')
         if not past.is_file():
@@ -397,10 +398,9 @@ def lidar_poses(folder: Path, num_scans: int) -> np.ndarray:
                             f'by the poses. Unpack the calibration and the labels (with poses) from {DOWNLOAD}.')
     calib, poses = read_calib(folder / 'calib.txt'), read_poses(folder / 'poses.txt')
     if 'Tr' not in calib:
-        images = ', as in the archives of the images, which overwrite the right one' if 'P0' in calib else ''
-        raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}{images}, expected '
-                        'the one from the LiDAR to camera 0. Unpack the calibration archive '
-                        '(data_odometry_calib.zip) once more, last of all.')
+        images = 'It is that of the image archives, which overwrite the right one. ' if 'P0' in calib else ''
+        raise DataError(f'{folder / "calib.txt"}: no matrix Tr among {", ".join(calib) or "nothing"}, expected the one '
+                        f'from the LiDAR to camera 0. {images}Unpack data_odometry_calib.zip once more, last of all.')
     if len(poses) < num_scans:
         raise DataError(f'{folder / "poses.txt"}: {len(poses):,} poses for {num_scans:,} scans, expected a line for '
                         'each scan from 000000 on, in the order of the scans. Take the poses of this sequence.')

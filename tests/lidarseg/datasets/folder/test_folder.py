@@ -65,7 +65,8 @@ def test_splits_are_named_or_each_fifth_scan(root):
         assert len(PointFolder(root, split='val', splits=splits, **DATA)) == count
         assert len(PointFolder(root, split='train', splits=splits, **DATA)) == 5
     for splits, error, word in (
-            (dict(train=['mon_day'], val=['*']), ConfigError, r'mon_day/1 \(5 scans\) stands in the splits train and val'),
+            (dict(train=['mon_day'], val=['*']), ConfigError,
+             r'mon_day/1 \(5 scans\) stands in the splits train and val'),
             (dict(train=['monday'], val=['friday']), DataError, 'no scan monday of the split train'),
             (dict(train=[], val=['friday']), DataError, 'the split train names no scan'),
             (dict(val=['friday']), ConfigError, "split='train'"),
@@ -147,7 +148,8 @@ def test_what_cannot_be_gets_one_sentence(root, options, error, words):
 
 @pytest.mark.parametrize(('labels', 'words'), [
     (RAW[:7], '7 labels for 200 points'), (RAW + 0.5, 'expected whole numbers'), (RAW.reshape(20, 10), 'shape .20, 10'),
-    (np.array(['car'] * 200), 'expected whole numbers'), (np.full(200, np.nan), 'expected whole numbers'), (None, 'a file')])
+    (np.array(['car'] * 200), 'expected whole numbers'), (np.full(200, np.nan), 'expected whole numbers'),
+    (None, 'a file')])
 def test_labels_that_do_not_fit_name_the_file(root, labels, words):
     np.save(root / 'friday/labels/1.npy', labels) if labels is not None else \
         (root / 'friday/labels/1.npy').write_bytes(b'\x00' * 9)
@@ -211,8 +213,8 @@ def test_a_config_alone_trains_scores_draws_and_saves(root, project, tmp_path):
     saved = np.load(tmp_path / 'saved/friday/1.npy')
     assert len(saved) == 200 and saved[3] == 255 and (np.delete(saved, 3) < 3).all()
 
-    pictures = list(visualize(config, root / 'friday/scans/2_old.npy', tmp_path / 'seen', weights, root / 'friday/labels',
-                              options=options))
+    pictures = list(visualize(config, root / 'friday/scans/2_old.npy', tmp_path / 'seen', weights,
+                              root / 'friday/labels', options=options))
     assert [path.stem for path in pictures] == ['2_old']
     predictor = load(config, weights, 'cpu', options=options)
     file = root / 'friday/scans/1.npy'

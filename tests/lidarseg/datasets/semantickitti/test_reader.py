@@ -8,9 +8,10 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
-from perception.common.formats.kitti import join_labels, write_labels, write_points
+from perception.common.formats.kitti import join_labels, write_calib, write_labels, write_points, write_poses
 from perception.common.samplers import EpochSampler
 from perception.lidarseg.datasets.semantickitti import reader as kitti
+from perception.lidarseg.datasets.semantickitti import submission
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.utils.errors import ConfigError, DataError
@@ -239,3 +240,73 @@ def test_unknown_raw_labels_stop_training_and_count_as_unlabelled_in_a_test(tmp_
     write_scan(tmp_path, 0, 0, [10, 400])
     with pytest.raises(DataError, match='unknown raw label 400'):
         SemanticKITTI(tmp_path, 'val', sequences=[0])[0]
+
+
+# --- names and labels as people have them ----------------------------------------------------------------------------
+def test_scans_of_any_name_in_sequences_of_any_number_are_read(tmp_path):
+    names = ('000000', '000000_old', '1532402927647951', 'left_front_2', 'ä b')
+    for sequence in (8, 100):
+        for name in names:
+            write_scan(tmp_path, sequence, 0, [40, 10, 70], 3)
+            folder = tmp_path / f'sequences/{sequence:02d}'
+            for kind, ending in (('velodyne', 'bin'), ('labels', 'label')):
+                if name != '000000':
+                    (folder / kind / f'{name}.{ending}').write_bytes((folder / kind / f'000000.{ending}').read_bytes())
+                (folder / kind / f'._{name}.{ending}').write_bytes(b'Mac OS X')
+    data = SemanticKITTI(tmp_path, 'val', sequences=[8, 100, '100'])
+    assert data.scans == [f'{sequence}_{name}' for sequence in ('08', '100', '100') for name in sorted(names)]
+    for index in range(len(data)):
+        item = data[index]
+        assert item['inputs']['points'].shape == (3, 4) and item['data_samples'].labels.tolist() == [8, 0, 14]
+    assert data.official_size == 4071
+    assert submission.prediction_name('100_left_front_2') == 'sequences/100/predictions/left_front_2.label'
+    (tmp_path / 'sequences/100/labels/000000_old.label').unlink()
+    with pytest.raises(DataError, match=r'100/labels/000000_old\.label: no such file \(1 of 10 scans'):
+        SemanticKITTI(tmp_path, 'val', sequences=[8, 100])
+    for wrong in (-1, 8.5, '../08', 'a_b', None):
+        with pytest.raises(ConfigError, match='sequences: '):
+            SemanticKITTI(tmp_path, 'val', sequences=[wrong])
+
+
+def test_time_stamps_have_the_poses_of_their_order(tmp_path):
+    folder = tmp_path / 'sequences/08'
+    for name in ('1532402927647951', '1532402927747951', '1532402927847951'):
+        write_scan(tmp_path, 8, 0, [40], 1)
+        (folder / 'velodyne/000000.bin').rename(folder / f'velodyne/{name}.bin')
+    poses = np.tile(np.eye(4), (3, 1, 1))
+    poses[:, 0, 3] = 0, 5, 10
+    write_poses(folder / 'poses.txt', poses)
+    write_calib(folder / 'calib.txt', dict(Tr=np.eye(4)))
+    found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:])
+    assert found[:, 0, 3].tolist() == [5, 10]
+
+
+@pytest.mark.parametrize('dtype', ['<f4', '>u4', '<i8', 'u1'])
+def test_labels_of_another_type_are_refused_by_every_reader(tmp_path, dtype):
+    write_scan(tmp_path, 0, 0, [40, 48, 70, 80], 4)
+    path = tmp_path / 'sequences/00/labels/000000.label'
+    np.array([40, 48, 70, 80], dtype).tofile(path)
+    for read in (lambda: SemanticKITTI(tmp_path, 'train', sequences=[0])[0],
+                 lambda: SemanticKITTI(tmp_path, 'val', sequences=[0])[0],
+                 lambda: SemanticKITTI.scan_labels(path, 4, {})):
+        with pytest.raises(DataError, match=r'000000\.label: .*bytes that look like'):
+            read()
+
+
+def test_a_training_set_without_a_labelled_point_is_refused(tmp_path):
+    write_scan(tmp_path, 0, 0, [0, 1, 52, 99], 4)
+    write_scan(tmp_path, 0, 1, [0, 0, 0, 0], 4)
+    assert len(SemanticKITTI(tmp_path, 'val', sequences=[0])) == 2
+    with pytest.raises(DataError, match='all points of all 2 scans are unlabelled'):
+        SemanticKITTI(tmp_path, 'train', sequences=[0])
+    write_scan(tmp_path, 0, 2, [0, 0, 0, 40], 4)
+    assert len(SemanticKITTI(tmp_path, 'train', sequences=[0])) == 3
+
+
+def test_the_calibration_of_the_image_archives_is_recognised(shared, tmp_path):
+    folder = tmp_path / 'sequences/08'
+    folder.mkdir(parents=True)
+    shutil.copy(shared / 'real/semantickitti_original/calib_of_the_image_archives.txt', folder / 'calib.txt')
+    write_poses(folder / 'poses.txt', np.eye(4)[None])
+    with pytest.raises(DataError, match=r'no matrix Tr among P0, P1, P2, P3.*image archives.*data_odometry_calib\.zip'):
+        kitti.lidar_poses(folder, 1)
