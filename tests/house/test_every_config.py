@@ -29,7 +29,8 @@ SMALL = dict(  # arguments of the writers, by the name of their folder
     nuscenes=dict(train_frames=2, val_frames=1, test_frames=1, train_scenes=1, test_scenes=1, columns=130, detail=.02,
                   workers=1),
     waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
-    culane=IMAGES, tusimple=IMAGES, bdd100k=dict(IMAGES, train=14), llamas=IMAGES, apolloscape=IMAGES)
+    culane=IMAGES, tusimple=IMAGES, bdd100k=dict(IMAGES, train=14), llamas=IMAGES, apolloscape=IMAGES,
+    lane_folder=IMAGES)
 
 
 @pytest.fixture(scope='module')
