@@ -68,7 +68,8 @@ class LanePredictor(Predictor):
             try:
                 self.horizon = (float(horizon), float(own) / self.image_size[0])
             except (TypeError, ValueError) as error:
-                raise ConfigError(f'LanePredictor: horizon={horizon!r}, expected a row in pixels. Correct it.') from error
+                raise ConfigError(f'LanePredictor: horizon={horizon!r}, expected a row in pixels. Correct it.'
+                                  ) from error
 
     def predict(self, sources: Sequence[Image]) -> list[LaneSample]:
         """Find the lanes of some images.
