@@ -18,7 +18,6 @@ setup(
         'numpy>=1.24,<2',
         'scipy',
         'mmengine>=0.10.4',
-        'matplotlib',
         'open3d>=0.20',
         'opencv-python',
         'pillow',

@@ -45,6 +45,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     tusimple=dict(_IMAGES, train=3, val=1, test=2),
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images
     llamas=dict(_IMAGES, train=3, val=1, test=1),
+    lane_folder=dict(_IMAGES, train=2, val=1, test=1),
     apolloscape=dict(_IMAGES, train=2, val=1, test=1))  # 3384 x 2710 pixels
 
 

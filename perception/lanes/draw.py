@@ -22,6 +22,7 @@ PALETTE = ((255, 86, 48), (54, 214, 99), (56, 150, 255), (255, 196, 0), (190, 92
            (170, 220, 60))  # of lanes without slots, from left to right
 SUBPIXEL = 4  # bits
 FAR = 2e4  # pixels; what lies farther out is drawn there
+MAX_DRAWN = 1 << 22  # pixels of an image that curves are drawn on
 SHEET = 'contact_sheet.png'
 
 
@@ -155,6 +156,13 @@ def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: 
     return slots
 
 
+def named_slots(lanes: Sequence[np.ndarray], labels: np.ndarray | None, classes: Sequence[str],
+                width: int) -> tuple[list[int], bool]:
+    """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart."""
+    slots = slots_of(lanes, labels, len(classes) - 1, width)
+    return slots, len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
+
+
 def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
                 prediction: Mapping | None = None, truth: Mapping | None = None, title: str = '', note: str = '',
                 width: int = 960) -> np.ndarray:
@@ -174,6 +182,10 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         (H, W, 3) uint8 RGB.
     """
     panels, seen = [], set()
+    shrink = min(1., (MAX_DRAWN / (image.shape[0] * image.shape[1])) ** .5)
+    if shrink < 1:  # curves on a photograph of 48 megapixels would take seconds
+        image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
+        prediction, truth = (_shrunk(found, shrink, image.shape) for found in (prediction, truth))
     for name, found in (('prediction', prediction), ('ground truth', truth)):
         if found is not None:
             drawn, words, used = _paint(image, classes, palette, found.get('lanes'), found.get('labels'))
@@ -188,6 +200,15 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
     return canvas.stacked(rows, gap=0)
 
 
+def _shrunk(found: Mapping | None, shrink: float, shape: Sequence[int]) -> dict | None:
+    """Lanes and labels on a smaller image."""
+    if found is None:
+        return None
+    lanes, labels = found.get('lanes'), found.get('labels')
+    return dict(lanes=None if lanes is None else [np.asarray(lane, np.float64) * shrink for lane in lanes],
+                labels=None if labels is None else cv2.resize(labels, shape[1::-1], interpolation=cv2.INTER_NEAREST))
+
+
 def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
            lanes: Sequence[np.ndarray] | None, labels: np.ndarray | None) -> tuple[np.ndarray, str, set[int]]:
     """The image with lanes or labels, words about them, and the classes that are used."""
@@ -197,8 +218,7 @@ def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence
         seen = set(np.unique(labels).tolist()) - {0}
         return overlay_labels(image, labels, palette), '', seen & set(range(len(classes)))
     lanes = [lane for lane in lanes if len(lane) > 1]
-    slots = slots_of(lanes, labels, len(classes) - 1, image.shape[1])
-    distinct = len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
+    slots, distinct = named_slots(lanes, labels, classes, image.shape[1])
     colors = [palette[s] if distinct else PALETTE[i % len(PALETTE)] for i, s in enumerate(slots)]
     names = [classes[s] if distinct else f'lane {i + 1}' for i, s in enumerate(slots)]
     words = f'{len(lanes)} lane{"" if len(lanes) == 1 else "s"}'

@@ -66,6 +66,26 @@ def angle_order(lanes: Sequence[np.ndarray]) -> tuple[list[int], int]:
     return order, sum(angle <= 90 for angle in angles.values())
 
 
+def ego_slots(lanes: Sequence[np.ndarray], num_slots: int, min_points: int = 2) -> dict[int, int]:
+    """The slot 1..L of each lane, from left to right around the own lane.
+
+    The last lane from the left with an angle of at most 90 degrees is the left border of the own lane, slot L / 2
+    (rounded down); those before it are in the slots before. The next lane has the next slot, and so on. Of one slot
+    all lanes are.
+
+    Args:
+        lanes: (P, 2) arrays u, v, bottom to top.
+        num_slots: L.
+        min_points: of a lane; those of fewer keep their slot empty.
+
+    Returns:
+        index of the lane -> slot, of lanes that have one.
+    """
+    order, num_left = angle_order(lanes)
+    slots = {i: place - num_left + num_slots // 2 + 1 if num_slots > 1 else 1 for place, i in enumerate(order)}
+    return {i: slot for i, slot in slots.items() if 1 <= slot <= num_slots and len(lanes[i]) >= min_points}
+
+
 def draw_lanes(lanes: Sequence[np.ndarray], values: Sequence[int], size: tuple[int, int], thickness: int) -> np.ndarray:
     """Label image of polylines.
 

@@ -1,9 +1,11 @@
 """Finds lanes on images with a trained net and draws them.
 
 An image of any size is first brought to the shape of the data set's own images: rows are cut off its top (sky) or
-columns off its sides until its width and height are in the same proportion, then it is scaled. Lanes come back in
-pixels of the image that was given.
+columns off its sides until its width and height are in the same proportion, then it is scaled. `crop` and `horizon`
+choose another part. A data set whose images have any size shows the net whole images, and so do predictions. Lanes come
+back in pixels of the image that was given, turned upright where a phone's note asks for that.
 """
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from torch import nn
 
 from perception.common.formats.images import read_image
 from perception.common.predictor import Predictor
@@ -20,10 +23,16 @@ from perception.common.visual.video import IMAGES, VIDEOS, find_files, is_video,
 from perception.lanes.attention import attention_map, draw_attention, record_stages
 from perception.lanes.datasets.base import resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
-from perception.lanes.draw import draw_sample, drawable
+from perception.lanes.datasets.culane.submission import write_lanes as write_lines
+from perception.lanes.draw import draw_sample, drawable, named_slots
+from perception.lanes.polylines import quantise
+from perception.lanes.submission import write_png
+from perception.utils.checkpoint import atomic_path
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 Image = str | Path | np.ndarray
+SUFFIXES = dict(json='.json', lines='.lines.txt', png='_labels.png', probabilities='_probabilities.npy')  # of --save-as
 MIN_SIDE = 16  # pixels of an image that is worth looking at
 
 
@@ -33,10 +42,34 @@ class LanePredictor(Predictor):
     Args:
         model: a LaneNet in evaluation mode, or None.
         data: config of the data set it is tested on, with `input_size` and `crop_top`.
+        crop: part of each picture that is shown to the net, `left,top,right,bottom` in its pixels, right and bottom
+            excluded; rows or columns are still cut off it as above. The whole by default.
+        horizon: row of the horizon in each picture. Then the part is shown in which the horizon lies where it lies in
+            the data set's images, as large as it can be, instead of the lower one.
+
+    Raises:
+        ConfigError: a crop or horizon that cannot be, or a data set that does not know its own horizon.
     """
 
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
+    saves = ('json', 'lines', 'png', 'probabilities')
+
+    def __init__(self, model: nn.Module | None, data: dict, crop: str | Sequence[int] | None = None,
+                 horizon: float | None = None) -> None:
+        super().__init__(model, data)
+        self.crop, self.horizon = parse_crop(crop), None
+        if horizon is not None:
+            own = self.data.get('horizon') or self.data['type'].HORIZON
+            if own is None or self.image_size is None:
+                raise ConfigError(f'LanePredictor: horizon={horizon!r} for {self.data["type"].__name__}, expected a '
+                                  'data set that says where the horizon of its own images lies. Set horizon and '
+                                  'image_size of the data set, or choose the part by crop.')
+            try:
+                self.horizon = (float(horizon), float(own) / self.image_size[0])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f'LanePredictor: horizon={horizon!r}, expected a row in pixels. Correct it.'
+                                  ) from error
 
     def predict(self, sources: Sequence[Image]) -> list[LaneSample]:
         """Find the lanes of some images.
@@ -49,20 +82,25 @@ class LanePredictor(Predictor):
             DataError: an image that cannot be read, or has another shape or too few pixels.
         """
         images = [read(source) for source in sources]
-        fitted = [fit(image, self.image_size, _name(source)) for image, source in zip(images, sources)]
+        fitted = [self._fit(image, source) for image, source in zip(images, sources)]
         samples = self._run([part for part, _ in fitted], sources)
         for sample, image, (part, box) in zip(samples, images, fitted):
             if 'pred_lanes' in sample:
                 left, top, width, height = box
                 scale = np.array([width / part.shape[1], height / part.shape[0]])
                 sample.pred_lanes = [np.asarray(lane, np.float64) * scale + (left, top) for lane in sample.pred_lanes]
-            sample.set_metainfo(dict(seen=box, original_shape=image.shape[:2]))
+            sample.set_metainfo(dict(seen=box, original_shape=image.shape[:2], fitted_shape=part.shape[:2]))
         return samples
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """Rows and columns of the data set's own images."""
-        return self.data['type'].IMAGE_SIZE
+    def image_size(self) -> tuple[int, int] | None:
+        """Rows and columns of the data set's own images, None where they may have any."""
+        size = self.data.get('image_size') or self.data['type'].IMAGE_SIZE
+        return None if size is None else (int(size[0]), int(size[1]))
+
+    def _fit(self, image: np.ndarray, source: Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
+        """See `fit`."""
+        return fit(image, self.image_size, _name(source), self.crop, self.horizon)
 
     @torch.no_grad()
     def _run(self, images: Sequence[np.ndarray], sources: Sequence[Image]) -> list[LaneSample]:
@@ -104,6 +142,56 @@ class LanePredictor(Predictor):
                             'none; without --labels predictions alone are drawn.')
         return dict(lanes=read_lanes(path))
 
+    def save(self, form: str, folder: Path, name: str, source: Image, sample: LaneSample) -> Path:
+        """Write what was found on an image.
+
+        Args:
+            form: 'json', `image`, `width`, `height`, `seen` (left, top, width, height of what the net saw) and
+                `lanes`, each with `name` and `slot` (null where lanes have none), `probability` (null where the net
+                tells none) and `points` [[u, v], ...] in pixels of the image, bottom to top; 'lines', the same points
+                in CULane's `.lines.txt`; 'png', the class of each pixel of the image, in `<name>_labels.png`;
+                'probabilities', (C, H, W) float32 at the net's size, in `<name>_probabilities.npy`.
+            folder, name, source, sample: see Predictor.
+
+        Returns:
+            the file.
+
+        Raises:
+            ConfigError: another form.
+            DataError: the file cannot be written, or the net finds no lanes but classes.
+        """
+        check_choice('--save-as', form, self.saves)
+        path = folder / f'{name}{SUFFIXES[form]}'
+        shape = sample.original_shape
+        found = self._prediction(sample, shape) or {}
+        if form in ('json', 'lines') and found.get('lanes') is None:
+            raise DataError(f'{path}: the net tells classes of pixels, no lanes, expected lanes to save as {form}. '
+                            'Save it as png, or name a decoder in the config.')
+        lanes = [quantise(lane, str(path)) for lane in found.get('lanes') or () if len(lane) > 1]
+        if form == 'lines':
+            write_lines(path, lanes)
+        elif form == 'png':
+            write_png(path, found['labels'])
+        else:
+            with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+                if form == 'probabilities':
+                    np.save(file, sample.lane_probs.numpy().astype(np.float32))
+                else:
+                    file.write(json.dumps(self._record(sample, lanes, found['labels'], shape), indent=1).encode())
+        return path
+
+    def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], labels: np.ndarray | None,
+                shape: tuple[int, int]) -> dict:
+        """Lanes of an image as JSON has them, see `save`."""
+        classes, exist = self.meta['classes'], sample.get('exist_probs')
+        slots, known = named_slots(lanes, labels, classes, shape[1])
+        return dict(
+            image=Path(sample.image_path).name, width=int(shape[1]), height=int(shape[0]),
+            seen=list(map(int, sample.seen)),
+            lanes=[dict(name=classes[slot] if known else f'lane {number}', slot=slot if known else None,
+                        probability=round(float(exist[slot - 1]), 4) if known and exist is not None else None,
+                        points=lane.tolist()) for number, (lane, slot) in enumerate(zip(lanes, slots), 1)])
+
     def draw(self, source: Image, sample: LaneSample | None = None, truth: dict | None = None,
              title: str = '') -> np.ndarray:
         """Picture of an image with its predicted lanes and the true ones; arguments as of `Predictor.draw`."""
@@ -115,7 +203,7 @@ class LanePredictor(Predictor):
     def _prediction(self, sample: LaneSample, shape: tuple[int, int]) -> dict | None:
         """What a sample holds to be drawn on the whole image of (H, W) pixels, see `drawable`."""
         fields = {key: sample.get(key) for key in ('pred_lanes', 'pred_labels', 'crop_top')}
-        found = drawable(dict(fields, original_shape=self.image_size), 'pred_')
+        found = drawable(dict(fields, original_shape=sample.get('fitted_shape')), 'pred_')
         if found is not None and found['labels'] is not None:
             left, top, width, height = sample.get('seen')
             whole = np.zeros(shape, np.uint8)
@@ -148,7 +236,7 @@ class LanePredictor(Predictor):
             raise ConfigError('--view attention: no net came, expected one whose stages are looked at. Give a config '
                               'and a checkpoint.')
         pixels, maps = read(source), {}
-        fitted, (left, top, width, height) = fit(pixels, self.image_size, _name(source))
+        fitted, (left, top, width, height) = self._fit(pixels, source)
         with record_stages(self.model) as found:
             self._run([fitted], [source])
         cut = int(self.data.get('crop_top', 0) * height / fitted.shape[0])
@@ -173,7 +261,7 @@ def read(image: Image) -> np.ndarray:
         DataError: an unreadable file, an array of another shape or type.
     """
     if isinstance(image, (str, Path)):
-        return read_image(image)
+        return read_image(image, upright=True)
     image = np.asarray(image)
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise DataError(f'LanePredictor: an array of shape {image.shape} and type {image.dtype}, expected (H, W, 3) '
@@ -181,33 +269,70 @@ def read(image: Image) -> np.ndarray:
     return image
 
 
-def fit(image: np.ndarray, size: tuple[int, int], where: str = 'fit') -> tuple[np.ndarray, tuple[int, int, int, int]]:
+def fit(image: np.ndarray, size: tuple[int, int] | None, where: str = 'fit',
+        crop: tuple[int, int, int, int] | None = None, horizon: tuple[float, float] | None = None,
+        ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
     """An image in the shape of a data set's images.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        size: (H0, W0) of the data set's images.
+        size: (H0, W0) of the data set's images; None takes the image as it is.
         where: start of an error message.
+        crop: left, top, right, bottom of what is looked at.
+        horizon: row of the horizon in the image, and its height in the data set's images as a share of their rows.
 
     Returns:
         (H0, W0, 3) image, and the part of the given image that it shows: left, top, width, height in pixels.
 
     Raises:
-        DataError: that part has next to no pixels.
+        DataError: a crop or horizon outside the image, or a part with next to no pixels.
     """
-    height, width = image.shape[:2]
-    keep_height, keep_width = min(height, round(width * size[0] / size[1])), width
-    if height * size[1] < width * size[0] - size[1]:  # too wide: both sides lose columns
-        keep_width = round(height * size[1] / size[0])
+    left, top, right, bottom = crop or (0, 0, image.shape[1], image.shape[0])
+    if right > image.shape[1] or bottom > image.shape[0]:
+        raise DataError(f'{where}: {image.shape[1]} x {image.shape[0]} pixels, expected an image that holds the crop '
+                        f'{left},{top},{right},{bottom}. Give one for images of this size.')
+    width, height = right - left, bottom - top
+    keep_height, keep_width = height, width
+    if size is not None:
+        keep_height = min(height, round(width * size[0] / size[1]))
+        if height * size[1] < width * size[0] - size[1]:  # too wide: both sides lose columns
+            keep_width = round(height * size[1] / size[0])
+    down = height - keep_height
+    if horizon is not None:
+        row, share = horizon[0] - top, horizon[1]
+        if not 0 < row < height:
+            raise DataError(f'{where}: rows {top} to {bottom}, expected the horizon, row {horizon[0]:g}, among them. '
+                            'Correct horizon or crop.')
+        keep_height = int(min(keep_height, row / share, (height - row) / (1 - share)))
+        keep_width = min(width, round(keep_height * size[1] / size[0]))
+        down = min(max(round(row - share * keep_height), 0), height - keep_height)
     if min(keep_height, keep_width) < MIN_SIDE:
-        raise DataError(f'{where}: {width} x {height} pixels, of which {keep_width} x {keep_height} have the shape of '
-                        f"the data set's {size[1]} x {size[0]}, expected at least {MIN_SIDE} a side. Give a larger "
-                        'picture, or one of that shape.')
-    left, top = (width - keep_width) // 2, height - keep_height
-    part = image[top:, left:left + keep_width]
-    if part.shape[:2] != tuple(size):
+        shown = 'are seen' if size is None else f"have the shape of the data set's {size[1]} x {size[0]}"
+        raise DataError(f'{where}: {width} x {height} pixels, of which {keep_width} x {keep_height} {shown}, expected '
+                        f'at least {MIN_SIDE} a side. Give a larger picture, or one of that shape.')
+    left, top = left + (width - keep_width) // 2, top + down
+    part = image[top:top + keep_height, left:left + keep_width]
+    if size is not None and part.shape[:2] != tuple(size):
         part = cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR)
     return part, (left, top, keep_width, keep_height)
+
+
+def parse_crop(crop: str | Sequence[int] | None) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom of a crop, such as '0,200,1920,1080'.
+
+    Raises:
+        ConfigError: it is no such four numbers.
+    """
+    if crop is None:
+        return None
+    try:
+        box = tuple(int(n) for n in (crop.strip('()[] ').split(',') if isinstance(crop, str) else crop))
+    except (TypeError, ValueError):
+        box = ()
+    if len(box) != 4 or min(box) < 0 or box[0] >= box[2] or box[1] >= box[3]:
+        raise ConfigError(f'LanePredictor: crop={crop!r}, expected left,top,right,bottom in pixels, such as '
+                          '0,200,1920,1080. Correct it.')
+    return box
 
 
 def _name(source: Image) -> str:

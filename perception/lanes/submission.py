@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from perception.common.formats.images import read_label_image
+from perception.common.formats.images import decode_header, decode_label_image, read_label_image
 from perception.common.submission import ZIP_DAMAGE, Submission
 from perception.lanes.datasets.base import in_label_pixels
 from perception.lanes.polylines import quantise
@@ -19,6 +19,7 @@ from perception.utils.errors import DataError
 
 MAX_PIXEL = 1e5  # of a coordinate that can be meant
 ZIP_NAME = 'submission.zip'
+MAX_FACTOR = 8  # bytes of a stored image for each of its pixels
 _SHOWN = 5  # problems of one kind that are listed
 
 
@@ -90,21 +91,26 @@ def check_zip(path: Path, names: Sequence[str], size: tuple[int, int], values: s
         raise DataError(f'{path}: no such file, expected the zip of a submission. Check the path.')
     try:
         with zipfile.ZipFile(path) as archive:
-            present = {name for name in archive.namelist() if not name.endswith('/')}
-            problems = _name_problems(set(names), present, path)
-            for name in sorted(present & set(names)):
-                problem = _image_problem(archive.read(name), size, values)
+            entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
+            problems = _name_problems(set(names), set(entries), path)
+            for name in sorted(set(entries) & set(names)):
+                too_large = entries[name].file_size > MAX_FACTOR * size[0] * size[1]
+                problem = (f'{entries[name].file_size:,} bytes, far more than such an image has' if too_large else
+                           _image_problem(archive.read(name), name, size, values))
                 problems += [f'{name}: {problem}'] * bool(problem)
     except ZIP_DAMAGE as error:
         return [f'{path.name} is no readable zip file ({error})']
     return problems
 
 
-def _image_problem(data: bytes, size: tuple[int, int], values: set[int]) -> str | None:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if data else None
-    if image is None:
-        return 'no image'
-    if image.ndim != 2 or image.dtype != np.uint8 or image.shape != tuple(size):
-        return f'{image.dtype} of shape {image.shape}, expected one channel of 8 bits, {size[0]} x {size[1]}'
+def _image_problem(data: bytes, name: str, size: tuple[int, int], values: set[int]) -> str | None:
+    try:
+        header = decode_header(data, name)
+        if header.size != tuple(size) or header.mode != 'L':
+            return (f'{header.size[0]} x {header.size[1]} pixels of mode {header.mode}, expected one channel of 8 '
+                    f'bits, {size[0]} x {size[1]}')
+        image = decode_label_image(data, name)
+    except DataError as error:
+        return str(error).removeprefix(f'{name}: ')
     unknown = set(np.flatnonzero(np.bincount(image.ravel(), minlength=256)).tolist()) - values
     return f'values {sorted(unknown)[:8]}, expected ids of the data set' if unknown else None

@@ -10,11 +10,13 @@ from perception.common.image_preprocessor import ImagePreprocessor
 from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
 from perception.lanes.datasets.bdd100k.reader import BDD100K
 from perception.lanes.datasets.culane.reader import CULane
+from perception.lanes.datasets.folder.reader import LaneFolder
 from perception.lanes.datasets.llamas.reader import LLAMAS
 from perception.lanes.datasets.tusimple.reader import TuSimple
 from perception.utils.errors import DataError
 
 SECONDS = 0.7  # for each format
+LONGEST = 10  # seconds that any file may take
 SETS = {
     'culane': ('culane', CULane, {}),
     'tusimple': ('tusimple', TuSimple, {}),
@@ -22,6 +24,10 @@ SETS = {
     'bdd100k official': ('bdd100k', BDD100K, dict(protocol='official')),
     'llamas': ('llamas', LLAMAS, {}),
     'apolloscape': ('apolloscape', ApolloScapeLaneMark, dict(crop_top=20)),
+    'folder': ('culane', LaneFolder, dict(images='driver_*/*/*.jpg', labels='driver_*/*/*.lines.txt')),
+    'folder of label images': ('culane', LaneFolder, dict(
+        images='driver_1*/*/*.jpg', labels='laneseg_label_w16/driver_1*/*/*.png', splits=dict(
+            train=['*/00000'], val=['*/00001'], test=['61_30frame']))),
 }
 WORDS = [b'-2', b'1e999', b'NaN', b'null', b'{}', b'[]', b'""', b'"\\ud800"', b'-1', b'99999999999999999999', b'\x00',
          b'\xff\xfe', b'\n', b' ', b'.jpg', b'/', b'../', b'true', b',', b'"', b'0.5', b'\xc3\xa9', b'[' * 3000]
@@ -84,6 +90,7 @@ def test_damaged_files_are_read_or_refused(official, name, capfd):
             path.write_bytes(rng.choice(files).read_bytes())  # the bytes of another file
         else:
             path.write_bytes(mutate(good, rng))
+        began = time.perf_counter()
         try:
             for split in ('train', 'val', 'test'):
                 try:
@@ -93,6 +100,7 @@ def test_damaged_files_are_read_or_refused(official, name, capfd):
                     refused += 1
         finally:
             path.write_bytes(good)
+        assert time.perf_counter() < began + LONGEST, f'{path} of round {rounds}'
         rounds += 1
     assert refused > rounds // 10  # much damage is found, and the test does damage something
     shutil.rmtree(root)

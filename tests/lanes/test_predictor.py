@@ -1,13 +1,19 @@
 """Nets on images of any kind, and what happens with those that are none."""
+import json
+import time
+
 import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from perception.apis.config import load_config
+from perception.common.formats.images import read_label_image
 from perception.common.visual.video import write_video
-from perception.lanes.datasets.culane.reader import CULane
-from perception.lanes.predictor import LanePredictor, fit
+from perception.lanes.datasets.culane.reader import CULane, read_lanes
+from perception.lanes.datasets.folder.reader import LaneFolder
+from perception.lanes.predictor import LanePredictor, fit, read
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError, DataError
 
@@ -70,7 +76,101 @@ def test_an_image_and_its_array_have_the_same_lanes(predictor, noise, tmp_path):
         assert np.array_equal(ours, theirs) and ours[:, 1].max() < 118
 
 
+@pytest.mark.parametrize(('shape', 'crop', 'horizon', 'box'), [
+    ((1080, 1920), (0, 300, 1920, 1080), None, (0, 389, 1920, 691)),
+    ((1080, 1920), (200, 0, 1020, 295), None, (200, 0, 820, 295)),
+    ((720, 1280), None, 300, (0, 95, 1280, 460)),  # where the horizon lies at 263 / 590
+    ((720, 1280), None, 100, (328, 0, 623, 224)), ((720, 1280), None, 700, (590, 684, 100, 36)),
+    ((720, 1280), (0, 100, 1280, 720), 200, (331, 100, 623, 224))])
+def test_crop_and_horizon_choose_the_part(shape, crop, horizon, box):
+    row = None if horizon is None else (horizon, 263 / 590)
+    image = np.zeros((*shape, 3), np.uint8)
+    if horizon is not None:
+        image[horizon:] = 255
+    part, found = fit(image, SIZE, 'x', crop, row)
+    assert part.shape[:2] == SIZE and found == pytest.approx(box, abs=5)
+    if horizon is not None:
+        assert abs(int((part[:, 800, 0] < 128).sum()) - 263) <= 16  # as in the data set's images
+
+
+def test_crop_and_horizon_are_options(predictor, noise):
+    for crop in ('0,20,300,100', (0, 20, 300, 100), '[0, 20, 300, 100]'):
+        sample = LanePredictor(predictor.model, predictor.data, crop=crop)(noise)
+        assert sample.seen == (39, 20, 222, 80)
+        assert all((lane[:, 1] >= 20).all() and lane[:, 1].max() <= 100 for lane in sample.pred_lanes)
+    level = LanePredictor(predictor.model, predictor.data, horizon='40')
+    assert level(noise).seen[1] == 40 - round(263 / 590 * level(noise).seen[3])
+    assert level.draw(noise, level(noise)).shape[1] == 960 and len(level.stage_maps(noise)) == 4
+    for crop in ('1,2,3', '5,5,5,9', 'a,b,c,d', 7, '-1,0,5,5'):
+        with pytest.raises(ConfigError, match='LanePredictor: crop='):
+            LanePredictor(None, predictor.data, crop=crop)
+    with pytest.raises(ConfigError, match="horizon='high', expected a row"):
+        LanePredictor(None, predictor.data, horizon='high')
+    with pytest.raises(DataError, match='expected an image that holds the crop 0,0,900,50'):
+        LanePredictor(predictor.model, predictor.data, crop='0,0,900,50')(noise)
+    with pytest.raises(DataError, match='expected the horizon, row 500, among them'):
+        LanePredictor(predictor.model, predictor.data, horizon=500)(noise)
+
+
+def test_a_folder_of_any_size_shows_the_net_whole_images(predictor, noise):
+    data = dict(type=LaneFolder, num_lanes=4, input_size=predictor.data['input_size'])
+    own = LanePredictor(predictor.model, data)
+    sample = own(noise[:, :100])
+    assert sample.seen == (0, 0, 100, 118) and own.meta['classes'][1] == 'lane 1'
+    assert all(lane[:, 1].max() < 118 for lane in sample.pred_lanes)
+    assert own.draw(noise[:, :100], sample).dtype == np.uint8
+    with pytest.raises(ConfigError, match='horizon=5 for LaneFolder, expected a data set that says where'):
+        LanePredictor(predictor.model, data, horizon=5)
+    assert LanePredictor(predictor.model, dict(data, image_size=(118, 328), horizon=40), horizon=20)(noise).seen[1] >= 0
+
+
+# --- files of predictions ---
+def test_predictions_become_files(predictor, noise, tmp_path):
+    cv2.imwrite(str(tmp_path / 'x.png'), noise)
+    sample = predictor(tmp_path / 'x.png')
+    sample.pred_lanes = [np.array([[50., 117], [80, 60]]), np.array([[5., 5]]), np.array([[300.12345, 117], [200, 60]])]
+    sample.pred_labels = torch.zeros_like(sample.pred_labels)
+    sample.pred_labels[:, :100] = 2
+    paths = {form: predictor.save(form, tmp_path, 'x', tmp_path / 'x.png', sample) for form in predictor.saves}
+    assert [path.name for path in paths.values()] == ['x.json', 'x.lines.txt', 'x_labels.png', 'x_probabilities.npy']
+    found = json.loads(paths['json'].read_text())
+    assert {key: found[key] for key in ('image', 'width', 'height', 'seen')} == dict(
+        image='x.png', width=328, height=118, seen=[0, 0, 328, 118])
+    assert [(lane['name'], lane['slot'], lane['points'][0]) for lane in found['lanes']] == [
+        ('left', 2, [50, 117]), ('right', 3, [300.123, 117])]
+    assert found['lanes'][0]['probability'] == pytest.approx(float(sample.exist_probs[1]), abs=1e-3)
+    assert [lane.tolist() for lane in read_lanes(paths['lines'])] == [lane['points'] for lane in found['lanes']]
+    labels = read_label_image(paths['png'])
+    assert labels.shape == (118, 328) and set(np.unique(labels)) == {0, 2}
+    probs = np.load(paths['probabilities'])
+    assert probs.shape == tuple(sample.lane_probs.shape) and probs.dtype == np.float32
+    del sample.pred_lanes
+    with pytest.raises(DataError, match='no lanes, expected lanes to save as json'):
+        predictor.save('json', tmp_path, 'x', noise, sample)
+    with pytest.raises(ConfigError, match="--save-as='xml'"):
+        predictor.save('xml', tmp_path, 'x', noise, sample)
+
+
 # --- kinds of image files ---
+@pytest.mark.parametrize('suffix', ['.jpg', '.webp', '.tif', '.png'])
+def test_phones_pictures_are_turned_upright(painter, noise, suffix, tmp_path):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(np.ascontiguousarray(np.rot90(noise))).save(tmp_path / f'x{suffix}', exif=exif)
+    (name, source), = painter.sources(tmp_path)
+    assert name == 'x' and read(source).shape == noise.shape
+    assert np.abs(read(source)[::8, ::8].astype(int) - noise[::8, ::8]).mean() < 60
+
+
+def test_large_photographs_are_drawn_at_once(painter):
+    image = np.zeros((6000, 8000, 3), np.uint8)
+    lanes = [np.array([(u, 5999.), (4000, 3000)]) for u in (0, 3000, 5000, 8000)]
+    start = time.perf_counter()
+    picture = painter.draw(image, truth=dict(lanes=lanes))
+    assert picture.shape[1] == 960 and (picture.max(axis=2) > 200).sum() > 1000
+    assert time.perf_counter() < start + 3
+
+
 @pytest.mark.parametrize('kind', ['colour', 'grey', 'alpha', '16 bits', 'grey 16 bits'])
 def test_every_kind_of_image_is_drawn(predictor, noise, kind, tmp_path):
     image = dict(colour=noise, grey=noise[..., 0], alpha=np.dstack([noise, noise[..., :1]]))

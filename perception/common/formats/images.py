@@ -80,7 +80,12 @@ def read_header(path: str | Path) -> Header:
     Raises:
         DataError: as `read_image`.
     """
-    header = _open(_bytes(path), path)[1]
+    return decode_header(_bytes(path), path)
+
+
+def decode_header(data: bytes, where: str | Path) -> Header:
+    """The header of an image given by its bytes; `where` is the file, for messages."""
+    header = _open(data, where)[1]
     return Header(header.size[::-1], header.mode)
 
 
@@ -136,7 +141,7 @@ def decode_label_image(data: bytes, where: str | Path) -> np.ndarray:
         raise DataError(f'{where}: a {kind} image of {labels.dtype} numbers from {labels.min():g} to {labels.max():g}, '
                         'expected one channel of 8 bits, 0 to 255. This is no label image of this data set; map the '
                         'numbers first.')
-    return np.ascontiguousarray(labels, np.uint8)
+    return np.array(labels, np.uint8)
 
 
 def _bytes(path: str | Path) -> bytes:

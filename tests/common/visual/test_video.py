@@ -138,6 +138,7 @@ def test_reads_an_image_and_a_folder_in_order(tmp_path):
     for i, name in enumerate(('b.png', 'a.PNG', 'c.jpg', 'notes.txt')):
         cv2.imwrite(str(tmp_path / 'x.png'), frame(40 * i)[..., ::-1])
         (tmp_path / 'x.png').rename(tmp_path / name)
+    (tmp_path / '._a.png').write_bytes(b'of a Mac')
     assert [name for name, _ in read_frames(tmp_path)] == ['a', 'b', 'c']
     (name, image), = read_frames(tmp_path / 'b.png')
     assert name == 'b' and (image == frame(0)).all()

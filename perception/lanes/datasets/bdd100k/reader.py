@@ -8,18 +8,23 @@ The official folders are read as they are unpacked, `data_root` is the folder `b
     <data_root>/labels/lane/polygons/{lane_train,lane_val}.json     border lines of each marking, Scalabel format
     <data_root>/labels/lane/masks/{train,val}/<id>.png              8 bits: direction, style, background, category
 
+Where there are no polygons, lanes are taken from the labels of the first years, which hold all objects of an image:
+
+    <data_root>/labels/bdd100k_labels_images_{train,val}.json       2018
+    <data_root>/labels/100k/{train,val}/<id>.json                   an image a file
+
 SAD's protocol tells lanes from background. Its test images are the official validation set, its validation images are
 a seventh of the official training set (10,000 of 70,000; the published list is not available, here it is every seventh
 name), and its labels are the centre lines of pairs of border lines.
 """
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from perception.common.formats.images import read_label_image
-from perception.common.formats.text import read_json_array
+from perception.common.formats.text import read_json, read_json_array
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
 from perception.lanes.polylines import dilate, draw_instances
 from perception.registry import DATASETS
@@ -37,6 +42,10 @@ BACKGROUND_BIT = 8
 CLASSES = dict(category=CATEGORIES, direction=DIRECTIONS, style=STYLES)
 PALETTE = ((0, 0, 0), (60, 190, 75), (255, 140, 0), (255, 60, 60), (255, 220, 0), (160, 60, 220), (0, 200, 200),
            (60, 120, 255), (240, 100, 190))
+OBJECTS = ('bicycle', 'bike', 'bus', 'car', 'motor', 'motorcycle', 'other person', 'other vehicle', 'pedestrian',
+           'person', 'rider', 'traffic light', 'traffic sign', 'trailer', 'train', 'truck', 'drivable area',
+           'area/drivable', 'area/alternative', 'area/unknown')  # in labels of the first years, beside lanes
+OTHER = "It is none of BDD100K's forms of lane labels; correct it, or take the official file."
 VAL_SHARE = 7  # every seventh training image validates in SAD's protocol
 TRAIN_WIDTH, TEST_WIDTH = 8, 2  # pixels of a centre line
 _SAMPLES = 50  # along each line, to measure distances
@@ -77,25 +86,38 @@ class BDD100K(RoadImages):
         self.protocol, self.task, self.exclude, self.max_distance = protocol, task, tuple(exclude), max_distance
         self.all_lanes = all_lanes
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
+        self.metainfo.update(self.describe(dict(protocol=protocol, task=task)))
         if protocol == 'official':
-            classes = ('background', *CLASSES[task])
-            self.metainfo.update(classes=classes, palette=PALETTE[:len(classes)])
             self.official_size = dict(train=70000, val=10000, test=20000)[split]
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict:
+        """Classes and palette: a lane, or the classes of the official protocol's sub-task."""
+        if config.get('protocol', 'sad') != 'official':
+            return cls.METAINFO
+        classes = ('background', *CLASSES[config.get('task', 'category')])
+        return dict(classes=classes, palette=PALETTE[:len(classes)])
 
     def list_samples(self) -> list[tuple]:
         folder = self.split
         if self.protocol == 'sad':
             folder = 'val' if self.split == 'test' else 'train'
-        images = self.data_root / 'images' / '100k' / folder
-        listed = (self.data_root / 'labels' / 'lane' / 'masks' / folder if self.protocol == 'official'
-                  else self.data_root / 'labels' / 'lane' / 'polygons' / f'lane_{folder}.json')
-        if self.protocol == 'official' and self.split == 'test':
-            listed = images
+        images, labels = self.data_root / 'images' / '100k' / folder, self.data_root / 'labels'
+        listed = labels / 'lane' / 'polygons' / f'lane_{folder}.json'
+        if self.protocol == 'official':
+            listed = images if self.split == 'test' else labels / 'lane' / 'masks' / folder
+        else:
+            forms = (listed, labels / f'bdd100k_labels_images_{folder}.json', labels / '100k' / folder)
+            listed = next((path for path in forms if path.exists()), listed)
         if not listed.exists():
             raise missing_root(listed, self.data_root, 'BDD100K', LAYOUT, DOWNLOAD)
         if self.protocol == 'official':
-            names = sorted(path.stem for path in listed.glob('*.jpg' if listed == images else '*.png'))
+            names = sorted(path.stem for path in listed.glob('*.jpg' if listed == images else '*.png')
+                           if not path.name.startswith('.'))
             entries = [(f'{folder}/{name}', str(images / f'{name}.jpg'), str(listed / f'{name}.png')) for name in names]
+        elif listed.is_dir():
+            files = sorted(path for path in listed.glob('*.json') if not path.name.startswith('.'))
+            entries = [self._entry(dict(name=path.stem), '', folder, str(path)) for path in files]
         else:
             frames = read_json_array(listed, 'lane labels of BDD100K')
             entries = sorted((self._entry(frame, text, folder, where) for where, frame, text in frames),
@@ -114,15 +136,17 @@ class BDD100K(RoadImages):
     def _entry(self, frame: dict, text: str, folder: str, where: str) -> tuple:
         """The frame stays text until it is needed: 70,000 of them as objects take gigabytes."""
         name = frame.get('name')
-        if not isinstance(name, str) or not name.endswith('.jpg') or '/' in name:
-            raise DataError(f'{where}: name {str(name)[:60]!r}, expected "<id>.jpg". Copy the file again.')
-        path = inside(self.data_root, f'images/100k/{folder}/{name}', where)
-        return f'{folder}/{name[:-len(".jpg")]}', path, text, where
+        if not isinstance(name, str) or not name or '/' in name:
+            raise DataError(f'{where}: name {str(name)[:60]!r}, expected "<id>.jpg". {OTHER}')
+        stem = name.removesuffix('.jpg')
+        path = inside(self.data_root, f'images/100k/{folder}/{stem}.jpg', where)
+        return f'{folder}/{stem}', path, text, where
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if self.protocol == 'sad':
-            lines, kinds = parse_lines(json.loads(entry[2]).get('labels'), f'{entry[3]} ({Path(entry[1]).name})',
-                                       self.exclude)
+            frame = json.loads(entry[2]) if entry[2] else read_json(entry[3], 'labels of BDD100K')
+            where = f'{entry[3]} ({Path(entry[1]).name})'
+            lines, kinds = parse_lines(labels_of(frame, where), where, self.exclude)
             lanes = centre_lines(lines, kinds, self.max_distance * size[1] / self.IMAGE_SIZE[1])
             thin = draw_instances(lanes, size, 1)
             any_lane = (thin > 0).astype(np.uint8)
@@ -202,11 +226,26 @@ def thin(mask: np.ndarray) -> np.ndarray:
     return result
 
 
+def labels_of(frame: dict, where: str) -> object:
+    """The labels of an image, in today's form or in the first, whose `frames` hold `objects`.
+
+    Raises:
+        DataError: no such form.
+    """
+    if 'frames' not in frame:
+        return frame.get('labels')
+    first = next(iter(_list(frame['frames'], f'{where}: frames')), None)
+    if not isinstance(first, dict):
+        raise DataError(f'{where}: frames {str(frame["frames"])[:60]}, expected an object with `objects`. {OTHER}')
+    return first.get('objects')
+
+
 def parse_lines(labels: object, where: str, exclude: Sequence[str] = ()) -> tuple[list[np.ndarray], list[tuple]]:
     """Border lines along the road from the labels of a frame.
 
     Args:
-        labels: list of Scalabel labels, or None: an image without markings.
+        labels: list of Scalabel labels, or None: an image without markings. Objects that are none, such as cars, are
+            left out.
         where: file and frame, for messages.
         exclude: categories that are left out.
 
@@ -218,20 +257,28 @@ def parse_lines(labels: object, where: str, exclude: Sequence[str] = ()) -> tupl
     """
     lines, kinds = [], []
     if labels is not None and not isinstance(labels, list):
-        raise DataError(f'{where}: labels of type {type(labels).__name__}, expected a list. Copy the file again.')
+        raise DataError(f'{where}: labels of type {type(labels).__name__}, expected a list. {OTHER}')
     for i, label in enumerate(labels or []):
         attributes = label.get('attributes') or {} if isinstance(label, dict) else None
         if not isinstance(attributes, dict):
-            raise DataError(f'{where}, label {i}: {str(label)[:60]}, expected an object. Copy the file again.')
-        category = attributes.get('laneTypes', label.get('category'))
-        direction, style = attributes.get('laneDirection', 'parallel'), attributes.get('laneStyle', 'solid')
+            raise DataError(f'{where}, label {i}: {str(label)[:60]}, expected an object. {OTHER}')
+        if str(label.get('category')) in OBJECTS:
+            continue
+        category = attributes.get('laneTypes', attributes.get('laneType', label.get('category')))
+        category = category.removeprefix('lane/') if isinstance(category, str) else category
+        direction = attributes.get('laneDirection', attributes.get('direction', 'parallel'))
+        style = attributes.get('laneStyle', attributes.get('style', 'solid'))
         for name, value, known in (('category', category, CATEGORIES), ('laneDirection', direction, DIRECTIONS),
                                    ('laneStyle', style, STYLES)):
             if value not in known:
                 raise DataError(f'{where}, label {i}: {name} {str(value)[:40]!r}, expected one of {", ".join(known)}. '
-                                'Copy the file again.')
+                                f'{OTHER}')
         if direction == 'parallel' and category not in exclude:
-            for poly in _list(label.get('poly2d'), f'{where}, label {i}: poly2d'):
+            polygons = _list(label.get('poly2d'), f'{where}, label {i}: poly2d')
+            if polygons and all(isinstance(point, list) and len(point) == 3 for point in polygons):  # the first form
+                polygons = [dict(vertices=[point[:2] for point in polygons],
+                                 types=''.join(str(point[2]) for point in polygons))]
+            for poly in polygons:
                 lines.append(_line(poly, f'{where}, label {i}'))
                 kinds.append((category, style))
     return lines, kinds
@@ -245,17 +292,16 @@ def _line(poly: object, where: str) -> np.ndarray:
     except (TypeError, ValueError, OverflowError):
         points = np.array([np.nan])
     if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < 1e5).all():
-        raise DataError(f'{where}: vertices {str(vertices)[:60]}, expected [u, v] pixels, one at least. Copy the file '
-                        'again.')
+        raise DataError(f'{where}: vertices {str(vertices)[:60]}, expected [u, v] pixels, one at least. {OTHER}')
     if not isinstance(types, str) or len(types) != len(points) or set(types) - set('LC'):
         raise DataError(f'{where}: types {str(types)[:60]!r} for {len(points)} vertices, expected a letter L or C for '
-                        'each. Copy the file again.')
+                        f'each. {OTHER}')
     return curve(points, types)
 
 
 def _list(values: object, where: str) -> list:
     if not isinstance(values, list):
-        raise DataError(f'{where} {str(values)[:60]}, expected a list. Copy the file again.')
+        raise DataError(f'{where} {str(values)[:60]}, expected a list. {OTHER}')
     return values
 
 

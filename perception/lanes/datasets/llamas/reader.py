@@ -34,6 +34,7 @@ TARGETS = ('lanes', 'markers')
 SUFFIX = '_color_rect.png'
 MIN_HEIGHT = 20  # rows between the first and the last marker's start
 MARKER_WIDTH = 0.1  # m
+OTHER = "It is no label file of LLAMAS; correct it, or take the official one."
 MAX_PIXEL = 1e5
 # BGR of the official drawing; how edges are blended, and so which pixels count, depends on them
 COLORS = dict(l6=(75, 25, 230), l5=(75, 180, 60), l4=(200, 130, 0), l3=(48, 130, 245), l2=(180, 30, 145),
@@ -125,7 +126,7 @@ class LLAMAS(RoadImages):
             labels = draw_lanes(lanes, range(1, len(SLOTS) + 1), SIZE, self.thickness)
         if tuple(size) != SIZE:
             raise DataError(f'{entry[1]}: {size[0]} x {size[1]} pixels, expected {SIZE[0]} x {SIZE[1]}, to which the '
-                            'labels belong. Copy the file again.')
+                            'labels belong. Scale the images, but keep their shape.')
         return Truth(labels, exist, lanes, markers if self.split == 'val' else None), {}
 
 
@@ -147,12 +148,12 @@ def read_label(path: str | Path) -> Label:
     projection = _array([record.get('projection_matrix')], (1, 3, 3), 'projection_matrix', path)[0]
     entries = record.get('lanes')
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f'{path}: lanes {str(entries)[:60]}, expected a list of objects. Copy the file again.')
+        raise DataError(f'{path}: lanes {str(entries)[:60]}, expected a list of objects. {OTHER}')
     kept = []
     for i, entry in enumerate(entries):
         name, where = entry.get('lane_id'), f'{path}: lanes[{i}]'
         if not isinstance(name, str) or name[:1] not in ('l', 'r'):
-            raise DataError(f'{where}: lane_id {name!r}, expected l0, l1, ... or r0, r1, .... Copy the file again.')
+            raise DataError(f'{where}: lane_id {name!r}, expected l0, l1, ... or r0, r1, .... {OTHER}')
         markers = _markers(entry.get('markers'), where)
         if len(markers.start) > 1 and np.ptp(markers.start[:, 1]) >= MIN_HEIGHT:
             kept.append((name, markers))
@@ -163,12 +164,12 @@ def read_label(path: str | Path) -> Label:
 
 def _markers(entries: object, where: str) -> Markers:
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise DataError(f'{where}: markers {str(entries)[:60]}, expected a list of objects. Copy the file again.')
+        raise DataError(f'{where}: markers {str(entries)[:60]}, expected a list of objects. {OTHER}')
 
     def field(name: str, axes: str) -> np.ndarray:
         values = [entry.get(name) for entry in entries]
         if not all(isinstance(value, dict) for value in values):
-            raise DataError(f'{where}: a marker without {name}, expected {{{", ".join(axes)}}}. Copy the file again.')
+            raise DataError(f'{where}: a marker without {name}, expected {{{", ".join(axes)}}}. {OTHER}')
         return _array([[value.get(axis) for axis in axes] for value in values], (len(entries), len(axes)), name, where)
 
     start, end = (np.trunc(field(name, 'xy')).astype(np.int64) for name in ('pixel_start', 'pixel_end'))
@@ -181,8 +182,8 @@ def _array(values: list, shape: tuple[int, ...], name: str, where: str | Path) -
     except (TypeError, ValueError, OverflowError):
         array = np.array([np.nan])
     if array.shape != shape or not (np.abs(array) < MAX_PIXEL).all():
-        raise DataError(f'{where}: {name} {str(values)[:80]}, expected finite numbers of shape {shape[1:]}. Copy the '
-                        'file again.')
+        raise DataError(f'{where}: {name} {str(values)[:80]}, expected finite numbers of shape {shape[1:]}. '
+                        f'{OTHER}')
     return array
 
 

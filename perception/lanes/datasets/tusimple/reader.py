@@ -18,14 +18,13 @@ from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, image_name, inside, missing_root
-from perception.lanes.polylines import DECIMALS, angle_order, draw_instances, draw_lanes
+from perception.lanes.polylines import DECIMALS, draw_instances, draw_lanes, ego_slots
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
 
 DOWNLOAD = 'https://github.com/TuSimple/tusimple-benchmark/issues/3'
 LAYOUT = 'clips/, label_data_*.json, test_label.json'
-SLOTS_PER_SIDE = 3
-NUM_LANES = 2 * SLOTS_PER_SIDE
+NUM_LANES = 6
 MIN_POINTS = 4  # of a lane that the official label generator draws
 SIZE = (720, 1280)  # rows, columns of an image
 ROWS = tuple(range(160, 720, 10))  # of the test set
@@ -170,6 +169,4 @@ def tusimple_slots(lanes: Sequence[np.ndarray]) -> dict[int, int]:
     Returns:
         index of the lane -> slot.
     """
-    order, num_left = angle_order(lanes)
-    slots = {i: place - num_left + SLOTS_PER_SIDE + 1 for place, i in enumerate(order)}
-    return {i: slot for i, slot in slots.items() if 1 <= slot <= NUM_LANES and len(lanes[i]) >= MIN_POINTS}
+    return ego_slots(lanes, NUM_LANES, MIN_POINTS)

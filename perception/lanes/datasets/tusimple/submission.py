@@ -83,5 +83,5 @@ def _task(where: str, record: dict) -> tuple[str, int]:
     name, rows = record.get('raw_file'), record.get('h_samples')
     if not isinstance(name, str) or not isinstance(rows, list):
         raise DataError(f'{where}: raw_file {str(name)[:60]!r} with h_samples {str(rows)[:40]}, expected a name and a '
-                        f'list. Copy the file again.')
+                        'list. It is no file of tasks of TuSimple; correct it, or take the official one.')
     return name, len(rows)

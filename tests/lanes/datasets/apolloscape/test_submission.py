@@ -1,5 +1,7 @@
 """Zips for ApolloScape's server: what is written comes back, and every kind of defect is found."""
+import struct
 import zipfile
+import zlib
 
 import cv2
 import numpy as np
@@ -31,6 +33,15 @@ def rewrite(path, change):
             archive.writestr(name, data)
 
 
+def chunk(name, content):
+    return struct.pack('>I', len(content)) + name + content + struct.pack('>I', zlib.crc32(name + content))
+
+
+HUGE = b'\x89PNG\r\n\x1a\n' + b''.join([  # a kilobyte that asks for 900 megabytes
+    chunk(b'IHDR', struct.pack('>IIBBBBB', 30_000, 30_000, 8, 0, 0, 0, 0)), chunk(b'IDAT', zlib.compress(bytes(99))),
+    chunk(b'IEND', b'')])
+
+
 @pytest.fixture
 def apolloscape(tmp_path, monkeypatch):
     labels = torch.arange(35).reshape(5, 7)
@@ -51,15 +62,27 @@ def test_apolloscape(apolloscape):
     small = np.arange(35).reshape(5, 7)
     small[0, 0] = 36
     assert (image[10:] == TRAIN_TO_ID[small].repeat(2, axis=0).repeat(2, axis=1)).all() and image[10, 0] == 249
-    assert validate_apolloscape(apolloscape, ['a', 'b'])[0].startswith('test/road05/a.png: uint8 of shape (20, 14)')
+    assert validate_apolloscape(apolloscape, ['a', 'b'])[0].startswith('test/road05/a.png: 20 x 14 pixels of mode L')
+
+
+def test_an_encrypted_zip_is_refused(apolloscape):
+    data = bytearray(apolloscape.read_bytes())
+    for mark, at in ((b'PK\3\4', 6), (b'PK\1\2', 8)):
+        start = data.index(mark)
+        data[start + at] |= 1
+    apolloscape.write_bytes(data)
+    problem, = validate_apolloscape(apolloscape, ['a', 'b'], size=(20, 14))
+    assert 'no readable zip file' in problem and 'encrypted' in problem
 
 
 @pytest.mark.parametrize('change, message', [
     (lambda e: e.pop('test/road05/a.png'), 'test/road05/a.png is missing'),
     (lambda e: e.update({'test/road05/c.png': b''}), 'test/road05/c.png is unknown'),
-    (lambda e: e.update({'test/road05/a.png': b''}), 'a.png: no image'),
-    (lambda e: e.update({'test/road05/a.png': b'text'}), 'a.png: no image'),
-    (lambda e: e.update({'test/road05/a.png': png(np.zeros((20, 14), np.uint16))}), 'a.png: uint16'),
+    (lambda e: e.update({'test/road05/a.png': b''}), 'a.png: 0 bytes that are no image'),
+    (lambda e: e.update({'test/road05/a.png': b'text'}), 'a.png: 4 bytes that are no image'),
+    (lambda e: e.update({'test/road05/a.png': png(np.zeros((20, 14), np.uint16))}), '20 x 14 pixels of mode I;16'),
+    (lambda e: e.update({'test/road05/a.png': HUGE}), 'states a size of 30,000 x 30,000 pixels'),
+    (lambda e: e.update({'test/road05/a.png': bytes(1_000_000)}), '1,000,000 bytes, far more'),
     (lambda e: e.update({'test/road05/a.png': png(np.zeros((20, 14, 3), np.uint8))}), 'one channel'),
     (lambda e: e.update({'test/road05/a.png': png(np.full((20, 14), 36, np.uint8))}), r'values [36]')])
 def test_defects_of_zips(apolloscape, change, message):

@@ -209,3 +209,45 @@ def test_names_of_the_attributes_of_the_first_release():
                  poly2d=[dict(vertices=[[1, 2], [3, 4]], types='LL', closed=False)])
     lines, kinds = parse_lines([label], 'x')
     assert lines[0].tolist() == [[1, 2], [3, 4]] and kinds == [('road curb', 'solid')]
+
+
+@pytest.mark.parametrize('form', ['2018', 'first'])
+def test_labels_of_the_first_years_are_read(official, form):
+    """All objects of an image, lanes among them; in the first form an image a file."""
+    root = official('bdd100k')
+    before = BDD100K(root, 'test')[0]['data_samples']
+    polygons = root / 'labels/lane/polygons'
+    for folder in ('train', 'val'):
+        frames = json.loads((polygons / f'lane_{folder}.json').read_text())
+        for frame in frames:
+            labels = [dict(id='c', category='car', attributes=dict(occluded=False), box2d=dict(x1=1, y1=2, x2=3, y2=4)),
+                      dict(id='d', category='drivable area', poly2d=[dict(vertices=[[1, 2]], types='L')])]
+            for label in frame.pop('labels') or []:
+                kind, style = label['category'], label['attributes']
+                if form == '2018':
+                    label |= dict(category='lane', attributes=dict(style, laneTypes=kind))
+                else:
+                    poly = label['poly2d'][0]
+                    label |= dict(category=f'lane/{kind}', poly2d=[[*p, t] for p, t in zip(poly['vertices'],
+                                                                                           poly['types'])],
+                                  attributes=dict(direction=style['laneDirection'], style=style['laneStyle']))
+                labels.append(label)
+            if form == '2018':
+                frame['labels'] = labels
+            else:
+                path = root / 'labels/100k' / folder / f'{frame["name"][:-4]}.json'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(json.dumps(dict(name=path.stem, frames=[dict(timestamp=1, objects=labels)])))
+                (path.parent / f'._{path.name}').write_bytes(b'of a Mac')
+        if form == '2018':
+            (root / f'labels/bdd100k_labels_images_{folder}.json').write_text(json.dumps(frames))
+        (polygons / f'lane_{folder}.json').unlink()
+    sample = BDD100K(root, 'test')[0]['data_samples']
+    assert len(BDD100K(root, 'train')) == 6 and sample.sample_id == before.sample_id
+    np.testing.assert_array_equal(sample.full_labels, before.full_labels)
+    np.testing.assert_array_equal(sample.lanes[0], before.lanes[0])
+
+
+def test_classes_of_a_config_are_told_before_it_is_built():
+    assert BDD100K.describe({}) == BDD100K.METAINFO
+    assert len(BDD100K.describe(dict(protocol='official', task='style'))['classes']) == 3

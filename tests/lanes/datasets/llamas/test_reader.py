@@ -162,3 +162,10 @@ def test_other_sizes_and_targets_are_refused(official):
         dataset[0]
     with pytest.raises(ConfigError, match="target='lane', expected one of lanes, markers. Did you mean lanes"):
         LLAMAS(root, target='lane')
+
+
+def test_hidden_files_of_a_mac_are_left_out(official):
+    root = official('llamas')
+    for path in [*root.rglob('*.json'), *root.rglob('*.png')]:
+        path.with_name(f'._{path.name}').write_bytes(b'of a Mac')
+    assert [len(LLAMAS(root, split)) for split in ('train', 'val', 'test')] == [1, 1, 1]

@@ -1,0 +1,251 @@
+"""Road images and lanes of one's own, in any folders and of any size, as a data set by its config alone.
+
+    dict(type=LaneFolder, data_root='data/yard', images='**/*.jpg', labels='**/*.lines.txt', num_lanes=4,
+         splits=dict(train='train', val=['monday', 'friday/000*'], test='test.txt'))
+
+Labels are told by the end of their pattern; the stars stand for the same in both patterns:
+
+    **/*.lines.txt    CULane's lines: a lane a line, u v u v ...
+    **/*.png          label images, 0 = background, 1..L = lanes from left to right; palette images are read by index
+    **/*.json         labelme: line strips and lines, or polygons around lanes, whose middle counts
+    lanes.json        without a star: TuSimple's lines, {"raw_file": ..., "h_samples": [...], "lanes": [...]}
+"""
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from perception.common import folders
+from perception.common.formats.images import SUFFIXES, read_header, read_label_image
+from perception.common.formats.text import read_json, read_json_lines
+from perception.lanes.datasets.base import PROBED, RoadImages, Truth, check_size, image_name, same_shape
+from perception.lanes.datasets.culane.metric import lane_width
+from perception.lanes.datasets.culane.reader import LABEL_WIDTH, check_slots, read_lanes
+from perception.lanes.datasets.tusimple.reader import parse_lanes
+from perception.lanes.polylines import LIMIT, draw_instances, draw_lanes, ego_slots
+from perception.registry import DATASETS
+from perception.utils.checks import check_positive
+from perception.utils.errors import ConfigError, DataError
+
+LABEL_IMAGES = ('.png', '.bmp', '.tif', '.tiff')
+LINES = ('.lines.txt', '.txt')
+LABELS = (*LINES, '.json', *LABEL_IMAGES)
+MAX_LANES = 64
+POINTS = 60  # of a lane that is taken from a label image, at most
+PALETTE = ((255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255), (160, 60, 220), (0, 200, 200), (255, 105, 180),
+           (170, 220, 60))
+
+
+@DATASETS.register_module()
+class LaneFolder(RoadImages):
+    """Images of a folder with their lanes; see `RoadImages` for the other arguments.
+
+    Labelled samples have `labels` (0..L), `exist` (L,) and `lanes`; their ids are what the stars of `images` stand for.
+    Label images are drawn from lines: lanes are ordered by their angle, the middle slots are the borders of the own
+    lane, and a lane for which there is no slot is in `lanes` alone. From label images `lanes` is the middle of each
+    slot's pixels.
+
+    Args:
+        data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
+        images: pattern of the images below it.
+        labels: pattern of the labels, or the one file that holds them all, see above; None where there are none.
+        num_lanes: L, slots; the net has `num_lanes=L` and `num_classes=L + 1`. With one, all lanes are of one class.
+        splits: split -> ids, patterns of them, folders, or a text file below `data_root` with one a line. Without it
+            all images are tested, each fifth is for 'val', the rest for 'train'.
+        image_size: (rows, columns) of the images that the labels, `crop_top` and `horizon` were made on, where images
+            were scaled since; by default they belong to each image as it is.
+        horizon: row of the horizon, about; for predictions that are to show the net the same part of a picture.
+        thickness: pixels of a lane in label images drawn from lines; by default as 16 are of CULane's 1,640 columns.
+        shapes: labels of labelme's shapes that are lanes; all by default.
+        all_lanes: number the lanes 1, 2, ... from left to right, however many there are, instead of slots; without
+            `exist`. For networks that tell any number of lanes apart.
+
+    Raises:
+        ConfigError: patterns, numbers or splits that cannot be.
+        DataError: no images, images without labels, nothing labelled.
+    """
+
+    IMAGE_SIZE = None
+    OFFICIAL_SIZES = dict(train=0, val=0, test=0)
+
+    def __init__(self, data_root: str | Path = 'data/lane_folder', split: str = 'train', images: str = '**/*.jpg',
+                 labels: str | None = '**/*.lines.txt', num_lanes: int = 4, splits: Mapping[str, Any] | None = None,
+                 image_size: Sequence[int] | None = None, horizon: float | None = None, thickness: int | None = None,
+                 shapes: Sequence[str] | None = None, all_lanes: bool = False,
+                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
+                 seed: int = 0) -> None:
+        described = self.describe(dict(num_lanes=num_lanes))
+        if labels is not None and not str(labels).lower().endswith(LABELS):
+            raise ConfigError(f'LaneFolder: labels={labels!r}, expected a pattern that ends in {", ".join(LABELS)}, '
+                              "such as '**/*.lines.txt'. Correct it.")
+        if split == 'train' and labels is None:
+            raise ConfigError('LaneFolder: labels=None for the split train, expected labels to learn. Name their files '
+                              "by a pattern such as '**/*.lines.txt'.")
+        if image_size is not None:
+            if len(image_size) != 2 or min(image_size) < 1:
+                raise ConfigError(f'LaneFolder: image_size={image_size!r}, expected (rows, columns). Correct it.')
+            self.IMAGE_SIZE = tuple(int(n) for n in image_size)
+        if thickness is not None:
+            check_positive('LaneFolder', thickness=thickness)
+        self.horizon = horizon
+        self.images, self.label_pattern, self.splits, self.num_lanes = images, labels, splits, num_lanes
+        self.thickness, self.shapes, self.all_lanes = thickness, shapes, all_lanes
+        super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
+        self.metainfo.update(described)
+        if split == 'train':
+            self._check_labelled()
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict[str, Any]:
+        """Classes and palette for the `num_lanes` of the config."""
+        count = config.get('num_lanes', 4)
+        if type(count) is not int or not 1 <= count <= MAX_LANES:
+            raise ConfigError(f'LaneFolder: num_lanes={count!r}, expected 1 to {MAX_LANES} slots. Correct it.')
+        names = [f'lane {slot}' for slot in range(1, count + 1)] if count > 1 else ['lane']
+        return dict(classes=('background', *names),
+                    palette=((0, 0, 0), *(PALETTE[slot % len(PALETTE)] for slot in range(count))))
+
+    def list_samples(self) -> list[tuple]:
+        files = folders.find(self.data_root, self.images, SUFFIXES, 'LaneFolder: images')
+        ids = folders.choose(list(files), self.splits, self.split, self.data_root, 'LaneFolder')
+        labels = self._label_files({name: files[name] for name in ids})
+        if None in labels and self.split != 'test':
+            raise DataError(f'{files[ids[labels.index(None)]]}: no labels by {self.label_pattern!r} '
+                            f'({labels.count(None):,} of {len(ids):,} images have none), expected some for each image; '
+                            'an empty file says that there are no lanes. Correct the pattern, or leave these images '
+                            'out by splits.')
+        return [(name, str(files[name]), label) for name, label in zip(ids, labels)]
+
+    def _label_files(self, files: Mapping[str, Path]) -> list[str | list[np.ndarray] | None]:
+        """The label file of each image, or its lanes where one file holds them all; None where there is none."""
+        pattern = self.label_pattern
+        if pattern is None:
+            return [None] * len(files)
+        if '*' in pattern:
+            paths = [folders.pair(self.data_root, path, self.images, pattern, 'LaneFolder: labels')
+                     for path in files.values()]
+            return [str(path) if path.is_file() else None for path in paths]
+        if not pattern.lower().endswith('.json'):
+            raise ConfigError(f'LaneFolder: labels={pattern!r}, expected a star for the name of each image, or one '
+                              "file of TuSimple's form that ends in .json. Correct it.")
+        lanes = {}
+        for where, record in read_json_lines(self.data_root / pattern, "lanes in TuSimple's form"):
+            lanes[image_name(str(record.get('raw_file')), f'{where}: raw_file').lstrip('/')] = \
+                parse_lanes(record, where)[1]
+        return [lanes.get(path.relative_to(self.data_root).as_posix()) for path in files.values()]
+
+    def _check_labelled(self) -> None:
+        """See that there is something to learn."""
+        probed = self.samples[::-(-len(self.samples) // PROBED)]
+        for _, path, label in probed:
+            if any(len(lane) > 1 for lane in self.read_lanes(label, read_header(path).size)[1]):
+                return
+        raise DataError(f'{self.data_root}: no lane in the labels of {len(probed):,} training images, expected some. '
+                        f'Look at the files of {self.images!r} and {self.label_pattern!r}, and at their labels.')
+
+    def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
+        if entry[2] is None:
+            return Truth(), {}
+        labels, lanes = self.read_lanes(entry[2], size)
+        lanes = [lane if len(lane) < 2 or lane[0, 1] >= lane[-1, 1] else lane[::-1] for lane in lanes]
+        thickness = self.thickness or lane_width(size, LABEL_WIDTH)
+        if self.all_lanes:
+            return Truth(draw_instances(lanes, size, thickness) if labels is None else labels, None, lanes), {}
+        if labels is None:
+            slots = ego_slots(lanes, self.num_lanes)
+            labels = draw_lanes([lanes[i] for i in slots], list(slots.values()), size, thickness)
+        present = np.bincount(labels.ravel(), minlength=self.num_lanes + 1)[1:self.num_lanes + 1] > 0
+        return Truth(labels, present.astype(np.float32), lanes), {}
+
+    def read_lanes(self, label: str | list[np.ndarray], size: tuple[int, int],
+                   ) -> tuple[np.ndarray | None, list[np.ndarray]]:
+        """Label image, where it is one, and lanes of an image.
+
+        Args:
+            label: file, or the lanes themselves.
+            size: (rows, columns) of the pixels that they count in.
+
+        Returns:
+            (H, W) uint8 of that size or None, and lanes (P, 2).
+
+        Raises:
+            DataError: a file that cannot be read or belongs to another image.
+        """
+        if not isinstance(label, str):
+            return None, label
+        if label.lower().endswith('.json'):
+            return None, read_labelme(label, size, self.shapes)
+        if not label.lower().endswith(LABEL_IMAGES):
+            return None, read_lanes(label)
+        labels = check_size(read_label_image(label), size, label)
+        if not self.all_lanes:
+            check_slots(labels, self.num_lanes, label)
+        if labels.shape != tuple(size):
+            labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
+        return labels, [lane for lane in map(middle, (labels == k for k in range(1, int(labels.max(initial=0)) + 1)))
+                        if len(lane) > 1]
+
+
+def middle(mask: np.ndarray) -> np.ndarray:
+    """The middle of the pixels of a lane in each of some rows.
+
+    Args:
+        mask: (H, W) bool.
+
+    Returns:
+        (P, 2) float64 u, v, bottom to top, `POINTS` about at most.
+    """
+    counts = mask.sum(axis=1)
+    rows = np.flatnonzero(counts)[::-1]
+    if len(rows) > POINTS:
+        rows = np.append(rows[::-(-len(rows) // POINTS)], rows[-1])
+        rows = rows[np.append(True, np.diff(rows) < 0)]
+    return np.stack([mask[rows] @ np.arange(mask.shape[1]) / counts[rows], rows], axis=1).astype(np.float64)
+
+
+def read_labelme(path: str | Path, size: tuple[int, int], shapes: Sequence[str] | None = None) -> list[np.ndarray]:
+    """Lanes of a file of labelme.
+
+    Args:
+        path: the file: `shapes`, each with `label`, `points` and `shape_type`, `imageHeight` and `imageWidth`.
+        size: (rows, columns) of the pixels that are asked for.
+        shapes: labels of the shapes that are lanes; all by default.
+
+    Returns:
+        (P, 2) float64 lanes: points of line strips and lines, the middle of polygons.
+
+    Raises:
+        DataError: no file of labelme, one of another image, or a shape that is no lane.
+    """
+    record = read_json(path, 'a file of labelme')
+    found, own = record.get('shapes'), (record.get('imageHeight'), record.get('imageWidth'))
+    if not isinstance(found, list) or not all(isinstance(shape, dict) for shape in found):
+        raise DataError(f'{path}: shapes {str(found)[:60]}, expected the list of labelme. Save it by labelme, or name '
+                        'the labels by another pattern.')
+    own = tuple(size) if None in own else own
+    if not all(type(n) is int and n > 0 for n in own) or own != tuple(size) and not same_shape(own, size):
+        raise DataError(f'{path}: made on an image of {own[0]} x {own[1]} pixels, expected {size[0]} x {size[1]}. It '
+                        'belongs to another image, or that was cut or turned.')
+    scale, lanes = np.array([size[1] / own[1], size[0] / own[0]]), []
+    for number, shape in enumerate(found):
+        where, kind = f'{path}: shapes[{number}]', shape.get('shape_type', 'polygon')
+        if shapes is not None and shape.get('label') not in shapes:
+            continue
+        if kind not in ('linestrip', 'line', 'polygon'):
+            raise DataError(f'{where}: {str(shape.get("label"))[:40]!r} is a {str(kind)[:40]}, expected a linestrip, '
+                            'line or polygon. Draw lanes as line strips, or name the labels that are lanes by shapes.')
+        try:
+            points = np.array(shape.get('points'), np.float64).reshape(-1, 2)
+        except (TypeError, ValueError, OverflowError):
+            points = np.array([[np.nan, 0]])
+        if not (np.abs(points) < 1e6).all():
+            raise DataError(f'{where}: points {str(shape.get("points"))[:60]}, expected [u, v] pixels. Correct them.')
+        points = points * scale
+        if kind == 'polygon':
+            mask = np.zeros(size, np.uint8)
+            cv2.fillPoly(mask, [np.rint(np.clip(points, -LIMIT, LIMIT)).astype(np.int32)], 1)
+            points = middle(mask > 0)
+        lanes.append(points)
+    return lanes

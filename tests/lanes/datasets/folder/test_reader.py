@@ -1,0 +1,214 @@
+"""Folders of images and lanes of any size and form."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from perception.lanes.datasets.culane.metric import CULaneMetric
+from perception.lanes.datasets.folder.reader import LaneFolder, middle
+from perception.utils.errors import ConfigError, DataError
+
+SIZE = (108, 192)
+FEET = (-40, 40, 150, 230)  # column of each lane at the last row; all end near (96, 40)
+
+
+def lanes(size=SIZE, feet=FEET):
+    """Straight lanes, the right one first."""
+    rows = np.linspace(size[0] - 1, size[0] * .4, 12)
+    share = (rows - rows[-1]) / (rows[0] - rows[-1])
+    return [np.stack([size[1] * (.5 + (foot / 192 - .5) * (.1 + .9 * share)), rows], 1) for foot in feet[::-1]]
+
+
+def text(found):
+    return ''.join(' '.join(f'{n:.3f}' for n in lane.ravel()) + '\n' for lane in found)
+
+
+def folder(root, names=('train/a', 'train/b', 'val/a', 'test/a'), size=SIZE, suffix='.jpg'):
+    """Images with CULane's lines."""
+    for k, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(root / f'{name}{suffix}'), np.full((*size, 3), 40 + k, np.uint8))
+        (root / f'{name}.lines.txt').write_text(text(lanes(size)))
+    return root
+
+
+SPLITS = dict(train='train', val='val', test='test')
+
+
+def make(root, split='train', **more):
+    return LaneFolder(root, split, **dict(dict(splits=SPLITS), **more))
+
+
+def test_lines_become_slots_from_left_to_right(tmp_path):
+    dataset = make(folder(tmp_path))
+    assert [entry[0] for entry in dataset.samples] == ['train/a', 'train/b']
+    sample = dataset[0]['data_samples']
+    assert sample.original_shape == sample.label_shape == SIZE and len(sample.lanes) == 4
+    assert sample.exist.tolist() == [1, 1, 1, 1]
+    row = sample.labels[-1].numpy()
+    assert row[40] == 2 and row[150] == 3 and row[100] == 0 and set(sample.labels[60].tolist()) == {0, 1, 2, 3, 4}
+    assert (row == 2).sum() <= 4  # 16 of CULane's 1,640 columns are 2 of 192
+    assert dataset.metainfo['classes'] == ('background', 'lane 1', 'lane 2', 'lane 3', 'lane 4')
+    assert make(tmp_path, thickness=9)[0]['data_samples'].labels[-1].eq(2).sum() >= 9
+
+
+@pytest.mark.parametrize(('num_lanes', 'slots'), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (6, [2, 3, 4, 5]),
+                                                  (8, [3, 4, 5, 6])])
+def test_the_number_of_lanes_is_free(tmp_path, num_lanes, slots):
+    dataset = make(folder(tmp_path), num_lanes=num_lanes)
+    sample = dataset[0]['data_samples']
+    assert len(sample.lanes) == 4 and sample.exist.shape == (num_lanes,)
+    assert (np.flatnonzero(sample.exist) + 1).tolist() == slots == sorted(set(sample.labels.unique().tolist()) - {0})
+    described = LaneFolder.describe(dict(num_lanes=num_lanes))
+    assert len(described['classes']) == len(described['palette']) == num_lanes + 1
+    assert dataset.metainfo['classes'] == described['classes']
+    assert set(make(tmp_path, all_lanes=True)[0]['data_samples'].labels.unique().tolist()) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize('form', ['palette', 'grey', 'twice as large'])
+def test_label_images_have_lanes_in_the_middle_of_their_slots(tmp_path, form):
+    root = folder(tmp_path)
+    before = make(root)[0]['data_samples']
+    for path in sorted(root.rglob('*.jpg')):
+        labels = Image.fromarray(before.labels.numpy().astype(np.uint8))
+        if form == 'palette':
+            labels = labels.convert('P')
+            labels.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0])
+        labels.resize((384, 216) if form == 'twice as large' else (192, 108), Image.Resampling.NEAREST
+                      ).save(path.with_suffix('.png'))
+    sample = make(root, labels='**/*.png')[0]['data_samples']
+    assert (sample.labels == before.labels).all() and sample.exist.tolist() == [1] * 4
+    metric = CULaneMetric()
+    metric.process(None, [dict(before.all_items(), pred_lanes=sample.lanes)])
+    assert metric.compute_metrics(metric.results)['f1_75'] == 1
+    with pytest.raises(DataError, match=r'label 4 at .* expected 0\.\.3'):
+        make(root, labels='**/*.png', num_lanes=3)
+
+
+def test_the_middle_of_a_mask():
+    mask = np.zeros((200, 30), bool)
+    mask[20:181, 10:13] = True
+    lane = middle(mask)
+    assert lane[0].tolist() == [11, 180] and lane[-1].tolist() == [11, 20] and 40 < len(lane) <= 61
+    assert (np.diff(lane[:, 1]) < 0).all() and middle(mask[:10]).shape == (0, 2)
+
+
+def labelme(size, shapes):
+    return json.dumps(dict(version='5.4.1', flags={}, imagePath='a.jpg', imageData=None, imageHeight=size[0],
+                           imageWidth=size[1], shapes=shapes))
+
+
+def test_labelme_is_read(tmp_path):
+    root = folder(tmp_path)
+    before = make(root)[0]['data_samples']
+    strips = [dict(label='lane', points=lane[::-1].tolist(), shape_type='linestrip', group_id=None)
+              for lane in before.lanes]
+    around = [dict(label='lane', points=np.concatenate([lane - (2, 0), lane[::-1] + (2, 0)]).tolist(),
+                   shape_type='polygon') for lane in before.lanes]
+    other = [dict(label='car', points=[[1, 2], [3, 4]], shape_type='rectangle')]
+    for shapes, more, atol in ((strips, {}, 1e-9), (around, {}, 4), (strips + other, dict(shapes=['lane']), 1e-9)):
+        for path in root.rglob('*.jpg'):
+            path.with_suffix('.json').write_text(labelme(SIZE, shapes))
+        sample = make(root, labels='**/*.json', **more)[0]['data_samples']
+        for ours, theirs in zip(sample.lanes, before.lanes):
+            at = np.interp(ours[::-1, 1], theirs[::-1, 1], theirs[::-1, 0])
+            np.testing.assert_allclose(ours[::-1, 0], at, atol=atol)
+        assert sample.exist.tolist() == [1] * 4
+    for content, message in ((labelme(SIZE, other), "'car' is a rectangle, expected a linestrip"),
+                             (labelme((50, 50), strips), 'made on an image of 50 x 50 pixels, expected 108 x 192'),
+                             ('{"a": 1}', 'expected the list of labelme'),
+                             (labelme(SIZE, [dict(points=[[1, 'x']], shape_type='line')]), r"points \[\[1, 'x'\]\]")):
+        (root / 'train/a.json').write_text(content)
+        with pytest.raises(DataError, match=message):
+            make(root, labels='**/*.json')
+    double = [dict(shape, points=(2 * np.array(shape['points'])).tolist()) for shape in strips]
+    (root / 'train/a.json').write_text(labelme((216, 384), double))  # drawn on a larger copy
+    np.testing.assert_allclose(make(root, labels='**/*.json')[0]['data_samples'].lanes[0], before.lanes[0])
+
+
+def test_one_file_in_tusimples_form(tmp_path):
+    root, rows = folder(tmp_path), list(range(44, 108, 4))
+    records = [dict(raw_file=f'{name}.jpg', h_samples=rows, lanes=[[round(96 + k * (row - 40) / 2) for row in rows]
+                                                                  for k in (-1, 1)])
+               for name in ('train/a', 'train/b', 'val/a')]
+    (root / 'lanes.json').write_text('\n'.join(map(json.dumps, records)))
+    sample = make(root, labels='lanes.json')[0]['data_samples']
+    assert sample.exist.tolist() == [0, 1, 1, 0] and sample.lanes[0][0].tolist() == [64, 104]
+    assert 'lanes' not in make(root, 'test', labels='lanes.json')[0]['data_samples']
+
+
+def test_any_size_and_kind_of_image_is_scored_at_its_size(tmp_path):
+    root = folder(tmp_path / 'a', ['train/b'], (1080, 1920), '.webp')
+    root = folder(root, ['train/c'], (720, 1280), '.webp')
+    for sample, size in zip((item['data_samples'] for item in make(root, images='**/*.webp', input_size=(32, 64))),
+                            ((1080, 1920), (720, 1280))):
+        assert sample.original_shape == size and sample.labels.shape == (32, 64)
+        metric = CULaneMetric()
+        for shift in (0, size[1] / 100, size[1] / 10):
+            metric.process(None, [dict(sample.all_items(), pred_lanes=[lane + (shift, 0) for lane in sample.lanes])])
+        assert [sum(iou > .5 for iou in result.ious) for result in metric.results] == [4, 2, 0]  # alike at both sizes
+
+
+def test_images_that_were_scaled_since(tmp_path):
+    root = folder(tmp_path, size=(540, 960))
+    for path in root.rglob('*.jpg'):
+        cv2.imwrite(str(path), np.zeros((270, 480, 3), np.uint8))
+    with pytest.raises(DataError, match='270 x 480 pixels with lanes down to row 539'):
+        make(root)[0]
+    sample = make(root, image_size=(540, 960), crop_top=100)[0]['data_samples']
+    assert sample.label_shape == (540, 960) and sample.crop_top == 50
+    np.testing.assert_allclose(sample.lanes[0], lanes((540, 960))[0] / 2, atol=1e-3)
+
+
+def test_splits_are_folders_lists_or_each_fifth(tmp_path):
+    root = folder(tmp_path, [f'{day}/{k}' for day in ('mon', 'tue') for k in range(5)])
+    (tmp_path / 'mon/._0.jpg').write_bytes(b'of a Mac')
+    (root / 'test.txt').write_text('tue/3\ntue/4\n')
+    splits = dict(train=['mon/[0-3]'], val='tue/1', test='test.txt')
+    found = {split: [entry[0] for entry in make(root, split, splits=splits).samples] for split in splits}
+    assert found == dict(train=['mon/0', 'mon/1', 'mon/2', 'mon/3'], val=['tue/1'], test=['tue/3', 'tue/4'])
+    assert [len(make(root, split, splits=None)) for split in ('train', 'val', 'test')] == [8, 2, 10]
+    with pytest.raises(ConfigError, match='mon/0 .* stands in the splits train and val'):
+        make(root, splits=dict(train='mon', val='mon/0'))
+    with pytest.raises(DataError, match='no file wed of the split val'):
+        make(root, 'val', splits=dict(train='mon', val='wed'))
+
+
+def test_numbers_order_images_and_endings_may_be_capital(tmp_path):
+    root = folder(tmp_path, ['train/10', 'train/9'], suffix='.JPG')
+    (root / 'labels').mkdir()
+    for path in root.rglob('*.lines.txt'):
+        path.rename(root / 'labels' / path.name)
+    dataset = make(root, images='train/*.jpg', labels='labels/*.lines.txt', splits=dict(train=['9', '10']))
+    assert [entry[0] for entry in dataset.samples] == ['9', '10'] and len(dataset[0]['data_samples'].lanes) == 4
+
+
+def test_what_cannot_be_is_said_at_once(tmp_path):
+    root = folder(tmp_path)
+    for more, message in ((dict(labels='**/*.xml'), 'labels=.*expected a pattern that ends in .lines.txt'),
+                          (dict(images='**/*.npy'), 'LaneFolder: images='), (dict(images='../*.jpg'), 'images='),
+                          (dict(labels='*.lines.txt'), r'1 stars for .* with 2'), (dict(num_lanes=0), 'num_lanes=0'),
+                          (dict(labels=None), 'labels=None for the split train'), (dict(image_size=(5,)), 'image_size'),
+                          (dict(labels='all.png'), 'expected a star'), (dict(thickness=-1), 'thickness=-1')):
+        with pytest.raises(ConfigError, match=message):
+            make(root, **more)
+    with pytest.raises(DataError, match=r'no file \*\*/\*\.png in it \(files that end in \.jpg, \.txt'):
+        make(root, images='**/*.png')
+    (root / 'train/b.lines.txt').unlink()
+    with pytest.raises(DataError, match=r'b\.jpg: no labels .*1 of 2 images have none.*an empty file'):
+        make(root)
+    for name in 'ab':
+        (root / f'train/{name}.lines.txt').write_text('')
+    with pytest.raises(DataError, match='no lane in the labels of 2 training images'):
+        make(root)
+
+
+def test_turned_photos_are_refused_as_training_images(tmp_path):
+    root = folder(tmp_path)
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.new('RGB', SIZE[::-1]).save(root / 'train/a.jpg', exif=exif)
+    with pytest.raises(DataError, match='EXIF orientation 6.*Turn the pixels'):
+        make(root)[0]
