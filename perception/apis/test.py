@@ -6,12 +6,10 @@ import hashlib
 import inspect
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 
 from perception.apis.config import called, load_config, need
@@ -20,7 +18,7 @@ from perception.apis.runner import Runner, start_processes, use_amp, write_mini_
 from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
-from perception.utils.outputs import taken_folder
+from perception.utils.outputs import own_folder
 from perception.utils.paths import data_path, make_folder
 
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
@@ -38,8 +36,7 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
         mini: its mini section, on simulated data.
         amp: mixed precision.
         tta: mode of test-time augmentation, None for none.
-        submit: folder for a submission, made from the test split; None scores the validation split. Nothing else may
-            be in it.
+        submit: folder for a submission and nothing else, made from the test split; None scores the validation split.
         draw: folder for pictures of each scan and of the scores.
         options: dotted overrides of the config.
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
@@ -64,29 +61,26 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
         need(cfg, '--save', 'saved_model')
     if mini:
         write_mini_data(cfg)
-    make_folder(cfg.work_dir)
-    with ExitStack() as held:
-        for folder in dict.fromkeys(filter(None, (submit, draw, save))) if is_main_process() else ():
-            held.enter_context(taken_folder(folder, alone=folder == submit))
-        barrier()
-        parts = [(cfg.model, path) for path in checkpoints]
-        parts += [(load_config(c, mini).model, path) for c, path in ensemble]
-        settings = _settings(cfg, tta, amp)
-        runner = Runner.from_cfg(cfg)
-        device = next(runner.model.parameters()).device
-        model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
-        saved = None
-        if save or (submit and cfg.get('saved_model')):
-            stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts],
-                         **settings)
-            model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
-                                   replace=not save)
-        if model is not unwrap(runner.model):
-            runner.model = model.to(device)
-        runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
-        results = runner.test()
-        if saved is not None and not save:
-            saved.remove()
+    if submit:
+        own_folder(submit)
+    for folder in filter(None, (cfg.work_dir, submit, draw, save)):
+        make_folder(folder)
+    parts = [(cfg.model, path) for path in checkpoints] + [(load_config(c, mini).model, path) for c, path in ensemble]
+    settings = _settings(cfg, tta, amp)
+    runner = Runner.from_cfg(cfg)
+    device = next(runner.model.parameters()).device
+    model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
+    saved = None
+    if save or (submit and cfg.get('saved_model')):
+        stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts], **settings)
+        model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
+                               replace=not save)
+    if model is not unwrap(runner.model):
+        runner.model = model.to(device)
+    runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
+    results = runner.test()
+    if saved is not None and not save:
+        saved.remove()
     return results
 
 

@@ -7,11 +7,12 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from perception.common.predictor import Predictor
+from perception.common.predictor import Found, Predictor
 from perception.common.structures import PointSegSample
 from perception.common.visual.points import show as show_points
+from perception.common.visual.recording import Recording
 from perception.lidarseg.datasets.base import Scan
-from perception.lidarseg.draw import draw_scan, height_colors, label_colors
+from perception.lidarseg.draw import draw_scan, error_colors, height_colors, label_colors
 from perception.lidarseg.film import CAMERAS, Film
 from perception.utils.errors import DataError
 
@@ -27,12 +28,13 @@ class LidarPredictor(Predictor):
         data: config of the data set, its `type` a class derived from LidarScans.
     """
 
+    unit = 'scan'
     views = ('plain', *CAMERAS)
 
     def __init__(self, model: nn.Module | None, data: dict) -> None:
         super().__init__(model, data)
         self.scans = data['type']  # knows the format of files and what else nets of its data set take
-        self._film, self._frame, self._frames = None, 0, 0  # of a film: the number of its frames drawn and of all
+        self._film, self._rows = None, {}  # of a film: the number of each scan
 
     def predict(self, sources: Sequence[Scan]) -> list[PointSegSample]:
         """Label every point of some scans.
@@ -113,28 +115,36 @@ class LidarPredictor(Predictor):
         path = path / f'{name}{self.scans.LABEL_SUFFIX}' if path.is_dir() else path
         return self.scans.scan_labels(path, len(self.points(source)))
 
-    def pictures(self, path: str | Path, labels: str | Path | None = None, view: str = 'plain',
-                 show: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+    def begin(self, path: str | Path, view: str) -> None:
         """See Predictor; a film begins anew.
 
         Raises:
-            DataError: a fixed camera without poses; also see Predictor.
+            DataError: a fixed camera without poses, or no scan.
         """
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
             self._film = Film(view, self.scans.scan_poses(files), meta['classes'], meta['palette'],
                               meta.get('forward', 0.0))
-            self._frame, self._frames = 0, len(files)
-        yield from super().pictures(path, labels, view, show)
+            self._rows = {file: row for row, file in enumerate(files)}
 
     def view(self, view: str, source: Path, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> np.ndarray:
         """The views of a scan, or the next frame of the film."""
         if view == 'plain':
             return self.draw(source, sample, truth, source.name)
-        self._frame += 1
-        title = f'{source.parent.parent.name} / {source.name}   {self._frame} of {self._frames}'
-        return self._film.frame(self._frame - 1, self.points(source), _labels(sample), truth, title)
+        row = self._rows[source]
+        title = f'{source.parent.parent.name} / {source.name}   {row + 1} of {len(self._rows)}'
+        return self._film.frame(row, self.points(source), _labels(sample), truth, title)
+
+    def log(self, recording: Recording, found: Found) -> None:
+        """Put a scan into a recording: its points by height, prediction, truth, and with both the errors."""
+        points, meta, pred_labels = self.points(found.source), self.meta, _labels(found.sample)
+        recording.points('scan/points', points, height_colors(points))
+        for name, labels in (('prediction', pred_labels), ('truth', found.truth)):
+            if labels is not None:
+                recording.points(f'scan/{name}', points, label_colors(labels, meta['palette']))
+        if pred_labels is not None and found.truth is not None:
+            recording.points('scan/errors', points, error_colors(pred_labels, found.truth, len(meta['classes'])))
 
     def show(self, picture: np.ndarray, source: Path, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Places of results: what people put there is never replaced, two commands never write into one folder at once.
+"""Places of results: what people put there is never replaced, and what killed commands left is cleaned up.
 
 What was written stands in a hidden file of its folder, `.perception`, a line for each file as `sha256sum` writes it. A
 file that is named there with the content it has now may be written again; any other one stays as it is.
@@ -121,32 +121,19 @@ def _ledger(folder: Path) -> set[str]:
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
-@contextlib.contextmanager
-def taken_folder(folder: str | Path, alone: bool = False) -> Iterator[Path]:
-    """Make a folder for the results of a command and keep others from it while the block runs.
-
-    Args:
-        folder: for the results.
-        alone: nothing else may be in it, as in that of a submission.
-
-    Yields:
-        the folder.
+def own_folder(folder: str | Path) -> Path:
+    """Make a folder for results among which nothing else may be, such as a submission.
 
     Raises:
-        DataError: it cannot be written, another command writes there, or it holds other things than results.
+        DataError: it cannot be written, or holds things that no command of this project wrote.
     """
     folder = make_folder(folder)
-    with _locked(folder) as free:
-        if not free:
-            raise DataError(f'{folder}: another command writes there at this moment, expected a folder for this one '
-                            'alone. Wait for it, or give another folder.')
-        there = sorted(path.name for path in folder.iterdir())
-        if alone and there and LEDGER not in there:
-            raise DataError(f'{folder}: {len(there):,} things that no command of this project wrote, such as '
-                            f'{there[0]}, expected an empty folder. They were left as they are; give another folder.')
-        if alone:
-            (folder / LEDGER).touch()
-        yield folder
+    there = sorted(path.name for path in folder.iterdir())
+    if there and LEDGER not in there:
+        raise DataError(f'{folder}: {len(there):,} things that no command of this project wrote, such as {there[0]}, '
+                        'expected an empty folder. They were left as they are; give another folder.')
+    (folder / LEDGER).touch()
+    return folder
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import pytest
 
 from perception.utils import outputs
 from perception.utils.errors import DataError
-from perception.utils.outputs import LEDGER, adopt, check_free, inside, result_path, taken_folder
+from perception.utils.outputs import LEDGER, adopt, check_free, inside, own_folder, part_folder, result_path
 
 
 def write(path, text='ours'):
@@ -82,35 +82,21 @@ def test_names_do_not_lead_out_of_their_folder(tmp_path, name):
         inside(tmp_path, name)
 
 
-def test_one_command_at_a_time_writes_into_a_folder(tmp_path):
-    with taken_folder(tmp_path / 'a') as folder:
-        write(folder / 'x')
-        with pytest.raises(DataError, match='another command writes there'), taken_folder(folder):
-            pass
-        (reader, writer), (ready, begun) = os.pipe(), os.pipe()
-        if not (worker := os.fork()):  # of this command
-            os.write(begun, b'x')
-            os.read(reader, 1)
-            os._exit(0)
-        os.read(ready, 1)
-    try:
-        with taken_folder(tmp_path / 'a'):  # though the worker lives on
-            assert os.waitpid(worker, os.WNOHANG) == (0, 0)
-    finally:
-        os.write(writer, b'x')
-        os.waitpid(worker, 0)
-
-
 def test_a_folder_of_a_submission_holds_nothing_else(tmp_path):
     for _ in range(2):
-        with taken_folder(tmp_path / 'a', alone=True) as folder:
-            (folder / 'x').write_text('x')
+        (own_folder(tmp_path / 'a') / 'x').write_text('x')
     (tmp_path / 'b').mkdir()
     (tmp_path / 'b/submission.zip').write_text('mine')
-    with pytest.raises(DataError, match=r'b: 1 things .* such as submission\.zip, expected an empty folder'), \
-            taken_folder(tmp_path / 'b', alone=True):
-        pass
+    with pytest.raises(DataError, match=r'b: 1 things .* such as submission\.zip, expected an empty folder'):
+        own_folder(tmp_path / 'b')
     assert (tmp_path / 'b/submission.zip').read_text() == 'mine'
+
+
+def test_a_temporary_folder_that_is_not_renamed_goes(tmp_path):
+    with pytest.raises(RuntimeError, match='cut'), part_folder(tmp_path / 'a') as part:
+        (part / 'x').write_text('x')
+        raise RuntimeError('cut')
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_system_without_locks(tmp_path, monkeypatch):
@@ -118,5 +104,5 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch):
         raise OSError(37, 'No locks available')
 
     monkeypatch.setattr(outputs.fcntl, 'flock', no_locks)
-    with taken_folder(tmp_path) as folder:
-        assert folder == tmp_path
+    with part_folder(tmp_path / 'a') as part:
+        assert part.parent == tmp_path and part.stat().st_mode & 0o777 == 0o755
