@@ -6,6 +6,7 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from perception.common.structures import LaneSample
+from perception.common.visual import canvas
 from perception.lanes.draw import (
     DrawLanes,
     contact_sheet,
