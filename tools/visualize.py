@@ -1,21 +1,26 @@
 #!/usr/bin/env python
-"""Draw scans, images or videos with predictions, labels, or both."""
+"""Draw scans, images or videos with predictions, labels, or both, and save predictions as files."""
 import argparse
+import sys
 
 import ready  # noqa: F401  (before the project is imported)
 
-from perception.apis.cli import run_command
+from perception.apis.cli import run_command, split_flags
 
 
 def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(
-        usage='%(prog)s CONFIG [CKPT ...] INPUT --out DIR [options]',
+        usage='%(prog)s CONFIG [CKPT ...] INPUT --out DIR [--save DIR] [options]',
         description='Draw a scan, an image, all of a folder, or a video. With CKPT the prediction is drawn, with '
                     '--labels the ground truth, with both they stand side by side. CONFIG says what INPUT and its '
-                    'labels are.',
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='examples, after the same config was trained with --mini:\n'
+                    'labels are. --save writes predictions as files. Files of other origin are never replaced.',
+        formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        epilog='options of prediction, as the predictor of CONFIG has them, are flags too; its docstring tells all of '
+               'them:\n'
+               '  of scans, --columns x,y,z,i,ring (what a file holds), --intensity-scale 255, --invalid drop ...\n'
+               '  of images, --crop, --horizon ...\n\n'
+               'examples, after the same config was trained with --mini:\n'
                '  python tools/visualize.py configs/lidarseg/cylinder3d_half_kitti.py '
                'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth \\\n'
                '      data/mini/semantickitti/sequences/08/velodyne --mini --out work_dirs/pictures\n'
@@ -25,14 +30,24 @@ def main() -> None:
                '  python tools/visualize.py configs/lidarseg/cylinder3d_half_kitti.py '
                'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth \\\n'
                '      data/mini/semantickitti/sequences/08/velodyne --mini --view follow --out work_dirs/drive.mp4\n'
+               '  python tools/visualize.py configs/lidarseg/cylinder3d_half_kitti.py '
+               'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth \\\n'
+               '      data/mini/semantickitti/sequences/08/velodyne --mini --save work_dirs/labels --batch 4\n'
                '  python tools/visualize.py configs/lidarseg/cylinder3d_kitti.py \\\n'
                '      data/mini/semantickitti/sequences/08/velodyne/000000.bin \\\n'
                '      --labels data/mini/semantickitti/sequences/08/labels/000000.label --out work_dirs/pictures')
     parser.add_argument('inputs', nargs='+', metavar='INPUT',
                         help='the config, a checkpoint (several vote) if predictions are wanted, then a file, a folder '
                              'of files or a video')
-    parser.add_argument('--out', required=True, metavar='DIR|VIDEO',
-                        help='folder of the pictures, one PNG each, or a film (.mp4, .avi, .gif)')
+    parser.add_argument('--out', metavar='DIR|VIDEO',
+                        help='folder of the pictures, one PNG each, or a film (.mp4, .mov, .mkv in H.264, .avi, .gif)')
+    parser.add_argument('--save', metavar='DIR', help='folder of the predictions as files')
+    parser.add_argument('--save-as', nargs='+', default=[], metavar='FORM',
+                        help='kinds of these files: of scans label, npy, ply, probabilities; of images as the '
+                             "predictor's `saves` names them (default: its first one)")
+    parser.add_argument('--batch', type=int, default=1, metavar='N', help='predict so many at once (default: 1)')
+    parser.add_argument('--device', default='auto', metavar='NAME',
+                        help='cpu, cuda or cuda:1 (default: the GPU where there is one)')
     parser.add_argument('--labels', metavar='FILE',
                         help='the truth: .label of a scan, .lines.txt of an image, or the folder of all')
     parser.add_argument('--view', default='plain', metavar='KIND',
@@ -43,28 +58,33 @@ def main() -> None:
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4 or grid36')
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
+    parser.add_argument('--viewer', choices=['rerun'],
+                        help='look at all in the viewer Rerun, on a time line; with --out FILE.rrd save a recording')
     parser.add_argument('--show', action='store_true', help='also open a window for each, if there is a display')
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--colors', type=int, metavar='N', help='reduce each PNG to N colours, for small files')
     parser.add_argument('--fps', type=float, help='frames per second of a film (default: as the input, else 10)')
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='override single values of CONFIG, as tools/train.py does')
-    args = parser.parse_args()
+    words, flags = split_flags(sys.argv[1:], parser)
+    args = parser.parse_args(words, argparse.Namespace(flags=flags))
     if len(args.inputs) < 2:
         parser.error('1 path came, expected CONFIG INPUT or CONFIG CKPT INPUT')
     if args.inputs[-1].endswith('.pth'):
         parser.error(f'{args.inputs[-1]} came last, expected what is to be drawn behind the checkpoint')
-    run_command(draw, args)
+    run_command(draw, args, [name for name in vars(args) if name not in ('inputs', 'flags')])
 
 
-def draw(args: argparse.Namespace) -> None:
-    """Draw everything and print where the pictures are; imported only now, since importing torch takes seconds."""
+def draw(args: argparse.Namespace, known: list[str]) -> None:
+    """Draw everything and print where it is; imported only now, since importing torch takes seconds."""
     from perception.apis.config import parse_options
-    from perception.apis.inference import parse_members, visualize
+    from perception.apis.inference import flag_options, parse_members, visualize
     config, *checkpoints, source = args.inputs
+    flags = [f'{name}={value}' for name, value in flag_options(config, args.flags, known).items()]
     for path in visualize(config, source, args.out, checkpoints or None, args.labels, args.view, args.against,
                           args.mini, args.show, args.colors, args.fps, args.tta, parse_members(args.ensemble),
-                          parse_options(args.cfg_options)):
+                          parse_options([*args.cfg_options, *flags]), args.save, args.save_as, args.batch, args.device,
+                          args.viewer, progress=True):
         print(path, flush=True)
 
 

@@ -50,6 +50,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=12, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=12, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_bdd100k_mini, root='data/mini/bdd100k')
+tiny = dict(mini_data=dict(train=7, val=2, test=1, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet, dataset=BDD100K)
 # what each config makes its `mini` of: small images, so that a training takes about two minutes
 mini_net = dict(input_size=(144, 256), background_weight=0.1)

@@ -51,6 +51,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=8, val_interval=1)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=8, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_culane_mini, root='data/mini/culane')
+tiny = dict(mini_data=dict(train=2, val=1, test=9, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet, dataset=CULane)
 # what each config makes its `mini` of: small images, so that a training takes about two minutes
 mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))

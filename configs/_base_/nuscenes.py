@@ -54,6 +54,8 @@ submission = dict(type=NuScenesLidarSegSubmission)  # --submit DIR
 draw = [dict(type=DrawKeyFrames), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_nuscenes_mini, root='data/mini/nuscenes')
+tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
+    train_frames=1, val_frames=1, test_frames=1, train_scenes=1, test_scenes=1, columns=60, detail=0.02, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,

@@ -51,6 +51,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=183, val_interval=10)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=183, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_tusimple_mini, root='data/mini/tusimple')
+tiny = dict(mini_data=dict(train=2, val=1, test=2, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet, dataset=TuSimple)
 # what each config makes its `mini` of: small images, so that a training takes about two minutes
 mini_net = dict(input_size=(112, 208), background_weight=0.1)

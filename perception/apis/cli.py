@@ -1,5 +1,6 @@
 """How a command ends: results, one sentence for bad input, or how to go on after Ctrl-C."""
 import _thread
+import argparse
 import errno
 import logging
 import os
@@ -9,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -100,6 +101,30 @@ def noticing_interrupts() -> Iterator[list[int]]:
             signal.signal(signal.SIGTERM, before)
             if not seen:
                 sys.unraisablehook = hook
+
+
+def split_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:
+    """Take the flags that a parser does not know out of a command line, `--name value`, `--name=value` or `--name`.
+
+    Args:
+        words: of the command line.
+        parser: its flags are left where they are.
+
+    Returns:
+        the other words; value of each flag, its name with underscores, `'True'` where none came.
+    """
+    known, rest, flags = set(parser._option_string_actions), [], {}
+    words = list(words)
+    while words:
+        word = words.pop(0)
+        name, sign, value = word.partition('=')
+        if not re.fullmatch(r'--[A-Za-z][\w-]*', name) or name in known:
+            rest.append(word)
+            continue
+        if not sign:
+            value = words.pop(0) if words and not words[0].startswith('--') else 'True'
+        flags[name[2:].replace('-', '_')] = value
+    return rest, flags
 
 
 def sentence(error: Exception) -> str:

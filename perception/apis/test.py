@@ -19,7 +19,7 @@ from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 from perception.utils.lock import locked
-from perception.utils.outputs import claim_folder
+from perception.utils.outputs import own_folder
 from perception.utils.paths import data_path, make_folder
 
 UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is whole
@@ -38,8 +38,7 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
         mini: its mini section, on simulated data.
         amp: mixed precision.
         tta: mode of test-time augmentation, None for none.
-        submit: folder for a submission, made from the test split; None scores the validation split. Nothing else may
-            be in it.
+        submit: folder for a submission and nothing else, made from the test split; None scores the validation split.
         draw: folder for pictures of each scan and of the scores.
         options: dotted overrides of the config.
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
@@ -69,7 +68,7 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
     parts = [(cfg.model, path) for path in checkpoints] + [(load_config(c, mini).model, path) for c, path in ensemble]
     with locked(submit, draw, save):
         if submit:
-            claim_folder(submit)
+            own_folder(submit)
         settings = _settings(cfg, tta, amp)
         runner = Runner.from_cfg(cfg)
         device = next(runner.model.parameters()).device

@@ -193,7 +193,7 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
             panels.append(canvas.titled(scaled(drawn, width), name, words))
     panels = panels or [scaled(image, width)]
     body = canvas.stacked(panels) if image.shape[1] > 2 * image.shape[0] else canvas.beside(panels)
-    rows = [canvas.bar(body.shape[1], title, note, height=32, size=16), body]
+    rows = [canvas.bar(body.shape[1], title, note), body]
     if seen:
         rows.append(canvas.legend(classes[1:], np.array(palette[1:], np.uint8), body.shape[1],
                                   [i in seen for i in range(1, len(classes))]))

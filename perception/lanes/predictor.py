@@ -17,14 +17,15 @@ from mmengine.dataset import pseudo_collate
 from torch import nn
 
 from perception.common.formats.images import read_image
-from perception.common.predictor import Predictor
+from perception.common.predictor import Found, Predictor
 from perception.common.structures import LaneSample
+from perception.common.visual.recording import Recording
 from perception.common.visual.video import IMAGES, VIDEOS, find_files, is_video, read_frames
 from perception.lanes.attention import attention_map, draw_attention, record_stages
 from perception.lanes.datasets.base import resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
-from perception.lanes.draw import draw_sample, drawable, named_slots
+from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.lanes.submission import write_png
 from perception.utils.checkpoint import atomic_path
@@ -51,6 +52,7 @@ class LanePredictor(Predictor):
         ConfigError: a crop or horizon that cannot be, or a data set that does not know its own horizon.
     """
 
+    unit = 'image'
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
     saves = ('json', 'lines', 'png', 'probabilities')
@@ -221,6 +223,18 @@ class LanePredictor(Predictor):
         if view != 'attention':
             return self.draw(source, sample, truth, name)
         return draw_attention(read(source), self.stage_maps(source), name)
+
+    def log(self, recording: Recording, found: Found) -> None:
+        """Put an image into a recording with its predicted and its true lanes; without lanes its picture."""
+        lanes = dict(prediction=None if found.sample is None else found.sample.get('pred_lanes'),
+                     truth=None if found.truth is None else found.truth['lanes'])
+        if found.sample is not None and lanes['prediction'] is None:
+            super().log(recording, found)
+            return
+        recording.image('image', read(found.source))
+        for name, some in lanes.items():
+            if some is not None:
+                recording.lines(f'image/{name}', some, [PALETTE[i % len(PALETTE)] for i in range(len(some))])
 
     def stage_maps(self, source: Image) -> dict[str, np.ndarray]:
         """Attention of each stage of the net on an image, see `attention_map`.

@@ -7,7 +7,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from perception.common.visual import canvas
-from perception.common.visual.points import BEHIND, TOP, paint, visible_points
+from perception.common.visual.points import BEHIND, TOP, paint, shaded, visible_points
 from perception.lidarseg.datasets.base import rows_of
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
@@ -101,20 +101,30 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
         score = scan_score(pred_labels, labels, len(classes))
     if not kinds:
         kinds.append(('points', 'coloured by height', height_colors(points)))
+    remission = points[:, 3] if np.ndim(points) == 2 and np.shape(points)[1] > 3 else None
+    kinds = [(name, note, colors if name == 'errors' else shaded(colors, remission)) for name, note, colors in kinds]
     if forward:
         cos, sin = np.cos(forward), np.sin(forward)
         points = np.asarray(points)[:, :3] @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
     views = [visible_points(points, view, *panel) for view in (BEHIND, TOP)]
     arrange = canvas.stacked if len(kinds) > 1 else canvas.beside
-    body = canvas.beside([canvas.titled(arrange([paint(view, colors) for view in views]), name, note)
+    body = canvas.beside([canvas.titled(arrange([paint(views[0], colors), _from_above(views[1], colors)]), name, note)
                           for name, note, colors in kinds])
-    rows = [canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score, height=32, size=16), body]
+    rows = [canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score), body]
     drawn = [values for values in (pred_labels, labels) if values is not None]
     if drawn:
         seen = np.concatenate(drawn)
         present = [*np.isin(np.arange(len(classes)), seen), not _is_class(seen, len(classes)).all()]
         rows.append(canvas.legend([*classes, 'unlabeled'], _with_unlabeled(palette), body.shape[1], present))
     return canvas.stacked(rows, gap=0)
+
+
+def _from_above(visible: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """The view from above with a scale and an arrow to where forward is."""
+    picture, size = paint(visible, colors), canvas.text_size(visible.shape[1])
+    canvas.scale_bar(picture, TOP.height / len(picture), size)
+    canvas.arrow(picture, size=size)
+    return picture
 
 
 @METRICS.register_module()

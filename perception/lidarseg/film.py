@@ -81,7 +81,7 @@ class Film:
                   for name, note, colors in self._kinds(seen, pred_labels is not None, labels is not None, cloud)]
         body = canvas.beside(panels)
         score = scan_score(pred_labels, labels, len(self.classes)) if len(kinds) == 2 else ''
-        rows = [canvas.bar(body.shape[1], title, score, height=32, size=16), body]
+        rows = [canvas.bar(body.shape[1], title, score), body]
         if kinds:
             names = [*self.classes, 'unlabeled']
             rows.append(canvas.legend(names, label_colors(np.arange(len(names)), self.palette), body.shape[1]))

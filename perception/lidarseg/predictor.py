@@ -8,11 +8,12 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from perception.common.formats.points import Cloud, is_recording, read_recording, scan_name, write_ply
-from perception.common.predictor import Predictor
+from perception.common.predictor import Found, Predictor
 from perception.common.structures import PointSegSample
 from perception.common.visual.points import show as show_points
+from perception.common.visual.recording import Recording
 from perception.lidarseg.datasets.base import Scan, rows_of, spread_rows
-from perception.lidarseg.draw import draw_scan, height_colors, label_colors
+from perception.lidarseg.draw import draw_scan, error_colors, height_colors, label_colors
 from perception.lidarseg.film import CAMERAS, Film
 from perception.lidarseg.voting import member_probs
 from perception.utils.checkpoint import atomic_path
@@ -36,6 +37,7 @@ class LidarPredictor(Predictor):
             become such as the net was trained on, see PointReader; by default as the data set reads its own.
     """
 
+    unit = 'scan'
     views = ('plain', *CAMERAS)
     saves = ('label', 'npy', 'ply', 'probabilities')
 
@@ -48,7 +50,7 @@ class LidarPredictor(Predictor):
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
                        forward=forward, height=height, invalid=invalid, topic=topic)
         self.reader = self.scans.reader(data, **{name: value for name, value in options.items() if value is not None})
-        self._film, self._frame, self._frames = None, 0, ''  # of a film: its frames drawn and, in words, of how many
+        self._film, self._rows, self._frame = None, {}, 0  # of a film: the number of each scan, and of the next one
 
     def predict(self, sources: Sequence[Scan]) -> list[PointSegSample]:
         """Label every point of some scans.
@@ -182,20 +184,18 @@ class LidarPredictor(Predictor):
         path = path / f'{name}{suffix}' if path.is_dir() else path
         return self.scans.scan_labels(path, self.cloud(source).num_rows, self.data)
 
-    def pictures(self, path: str | Path, labels: str | Path | None = None, view: str = 'plain',
-                 show: bool = False) -> Iterator[tuple[str, np.ndarray]]:
+    def begin(self, path: str | Path, view: str) -> None:
         """See Predictor; a film begins anew.
 
         Raises:
-            DataError: a fixed camera without poses; also see Predictor.
+            DataError: a fixed camera without poses, or no scan.
         """
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
             plain = not any(map(is_recording, files))
             self._film = Film(view, self.scans.scan_poses(files) if plain else None, meta['classes'], meta['palette'],
                               meta.get('forward', 0.0))
-            self._frame, self._frames = 0, f' of {len(files)}' if plain else ''
-        yield from super().pictures(path, labels, view, show)
+            self._rows, self._frame = {file: row for row, file in enumerate(files)} if plain else {}, 0
 
     def view(self, view: str, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> np.ndarray:
@@ -203,11 +203,24 @@ class LidarPredictor(Predictor):
         file = source if isinstance(source, Path) else Path(name)
         if view == 'plain':
             return self.draw(source, sample, truth, file.name)
-        self._frame += 1
-        title = f'{file.absolute().parent.parent.name} / {file.name}   {self._frame}{self._frames}'
+        row = self._rows.get(source, self._frame) if isinstance(source, Path) else self._frame
+        self._frame = row + 1
+        count = f' of {len(self._rows)}' if self._rows else ''
         cloud = self.cloud(source)
         labels, truth = (_kept(values, cloud) for values in (_labels(sample), truth))
-        return self._film.frame(self._frame - 1, cloud.points, labels, truth, title)
+        title = f'{file.absolute().parent.parent.name} / {file.name}   {row + 1}{count}'
+        return self._film.frame(row, cloud.points, labels, truth, title)
+
+    def log(self, recording: Recording, found: Found) -> None:
+        """Put a scan into a recording: its points by height, prediction, truth, and with both the errors."""
+        cloud, meta = self.cloud(found.source), self.meta
+        labels, truth = (_kept(values, cloud) for values in (_labels(found.sample), found.truth))
+        recording.points('scan/points', cloud.points, height_colors(cloud.points))
+        for name, ids in (('prediction', labels), ('truth', truth)):
+            if ids is not None:
+                recording.points(f'scan/{name}', cloud.points, label_colors(ids, meta['palette']))
+        if labels is not None and truth is not None:
+            recording.points('scan/errors', cloud.points, error_colors(labels, truth, len(meta['classes'])))
 
     def show(self, picture: np.ndarray, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,
              name: str) -> bool:

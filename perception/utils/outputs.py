@@ -1,4 +1,4 @@
-"""Places of results: what people put there is never replaced.
+"""Places of results: what people put there is never replaced, and what killed commands left is cleaned up.
 
 What was written stands in a hidden file of its folder, `.perception`, a line for each file as `sha256sum` writes it. A
 file that is named there with the content it has now may be written again; any other one stays as it is.
@@ -15,6 +15,7 @@ from pathlib import Path
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 from perception.utils.lock import LOCK
+from perception.utils.paths import make_folder
 
 LEDGER = '.perception'
 _read: dict[Path, tuple[int, set[str]]] = {}  # of each ledger: bytes that were read, and their lines
@@ -121,18 +122,19 @@ def _ledger(folder: Path) -> set[str]:
 
 
 # --- folders ---------------------------------------------------------------------------------------------------------
-def claim_folder(folder: str | Path) -> None:
-    """See that a folder, such as that of a submission, holds nothing but results, and note that it is for them.
+def own_folder(folder: str | Path) -> Path:
+    """Make a folder for results among which nothing else may be, such as a submission.
 
     Raises:
-        DataError: it holds other things.
+        DataError: it cannot be written, or holds things that no command of this project wrote.
     """
-    folder = Path(folder)
+    folder = make_folder(folder)
     there = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
     if there and LEDGER not in there:
         raise DataError(f'{folder}: {len(there):,} things that no command of this project wrote, such as {there[0]}, '
                         'expected an empty folder. They were left as they are; give another folder.')
     (folder / LEDGER).touch()
+    return folder
 
 
 @contextlib.contextmanager

@@ -1,4 +1,5 @@
 """How commands end after Ctrl-C at awkward moments."""
+import argparse
 import errno
 import multiprocessing
 import os
@@ -9,7 +10,7 @@ import weakref
 import pytest
 import torch
 
-from perception.apis.cli import resume_command, run_command
+from perception.apis.cli import resume_command, run_command, split_flags
 from perception.utils.checkpoint import save_atomic
 from perception.utils.errors import TrainingError
 
@@ -160,3 +161,14 @@ def test_a_defect_keeps_its_traceback_and_the_handler_is_put_back():
     with pytest.raises(ZeroDivisionError):
         run_command(lambda: 1 / 0)
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+@pytest.mark.parametrize(('text', 'rest', 'flags'), [
+    ('a b --out x', 'a b --out x', {}), ('--columns x,y,z a b', 'a b', {'columns': 'x,y,z'}),
+    ('a --max-range=3 b', 'a b', {'max_range': '3'}), ('a --height -1.7 b', 'a b', {'height': '-1.7'}),
+    ('a b --invert', 'a b', {'invert': 'True'}), ('a b --invert --out x', 'a b --out x', {'invert': 'True'}),
+    ('a --ou x', 'a', {'ou': 'x'}), ('a -h --', 'a -h --', {}), ('a --key=a=b', 'a', {'key': 'a=b'})])
+def test_flags_that_a_parser_does_not_know_are_taken_out(text, rest, flags):
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument('--out')
+    assert split_flags(text.split(), parser) == (rest.split(), flags)

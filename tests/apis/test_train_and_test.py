@@ -256,6 +256,12 @@ def test_tta_wraps_the_model(score):
 def test_a_submission_is_made_from_the_test_split(score, tmp_path):
     assert score(submit=str(tmp_path / 'answers')) == {'toy/written': 7}
     assert len((tmp_path / 'answers/answers.txt').read_text().splitlines()) == 7
+    score(submit=str(tmp_path / 'answers'))
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/answers.txt').write_text('mine')
+    with pytest.raises(DataError, match=r'mine: 1 things .* such as answers\.txt, expected an empty folder'):
+        score(submit=str(tmp_path / 'mine'))
+    assert (tmp_path / 'mine/answers.txt').read_text() == 'mine'
 
 
 def test_pictures_come_from_a_metric_or_a_hook(toy, toy_config, trained, tmp_path, monkeypatch):

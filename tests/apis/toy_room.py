@@ -9,6 +9,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from perception.common.predictor import Predictor
+from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
 NUM_FEATURES, NUM_CLASSES = 6, 3
@@ -19,6 +20,10 @@ class ToyDataset(torch.utils.data.Dataset):
 
     METAINFO = dict(classes=('a', 'b', 'c'), palette=np.eye(3))
     metainfo = METAINFO
+
+    @classmethod
+    def describe(cls, config):
+        return getattr(cls, 'METAINFO', {})
 
     def __init__(self, size=22, seed=3, noise=0.3):
         rng = np.random.default_rng(seed)
@@ -136,16 +141,40 @@ def draw_toy_sheet(root, path):
 
 
 class ToyPredictor(Predictor):
-    """Reads feature vectors from text files, draws them as bars; a second view is the same upside down."""
+    """Reads feature vectors from text files, draws them as bars; a second view is the same upside down.
 
-    reads = ('.txt',)
+    `factor` is an option of prediction: the features are multiplied by it.
+    """
+
+    unit = 'vector'
+    reads = ('.txt', '.dat')
     views = ('plain', 'flipped')
+    saves = ('class', 'npy')
 
-    def __call__(self, source):
-        feats = torch.tensor([float(word) for word in Path(source).read_text().split()])
-        sample = BaseDataElement(metainfo=dict(sample_id=Path(source).stem), label=0)
+    def __init__(self, model, data, factor=1.0):
+        super().__init__(model, data)
+        self.factor, self.batches = factor, []
+
+    def read(self, source):
+        try:
+            return torch.tensor([self.factor * float(word) for word in Path(source).read_text().split()])
+        except ValueError as error:
+            raise DataError(f'{source}: {error}, expected numbers. Correct it.') from error
+
+    def predict(self, sources):
+        feats = torch.stack([self.read(source) for source in sources])
+        self.batches.append(len(feats))
+        samples = [BaseDataElement(metainfo=dict(sample_id=Path(source).stem), label=0) for source in sources]
         with torch.no_grad():
-            return self.model.test_step(dict(inputs=feats[None], data_samples=[sample]))[0]
+            return self.model.test_step(dict(inputs=feats, data_samples=samples))
+
+    def save(self, form, folder, name, source, sample):
+        path = folder / f'{name}.{form}'
+        if form == 'npy':
+            np.save(path, sample.pred)
+        else:
+            path.write_text(self.meta['classes'][sample.pred])
+        return path
 
     def draw(self, source, sample=None, truth=None, title=''):
         image = np.zeros((40, 60, 3), np.uint8)
@@ -158,7 +187,10 @@ class ToyPredictor(Predictor):
         return image[::-1] if view == 'flipped' else image
 
     def truth(self, labels, name, source):
-        return int(Path(labels, f'{name}.label').read_text())
+        path = Path(labels, f'{name}.label')
+        if not path.is_file():
+            raise DataError(f'{path}: no such file, expected a class. Write it.')
+        return int(path.read_text())
 
     def draw_sample(self, sample, title=''):
         return np.full((40, 60, 3), int(40 * np.clip(3 + float(sample['inputs'][0]), 0, 6)), np.uint8)

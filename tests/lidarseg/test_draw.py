@@ -6,7 +6,8 @@ import torch
 from mmengine.evaluator import Evaluator
 
 from perception.common.structures import PointSegSample
-from perception.common.visual.points import BEHIND, visible_points, vulkan_problem
+from perception.common.visual import canvas
+from perception.common.visual.points import BEHIND, shaded, visible_points, vulkan_problem
 from perception.lidarseg import draw
 from perception.lidarseg.draw import DrawScans, draw_scan, error_colors, height_colors, label_colors, scan_score
 from perception.registry import METRICS
@@ -72,8 +73,8 @@ def test_pixels_of_a_panel_are_those_of_the_view():
     points, labels, pred_labels = scan()
     image = draw_scan(points, CLASSES, PALETTE, pred_labels, labels, panel=(320, 180))
     visible = visible_points(points, BEHIND, 320, 180)
-    top = 32 + 26  # the title bar and the panel's own
-    expected = label_colors(labels, PALETTE)[visible]
+    top = len(canvas.bar(968)) + len(canvas.bar(320))  # the title bar and the panel's own
+    expected = shaded(label_colors(labels, PALETTE), points[:, 3])[visible]
     drawn = image[top:top + 180, 324:644]
     assert (drawn[visible >= 0] == expected[visible >= 0]).all()
 
@@ -136,7 +137,7 @@ def test_metric_draws_each_scan_and_scores_nothing(tmp_path):
         data, samples = batch(ids, with_labels)
         metric.process(samples, data)
     assert metric.evaluate(3) == {}
-    files = sorted((tmp_path / 'new').iterdir())
+    files = sorted((tmp_path / 'new').glob('*.png'))
     assert [f.name for f in files] == ['08_000000.png', '08_000001.png', '11_000000.png']
     images = [cv2.imread(str(f))[..., ::-1] for f in files]
     assert [image.shape[1] for image in images] == [488, 488, 324]  # three panels where the truth is known
@@ -149,9 +150,9 @@ def test_metric_stops_after_max_scans_and_starts_anew(tmp_path):
         data, samples = batch([f'{name}_0', f'{name}_1'])
         metric.process(samples, data)
     metric.evaluate(4)
-    assert [f.name for f in tmp_path.iterdir()] == ['a_0.png']
+    assert [f.name for f in tmp_path.glob('*.png')] == ['a_0.png']
     metric.process(samples, data)
-    assert sorted(f.name for f in tmp_path.iterdir()) == ['a_0.png', 'b_0.png']
+    assert sorted(f.name for f in tmp_path.glob('*.png')) == ['a_0.png', 'b_0.png']
 
 
 def test_metric_needs_names_and_colours(tmp_path):

@@ -136,7 +136,7 @@ def test_earlier_scans_stay_visible_but_darker(camera):
     assert has(first, bright) and not has(first, dark)
     assert has(moved_on, bright) and has(moved_on, dark) > 100
     assert has(first, CAR) > 100 and has(moved_on, CAR) > 100
-    assert film.frame(2, points, labels).shape == (852, 1280, 3)
+    assert film.frame(2, points, labels).shape == (952, 1280, 3)
 
 
 @needs_vulkan
@@ -165,7 +165,7 @@ def test_with_prediction_and_truth_errors_stand_beside():
 def test_without_labels_points_are_coloured_by_height_and_empty_scans_are_drawn():
     film = Film('follow', drive(2), CLASSES, PALETTE)
     image = film.frame(0, np.zeros((0, 4)))
-    assert image.shape == (778, 1280, 3) and has(image, CAR)
+    assert image.shape == (804, 1280, 3) and has(image, CAR)
     assert len(np.unique(film.frame(1, wall()[0]).reshape(-1, 3), axis=0)) > 30
 
 

@@ -3,8 +3,9 @@ import os
 
 import pytest
 
+from perception.utils import outputs
 from perception.utils.errors import DataError
-from perception.utils.outputs import LEDGER, adopt, check_free, claim_folder, inside, result_path
+from perception.utils.outputs import LEDGER, adopt, check_free, inside, own_folder, part_folder, result_path
 
 
 def write(path, text='ours'):
@@ -82,12 +83,26 @@ def test_names_do_not_lead_out_of_their_folder(tmp_path, name):
 
 
 def test_a_folder_of_a_submission_holds_nothing_else(tmp_path):
-    for name in ('a', 'b'):
-        (tmp_path / name).mkdir()
     for _ in range(2):
-        claim_folder(tmp_path / 'a')
-        (tmp_path / 'a/x').write_text('x')
+        (own_folder(tmp_path / 'a') / 'x').write_text('x')
+    (tmp_path / 'b').mkdir()
     (tmp_path / 'b/submission.zip').write_text('mine')
     with pytest.raises(DataError, match=r'b: 1 things .* such as submission\.zip, expected an empty folder'):
-        claim_folder(tmp_path / 'b')
-    assert [path.name for path in (tmp_path / 'b').iterdir()] == ['submission.zip']
+        own_folder(tmp_path / 'b')
+    assert (tmp_path / 'b/submission.zip').read_text() == 'mine'
+
+
+def test_a_temporary_folder_that_is_not_renamed_goes(tmp_path):
+    with pytest.raises(RuntimeError, match='cut'), part_folder(tmp_path / 'a') as part:
+        (part / 'x').write_text('x')
+        raise RuntimeError('cut')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(outputs.fcntl, 'flock', no_locks)
+    with part_folder(tmp_path / 'a') as part:
+        assert part.parent == tmp_path and part.stat().st_mode & 0o777 == 0o755

@@ -25,7 +25,7 @@ def blank(height: int, width: int, color: Sequence[int] = PAPER) -> np.ndarray:
 
 def text_size(width: int) -> int:
     """Size of letters that are well read in a picture so many pixels wide."""
-    return min(max(6 + round(width / 80), 14), 40)
+    return min(max(10 + round(width / 110), 14), 40)
 
 
 def write(image: np.ndarray, text: str, left: int, middle: int, size: int = 14, color: Sequence[int] = INK) -> None:

@@ -37,6 +37,7 @@ class View:
         fov: vertical opening angle in degrees; 0 gives a parallel projection of the given `height`.
         height: metres from the lower to the upper edge of a parallel projection.
         point_size: edge of a point in pixels.
+        metres: edge of a point in metres, where that is more; near points are drawn larger, up to `NEAREST` times.
     """
     eye: tuple[float, float, float]
     target: tuple[float, float, float]
@@ -44,11 +45,12 @@ class View:
     fov: float = 45.
     height: float = 0.
     point_size: float = 2.
+    metres: float = 0.1
 
 
 BEHIND = View(eye=(-12.5, 0., 9.5), target=(11., 0., -2.))
 # forward is to the right, so that a street fills a wide picture
-TOP = View(eye=(0., 0., 90.), target=(0., 0., 0.), up=(0., 1., 0.), fov=0., height=44., point_size=1.)
+TOP = View(eye=(0., 0., 90.), target=(0., 0., 0.), up=(0., 1., 0.), fov=0., height=44., point_size=1., metres=0.)
 
 
 def visible_points(points: np.ndarray, view: View = BEHIND, width: int = 640, height: int = 360) -> np.ndarray:
@@ -97,6 +99,19 @@ def paint(visible: np.ndarray, colors: np.ndarray, background: Sequence[int] = B
     """
     table = np.concatenate([np.asarray(colors, np.uint8).reshape(-1, 3), np.array([background], np.uint8)])
     return table[visible]
+
+
+def shaded(colors: np.ndarray, remission: np.ndarray | None) -> np.ndarray:
+    """Colours (N, 3) uint8 RGB, darker the less the points (N,) reflect.
+
+    The scale of a sensor does not matter: the brightest twentieth keeps its colours. Where all reflect alike, as where
+    a sensor tells nothing, all do.
+    """
+    if remission is None or not len(remission) or np.ptp(remission) == 0:
+        return colors
+    low, high = np.percentile(remission, (2, 95))
+    share = np.clip((remission - low) / max(high - low, 1e-9), 0, 1)
+    return np.round(colors * (0.6 + 0.4 * np.sqrt(share))[:, None]).astype(np.uint8)
 
 
 def render(points: np.ndarray, colors: np.ndarray, view: View = BEHIND, width: int = 1280,

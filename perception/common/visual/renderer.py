@@ -14,6 +14,7 @@ import sys
 
 import numpy as np
 
+NEAREST = 3  # times the size of far points
 LARGEST = (1920, 1080)  # width, height of the renderer's own picture; smaller ones are a corner of it
 
 
@@ -43,16 +44,35 @@ def serve() -> None:
 def visible(open3d, renderer, xyz: np.ndarray, view: dict, width: int, height: int) -> np.ndarray:
     """Draw each of (N, 3) points in the colour that stands for its row, and read rows (height, width) back."""
     row = np.arange(1, len(xyz) + 1)[:, None]
-    cloud = open3d.t.geometry.PointCloud(open3d.core.Tensor(xyz))
-    cloud.point.colors = open3d.core.Tensor((row >> (16, 8, 0) & 255).astype(np.float32) / 255)
-    material = open3d.visualization.rendering.MaterialRecord()
-    material.shader = 'defaultUnlit'
-    material.point_size = view['point_size']
+    colors, sizes = (row >> (16, 8, 0) & 255).astype(np.float32) / 255, point_sizes(xyz, view, height)
     renderer.scene.clear_geometry()
-    renderer.scene.add_geometry('points', cloud, material)
+    for size in np.unique(sizes):
+        some = sizes == size
+        cloud = open3d.t.geometry.PointCloud(open3d.core.Tensor(xyz[some]))
+        cloud.point.colors = open3d.core.Tensor(colors[some])
+        material = open3d.visualization.rendering.MaterialRecord()
+        material.shader = 'defaultUnlit'
+        material.point_size = size
+        renderer.scene.add_geometry(f'points of {size}', cloud, material)
     aim(open3d, renderer.scene.camera, view, width, height)
     image = np.asarray(renderer.render_to_image())[:height, :width].astype(np.int64)
     return (image << (16, 8, 0)).sum(-1) - 1
+
+
+def point_sizes(xyz: np.ndarray, view: dict, height: int) -> np.ndarray:
+    """Edge in pixels (N,) of points (N, 3) in a view of `height` pixels, larger for near ones; whole above the least.
+
+    Args:
+        xyz: points [m].
+        view: of points.py, as a dict.
+        height: of the picture in pixels.
+    """
+    least = view['point_size']
+    if not view['fov'] or not view['metres']:
+        return np.full(len(xyz), least)
+    focal = height / 2 / math.tan(math.radians(view['fov']) / 2)
+    distance = np.linalg.norm(xyz - np.array(view['eye'], np.float32), axis=1)
+    return np.clip(np.round(view['metres'] * focal / np.maximum(distance, 1e-3)), least, NEAREST * least)
 
 
 def aim(open3d, camera, view: dict, width: int, height: int) -> None:

@@ -96,7 +96,7 @@ def test_folder_that_is_a_file_gives_a_sentence(tmp_path):
 
 
 def test_letters_follow_the_picture_and_are_cut_where_there_is_no_room():
-    assert [canvas.text_size(width) for width in (100, 640, 1280, 9000)] == [14, 14, 22, 40]
+    assert [canvas.text_size(width) for width in (100, 640, 1280, 9000)] == [14, 16, 22, 40]
     assert len(canvas.bar(1280)) > len(canvas.bar(640))
     text = canvas.fitted('a long name of a file', 80)
     assert text.endswith('\u2026') and 60 < canvas.text_width(text) <= 80

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,9 +16,11 @@ from perception.common.visual.points import (
     has_display,
     paint,
     render,
+    shaded,
     show,
     visible_points,
 )
+from perception.common.visual.renderer import point_sizes
 from perception.utils.errors import ConfigError, DataError, MissingDependency
 
 pytest.importorskip('open3d')
@@ -50,7 +53,8 @@ def test_each_pixel_shows_a_point_that_projects_there(view, size):
     assert len(rows) > 0.3 * visible.size
     assert visible.max() > 140_000  # numbers beyond two bytes survive the way through colours
     where, _ = project(points[visible[rows, columns]], view, *size)
-    assert np.abs(where - np.stack([columns, rows], 1) - 0.5).max() <= view.point_size / 2 + 0.02
+    sizes = point_sizes(points, asdict(view), size[1])[visible[rows, columns]]
+    assert (np.abs(where - np.stack([columns, rows], 1) - 0.5).max(1) <= sizes / 2 + 0.02).all()
 
 
 @needs_vulkan
@@ -71,6 +75,25 @@ def test_the_nearer_point_hides_the_farther():
     for order in ([0, 1], [1, 0]):
         seen = visible_points(points[order], view, 64, 48)
         assert set(np.unique(seen)) == {-1, order.index(1)}
+
+
+@needs_vulkan
+def test_near_points_are_drawn_larger():
+    points = np.array([[-4., 1., 3.], [11., 5., -2.], [60., -9., 0.]])
+    seen = visible_points(points, BEHIND, 1280, 720)
+    sizes = point_sizes(points, asdict(BEHIND), 720)
+    assert sizes.tolist() == [6, 3, 2] and [(seen == i).sum() for i in range(3)] == (sizes ** 2).tolist()
+    assert (point_sizes(points, asdict(TOP), 720) == 1).all()
+
+
+def test_what_reflects_less_is_darker_whatever_the_scale():
+    colors = np.full((100, 3), 200, np.uint8)
+    remission = np.linspace(0, 1, 100)
+    for scale in (1, 255, 65535):
+        drawn = shaded(colors, remission * scale)[:, 0].astype(int)
+        assert drawn[0] == 120 and (drawn[-5:] == 200).all() and (np.diff(drawn) >= 0).all()
+    assert (shaded(colors, np.zeros(100)) == 200).all() and (shaded(colors, None) == 200).all()
+    assert shaded(colors[:0], remission[:0]).shape == (0, 3)
 
 
 @needs_vulkan

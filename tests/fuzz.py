@@ -1,22 +1,31 @@
-"""Damaged files of every format: each outcome is a correct result, or one sentence of a DataError or its like."""
+"""Damaged files of every format: each outcome is a good sample or one sentence, soon and in bounded memory.
+
+`tools/benchmark.py fuzz --minutes N` does the same for longer.
+"""
 import copy
 import json
+import os
 import random
+import re
 import shutil
 import time
 import zipfile
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
+from perception.apis.benchmarks import fuzz
+from perception.apis.benchmarks.fuzz import FLOATS, Fuzzer, Reader, Tally, damage, readers_of, report, tiny_config
 from perception.common.formats.kitti import read_calib, read_poses, read_times
+from perception.common.saving import STAMP, read_prediction, read_stamp, write_prediction
 from perception.common.structures import PointSegSample
 from perception.lidarseg.convert.cylinder3d import MODULES, convert_cylinder3d
 from perception.lidarseg.convert.minkunet import PROJECTS, convert_minkunet, find_origins
 from perception.lidarseg.convert.spvnas import convert_spvnas
-from perception.lidarseg.datasets.semantickitti.reader import SPLITS, SemanticKITTI, SemanticKITTIMultiScan, scan_paths
+from perception.lidarseg.datasets.semantickitti.reader import SPLITS, scan_paths
 from perception.lidarseg.datasets.semantickitti.submission import prediction_name, validate_submission, write_zip
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
@@ -26,121 +35,116 @@ from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.checkpoint import load_checkpoint, load_weights, weights_of
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
-SECONDS = 1.0  # for each format
-WORDS = [b'-2', b'1e999', b'NaN', b'null', b'{}', b'[]', b'""', b'-1', b'99999999999999999999', b'\x00', b'\xff\xfe',
-         b'\n', b' ', b'true', b',', b'"', b'0.5', b'\xc3\xa9', b'[' * 3000, b'1e20', b'9' * 5000]
-FLOATS = [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e20, 1e9, 1e-40, 0.0, -0.0]
+# base -> fixture of its simulated data, rounds; images of official size take time
+SETS = {'semantickitti': ('mini_kitti', 40), 'semantickitti_multiscan': ('mini_kitti', 30), 'nuscenes': (
+    'mini_nuscenes', 30), 'culane': ('mini_culane', 40), 'tusimple': ('mini_tusimple', 25), 'bdd100k': (
+    'mini_bdd100k', 20), 'llamas': ('mini_llamas', 20), 'apolloscape': ('mini_apolloscape', 8)}
 
 
-def mutate(data: bytes, rng: random.Random) -> bytes:
-    """The bytes of a file with one kind of damage."""
-    i, j = sorted(rng.randrange(len(data) + 1) for _ in range(2))
-    kind = rng.randrange(9)
-    if kind == 0:
-        return data[:i]
-    if kind == 1:
-        return data[:i] + data[j:]
-    if kind == 2:
-        return data[:j] + data[i:]
-    if kind == 3:  # one word or number gives way to another
-        start = data.rfind(b' ', 0, i) + 1
-        end = data.find(b' ', start)
-        return data[:start] + rng.choice(WORDS) + (data[end:] if end >= 0 else b'')
-    if kind == 4:
-        return data[:i] + rng.choice(WORDS) + data[i:]
-    if kind == 5:  # one float gives way to another
-        k = 4 * rng.randrange(len(data) // 4 + 1)
-        return data[:k] + np.float32(rng.choice(FLOATS)).tobytes() + data[k + 4:]
-    if kind == 6:  # whole records are left out, as in a copy that was cut
-        return data[:i // 16 * 16] + data[j // 16 * 16:]
-    changed = bytearray(data)
-    for _ in range(rng.randrange(1, 5) if len(data) else 0):
-        changed[rng.randrange(len(data))] = rng.randrange(256)
-    return bytes(changed)
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Threads do not live on in forked processes."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(0)
+    yield
+    cv2.setNumThreads(threads)
 
 
-def rounds(least: int = 20):
-    """Rounds while there is time."""
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() < start + SECONDS or count < least:
-        count += 1
-        yield count
+# --- data sets and predictors ----------------------------------------------------------------------------------------
+@pytest.mark.parametrize('name', SETS)
+def test_damaged_files_of_a_data_set_are_read_or_refused(name, request, tmp_path):
+    fixture, rounds = SETS[name]
+    root = Path(shutil.copytree(request.getfixturevalue(fixture), tmp_path / name))
+    if fixture == 'mini_kitti':  # scans of some hundred points are read in no time
+        for suffix, size in (('bin', 16), ('label', 4)):
+            for path in root.rglob(f'*.{suffix}'):
+                path.write_bytes(path.read_bytes()[:300 * size])
+    before = {path: path.read_bytes() for path in root.rglob('*') if path.is_file()}
+    fuzzer = Fuzzer(name, root, readers_of(name, tiny_config(name), root))
+    outcomes = [fuzzer.step() for _ in range(rounds)]
+    assert set(outcomes) <= {'read', 'refused'}, report(fuzzer.tallies, 0)
+    assert outcomes.count('refused') > rounds // 10  # the damage is found, and it does damage something
+    assert all(tally.memory < 1 << 30 for tally in fuzzer.tallies.values())
+    assert before == {path: path.read_bytes() for path in before}  # all is mended again
 
 
-def damaged(files, rng):
-    """One of the files with damage, or with the bytes of another; and what it held before."""
-    path = rng.choice(files)
-    good = path.read_bytes()
-    path.write_bytes(rng.choice(files).read_bytes() if rng.random() < .1 else mutate(good, rng))
-    return path, good
+def test_the_same_seed_damages_in_the_same_way():
+    def bytes_of(seed):
+        rng = random.Random(seed)
+        return [damage(bytes(range(200)), rng, b'other') for _ in range(300)]
+
+    assert bytes_of('a') == bytes_of('a') != bytes_of('b')
+    assert len({kind(b'', random.Random(0), b'') for kind in fuzz.KINDS}) > 3  # an empty file can be damaged too
 
 
-# --- SemanticKITTI -------------------------------------------------------------------------------------------------
-@pytest.fixture
-def small_kitti(mini_kitti, tmp_path) -> Path:
-    """Scans of some hundred points, which are read in no time."""
-    root = tmp_path / 'semantickitti'
-    shutil.copytree(mini_kitti, root)
-    for path in root.rglob('*.bin'):
-        path.write_bytes(path.read_bytes()[:16 * 300])
-    for path in root.rglob('*.label'):
-        path.write_bytes(path.read_bytes()[:4 * 300])
-    return root
+class Bad:
+    """Reads a file in a way that goes wrong for one of its texts."""
+
+    num_classes = 3
+
+    def __init__(self, path):
+        self.text = path.read_text(errors='replace')[:5]
+
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, index):
+        if self.text == 'crash':
+            raise RecursionError('deep')
+        if self.text == 'abort':
+            os.abort()
+        if self.text == 'sleep':
+            time.sleep(60)
+        if self.text == 'large':
+            np.ones(8 << 30, np.uint8)
+        if self.text == 'quiet':
+            raise DataError('somewhere: something, expected another thing. Do that.')
+        points = torch.full((4, 4), np.nan if self.text == 'point' else 0.0)
+        labels = torch.tensor([0, 1, 2, 7 if self.text == 'label' else 255][:3 if self.text == 'sizes' else 4])
+        return dict(inputs=dict(points=points), data_samples=PointSegSample(labels=labels))
 
 
-def check_sample(item: dict, classes: int, labelled: bool) -> None:
-    points, sample = item['inputs']['points'], item['data_samples']
-    assert points.dtype == torch.float32 and points.shape == (len(points), 4) and bool(torch.isfinite(points).all())
-    assert ('labels' in sample) == labelled
-    if labelled:
-        assert sample.labels.shape == (len(points),)
-        assert bool(((sample.labels < classes) | (sample.labels == 255)).all())
-    for voxelizer in (CubeVoxelizer(.2), CylinderVoxelizer((48, 36, 8))):
-        try:
-            voxels = voxelizer(dict(inputs=dict(points=[points]), data_samples=[sample]))['inputs']
-        except DataError as error:  # coordinates too far away for a grid
-            assert 'scan ' in str(error), error
-            continue
-        assert len(voxels['point_to_voxel']) == len(points)
-        assert not len(points) or int(voxels['voxel_coords'].min()) >= 0
-        assert all(bool((voxels['voxel_coords'][:, k + 1] < n).all()) for k, n in enumerate(voxels['grid_shape']))
+@pytest.mark.parametrize(('text', 'outcome', 'why'), [
+    ('fine', 'read', ''), ('crash', 'crash', r'RecursionError: deep \(fuzz.py:'), ('abort', 'crash', 'SIGABRT'),
+    ('sleep', 'crash', 'no end within 0.5 s'), ('large', 'crash', 'Memory'), ('quiet', 'wrong', 'names no file'),
+    ('point', 'wrong', 'points is not finite'), ('label', 'wrong', 'labels are out of range'),
+    ('sizes', 'wrong', r'labels of shape \(3,\) for inputs of \(4, 4\)')])
+def test_whatever_goes_wrong_is_noticed(tmp_path, monkeypatch, text, outcome, why):
+    path = tmp_path / 'set/a.txt'
+    path.parent.mkdir()
+    path.write_text('fine')
+    monkeypatch.setattr(fuzz, 'damage', lambda *_: text.encode())
+    fuzzer = Fuzzer('bad', path.parent, [Reader('bad', lambda: Bad(path), fuzz.check_item)], keep=tmp_path / 'kept')
+    monkeypatch.setattr(fuzz, 'SECONDS', 0.5 if text == 'sleep' else 10.0)
+    assert fuzzer.step() == outcome and path.read_text() == 'fine'
+    found = ' '.join(fuzzer.tallies['bad .txt'].examples)
+    assert re.search(why, found)
+    assert (tmp_path / 'kept/bad_0_a.txt').is_file() == (outcome in ('wrong', 'crash'))
 
 
-@pytest.mark.parametrize('cls', [SemanticKITTI, SemanticKITTIMultiScan])
-def test_damaged_scans_labels_and_poses_are_read_or_refused(small_kitti, cls):
-    def read_all():
-        for split in ('train', 'val'):
-            dataset = cls(small_kitti, split, sequences={'train': [0], 'val': [8]}[split])
-            for i in range(len(dataset)):
-                check_sample(dataset[i], len(dataset.metainfo['classes']), True)
-        dataset = cls(small_kitti, 'test', sequences=[11])
-        check_sample(dataset[0], len(dataset.metainfo['classes']), False)
-
-    read_all()
-    wanted = ('.bin', '.label') if cls is SemanticKITTI else ('.bin', '.label', 'poses.txt', 'calib.txt')
-    files = sorted(path for path in small_kitti.rglob('*') if path.name.endswith(wanted)
-                   and path.relative_to(small_kitti).parts[1] in ('00', '08', '11'))
-    rng, refused, count = random.Random(0), 0, 0
-    for _ in rounds():
-        count += 1
-        path, good = damaged(files, rng)
-        try:
-            read_all()
-        except DataError as error:
-            assert str(small_kitti) in str(error), error
-            refused += 1
-        finally:
-            path.write_bytes(good)
-    assert refused > count // 10  # much damage is found, and the test does damage something
+def test_a_set_that_is_bad_without_damage_is_said(tmp_path):
+    (tmp_path / 'a.txt').write_text('point')
+    with pytest.raises(DataError, match='the set without damage is not read well .points is not finite'):
+        Fuzzer('bad', tmp_path, [Reader('bad', lambda: Bad(tmp_path / 'a.txt'), fuzz.check_item)])
 
 
-def test_damaged_calibration_poses_and_times_are_read_or_refused(small_kitti):
-    folder = small_kitti / 'sequences/00'
+def test_the_report_counts_each_format():
+    tally = Tally(seconds=1.5, memory=3 << 20, examples={'why': 'round 3, a.jpg'})
+    tally.outcomes.update(read=1000, refused=5, wrong=1)
+    text = report({'culane .jpg': tally}, 7)
+    assert '| culane .jpg | 1,006 | 5 | 1,000 | 1 | 0 | 1.50 | 3 |' in text
+    assert '1,006 files, seed 7: 1 wrong results, 0 crashes' in text and '* culane .jpg, round 3, a.jpg: why' in text
+
+
+# --- single files ----------------------------------------------------------------------------------------------------
+def test_damaged_calibration_poses_and_times_are_read_or_refused(mini_kitti, tmp_path):
     readers = {'calib.txt': read_calib, 'poses.txt': read_poses, 'times.txt': read_times}
-    rng, refused, count = random.Random(0), 0, 0
-    for _ in rounds(200):
-        count += 1
-        path, good = damaged([folder / name for name in readers], rng)
+    files = [Path(shutil.copy(mini_kitti / 'sequences/00' / name, tmp_path)) for name in readers]
+    rng, refused = random.Random(0), 0
+    for _ in range(300):
+        path = rng.choice(files)
+        good = path.read_bytes()
+        path.write_bytes(damage(good, rng, rng.choice(files).read_bytes()))
         try:
             found = readers[path.name](path)
             for values in found.values() if isinstance(found, dict) else [found]:
@@ -149,9 +153,23 @@ def test_damaged_calibration_poses_and_times_are_read_or_refused(small_kitti):
         except DataError as error:
             assert str(path) in str(error), error
             refused += 1
-        finally:
-            path.write_bytes(good)
-    assert refused > count // 10
+        path.write_bytes(good)
+    assert refused > 30
+
+
+def test_damaged_predictions_and_stamps_of_a_saved_test_are_read_or_made_again(tmp_path):
+    write_prediction(tmp_path / 'a.npy', torch.arange(40) % 7)
+    (tmp_path / STAMP).write_text(json.dumps(dict(checkpoint=['abc'], net=['n'], data=None)))
+    rng, lost = random.Random(0), 0
+    good = {path: path.read_bytes() for path in (tmp_path / 'a.npy', tmp_path / STAMP)}
+    for _ in range(250):
+        for path, data in good.items():
+            path.write_bytes(damage(data, rng, rng.choice(list(good.values()))))
+        stamp, labels = read_stamp(tmp_path / STAMP), read_prediction(tmp_path / 'a.npy')
+        assert stamp is None or isinstance(stamp, dict)
+        assert labels is None or (labels.dtype == torch.int64 and labels.ndim == 1)
+        lost += (stamp is None) + (labels is None)
+    assert lost > 250
 
 
 # --- submissions -----------------------------------------------------------------------------------------------------
@@ -167,10 +185,10 @@ def test_damaged_submissions_are_judged(tmp_path):
     path, problems = write_zip(tmp_path / 'out', scans, tmp_path / 'data')
     good, rng, refused, count = path.read_bytes(), random.Random(0), 0, 0
     assert problems == validate_submission(path, tmp_path / 'data') == []
-    for _ in rounds(50):
+    for _ in range(120):
         count += 1
         if rng.random() < .5:
-            path.write_bytes(mutate(good, rng))
+            path.write_bytes(damage(good, rng))
         else:  # a sound zip with other entries
             with zipfile.ZipFile(path, 'w') as archive:
                 for scan in scans:
@@ -179,7 +197,7 @@ def test_damaged_submissions_are_judged(tmp_path):
                         if rng.random() < .98 and f'{parent}/' not in archive.namelist():
                             archive.writestr(f'{parent}/', b'')
                     if rng.random() < .95:
-                        archive.writestr(name, mutate((tmp_path / 'out' / name).read_bytes(), rng))
+                        archive.writestr(name, damage((tmp_path / 'out' / name).read_bytes(), rng))
         problems = validate_submission(path, tmp_path / 'data')
         assert all(isinstance(problem, str) and problem for problem in problems)
         refused += bool(problems)
@@ -249,7 +267,7 @@ def test_damaged_weights_are_converted_or_refused():
     for state, convert, build in cases.values():
         result = convert(copy.copy(state))
         load_weights(build(result), result[0])
-    for _ in rounds(400):
+    for _ in range(150):
         count += 1
         state, convert, build = rng.choice(list(cases.values()))
         bad = damage_weights(state, rng, donors)
@@ -273,9 +291,9 @@ def test_damaged_checkpoint_files_are_loaded_whole_or_refused(tmp_path):
     path = tmp_path / 'model.pth'
     torch.save(dict(state_dict=net.state_dict(), meta=dict(epoch=3)), path)
     good, rng, refused, count = path.read_bytes(), random.Random(0), 0, 0
-    for _ in rounds(30):
+    for _ in range(60):
         count += 1
-        path.write_bytes(mutate(good, rng))
+        path.write_bytes(damage(good, rng))
         try:
             load_weights(net, load_checkpoint(path))
         except CheckpointError as error:
@@ -291,10 +309,10 @@ def test_damaged_net_configs_are_read_or_refused(tmp_path):
     path.write_bytes(good)
     assert read_net_config(path) == NETS['65GMACs']
     rng, refused, count = random.Random(0), 0, 0
-    for _ in rounds(100):
+    for _ in range(150):
         count += 1
         if rng.random() < .5:
-            path.write_bytes(mutate(good, rng))
+            path.write_bytes(damage(good, rng))
         else:
             values = json.loads(good)
             name = rng.choice(list(values))
@@ -322,7 +340,7 @@ def test_any_points_are_labelled_or_refused(net, voxelizer):
     rng, generator = random.Random(0), torch.Generator().manual_seed(0)
     net.eval()
     refused, count = 0, 0
-    for _ in rounds(20):
+    for _ in range(12):
         count += 1
         scans = [torch.randn(rng.choice([0, 1, 2, 40]), 4, generator=generator) * rng.choice([0, 1, 30, 1e4])
                  for _ in range(rng.choice([1, 2, 3]))]
