@@ -109,13 +109,15 @@ def adapt(value: Any, hint: Any, text: bool = False) -> Any:
     """
     origin, parts = get_origin(hint) or hint, get_args(hint)
     if origin in (Union, types.UnionType):
-        for typed in (False, True)[:1 + text]:
-            for part in parts:
-                if part is not Tensor:  # configs hold none
-                    try:
-                        return adapt(value, part, typed)
-                    except _Misfit:
-                        continue
+        parts = [part for part in parts if part is not Tensor]  # configs hold none
+        numbers = [part for part in parts if part in _SCALARS and part not in (str, Path)]  # `08` before the text '08'
+        plain = () if text and isinstance(value, (list, tuple)) else parts  # its items are typed
+        for typed, some in ((text, numbers), (False, plain), (text, parts)):
+            for part in some:
+                try:
+                    return adapt(value, part, typed)
+                except _Misfit:
+                    continue
         raise _Misfit(value)
     if origin is Literal:
         for part in parts:

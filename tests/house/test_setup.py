@@ -12,10 +12,11 @@ from types import SimpleNamespace
 import pytest
 
 # where the name to import is not the name to install
-DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit')
+DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit', imageio_ffmpeg='imageio-ffmpeg',
+                    rerun='rerun-sdk', pillow_heif='pillow-heif')
 # imported, but brought by `make setup` without its requirements: see setup.py
 UNLISTED = {'mmdet3d'}
-OPTIONAL = ('nuscenes', 'onnx', 'points', 'spconv', 'tensorboard', 'wandb', 'mlflow')
+OPTIONAL = ('heif', 'nuscenes', 'onnx', 'points', 'rerun', 'spconv', 'tensorboard', 'wandb', 'mlflow')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''
@@ -88,14 +89,15 @@ def test_requirements_are_what_the_package_imports(root, stated):
 
 def test_extras_are_what_the_package_imports_where_it_is_installed(root, stated):
     _, optional = imports(root)
-    assert {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]} == optional
+    extras = {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
+    assert extras - {'pyarrow'} == optional  # its version matters to rerun-sdk
     assert set(stated['extras_require']) == {*OPTIONAL, 'mmdet3d', 'test'}
 
 
 def test_each_package_whose_version_matters_is_pinned(stated, pins):
     named = {requirement(text) for text in stated['install_requires']}
     named |= {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
-    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'tensorboard', 'wandb', 'mlflow'}  # any version will do
+    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'pillow-heif', 'tensorboard', 'wandb', 'mlflow'}  # any version will do
     assert set(pins) == (named - free) | ALSO_PINNED
     assert pins['opencv-python'] == pins['opencv-python-headless'], 'both write the folder cv2'
     assert pins['mmcv'] == pins['mmcv-lite']
