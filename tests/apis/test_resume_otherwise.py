@@ -124,6 +124,20 @@ def test_a_rate_that_only_the_config_has_is_overruled_and_that_is_said(toy_confi
     assert 'train_cfg.max_epochs is 3 from now on (before: 1)' in log.text
 
 
+def test_a_rate_that_was_overruled_before_is_still_known(toy_config, tmp_path, log):
+    """The config of the second run says another rate than the one in use."""
+    def go_on(epochs, **options):
+        log.clear()
+        options = {'train_cfg.max_epochs': epochs, 'param_scheduler.0.milestones': [90], **options}
+        return rates(train(toy_config, work_dir=str(tmp_path), options=options, resume=epochs > 1))
+
+    assert go_on(1, **{'optim_wrapper.optimizer.lr': 0.002}) == go_on(2) == go_on(3) == [0.002]
+    assert 'optim_wrapper.optimizer.lr stays 0.002, as in the checkpoint (the config says 0.01)' in log.text
+    assert go_on(4, **{'optim_wrapper.optimizer.lr': 0.01}) == [0.01]
+    assert 'optim_wrapper.optimizer.lr is 0.01 from now on (before: 0.002)' in log.text
+    assert go_on(5) == [0.01] and 'optim_wrapper' not in log.text
+
+
 def test_another_schedule_on_the_command_line_counts(going_on):
     _, part, _ = going_on('epoch_1.pth', {}, {'param_scheduler.0.gamma': 0.1, 'param_scheduler.0.milestones': [1]})
     seen = load_checkpoint(part / 'epoch_3.pth')['message_hub']['log_scalars']['train/lr'][0]
