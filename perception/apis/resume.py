@@ -61,11 +61,11 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     """
     checkpoint = load_checkpoint(file, map_location or get_device())
     meta = training_meta(checkpoint, file)
-    with _plainly(file, 'its message hub'):
+    model = unwrap(runner.model)
+    check_weights(model, weights_of(checkpoint, file), file)
+    with _plainly(file, 'its message hub or what a hook keeps in it'):
         runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-    model, weights = unwrap(runner.model), weights_of(checkpoint, file)
-    check_weights(model, weights, file)
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(weights_of(checkpoint, file), strict=False)  # a hook may have exchanged them
     _take_seed(runner, meta)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.param_schedulers is not None:
@@ -103,10 +103,10 @@ class _plainly:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, PerceptionError):
+            what = (str(error).splitlines() or [''])[0][:120]
             raise CheckpointError(
-                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {str(error).splitlines()[0][:120]}), '
-                f'expected that of this training. Start from its weights with --cfg-options load_from={self.file}.'
-            ) from error
+                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {what}), expected that of this '
+                f'training. Start from its weights with --cfg-options load_from={self.file}.') from error
 
 
 def training_meta(checkpoint: dict, file: str | Path) -> dict:
