@@ -25,13 +25,14 @@ from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
+from torch import Tensor
 
 from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
 from perception.utils.errors import CheckpointError, PerceptionError
 
 OVERRULED = ('optim_wrapper', 'param_scheduler')  # parts of a config that a checkpoint overrules
 RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the config count
-MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose')  # not settings of a scheduler
+MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 'end')  # no settings of a scheduler
 SHOWN = 12  # differences in the log
 
 
@@ -50,7 +51,7 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     """Put a runner where a checkpoint was written.
 
     Args:
-        runner: model, optimiser, schedulers and loop are built.
+        runner: before its training; what it needs is built.
         file: a training checkpoint.
         options: names of the config that the command line gave.
         map_location: as in `torch.load`; the model's device by default.
@@ -60,13 +61,18 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     """
     checkpoint = load_checkpoint(file, map_location or get_device())
     meta = training_meta(checkpoint, file)
-    with _plainly(file, 'its message hub'):
+    model = unwrap(runner.model)
+    check_weights(model, weights_of(checkpoint, file), file)
+    with _plainly(file, 'its message hub or what a hook keeps in it'):
         runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
-    model, weights = unwrap(runner.model), weights_of(checkpoint, file)
-    check_weights(model, weights, file)
-    model.load_state_dict(weights, strict=False)
+    model.load_state_dict(weights_of(checkpoint, file), strict=False)  # a hook may have exchanged them
     _take_seed(runner, meta)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    if runner.param_schedulers is not None:
+        runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     differences = compare(meta.get('cfg'), runner.cfg.pretty_text)
+    if differences is not None:
+        differences.update(_in_use(runner, checkpoint))
     named = {name for name in options if name.split('.')[0] in RESCHEDULE
              and (differences is None or any(_covers(name, key) for key in differences))}
     moved = _take_place(runner, meta, file)
@@ -97,10 +103,10 @@ class _plainly:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, Exception) and not isinstance(error, PerceptionError):
+            what = (str(error).splitlines() or [''])[0][:120]
             raise CheckpointError(
-                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {str(error).splitlines()[0][:120]}), '
-                f'expected that of this training. Start from its weights with --cfg-options load_from={self.file}.'
-            ) from error
+                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {what}), expected that of this '
+                f'training. Start from its weights with --cfg-options load_from={self.file}.') from error
 
 
 def training_meta(checkpoint: dict, file: str | Path) -> dict:
@@ -297,6 +303,28 @@ def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
     after = _leaves(now)
     return {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})
             if before.get(name) != after.get(name) and name.split('.')[0] not in ('work_dir', 'resume', 'load_from')}
+
+
+def _in_use(runner: MMEngineRunner, checkpoint: dict) -> dict[str, tuple[str, str]]:
+    """What optimiser and schedulers of a checkpoint have otherwise than the runner's, whatever its config says."""
+    pairs = []
+    if not isinstance(runner.optim_wrapper, OptimWrapperDict):
+        pairs = [('optim_wrapper.optimizer', then, now) for then, now in zip(
+            _dicts(checkpoint.get('optimizer', {}).get('param_groups')), runner.optim_wrapper.optimizer.param_groups)]
+    if isinstance(runner.param_schedulers, list):
+        pairs += [(f'param_scheduler.{i}', then, now.state_dict()) for i, (then, now) in enumerate(zip(
+            _dicts(checkpoint.get('param_schedulers')), runner.param_schedulers))]
+    found = {}
+    for part, then, now in pairs:
+        for key in [k for k in now if k in then and k not in ('params', *MOVING) and not k.startswith('initial_')]:
+            was, is_now = (group.get(f'initial_{key}', group[key]) for group in (then, now))
+            if not isinstance(was, Tensor) and to_plain(is_now) != was:
+                found.setdefault(f'{part}.{key}', (repr(was), repr(is_now)))
+    return found
+
+
+def _dicts(value: Any) -> list[dict]:
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def _leaves(text: str) -> dict[str, str]:

@@ -38,7 +38,9 @@ def locked(*folders: str | Path | None) -> Iterator[None]:
                 problem = [str(error)]
         broadcast_object_list(problem)
         if problem[0]:
-            raise DataError(problem[0])
+            error = DataError(problem[0])
+            error.in_all_processes = True
+            raise error
         yield
 
 
