@@ -1,8 +1,10 @@
 #!/usr/bin/env python
 """Train a config."""
 import argparse
+import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command
 
@@ -31,7 +33,7 @@ def main() -> None:
                         help='build everything, two iterations, print taps, shapes and losses, stop; a teacher '
                              'need not be trained yet')
     args = parser.parse_args()
-    run_command(run, args, resumable=not args.check)
+    run_command(run, args, resumable=not args.check, long=True)
 
 
 def run(args: argparse.Namespace) -> None:
