@@ -306,8 +306,9 @@ def test_a_loader_without_workers_keeps_none():
     assert cfg.train_dataloader.persistent_workers is False and cfg.val_dataloader.persistent_workers is True
 
 
-def test_an_interval_of_0_validates_nothing(toy, toy_config, tmp_path, monkeypatch):
-    cfg = load_config(toy_config, options={'train_cfg.val_interval': 0})
+@pytest.mark.parametrize('option', ['val_interval=0', 'val_begin=4'])
+def test_what_validates_nothing_reads_nothing(toy, toy_config, option):
+    cfg = load_config(toy_config, options=parse_options([f'train_cfg.{option}']))
     assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None and cfg.test_dataloader is not None
 
 
