@@ -311,7 +311,7 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
         ConfigError: an unknown key, a position that the list does not have, a plain value in place of a section, or a
             value of another type than the one that stands there.
     """
-    where, node, top = '--cfg-options ' + name, base, True
+    where, node, top = '--cfg-options ' + name, base, 'type' not in base  # or a section of a config
     *path, last = name.split('.')
     for key in path:
         key = _known_key(node, key, where, top)

@@ -553,5 +553,11 @@ def test_merge_and_set_option_change_in_place():
     merge(cfg, dict(a=dict(b=2)), 'x')
     set_option(cfg, 'c.1', 5)
     assert cfg == dict(a=dict(b=2), c=[1, 5])
+    section = load_config('configs/lanes/enet_culane.py').mini_data
+    set_option(section, 'train', '012')
+    assert section.train == 12
+    for name, value, message in (('train', 'many', "train='many', expected a whole"), ('resume', True, 'unknown')):
+        with pytest.raises(ConfigError, match=message):
+            set_option(section, name, value)
 
 
