@@ -2,8 +2,9 @@
 """Measure speed or evidence: one subcommand for each module of perception/apis/benchmarks that has a function `run`."""
 import argparse
 import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command
 from perception.apis.listing import add_options, benchmarks, choose

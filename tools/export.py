@@ -1,8 +1,10 @@
 #!/usr/bin/env python
 """Export a trained net as ONNX."""
 import argparse
+import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command
 

@@ -1,8 +1,10 @@
 #!/usr/bin/env python
 """Test checkpoints."""
 import argparse
+import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command
 
@@ -39,7 +41,7 @@ def main() -> None:
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm'], default='none',
                         help='pytorch: started by torchrun --nproc_per_node=N')
     args = parser.parse_args()
-    run_command(run, args)
+    run_command(run, args, long=True)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,8 +1,10 @@
 #!/usr/bin/env python
 """Train a config."""
 import argparse
+import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command
 
@@ -33,7 +35,7 @@ def main() -> None:
     parser.add_argument('--allow-nan', type=int, default=0, metavar='N',
                         help='skip up to N steps whose loss is not finite, which otherwise end the training')
     args = parser.parse_args()
-    run_command(run, args, resumable=not args.check)
+    run_command(run, args, resumable=not args.check, long=True)
 
 
 def run(args: argparse.Namespace) -> None:

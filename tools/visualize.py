@@ -2,8 +2,9 @@
 """Draw scans, images or videos with predictions, labels, or both, and save predictions as files."""
 import argparse
 import sys
+from pathlib import Path
 
-import ready  # noqa: F401  (before the project is imported)
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package beside this tool, installed or not
 
 from perception.apis.cli import run_command, split_flags
 

@@ -17,25 +17,29 @@ from types import FrameType
 from typing import Any
 
 from perception.utils.errors import PerceptionError
+from perception.utils.paths import PROJECT_ROOT
 
 
-def run_command(function: Callable[..., Any], *args: Any, resumable: bool = False, **kwargs: Any) -> Any:
+def run_command(function: Callable[..., Any], *args: Any, resumable: bool = False, long: bool = False,
+                **kwargs: Any) -> Any:
     """Call a function for a command-line tool.
 
-    A line is written at once where libraries that take seconds are still to be imported. Bad input and a full disk end
-    the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM with code 143, a data-loader worker or another
-    process of the run that ended with a sentence and code 1; defects keep their traceback.
+    A line is written at once where a long command still has to import libraries that take seconds. Bad input, a full
+    disk and a package that is not installed end the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM
+    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1; defects keep
+    their traceback.
 
     Args:
         function: what the tool does.
         *args: its arguments.
         resumable: whether the same command with `--resume` continues after Ctrl-C.
+        long: a line is written at once, since the libraries that are still to be imported take seconds.
         **kwargs: its arguments.
 
     Returns:
         what the function returns.
     """
-    if 'torch' not in sys.modules and os.environ.get('RANK', '0') == '0':
+    if long and 'torch' not in sys.modules and os.environ.get('RANK', '0') == '0':
         sys.stderr.write(f'{Path(sys.argv[0]).stem}: loading PyTorch ...\n')
         sys.stderr.flush()
     logging.raiseExceptions = False  # a log on a full disk; the next result that cannot be written ends the command
@@ -57,6 +61,12 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
                 sys.stderr.write(f'DataError: {error.filename or "writing results"}: {error.strerror}, expected room '
                                  f'for the results. Free some, or name another folder.{hint}\n')
+                sys.exit(2)
+            if isinstance(error, ModuleNotFoundError) and not str(error.name).startswith('perception.'):
+                sys.stderr.write(
+                    f'MissingDependency: {error} in {sys.executable}, expected the project to be installed there. Run '
+                    f'`make setup` in {PROJECT_ROOT} and use its .venv/bin/python, or run `pip install -e '
+                    f'{PROJECT_ROOT}` in an environment of your own, see README.md.\n')
                 sys.exit(2)
             if cause is None:
                 raise

@@ -50,7 +50,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     """Read a config file, then apply its own `mini` section and single options.
 
     `train_cfg.max_epochs` among the options scales the schedule, unless they name parts of that too. A loader without
-    workers keeps none alive, and `train_cfg.val_interval=0` drops the validation.
+    workers keeps none alive, and `train_cfg.val_interval=0`, or a `val_begin` behind the end, drops the validation.
 
     Args:
         path: the file, relative to the current directory or to the project.
@@ -164,10 +164,12 @@ def _settle(cfg: Config) -> None:
         if cfg[name].get('num_workers', 0) == 0:
             cfg[name].update({key: None if key == 'prefetch_factor' else False for key in
                               ('persistent_workers', 'prefetch_factor') if key in cfg[name]})
-    if (cfg.get('train_cfg') or {}).get('val_interval') == 0:
-        cfg.train_cfg.pop('val_interval')
+    loop, (_, length) = cfg.get('train_cfg') or {}, length_of(cfg) or ('', math.inf)
+    if cfg.get('val_cfg') and (loop.get('val_interval') == 0 or (loop.get('val_begin') or 0) > length):
+        loop.pop('val_interval', None)
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
-        print_log('train_cfg.val_interval=0: nothing is validated; model.pth will hold the latest weights.', 'current')
+        print_log('train_cfg: nothing is validated, so the validation data are not read, and model.pth will hold the '
+                  'latest weights.', 'current')
 
 
 def names_config(function: Callable) -> Callable:
@@ -309,7 +311,7 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
         ConfigError: an unknown key, a position that the list does not have, a plain value in place of a section, or a
             value of another type than the one that stands there.
     """
-    where, node, top = '--cfg-options ' + name, base, True
+    where, node, top = '--cfg-options ' + name, base, 'type' not in base  # or a section of a config
     *path, last = name.split('.')
     for key in path:
         key = _known_key(node, key, where, top)

@@ -15,6 +15,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.apis.config import names_config
 from perception.apis.inference import load
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
@@ -26,6 +27,7 @@ INSTALL = "pip install -e '.[onnx]'"
 TOLERANCE = 1e-3  # of an output's largest value
 
 
+@names_config
 def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
            trials: int = 3) -> Path:
     """Export the deployable net of a config with the weights of a checkpoint.

@@ -28,7 +28,7 @@ from perception.utils.checkpoint import start_from, unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
-from perception.utils.paths import data_path, from_root
+from perception.utils.paths import data_path, from_root, make_folder
 
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
@@ -243,8 +243,10 @@ def _wandb(name: str) -> dict:
 
 def _mlflow(name: str) -> dict:
     import_optional('mlflow', '--log mlflow', 'pip install mlflow')
+    place = from_root('work_dirs')  # shared, so that runs are compared: mlflow ui --backend-store-uri sqlite:///...
     return dict(type=MLflowVisBackend, exp_name='perception', run_name=name,
-                tracking_uri=os.environ.get('MLFLOW_TRACKING_URI'))
+                tracking_uri=os.environ.get('MLFLOW_TRACKING_URI', f'sqlite:///{make_folder(place)}/mlflow.db'),
+                artifact_location=(place / 'mlflow').as_uri())
 
 
 LOGS = dict(tensorboard=_tensorboard, wandb=_wandb, mlflow=_mlflow)  # each called with the name of the run

@@ -35,7 +35,8 @@ def arguments(kind: Any) -> tuple[dict[str, Any], bool]:
     Returns:
         annotation of each argument by name, `Any` where there is none, and whether any other name is accepted.
     """
-    found, is_open = {}, False
+    takes_nothing = (getattr(kind, '__init__', 0), getattr(kind, '__new__', 0)) == (object.__init__, object.__new__)
+    found, is_open = {}, not takes_nothing  # of what is not written in Python nothing is known
     for owner in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
         function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
         if not inspect.isfunction(function):

@@ -307,8 +307,9 @@ def test_a_loader_without_workers_keeps_none():
     assert cfg.train_dataloader.persistent_workers is False and cfg.val_dataloader.persistent_workers is True
 
 
-def test_an_interval_of_0_validates_nothing(toy, toy_config, tmp_path, monkeypatch):
-    cfg = load_config(toy_config, options={'train_cfg.val_interval': 0})
+@pytest.mark.parametrize('option', ['val_interval=0', 'val_begin=4'])
+def test_what_validates_nothing_reads_nothing(toy, toy_config, option):
+    cfg = load_config(toy_config, options=parse_options([f'train_cfg.{option}']))
     assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None and cfg.test_dataloader is not None
 
 
@@ -553,5 +554,11 @@ def test_merge_and_set_option_change_in_place():
     merge(cfg, dict(a=dict(b=2)), 'x')
     set_option(cfg, 'c.1', 5)
     assert cfg == dict(a=dict(b=2), c=[1, 5])
+    section = load_config('configs/lanes/enet_culane.py').mini_data
+    set_option(section, 'train', '012')
+    assert section.train == 12
+    for name, value, message in (('train', 'many', "train='many', expected a whole"), ('resume', True, 'unknown')):
+        with pytest.raises(ConfigError, match=message):
+            set_option(section, name, value)
 
 
