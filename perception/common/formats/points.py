@@ -9,6 +9,7 @@
 """
 import logging
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -274,7 +275,7 @@ def read_fields(path: str | Path, columns: Sequence[str] | None = None, default:
     except PerceptionError:
         raise
     except (Exception, MemoryError) as error:  # damaged files fail in the libraries in many ways
-        raise DataError(f'{path}: {recognise(path)} that cannot be read ({type(error).__name__}: {str(error)[:120]}), '
+        raise DataError(f'{path}: {recognise(path)} that cannot be read ({_in_a_line(error)}), '
                         f'expected {kind[1:].upper()}. It is probably damaged or cut; write or copy it again.') \
             from error
     if isinstance(found, np.ndarray):
@@ -523,11 +524,17 @@ def _read_ply(path: Path) -> Fields:
 def _read_las(path: Path) -> Fields:
     """Dimensions of a LAS or LAZ file; x, y, z with its scales and offsets."""
     kit = import_optional('laspy', f'reading {path.suffix} files', "pip install 'laspy[lazrs]'")
-    with kit.open(path) as file:
-        if file.header.point_count > LARGEST // 20:
-            raise DataError(f'{path}: {file.header.point_count:,} points in its header, expected those of one scan. '
-                            'Cut it into scans.')
-        las = file.read()
+    _check_las(path)
+    try:
+        with kit.open(path, laz_backend=kit.LazBackend.Lazrs) as file:  # LazrsParallel trusts the size of a chunk
+            if file.header.point_count > LARGEST // 20:
+                raise DataError(f'{path}: {file.header.point_count:,} points in its header, expected those of one '
+                                'scan. Cut it into scans.')
+            las = file.read()
+    except BaseException as error:
+        if type(error).__name__ == 'PanicException':  # of lazrs, which is no Exception
+            raise ValueError(str(error)) from error
+        raise
     if len(las.points) != las.header.point_count:
         raise ValueError(f'{len(las.points):,} of {las.header.point_count:,} points')
     fields = {axis: np.asarray(las[axis]) for axis in 'xyz'}
@@ -536,6 +543,30 @@ def _read_las(path: Path) -> Fields:
             values = np.asarray(las[name])
             fields.update({name: values} if values.ndim == 1 and values.dtype.kind in 'fiub' else {})
     return fields
+
+
+def _check_las(path: Path) -> None:
+    """Refuse counts in a header that laspy would loop over or lazrs would take memory for, and abort.
+
+    Raises:
+        ValueError: more records or chunks than the file has room for.
+    """
+    size = path.stat().st_size
+    with open(path, 'rb') as file:
+        start = file.read(247).ljust(247, b'\0')
+        records = struct.unpack('<I', start[100:104])[0] + struct.unpack('<I', start[243:247])[0] * (start[25] >= 4)
+        if records * 54 > size:
+            raise ValueError(f'{records:,} records in a header')
+        if start[104] & 0x80:  # compressed: a table of chunks, its place before the points or at the end of the file
+            file.seek(struct.unpack('<I', start[96:100])[0])
+            table = struct.unpack('<q', file.read(8).ljust(8, b'\0'))[0]
+            if table == -1:
+                file.seek(max(size - 8, 0))
+                table = struct.unpack('<q', file.read(8).ljust(8, b'\0'))[0]
+            file.seek(min(max(table, 0), size))
+            chunks = struct.unpack('<4xI', file.read(8).ljust(8, b'\xff'))[0]
+            if chunks > size:
+                raise ValueError(f'{chunks:,} chunks in a table')
 
 
 _READERS = {'.npy': _read_npy, '.npz': _read_npz, '.pcd': _read_pcd, '.ply': _read_ply, '.las': _read_las,
@@ -568,6 +599,8 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
     stores = import_optional('rosbags.typesys', 'reading ROS recordings', 'pip install rosbags')
     count = 0
     try:
+        for file in [path] if path.is_file() else path.glob('*.mcap'):
+            _check_mcap(file)
         with kit.AnyReader([path], default_typestore=stores.get_typestore(stores.Stores.LATEST)) as reader:
             clouds = [c for c in reader.connections if c.msgtype == 'sensor_msgs/msg/PointCloud2']
             topics = sorted({c.topic for c in clouds})
@@ -585,12 +618,29 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
     except (PerceptionError, GeneratorExit):
         raise
     except (Exception, MemoryError) as error:  # damaged recordings fail in the library in many ways
-        raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({type(error).__name__}: '
-                        f'{str(error)[:120]}), expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
+        raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({_in_a_line(error)}), '
+                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
             from error
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '
                         'the LiDAR.')
+
+
+def _check_mcap(path: Path) -> None:
+    """Refuse records that are longer than an MCAP file, for which rosbags would take memory.
+
+    Raises:
+        ValueError: one is.
+    """
+    size, at = path.stat().st_size, 8
+    with open(path, 'rb') as file:
+        if file.read(5) != b'\x89MCAP':
+            return
+        while at + 9 <= size - 8:
+            file.seek(at)
+            at += 9 + struct.unpack('<xQ', file.read(9))[0]
+    if at != size - 8:
+        raise ValueError(f'a record that ends at {at:,} of {size:,} bytes')
 
 
 def write_ply(file: BinaryIO, points: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> None:
@@ -641,6 +691,11 @@ def natural_order(path: Path) -> list:
 def scan_name(path: Path) -> str:
     """The name of a scan's file without its endings, of `.pcd.bin` both."""
     return path.name[:-8] if path.name.lower().endswith('.pcd.bin') else path.stem
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What a library says, short."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
 
 
 def _plain(name: str) -> str:

@@ -291,6 +291,23 @@ def test_forged_sizes_and_rests_get_one_sentence(tmp_path, name, content):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(('ending', 'place'), [('.las', 100), ('.laz', 100), ('.laz', 'table'), ('.laz', 'chunk')])
+def test_counts_in_las_headers_are_checked_before_they_are_used(tmp_path, cloud, ending, place):
+    path = write(tmp_path / f'a{ending}', cloud)
+    data = bytearray(path.read_bytes())
+    start = struct.unpack('<I', data[96:100])[0]
+    if place == 'table':
+        place = struct.unpack('<q', data[start:start + 8])[0] + 4
+    elif place == 'chunk':
+        place = data.index(struct.pack('<I', 50_000), 227)
+    data[place:place + 4] = b'\xf0\xff\xff\xff'
+    path.write_bytes(data)
+    try:
+        assert len(PointReader(intensity_scale='1/65535').read(path).points) == 300
+    except DataError as error:
+        assert str(path) in str(error)
+
+
 def test_files_are_found_in_order_without_hidden_ones(tmp_path):
     for name in ('10.bin', '9.bin', '._9.bin', 'a_b.pcd.bin', 'c.txt', '1532402927647951.ply'):
         (tmp_path / name).write_bytes(b'')
