@@ -33,6 +33,7 @@ AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of
 LARGEST = 1 << 30  # bytes of a scan; 64 million points of four float32
 PERIODS = range(3, 13)  # numbers of columns that are looked for
 BLOCK, PART = 27_720, 8_000  # values: whole rows of each of them; enough to be looked at first
+ROS_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}  # of sensor_msgs/PointField
 OTHER_TYPES = {'>f4': 'float32 of the other byte order', '<f8': 'float64', '>f8': 'float64 of the other byte order',
                '<f2': 'float16', '<i4': 'int32', '<i2': 'int16'}
 STARTS = {  # first bytes -> what such a file is
@@ -591,11 +592,10 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
 
     Raises:
         DataError: it cannot be read, or has no cloud, or several topics of them.
-        MissingDependency: rosbags or pypcd4 is absent.
+        MissingDependency: rosbags is absent.
     """
     path = Path(path).expanduser()
     kit = import_optional('rosbags.highlevel', 'reading ROS recordings', 'pip install rosbags')
-    pcd = import_optional('pypcd4', 'reading clouds of ROS', 'pip install pypcd4')
     stores = import_optional('rosbags.typesys', 'reading ROS recordings', 'pip install rosbags')
     count = 0
     try:
@@ -610,10 +610,7 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
             clouds = [c for c in clouds if topic in (None, c.topic)]
             for connection, _, data in reader.messages(connections=clouds) if clouds else ():
                 message = reader.deserialize(data, connection.msgtype)
-                if message.width * message.height * message.point_step > LARGEST:
-                    raise DataError(f'{path}: a cloud of {message.width * message.height:,} points, expected those of '
-                                    'one scan. Check the recording.')
-                yield f'{path.stem}_{count:06d}', pcd.PointCloud.from_msg(message).pc_data
+                yield f'{path.stem}_{count:06d}', cloud_of(message)
                 count += 1
     except (PerceptionError, GeneratorExit):
         raise
@@ -624,6 +621,26 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '
                         'the LiDAR.')
+
+
+def cloud_of(message: Any) -> np.ndarray:
+    """The points of a sensor_msgs/PointCloud2 as a structured array (N,).
+
+    Raises:
+        ValueError: fields that lie outside a point, or another number of bytes than points take.
+    """
+    order = '>' if message.is_bigendian else '<'
+    sizes = [field.count * np.dtype(ROS_TYPES[field.datatype]).itemsize for field in message.fields]
+    rows = np.asarray(message.data, np.uint8)
+    if len(rows) != message.height * message.row_step or message.row_step < message.width * message.point_step or any(
+            field.offset + size > message.point_step for field, size in zip(message.fields, sizes)):
+        raise ValueError(f'{len(rows):,} bytes for {message.height} x {message.width} points of {message.point_step}')
+    dtype = np.dtype(dict(
+        names=[field.name for field in message.fields], offsets=[field.offset for field in message.fields],
+        formats=[(f'{order}{ROS_TYPES[field.datatype]}', (field.count,) if field.count != 1 else ())
+                 for field in message.fields], itemsize=message.point_step))
+    rows = rows.reshape(message.height, message.row_step)[:, :message.width * message.point_step]
+    return np.ascontiguousarray(rows).reshape(-1).view(dtype)
 
 
 def _check_mcap(path: Path) -> None:
@@ -705,7 +722,7 @@ def _plain(name: str) -> str:
 
 def _full_scale(value: float) -> int:
     """The range that intensities up to a value are probably of."""
-    return next((limit for limit in (100, 255, 4095, 65535) if value <= limit), int(np.ceil(value)))
+    return next((limit for limit in (100, 255, 4095, 65535) if limit / 10 < value <= limit), int(np.ceil(value)))
 
 
 def _number(name: str, value: float | str) -> float:
