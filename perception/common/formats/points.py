@@ -9,6 +9,7 @@
 """
 import logging
 import re
+import struct
 import zipfile
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -32,6 +33,7 @@ AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of
 LARGEST = 1 << 30  # bytes of a scan; 64 million points of four float32
 PERIODS = range(3, 13)  # numbers of columns that are looked for
 BLOCK, PART = 27_720, 8_000  # values: whole rows of each of them; enough to be looked at first
+ROS_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}  # of sensor_msgs/PointField
 OTHER_TYPES = {'>f4': 'float32 of the other byte order', '<f8': 'float64', '>f8': 'float64 of the other byte order',
                '<f2': 'float16', '<i4': 'int32', '<i2': 'int16'}
 STARTS = {  # first bytes -> what such a file is
@@ -274,7 +276,7 @@ def read_fields(path: str | Path, columns: Sequence[str] | None = None, default:
     except PerceptionError:
         raise
     except (Exception, MemoryError) as error:  # damaged files fail in the libraries in many ways
-        raise DataError(f'{path}: {recognise(path)} that cannot be read ({type(error).__name__}: {str(error)[:120]}), '
+        raise DataError(f'{path}: {recognise(path)} that cannot be read ({_in_a_line(error)}), '
                         f'expected {kind[1:].upper()}. It is probably damaged or cut; write or copy it again.') \
             from error
     if isinstance(found, np.ndarray):
@@ -523,11 +525,17 @@ def _read_ply(path: Path) -> Fields:
 def _read_las(path: Path) -> Fields:
     """Dimensions of a LAS or LAZ file; x, y, z with its scales and offsets."""
     kit = import_optional('laspy', f'reading {path.suffix} files', "pip install 'laspy[lazrs]'")
-    with kit.open(path) as file:
-        if file.header.point_count > LARGEST // 20:
-            raise DataError(f'{path}: {file.header.point_count:,} points in its header, expected those of one scan. '
-                            'Cut it into scans.')
-        las = file.read()
+    _check_las(path)
+    try:
+        with kit.open(path, laz_backend=kit.LazBackend.Lazrs) as file:  # LazrsParallel trusts the size of a chunk
+            if file.header.point_count > LARGEST // 20:
+                raise DataError(f'{path}: {file.header.point_count:,} points in its header, expected those of one '
+                                'scan. Cut it into scans.')
+            las = file.read()
+    except BaseException as error:
+        if type(error).__name__ == 'PanicException':  # of lazrs, which is no Exception
+            raise ValueError(str(error)) from error
+        raise
     if len(las.points) != las.header.point_count:
         raise ValueError(f'{len(las.points):,} of {las.header.point_count:,} points')
     fields = {axis: np.asarray(las[axis]) for axis in 'xyz'}
@@ -536,6 +544,30 @@ def _read_las(path: Path) -> Fields:
             values = np.asarray(las[name])
             fields.update({name: values} if values.ndim == 1 and values.dtype.kind in 'fiub' else {})
     return fields
+
+
+def _check_las(path: Path) -> None:
+    """Refuse counts in a header that laspy would loop over or lazrs would take memory for, and abort.
+
+    Raises:
+        ValueError: more records or chunks than the file has room for.
+    """
+    size = path.stat().st_size
+    with open(path, 'rb') as file:
+        start = file.read(247).ljust(247, b'\0')
+        records = struct.unpack('<I', start[100:104])[0] + struct.unpack('<I', start[243:247])[0] * (start[25] >= 4)
+        if records * 54 > size:
+            raise ValueError(f'{records:,} records in a header')
+        if start[104] & 0x80:  # compressed: a table of chunks, its place before the points or at the end of the file
+            file.seek(struct.unpack('<I', start[96:100])[0])
+            table = struct.unpack('<q', file.read(8).ljust(8, b'\0'))[0]
+            if table == -1:
+                file.seek(max(size - 8, 0))
+                table = struct.unpack('<q', file.read(8).ljust(8, b'\0'))[0]
+            file.seek(min(max(table, 0), size))
+            chunks = struct.unpack('<4xI', file.read(8).ljust(8, b'\xff'))[0]
+            if chunks > size:
+                raise ValueError(f'{chunks:,} chunks in a table')
 
 
 _READERS = {'.npy': _read_npy, '.npz': _read_npz, '.pcd': _read_pcd, '.ply': _read_ply, '.las': _read_las,
@@ -560,14 +592,15 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
 
     Raises:
         DataError: it cannot be read, or has no cloud, or several topics of them.
-        MissingDependency: rosbags or pypcd4 is absent.
+        MissingDependency: rosbags is absent.
     """
     path = Path(path).expanduser()
     kit = import_optional('rosbags.highlevel', 'reading ROS recordings', 'pip install rosbags')
-    pcd = import_optional('pypcd4', 'reading clouds of ROS', 'pip install pypcd4')
     stores = import_optional('rosbags.typesys', 'reading ROS recordings', 'pip install rosbags')
     count = 0
     try:
+        for file in [path] if path.is_file() else path.glob('*.mcap'):
+            _check_mcap(file)
         with kit.AnyReader([path], default_typestore=stores.get_typestore(stores.Stores.LATEST)) as reader:
             clouds = [c for c in reader.connections if c.msgtype == 'sensor_msgs/msg/PointCloud2']
             topics = sorted({c.topic for c in clouds})
@@ -577,20 +610,54 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
             clouds = [c for c in clouds if topic in (None, c.topic)]
             for connection, _, data in reader.messages(connections=clouds) if clouds else ():
                 message = reader.deserialize(data, connection.msgtype)
-                if message.width * message.height * message.point_step > LARGEST:
-                    raise DataError(f'{path}: a cloud of {message.width * message.height:,} points, expected those of '
-                                    'one scan. Check the recording.')
-                yield f'{path.stem}_{count:06d}', pcd.PointCloud.from_msg(message).pc_data
+                yield f'{path.stem}_{count:06d}', cloud_of(message)
                 count += 1
     except (PerceptionError, GeneratorExit):
         raise
     except (Exception, MemoryError) as error:  # damaged recordings fail in the library in many ways
-        raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({type(error).__name__}: '
-                        f'{str(error)[:120]}), expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
+        raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({_in_a_line(error)}), '
+                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
             from error
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '
                         'the LiDAR.')
+
+
+def cloud_of(message: Any) -> np.ndarray:
+    """The points of a sensor_msgs/PointCloud2 as a structured array (N,).
+
+    Raises:
+        ValueError: fields that lie outside a point, or another number of bytes than points take.
+    """
+    order = '>' if message.is_bigendian else '<'
+    sizes = [field.count * np.dtype(ROS_TYPES[field.datatype]).itemsize for field in message.fields]
+    rows = np.asarray(message.data, np.uint8)
+    if len(rows) != message.height * message.row_step or message.row_step < message.width * message.point_step or any(
+            field.offset + size > message.point_step for field, size in zip(message.fields, sizes)):
+        raise ValueError(f'{len(rows):,} bytes for {message.height} x {message.width} points of {message.point_step}')
+    dtype = np.dtype(dict(
+        names=[field.name for field in message.fields], offsets=[field.offset for field in message.fields],
+        formats=[(f'{order}{ROS_TYPES[field.datatype]}', (field.count,) if field.count != 1 else ())
+                 for field in message.fields], itemsize=message.point_step))
+    rows = rows.reshape(message.height, message.row_step)[:, :message.width * message.point_step]
+    return np.ascontiguousarray(rows).reshape(-1).view(dtype)
+
+
+def _check_mcap(path: Path) -> None:
+    """Refuse records that are longer than an MCAP file, for which rosbags would take memory.
+
+    Raises:
+        ValueError: one is.
+    """
+    size, at = path.stat().st_size, 8
+    with open(path, 'rb') as file:
+        if file.read(5) != b'\x89MCAP':
+            return
+        while at + 9 <= size - 8:
+            file.seek(at)
+            at += 9 + struct.unpack('<xQ', file.read(9))[0]
+    if at != size - 8:
+        raise ValueError(f'a record that ends at {at:,} of {size:,} bytes')
 
 
 def write_ply(file: BinaryIO, points: np.ndarray, labels: np.ndarray, colors: np.ndarray) -> None:
@@ -643,6 +710,11 @@ def scan_name(path: Path) -> str:
     return path.name[:-8] if path.name.lower().endswith('.pcd.bin') else path.stem
 
 
+def _in_a_line(error: BaseException) -> str:
+    """What a library says, short."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'
+
+
 def _plain(name: str) -> str:
     """A name as it is looked for."""
     return name.partition(':')[0].strip().lower().removeprefix('scalar_')
@@ -650,7 +722,7 @@ def _plain(name: str) -> str:
 
 def _full_scale(value: float) -> int:
     """The range that intensities up to a value are probably of."""
-    return next((limit for limit in (100, 255, 4095, 65535) if value <= limit), int(np.ceil(value)))
+    return next((limit for limit in (100, 255, 4095, 65535) if limit / 10 < value <= limit), int(np.ceil(value)))
 
 
 def _number(name: str, value: float | str) -> float:

@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from perception.common.formats.points import (
     NUSCENES_COLUMNS,
     Frame,
     PointReader,
+    cloud_of,
     doubt_of_columns,
     find_points,
     parse_columns,
@@ -291,6 +293,23 @@ def test_forged_sizes_and_rests_get_one_sentence(tmp_path, name, content):
     assert '\n' not in str(caught.value)
 
 
+@pytest.mark.parametrize(('ending', 'place'), [('.las', 100), ('.laz', 100), ('.laz', 'table'), ('.laz', 'chunk')])
+def test_counts_in_las_headers_are_checked_before_they_are_used(tmp_path, cloud, ending, place):
+    path = write(tmp_path / f'a{ending}', cloud)
+    data = bytearray(path.read_bytes())
+    start = struct.unpack('<I', data[96:100])[0]
+    if place == 'table':
+        place = struct.unpack('<q', data[start:start + 8])[0] + 4
+    elif place == 'chunk':
+        place = data.index(struct.pack('<I', 50_000), 227)
+    data[place:place + 4] = b'\xf0\xff\xff\xff'
+    path.write_bytes(data)
+    try:
+        assert len(PointReader(intensity_scale='1/65535').read(path).points) == 300
+    except DataError as error:
+        assert str(path) in str(error)
+
+
 def test_files_are_found_in_order_without_hidden_ones(tmp_path):
     for name in ('10.bin', '9.bin', '._9.bin', 'a_b.pcd.bin', 'c.txt', '1532402927647951.ply'):
         (tmp_path / name).write_bytes(b'')
@@ -307,3 +326,23 @@ def test_a_missing_package_is_named(tmp_path, cloud, monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'plyfile', None)
     with pytest.raises(MissingDependency, match='pip install plyfile'):
         PointReader().read(path)
+
+
+def test_clouds_of_ros_may_be_padded_and_of_either_byte_order():
+    point = np.dtype(dict(names=['x', 'y', 'z', 'i'], formats=['f4', 'f4', 'f4', 'u1'], offsets=[0, 4, 8, 16],
+                          itemsize=20))
+    points = np.zeros((2, 3), point)
+    points['x'], points['i'] = np.arange(6).reshape(2, 3), 7
+    fields = [SimpleNamespace(name=name, offset=point.fields[name][1], count=1, datatype=2 if name == 'i' else 7)
+              for name in point.names]
+    for big in (False, True):
+        stored = points.astype(point.newbyteorder('>')) if big else points
+        data = np.zeros((2, 70), np.uint8)
+        data[:, :60] = np.frombuffer(stored.tobytes(), np.uint8).reshape(2, 60)
+        message = SimpleNamespace(width=3, height=2, point_step=20, row_step=70, fields=fields, is_bigendian=big,
+                                  data=data.reshape(-1))
+        found = cloud_of(message)
+        assert found['x'].tolist() == [0, 1, 2, 3, 4, 5] and found['i'].tolist() == [7] * 6
+    fields[0].count = 1_000_000_000
+    with pytest.raises(ValueError, match='140 bytes for 2 x 3 points of 20'):
+        cloud_of(message)

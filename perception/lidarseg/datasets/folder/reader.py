@@ -25,6 +25,7 @@ from perception.common.formats.points import (
     ENDINGS,
     FILES,
     PointReader,
+    check_size,
     natural_order,
     parse_columns,
     read_fields,
@@ -204,7 +205,7 @@ class PointFolder(LidarScans):
 
 def distinct_colors(count: int) -> tuple[tuple[int, int, int], ...]:
     """RGB colours that differ, for pictures."""
-    shades = [(k * 0.618034 % 1, (0.85, 0.55)[k % 2], (0.95, 0.75, 1)[k % 3]) for k in range(count)]  # hue first
+    shades = [((0.58 + k * 0.618034) % 1, (0.85, 0.55)[k % 2], (0.95, 0.75, 1)[k % 3]) for k in range(count)]
     return tuple(tuple(round(255 * c) for c in colorsys.hsv_to_rgb(*shade)) for shade in shades)
 
 
@@ -358,10 +359,11 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
     elif kind == '.txt':
         labels = _numbers(read_text(path, 'an id a line').split(), path)
     else:
+        check_size(path)
         try:
             labels = np.load(path, allow_pickle=False)
         except (OSError, ValueError, EOFError, MemoryError) as error:
-            raise DataError(f'{path}: {recognise(path) if path.exists() else "no such file"}, expected labels as '
+            raise DataError(f'{path}: {recognise(path)}, expected labels as '
                             'numpy.save writes an array of whole numbers. Write it so.') from error
         labels = _numbers(labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels, path)
     if num_points is not None and len(labels) != num_points:
