@@ -25,6 +25,7 @@ setup(
     ],
     extras_require={
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
+        'heic': ['pillow-heif'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],

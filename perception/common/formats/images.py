@@ -17,7 +17,7 @@ from perception.utils.errors import DataError
 from perception.utils.optional import import_optional
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.heic', '.heif')  # of pictures, lower case
-MAX_PIXELS = 1 << 27  # phones take 108 million
+MAX_PIXELS = 1 << 26  # 67 million; phones take 48, 50 and 64
 MAX_SCANS = 100  # of a progressive JPEG, each of which goes through all pixels; usual ones have ten
 DARKEST = 64  # a palette of greys below it holds the numbers themselves: a tool has made the file smaller
 _READ = 'JPEG, PNG, BMP, WebP, TIFF or PPM'
