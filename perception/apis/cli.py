@@ -26,8 +26,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
 
     A line is written at once where a long command still has to import libraries that take seconds. Bad input, a full
     disk and a package that is not installed end the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM
-    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1; defects keep
-    their traceback.
+    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1; defects
+    keep their traceback.
 
     Args:
         function: what the tool does.

@@ -55,7 +55,7 @@ class MiniSet:
     Attributes:
         name: as in `write_<name>_mini`, and in its stamp.
         title: of the data set, for messages.
-        code: a number that no other set has, which keeps their streets apart; 2 to 6 are taken.
+        code: a number that no other set has, which keeps their streets apart; 2 to 7 are taken.
         version: of its writer; goes up when files change.
         megabytes: about how much room it takes.
         streets: what they are like.

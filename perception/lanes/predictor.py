@@ -16,15 +16,16 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from perception.common.formats.images import read_image
+from perception.common.formats.images import read_image, read_label_image
 from perception.common.predictor import Found, Predictor
 from perception.common.structures import LaneSample
 from perception.common.visual.recording import Recording
 from perception.common.visual.video import IMAGES, VIDEOS, find_files, is_video, read_frames
 from perception.lanes.attention import attention_map, draw_attention, record_stages
-from perception.lanes.datasets.base import resize, to_tensors
+from perception.lanes.datasets.base import check_size, resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
+from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
 from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.lanes.submission import write_png
@@ -124,25 +125,33 @@ class LanePredictor(Predictor):
                 yield file.stem, file
 
     def truth(self, labels: str | Path, name: str, source: Any) -> dict:
-        """True lanes of an image from a file in CULane's format.
+        """True lanes of an image: CULane's lines, a file of labelme, or a label image, see `LaneFolder`.
 
         Args:
-            labels: the file, or the folder that holds `<name>.lines.txt`.
+            labels: the file, or the folder that holds `<name>.lines.txt`, `<name>.json` or `<name>.png`.
             name: of the image.
-            source: not used.
+            source: the image.
 
         Returns:
-            `lanes`: a list of (P, 2) arrays.
+            `lanes`, a list of (P, 2) arrays, or of a label image `labels` (H, W) uint8.
 
         Raises:
             DataError: no such file, or one that cannot be read.
         """
         path = Path(labels).expanduser()
-        path = path / f'{name}.lines.txt' if path.is_dir() else path
+        if path.is_dir():
+            files = [path / f'{name}{suffix}' for suffix in ('.lines.txt', '.json', '.png')]
+            path = next((file for file in files if file.is_file()), files[0])
         if not path.is_file():
             raise DataError(f'{path}: no such file, expected the lanes of {name}. An empty file says that there are '
                             'none; without --labels predictions alone are drawn.')
-        return dict(lanes=read_lanes(path))
+        if path.suffix.lower() not in ('.json', *LABEL_IMAGES):
+            return dict(lanes=read_lanes(path))
+        shape = read(source).shape[:2]
+        if path.suffix.lower() == '.json':
+            return dict(lanes=read_labelme(path, shape))
+        labels = check_size(read_label_image(path), shape, path)
+        return dict(lanes=None, labels=cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
     def save(self, form: str, folder: Path, name: str, source: Image, sample: LaneSample) -> Path:
         """Write what was found on an image.

@@ -60,7 +60,7 @@ def write_zip(out_dir: Path, names: Sequence[str]) -> Path:
 def check_files(folder: Path, names: Sequence[str], pattern: str,
                 check: Callable[[Path], str | None]) -> list[str]:
     """Missing and superfluous files of a folder, and what `check(path)` finds in each."""
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob(pattern)}
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob(pattern) if not path.name.startswith('.')}
     problems = _name_problems(set(names), present, folder)
     for name in sorted(present & set(names)):
         try:

@@ -95,7 +95,8 @@ def test_extras_are_what_the_package_imports_where_it_is_installed(root, stated)
 def test_each_package_whose_version_matters_is_pinned(stated, pins):
     named = {requirement(text) for text in stated['install_requires']}
     named |= {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
-    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'pillow-heif', 'tensorboard', 'wandb', 'mlflow'}  # any version will do
+    # any version will do
+    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'pillow-heif', 'tensorboard', 'wandb', 'mlflow'}
     assert set(pins) == (named - free) | ALSO_PINNED
     assert pins['opencv-python'] == pins['opencv-python-headless'], 'both write the folder cv2'
     assert pins['mmcv'] == pins['mmcv-lite']

@@ -227,6 +227,20 @@ def test_labels_that_are_not_there_are_no_empty_labels(painter, tmp_path):
         painter.truth(tmp_path / 'none.txt', 'a', None)
 
 
+def test_labels_may_be_of_labelme_or_an_image(painter, noise, tmp_path):
+    labels = np.zeros((118, 328), np.uint8)
+    labels[60:, 100:110] = 2
+    cv2.imwrite(str(tmp_path / 'x.png'), labels)
+    truth = painter.truth(tmp_path, 'x', noise)
+    assert np.array_equal(truth['labels'], labels)
+    assert painter.draw(noise, truth=truth).shape[1] == 960
+    shapes = [dict(label='a', points=[[5, 6], [7, 100]], shape_type='linestrip')]
+    (tmp_path / 'x.json').write_text(json.dumps(dict(shapes=shapes, imageHeight=118, imageWidth=328)))
+    assert painter.truth(tmp_path, 'x', noise)['lanes'][0].tolist() == [[5, 6], [7, 100]]
+    with pytest.raises(DataError, match='made on an image of 118 x 328 pixels, expected 50 x 50'):
+        painter.truth(tmp_path, 'x', noise[:50, :50])
+
+
 @pytest.mark.parametrize('text', ['', '\n\n', '100 60\n', '100 60 90\n', '-500 80 -600 60 -700 40 -800 30\n',
                                   '1e30 1 1e30 90\n'])
 def test_odd_lanes_are_drawn(painter, noise, text, tmp_path):

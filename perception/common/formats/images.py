@@ -5,6 +5,7 @@ by its name. Its header is looked at before a pixel is decoded, so that neither 
 seconds or gigabytes.
 """
 import io
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,8 @@ from perception.utils.errors import DataError
 from perception.utils.optional import import_optional
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff', '.heic', '.heif')  # of pictures, lower case
-MAX_PIXELS = 1 << 27  # phones take 108 million
+MAX_PIXELS = 1 << 26  # 67 million; phones take 48, 50 and 64
+MAX_BYTES = 8 * MAX_PIXELS
 MAX_SCANS = 100  # of a progressive JPEG, each of which goes through all pixels; usual ones have ten
 DARKEST = 64  # a palette of greys below it holds the numbers themselves: a tool has made the file smaller
 _READ = 'JPEG, PNG, BMP, WebP, TIFF or PPM'
@@ -146,7 +148,13 @@ def decode_label_image(data: bytes, where: str | Path) -> np.ndarray:
 
 def _bytes(path: str | Path) -> bytes:
     try:
+        size = os.stat(path).st_size
+        if size > MAX_BYTES:
+            raise DataError(f'{path}: {size:,} bytes, expected an image of at most {MAX_BYTES:,}. Give the picture '
+                            'that belongs there.')
         return Path(path).read_bytes()
+    except DataError:
+        raise
     except (OSError, ValueError) as error:
         reason = getattr(error, 'strerror', None) or error
         raise DataError(f'{path}: not readable ({reason}), expected an image. Unpack the missing archive, or correct '

@@ -224,6 +224,13 @@ def test_a_picture_of_48_megapixels_is_read(tmp_path):
     assert read_image(tmp_path / 'a.jpg').shape == (6000, 8000, 3)
 
 
+def test_no_file_larger_than_a_picture_is_read(tmp_path):
+    with open(tmp_path / 'a.png', 'wb') as file:
+        file.truncate(3 << 30)  # sparse: it takes no room
+    with pytest.raises(DataError, match='3,221,225,472 bytes, expected an image of at most'):
+        read_image(tmp_path / 'a.png')
+
+
 def test_missing_files_and_folders_are_refused(tmp_path):
     with pytest.raises(DataError, match=r'a\.png: not readable \(No such file'):
         read_image(tmp_path / 'a.png')

@@ -6,7 +6,8 @@
 Labels are told by the end of their pattern; the stars stand for the same in both patterns:
 
     **/*.lines.txt    CULane's lines: a lane a line, u v u v ...
-    **/*.png          label images, 0 = background, 1..L = lanes from left to right; palette images are read by index
+    **/*.png          label images, 0 = background, 1..L = lanes from left to right, 255 = ignored; palette images are
+                      read by index; for one lane also masks of 0 and 255
     **/*.json         labelme: line strips and lines, or polygons around lanes, whose middle counts
     lanes.json        without a star: TuSimple's lines, {"raw_file": ..., "h_samples": [...], "lanes": [...]}
 """
@@ -20,7 +21,7 @@ import numpy as np
 from perception.common import folders
 from perception.common.formats.images import SUFFIXES, read_header, read_label_image
 from perception.common.formats.text import read_json, read_json_lines
-from perception.lanes.datasets.base import PROBED, RoadImages, Truth, check_size, image_name, same_shape
+from perception.lanes.datasets.base import IGNORE, PROBED, RoadImages, Truth, check_size, image_name, same_shape
 from perception.lanes.datasets.culane.metric import lane_width
 from perception.lanes.datasets.culane.reader import LABEL_WIDTH, check_slots, read_lanes
 from perception.lanes.datasets.tusimple.reader import parse_lanes
@@ -180,12 +181,15 @@ class LaneFolder(RoadImages):
         if not label.lower().endswith(LABEL_IMAGES):
             return None, read_lanes(label)
         labels = check_size(read_label_image(label), size, label)
-        if not self.all_lanes:
-            check_slots(labels, self.num_lanes, label)
         if labels.shape != tuple(size):
             labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        return labels, [lane for lane in map(middle, (labels == k for k in range(1, int(labels.max(initial=0)) + 1)))
-                        if len(lane) > 1]
+        if self.num_lanes == 1 and not ((labels > 0) & (labels < IGNORE)).any():
+            labels = labels // IGNORE  # a mask of 0 and 255
+        slots = np.where(labels == IGNORE, 0, labels)
+        if not self.all_lanes:
+            check_slots(slots, self.num_lanes, label)
+        lanes = [middle(slots == k) for k in range(1, int(slots.max(initial=0)) + 1)]
+        return labels, [lane for lane in lanes if len(lane) > 1]
 
 
 def middle(mask: np.ndarray) -> np.ndarray:

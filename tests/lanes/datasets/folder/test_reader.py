@@ -87,6 +87,19 @@ def test_label_images_have_lanes_in_the_middle_of_their_slots(tmp_path, form):
         make(root, labels='**/*.png', num_lanes=3)
 
 
+def test_ignored_pixels_and_masks_of_one_lane(tmp_path):
+    root = folder(tmp_path)
+    labels = np.zeros(SIZE, np.uint8)
+    labels[50:, 30:34], labels[:20] = 2, 255
+    for values, num_lanes, classes, count in ((labels, 4, {0, 2, 255}, 1), (255 * (labels == 2), 1, {0, 1}, 1),
+                                              (labels == 2, 1, {0, 1}, 1)):
+        for path in root.rglob('*.jpg'):
+            cv2.imwrite(str(path.with_suffix('.png')), np.array(values, np.uint8))
+        sample = make(root, labels='**/*.png', num_lanes=num_lanes)[0]['data_samples']
+        assert set(sample.labels.unique().tolist()) == classes and sample.exist.sum() == len(sample.lanes) == count
+        np.testing.assert_allclose(sample.lanes[0][:, 0], 31.5)
+
+
 def test_the_middle_of_a_mask():
     mask = np.zeros((200, 30), bool)
     mask[20:181, 10:13] = True
