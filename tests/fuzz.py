@@ -18,7 +18,18 @@ import pytest
 import torch
 
 from perception.apis.benchmarks import fuzz
-from perception.apis.benchmarks.fuzz import FLOATS, Fuzzer, Reader, Tally, damage, readers_of, report, tiny_config
+from perception.apis.benchmarks.fuzz import (
+    FLOATS,
+    Fuzzer,
+    Reader,
+    Tally,
+    damage,
+    predictor_of,
+    readers_of,
+    report,
+    tiny_config,
+)
+from perception.apis.config import called
 from perception.common.formats.kitti import read_calib, read_poses, read_times
 from perception.common.saving import STAMP, read_prediction, read_stamp, write_prediction
 from perception.common.structures import PointSegSample
@@ -36,9 +47,9 @@ from perception.utils.checkpoint import load_checkpoint, load_weights, weights_o
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 # base -> fixture of its simulated data, rounds; images of official size take time
-SETS = {'semantickitti': ('mini_kitti', 40), 'semantickitti_multiscan': ('mini_kitti', 30), 'nuscenes': (
-    'mini_nuscenes', 30), 'culane': ('mini_culane', 40), 'tusimple': ('mini_tusimple', 25), 'bdd100k': (
-    'mini_bdd100k', 20), 'llamas': ('mini_llamas', 20), 'apolloscape': ('mini_apolloscape', 8)}
+SETS = {'semantickitti': ('mini_kitti', 25), 'semantickitti_multiscan': ('mini_kitti', 20),
+        'nuscenes': ('mini_nuscenes', 20), 'culane': ('mini_culane', 25), 'tusimple': ('mini_tusimple', 15),
+        'bdd100k': ('mini_bdd100k', 12), 'llamas': ('mini_llamas', 12), 'apolloscape': ('mini_apolloscape', 6)}
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +77,16 @@ def test_damaged_files_of_a_data_set_are_read_or_refused(name, request, tmp_path
     assert outcomes.count('refused') > rounds // 10  # the damage is found, and it does damage something
     assert all(tally.memory < 1 << 30 for tally in fuzzer.tallies.values())
     assert before == {path: path.read_bytes() for path in before}  # all is mended again
+
+
+@pytest.mark.parametrize('name', ['semantickitti', 'culane'])
+def test_damaged_files_of_all_formats_that_people_bring_are_read_or_refused(name, tmp_path):
+    cfg = tiny_config(name)
+    root = called(cfg.tiny_sources, folder=tmp_path / name)
+    fuzzer = Fuzzer(name, root, [predictor_of(name, cfg, root)])
+    outcomes = [fuzzer.step() for _ in range(40)]
+    assert set(outcomes) <= {'read', 'refused'}, report(fuzzer.tallies, 0)
+    assert 'refused' in outcomes
 
 
 def test_the_same_seed_damages_in_the_same_way():

@@ -14,6 +14,7 @@ from perception.lanes.datasets.culane.submission import CULaneSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
+from perception.lanes.tiny import write_image_files
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomResize
 
 data_root = 'data/culane'  # PERCEPTION_DATA replaces the leading data
@@ -52,6 +53,7 @@ param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=8, convert_to_ite
 
 mini_data = dict(type=write_culane_mini, root='data/mini/culane')
 tiny = dict(mini_data=dict(train=2, val=1, test=9, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
+tiny_sources = dict(type=write_image_files)
 mini_sheet = dict(type=draw_sheet, dataset=CULane)
 # what each config makes its `mini` of: small images, so that a training takes about two minutes
 mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))

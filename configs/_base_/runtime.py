@@ -10,6 +10,8 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     more_metrics = dict(NAME=dict(type=...))    --metrics NAME
     mini_data = dict(type=WRITER, root=...), mini = dict(...)    --mini: simulated data, overrides of the config
     mini_sheet = dict(type=...)      tools/make_mini.py --sheet PNG: called with root, path
+    tiny = dict(mini_data=dict(...), ...)       overrides for the smallest simulated data, tools/benchmark.py fuzz
+    tiny_sources = dict(type=...)    there too: a file of each format that people bring, called with folder
     published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost
     evidence = ['KEY=VALUE', ...]    overrides of the trainings of tools/benchmark.py distillation
 What a config does not name is refused with one sentence.

@@ -11,6 +11,7 @@ from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTIS
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.predictor import LidarPredictor
+from perception.lidarseg.tiny import write_point_files
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
 from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
@@ -58,6 +59,7 @@ draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 mini_data = dict(type=write_semantickitti_mini, root='data/mini/semantickitti')
 tiny = dict(  # of tools/benchmark.py fuzz
     mini_data=dict(train_scans=(2,), val_scans=2, columns=60), train_dataloader=dict(dataset=dict(sequences=[0])))
+tiny_sources = dict(type=write_point_files)
 mini_sheet = dict(type=draw_sheet)
 mini_class_weights = [  # (-ln of each class's share of SemanticKITTI's points) ** 0.5
     1.78, 2.95, 2.80, 2.48, 2.51, 2.83, 2.99, 3.19, 1.27, 2.05, 1.39, 2.35, 1.42, 1.62, 1.15, 2.26, 1.60, 2.42, 2.72]

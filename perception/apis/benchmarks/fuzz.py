@@ -6,6 +6,7 @@ damages one file and reads what depends on it in a process of its own, which has
 import argparse
 import contextlib
 import copy
+import faulthandler
 import importlib
 import json
 import os
@@ -221,16 +222,17 @@ def readers_of(name: str, cfg: Config, root: Path) -> list[Reader]:
         cfg: its config.
         root: folder of its data.
     """
-    readers = []
-    for loader in LOADERS:
-        if cfg.get(loader):
-            part = dict(cfg[loader].dataset, data_root=str(root))
-            readers.append(Reader(f'{name} {loader.partition("_")[0]}', lambda part=part: _build(part), check_item))
-    if cfg.get('predictor'):
-        part = dict(cfg.test_dataloader.dataset, data_root=str(root), type=dataset_type(cfg))
-        readers.append(Reader(f'{name} predictor', lambda: Sources(
-            called(cfg.predictor, model=Echo(), data=part), root), check_batch))
-    return readers
+    parts = {loader.partition('_')[0]: dict(cfg[loader].dataset, data_root=str(root)) for loader in LOADERS
+             if cfg.get(loader)}
+    readers = [Reader(f'{name} {split}', lambda part=part: _build(part), check_item) for split, part in parts.items()]
+    return [*readers, predictor_of(name, cfg, root)] if cfg.get('predictor') else readers
+
+
+def predictor_of(name: str, cfg: Config, root: Path) -> Reader:
+    """The predictor of a base, which reads what it finds below a folder."""
+    data = dict(cfg.test_dataloader.dataset, data_root=str(root), type=dataset_type(cfg))
+    return Reader(f'{name} predictor', lambda: Sources(called(cfg.predictor, model=Echo(), data=data), root),
+                  check_batch)
 
 
 def _build(part: dict) -> Any:
@@ -428,6 +430,7 @@ def _serve(work: Callable[[], dict], writer: int) -> None:
     """The child of `_in_child`, which does not come back."""
     code = 1
     try:
+        faulthandler.disable()
         nothing = os.open(os.devnull, os.O_RDWR)
         os.dup2(nothing, 1)
         os.dup2(nothing, 2)  # image libraries speak of damage
@@ -498,6 +501,10 @@ def run(args: argparse.Namespace) -> dict[str, Tally]:
             written = called(dict(cfg.mini_data, root=f'data/mini/tiny/{name}'))
             root = Path(shutil.copytree(written, Path(folder, name)))
             fuzzers.append(Fuzzer(name, root, readers_of(name, cfg, root), args.seed, args.keep))
+            if cfg.get('tiny_sources'):
+                name, root = f'{name} sources', Path(folder, f'{name} sources')
+                called(cfg.tiny_sources, folder=root)
+                fuzzers.append(Fuzzer(name, root, [predictor_of(name, cfg, root)], args.seed, args.keep))
         end = time.perf_counter() + 60 * args.minutes
         while time.perf_counter() < end:
             for fuzzer in fuzzers:
