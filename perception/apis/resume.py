@@ -33,6 +33,7 @@ from perception.utils.errors import CheckpointError, PerceptionError
 OVERRULED = ('optim_wrapper', 'param_scheduler')  # parts of a config that a checkpoint overrules
 RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the config count
 MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 'end')  # no settings of a scheduler
+PLACES = ('work_dir', 'resume', 'load_from', 'experiment_name')  # they differ in any resumed run
 SHOWN = 12  # differences in the log
 
 
@@ -302,7 +303,7 @@ def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
         return None
     after = _leaves(now)
     return {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})
-            if before.get(name) != after.get(name) and name.split('.')[0] not in ('work_dir', 'resume', 'load_from')}
+            if before.get(name) != after.get(name) and name.split('.')[0] not in PLACES}
 
 
 def _in_use(runner: MMEngineRunner, checkpoint: dict) -> dict[str, tuple[str, str]]:
