@@ -4,16 +4,21 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseModel
+from torch import nn
 
 from perception.common import predictor as base
 from perception.common.formats.kitti import write_labels, write_points
 from perception.common.visual.points import vulkan_problem
 from perception.lidarseg import predictor as module
+from perception.lidarseg.datasets.base import pack
 from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, SemanticKITTI, to_raw_ids
 from perception.lidarseg.models.cylinder3d import Cylinder3D
+from perception.lidarseg.models.points import label_points, masked_cross_entropy
 from perception.lidarseg.predictor import LidarPredictor
-from perception.lidarseg.preprocessor import CylinderVoxelizer
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.errors import ConfigError, DataError
 
 needs_vulkan = pytest.mark.skipif(vulkan_problem() is not None, reason=f'{vulkan_problem()} here')
@@ -227,3 +232,17 @@ def test_each_cloud_of_a_folder_of_any_formats_is_a_source(net, tmp_path):
     assert [name for name, _ in found] == ['1', '2', '10']
     first, *others = predictor.predict([source for _, source in found])
     assert all(torch.equal(first.pred_labels, other.pred_labels) for other in others)
+
+
+def test_the_net_of_the_readme_learns_and_predicts(root):
+    block = next(block for block in (root / 'perception/lidarseg/README.md').read_text().split('```python')
+                 if 'class PointMLP' in block).split('```')[0].replace('@MODELS.register_module()\n', '')
+    names = dict(BaseModel=BaseModel, nn=nn, CubeVoxelizer=CubeVoxelizer, label_points=label_points,
+                 masked_cross_entropy=masked_cross_entropy)
+    exec(block, names)
+    net = names['PointMLP'](num_classes=19)
+    batch = [pack(dict(points=points, labels=labels, sample_id='a')) for points, labels in (scan(50), scan(70, 1))]
+    losses = net(**net.data_preprocessor(pseudo_collate(batch), True), mode='loss')
+    losses['loss_ce'].backward()
+    assert [len(sample.pred_labels) for sample in net.test_step(pseudo_collate(batch))] == [50, 70]
+    assert LidarPredictor(net.eval(), DATA)(scan()[0]).pred_labels.shape == (3000,)

@@ -196,9 +196,10 @@ class PointReader:
         if self.missing is None and np.ptp(strong) == 0:
             self._warn('constant', f'{where}: all intensities are {strong[0]:.4g}, expected values from 0 to {most:g}; '
                                    'a net that was trained with them labels such a scan badly.')
-        elif strong.max() > 2 * most:
-            self._warn('scale', f'{where}: intensities up to {strong.max():,.4g}, expected 0 to {most:g} as the net '
-                                f'was trained on. Give intensity_scale={most:g}/{_full_scale(strong.max())}.')
+        elif np.abs(strong).max() > 2 * most:
+            self._warn('scale', f'{where}: intensities of {strong.min():,.4g} to {strong.max():,.4g}, expected 0 to '
+                                f'{most:g} as the net was trained on. Give intensity_scale={most:g}/'
+                                f'{_full_scale(np.abs(strong).max())}.')
         elif most > 2 and strong.max() <= 1:
             self._warn('scale', f'{where}: intensities up to {strong.max():.4g}, expected 0 to {most:g} as the net was '
                                 f'trained on. If 1 is the largest, give intensity_scale={most:g}.')

@@ -11,6 +11,7 @@ The official folders are read as they are unpacked:
 Train ids 0..18 are the official classes 1..19, of the multi-scan task 0..24 the classes 1..25; the official class 0,
 unlabelled, is 255. Intensity (remission) lies in [0, 1] and is passed on as it is.
 """
+import functools
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -255,13 +256,7 @@ class SemanticKITTI(LidarScans):
         folder = files[0].absolute().parent.parent
         if not ((folder / 'poses.txt').is_file() and (folder / 'calib.txt').is_file()):
             return None
-        poses, there = lidar_poses(folder, 0), sorted(p.name for p in visible(files[0].absolute().parent, '*.bin'))
-        if len(there) == len(poses):  # whatever the names are, such as time stamps
-            numbers = [there.index(file.name) for file in files]
-        else:
-            numbers = [frame_number(file) for file in files]
-            poses = lidar_poses(folder, max(numbers) + 1)
-        return poses[numbers]
+        return poses_of(folder, [file.absolute() for file in files])[1]
 
 
 @DATASETS.register_module()
@@ -295,13 +290,10 @@ class SemanticKITTIMultiScan(SemanticKITTI):
                               f'nets take {PAST_SCANS}.')
         super().__init__(data_root, split, sequences, pipeline, seed)
         self.past_scans = past_scans
-        last: dict[str, int] = {}
+        scans: dict[str, list[Path]] = {}
         for scan in self.scans:
-            frame = frame_number(scan_paths(self.data_root, scan)[0])
-            sequence = scan.partition('_')[0]
-            last[sequence] = max(frame, last.get(sequence, 0))
-        self.poses = {sequence: lidar_poses(self.data_root / 'sequences' / sequence, frame + 1)
-                      for sequence, frame in last.items()}
+            scans.setdefault(scan.partition('_')[0], []).append(scan_paths(self.data_root, scan)[0])
+        self.poses = {name: poses_of(self.data_root / 'sequences' / name, files)[0] for name, files in scans.items()}
 
     def read(self, index: int) -> dict:
         """A scan and those before it; see SemanticKITTI. Unless training, also `origin_len`."""
@@ -325,7 +317,7 @@ class SemanticKITTIMultiScan(SemanticKITTI):
             if not isinstance(scan, (str, Path)):
                 raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
             path = Path(scan).absolute()
-            poses = lidar_poses(path.parents[1], frame_number(path) + 1)
+            poses = poses_of(path.parents[1], [path])[0]
             return [points for _, points in past_points(path, poses, count, reader)]
         except DataError as error:
             print_log(f'The net was trained on {count + 1} scans at a time but labels this one alone, which tells '
@@ -349,12 +341,13 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int,
     Raises:
         DataError: one of the scans is missing or damaged.
     """
-    frame = frame_number(path)
+    frame = pose_row(path, len(poses))
     if frame < past_scans:
         return []
+    numbered = is_number(path, len(poses))
     found, reader = [], reader or PointReader()
     for back in range(1, past_scans + 1):
-        past = path.with_name(f'{frame - back:06d}.bin')
+        past = path.with_name(f'{frame - back:06d}.bin' if numbered else scan_names(path.parent)[frame - back])
         if not past.is_file():
             raise DataError(f'{past}: no such file, expected the {past_scans} scans before {path.name}, which are '
                             f'added to it. Copy all scans of the sequence, or set past_scans=0.')
@@ -407,6 +400,51 @@ def lidar_poses(folder: Path, num_scans: int) -> np.ndarray:
     check_rigid(calib['Tr'][None], f'{folder / "calib.txt"}: Tr')
     check_rigid(poses, f'{folder / "poses.txt"}: line')
     return np.linalg.inv(calib['Tr']) @ poses @ calib['Tr']
+
+
+def poses_of(folder: Path, files: Sequence[Path]) -> tuple[np.ndarray, np.ndarray]:
+    """Poses of all scans of a sequence, see `lidar_poses`, and those (F, 4, 4) of some of its scans.
+
+    Raises:
+        DataError: see `lidar_poses`, or a scan is named by neither its number nor a name with as many poses as scans.
+    """
+    if not (folder / 'poses.txt').is_file():
+        frame_number(files[0])  # a lone file of any name is no scan of a sequence
+    poses = lidar_poses(folder, 0)
+    rows = [pose_row(file, len(poses)) for file in files]
+    if max(rows) >= len(poses):
+        poses = lidar_poses(folder, max(rows) + 1)  # says how many are missing
+    return poses, poses[rows]
+
+
+def pose_row(path: Path, num_poses: int) -> int:
+    """The line of a scan in `poses.txt`: the number in its name or, where all have other names such as time stamps, its
+    place among the scans, if there are as many as poses.
+
+    Raises:
+        DataError: it is named by no number, and its place tells nothing.
+    """
+    if is_number(path, num_poses):
+        return frame_number(path)
+    names = scan_names(path.parent) if path.is_file() else []
+    if len(names) != num_poses or path.name not in names or any(is_number(Path(name), num_poses) for name in names):
+        return frame_number(path)
+    return names.index(path.name)
+
+
+def is_number(path: Path, num_poses: int) -> bool:
+    """Whether a scan is named by its line in `poses.txt`."""
+    return path.stem.isascii() and path.stem.isdigit() and int(path.stem) < num_poses
+
+
+def scan_names(folder: Path) -> list[str]:
+    """Names of the scans of a folder, in order."""
+    return _scan_names(folder, folder.stat().st_mtime_ns)
+
+
+@functools.lru_cache(32)
+def _scan_names(folder: Path, changed: int) -> list[str]:
+    return sorted(path.name for path in visible(folder, '*.bin'))
 
 
 def check_rigid(matrices: np.ndarray, where: str) -> None:

@@ -25,6 +25,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.points import Cloud, Frame, PointReader, check_size, find_points
+from perception.common.formats.text import read_text
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
@@ -169,11 +170,7 @@ def read_frame_list(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read or holds another line.
     """
-    try:
-        lines = path.read_text().split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f'{path}: it cannot be read ({error}), expected the official list of test frames. Take the one '
-                        'of waymo-open-dataset.') from error
+    lines = read_text(path, 'the official list of test frames').split()
     wrong = [line for line in lines if line.count(',') != 1 or not line.partition(',')[2].isdecimal()]
     if wrong or not lines:
         raise DataError(f'{path}: {"a line " + repr(wrong[0][:60]) if wrong else "nothing in it"}, expected lines '

@@ -279,6 +279,10 @@ def test_time_stamps_have_the_poses_of_their_order(tmp_path):
     write_calib(folder / 'calib.txt', dict(Tr=np.eye(4)))
     found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:])
     assert found[:, 0, 3].tolist() == [5, 10]
+    data = kitti.SemanticKITTIMultiScan(tmp_path, 'test', sequences=[8])
+    own = [sample['inputs']['points'] for sample in (data[k] for k in range(3))]
+    assert [len(points) for points in own] == [1, 1, 3]  # with those of the two scans before
+    assert torch.equal(own[2][2, 1:], own[0][0, 1:]) and own[2][2, 0] == pytest.approx(float(own[0][0, 0]) - 10)
 
 
 @pytest.mark.parametrize('dtype', ['<f4', '>u4', '<i8', 'u1'])
