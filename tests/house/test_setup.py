@@ -10,10 +10,10 @@ import sys
 import pytest
 
 # where the name to import is not the name to install
-DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit')
+DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit', pillow_heif='pillow-heif')
 # imported, but brought by `make setup` without its requirements: see setup.py
 UNLISTED = {'mmdet3d'}
-OPTIONAL = ('nuscenes', 'onnx', 'spconv')
+OPTIONAL = ('heic', 'nuscenes', 'onnx', 'spconv')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''
@@ -93,7 +93,7 @@ def test_extras_are_what_the_package_imports_where_it_is_installed(root, stated)
 def test_each_package_whose_version_matters_is_pinned(stated, pins):
     named = {requirement(text) for text in stated['install_requires']}
     named |= {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
-    free = {'scipy', 'pillow', 'tqdm'}  # any version will do
+    free = {'scipy', 'pillow', 'pillow-heif', 'tqdm'}  # any version will do
     assert set(pins) == (named - free) | ALSO_PINNED
     assert pins['opencv-python'] == pins['opencv-python-headless'], 'both write the folder cv2'
     assert pins['mmcv'] == pins['mmcv-lite']
