@@ -27,7 +27,6 @@ setup(
     ],
     extras_require={
         'points': ['pypcd4>=1.4', 'plyfile>=1.0', 'laspy[lazrs]>=2.4', 'rosbags>=0.10'],
-        'heif': ['pillow-heif'],
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'heic': ['pillow-heif'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
