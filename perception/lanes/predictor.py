@@ -36,7 +36,7 @@ class LanePredictor(Predictor):
         data: config of the data set it is tested on, with `input_size` and `crop_top`.
     """
 
-    unit = 'image'
+    noun = 'image'
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
 

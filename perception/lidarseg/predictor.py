@@ -28,7 +28,7 @@ class LidarPredictor(Predictor):
         data: config of the data set, its `type` a class derived from LidarScans.
     """
 
-    unit = 'scan'
+    noun = 'scan'
     views = ('plain', *CAMERAS)
 
     def __init__(self, model: nn.Module | None, data: dict) -> None:
