@@ -274,7 +274,7 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
         _check_folder(Path(out), Path(source), predictor)
     before = load(config, against, device, mini, options=options) if against else None
     with ExitStack() as stack:
-        counter = Progress(predictor.unit, progress)
+        counter = Progress(predictor.noun, progress)
         stack.callback(counter.close)
         work = Work(predictor, before, view, source, forms, None if save is None else Path(save).expanduser(), show,
                     counter)
@@ -420,8 +420,8 @@ class Work:
             return
         if self.progress.done == 1:
             raise self.failures[0][1]
-        unit, lines = self.predictor.unit, [f'  {name}: {error}' for name, error in self.failures]
-        head = f'{self.source}: {len(lines):,} of {self.progress.done:,} {unit}s could not be read or drawn'
+        noun, lines = self.predictor.noun, [f'  {name}: {error}' for name, error in self.failures]
+        head = f'{self.source}: {len(lines):,} of {self.progress.done:,} {noun}s could not be read or drawn'
         raise DataError('\n'.join([f'{head}, expected all; the others are done. Mend or remove these:', *lines]))
 
 

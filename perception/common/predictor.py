@@ -51,7 +51,7 @@ class Predictor:
         data: config of the data set that the model is tested on, its `type` a class.
     """
 
-    unit = 'source'  # what a source is called, such as 'scan'
+    noun = 'source'  # what a source is called, such as 'scan'
     reads: tuple[str, ...] = ()  # endings of files that are sources; none where a source is no file
     views: tuple[str, ...] = ('plain',)  # pictures that there are of a source, for --view
     saves: tuple[str, ...] = ()  # kinds of files that predictions are saved as, for --save-as; the first is the default

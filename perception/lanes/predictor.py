@@ -53,7 +53,7 @@ class LanePredictor(Predictor):
         ConfigError: a crop or horizon that cannot be, or a data set that does not know its own horizon.
     """
 
-    unit = 'image'
+    noun = 'image'
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
     saves = ('json', 'lines', 'png', 'probabilities')
@@ -235,15 +235,14 @@ class LanePredictor(Predictor):
 
     def log(self, recording: Recording, found: Found) -> None:
         """Put an image into a recording with its predicted and its true lanes; without lanes its picture."""
-        lanes = dict(prediction=None if found.sample is None else found.sample.get('pred_lanes'),
-                     truth=None if found.truth is None else found.truth['lanes'])
-        if found.sample is not None and lanes['prediction'] is None:
+        known = dict(prediction=(found.sample, 'pred_lanes'), truth=(found.truth, 'lanes'))
+        lanes = {name: part.get(key) for name, (part, key) in known.items() if part is not None}
+        if any(some is None for some in lanes.values()):
             super().log(recording, found)
             return
         recording.image('image', read(found.source))
         for name, some in lanes.items():
-            if some is not None:
-                recording.lines(f'image/{name}', some, [PALETTE[i % len(PALETTE)] for i in range(len(some))])
+            recording.lines(f'image/{name}', some, [PALETTE[i % len(PALETTE)] for i in range(len(some))])
 
     def stage_maps(self, source: Image) -> dict[str, np.ndarray]:
         """Attention of each stage of the net on an image, see `attention_map`.

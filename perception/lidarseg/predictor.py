@@ -37,7 +37,7 @@ class LidarPredictor(Predictor):
             become such as the net was trained on, see PointReader; by default as the data set reads its own.
     """
 
-    unit = 'scan'
+    noun = 'scan'
     views = ('plain', *CAMERAS)
     saves = ('label', 'npy', 'ply', 'probabilities')
 

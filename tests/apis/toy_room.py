@@ -146,7 +146,7 @@ class ToyPredictor(Predictor):
     `factor` is an option of prediction: the features are multiplied by it.
     """
 
-    unit = 'vector'
+    noun = 'vector'
     reads = ('.txt', '.dat')
     views = ('plain', 'flipped')
     saves = ('class', 'npy')
