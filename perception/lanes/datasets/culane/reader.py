@@ -51,6 +51,8 @@ class CULane(RoadImages):
     Args:
         all_lanes: number the lanes of the `.lines.txt` 1, 2, ... from left to right, however many there are, instead of
             the slots of the label images; without `exist`. For networks that tell any number of lanes apart.
+        check_flags: refuse images whose label image has pixels of other slots than the list's flags name; False takes
+            both as they are.
     """
 
     METAINFO = dict(classes=('background', 'left-left', 'left', 'right', 'right-right'),
@@ -61,8 +63,8 @@ class CULane(RoadImages):
 
     def __init__(self, data_root: str | Path = 'data/culane', split: str = 'train',
                  pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
-                 seed: int = 0, all_lanes: bool = False) -> None:
-        self.all_lanes = all_lanes
+                 seed: int = 0, all_lanes: bool = False, check_flags: bool = True) -> None:
+        self.all_lanes, self.check_flags = all_lanes, check_flags
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
 
     def list_samples(self) -> list[tuple]:
@@ -112,7 +114,8 @@ class CULane(RoadImages):
             return Truth(draw_instances(lanes, size, self.line_width(LABEL_WIDTH, size)), None, lanes), {}
         labels = check_size(read_label_image(entry[2]), size, entry[2])
         check_slots(labels, NUM_LANES, entry[2])
-        check_flags(labels, entry[3], entry[2])
+        if self.check_flags:
+            check_flags(labels, entry[3], entry[2])
         return Truth(labels, entry[3], lanes), {}
 
 
@@ -142,7 +145,7 @@ def check_flags(labels: np.ndarray, flags: Sequence[float], where: str | Path) -
     if (present != np.asarray(flags, bool)).any():
         raise DataError(f'{where}: flags {" ".join(f"{flag:.0f}" for flag in flags)} for an image with pixels of the '
                         f'slots {(np.flatnonzero(present) + 1).tolist()}, expected the same slots in both. Draw the '
-                        'label image anew, or correct the list.')
+                        'label image anew, correct the list, or take both as they are by check_flags=False.')
 
 
 def read_categories(folder: str | Path) -> dict[str, str]:

@@ -110,6 +110,8 @@ def test_label_images_that_do_not_fit(official):
         cv2.imwrite(path, wrong)
         with pytest.raises(DataError, match=message):
             dataset[0]
+    cv2.imwrite(path, labels * 0)
+    assert not CULane(root, 'train', check_flags=False)[0]['data_samples'].labels.any()
     for right in (np.dstack([labels] * 3), labels.astype(np.uint16), labels.repeat(2, 0).repeat(2, 1)):
         cv2.imwrite(path, right)
         np.testing.assert_array_equal(dataset[0]['data_samples'].labels, labels)
