@@ -10,6 +10,7 @@ import re
 import shutil
 import time
 import zipfile
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -147,6 +148,12 @@ def test_a_set_that_is_bad_without_damage_is_said(tmp_path):
     (tmp_path / 'a.txt').write_text('point')
     with pytest.raises(DataError, match='the set without damage is not read well .points is not finite'):
         Fuzzer('bad', tmp_path, [Reader('bad', lambda: Bad(tmp_path / 'a.txt'), fuzz.check_item)])
+
+
+def test_an_unknown_set_or_no_time_is_refused():
+    for arguments, message in ((dict(minutes=0), 'minutes=0'), (dict(sets=['culan']), 'Did you mean culane')):
+        with pytest.raises(ConfigError, match=message):
+            fuzz.run(Namespace(**dict(dict(minutes=1, seed=0, sets=[], keep=None), **arguments)))
 
 
 def test_the_report_counts_each_format():

@@ -10,6 +10,8 @@ from PIL import Image
 
 from perception.apis.config import load_config
 from perception.common.formats.images import read_label_image
+from perception.common.predictor import Found
+from perception.common.structures import LaneSample
 from perception.common.visual.video import write_video
 from perception.lanes.datasets.culane.reader import CULane, read_lanes
 from perception.lanes.datasets.folder.reader import LaneFolder
@@ -254,3 +256,21 @@ def test_prediction_and_truth_stand_above_each_other(predictor, noise):
     sample, truth = predictor(noise), dict(lanes=[np.array([(100., 117), (150, 60)])])
     one, two = (predictor.draw(noise, sample, found, 'x') for found in (None, truth))
     assert one.shape[1] == two.shape[1] == 960 and two.shape[0] > 1.8 * one.shape[0]
+
+
+def test_a_recording_gets_the_image_and_lanes_or_the_picture(painter):
+    put = []
+
+    class Recorder:
+        def image(self, place, image):
+            put.append((place, image.shape))
+
+        def lines(self, place, lines, colors):
+            put.append((place, len(lines), len(colors)))
+
+    pixels, lane = np.zeros((59, 164, 3), np.uint8), np.array([[40.0, 58.0], [50.0, 30.0]])
+    painter.log(Recorder(), Found('a', pixels, LaneSample(pred_lanes=[lane, lane]), dict(lanes=[lane])))
+    assert put == [('image', pixels.shape), ('image/prediction', 2, 2), ('image/truth', 1, 1)]
+    put.clear()
+    painter.log(Recorder(), Found('a', pixels, None, dict(lanes=None, labels=pixels[..., 0])))
+    assert [place for place, _ in put] == ['picture']

@@ -10,6 +10,8 @@ from torch import nn
 
 from perception.common import predictor as base
 from perception.common.formats.kitti import write_labels, write_points
+from perception.common.predictor import Found
+from perception.common.structures import PointSegSample
 from perception.common.visual.points import vulkan_problem
 from perception.lidarseg import predictor as module
 from perception.lidarseg.datasets.base import pack
@@ -164,6 +166,26 @@ def test_a_window_shows_the_labelled_points(sequence, monkeypatch):
     list(LidarPredictor(None, DATA).pictures(sequence / 'velodyne', sequence / 'labels', show=True))
     assert [title for _, title in shown] == ['000000.bin', '000001.bin']
     assert (shown[0][0] == np.array(PALETTE)[scan()[1]]).all()
+
+
+class Recorder:
+    """Keeps what is put into a recording."""
+
+    def __init__(self):
+        self.points_at = {}
+
+    def points(self, place, points, colors):
+        assert len(points) == len(colors)
+        self.points_at[place] = len(points)
+
+
+def test_a_recording_gets_points_prediction_truth_and_errors():
+    points, labels = np.random.default_rng(0).normal(size=(50, 4)).astype(np.float32), np.arange(50) % 19
+    for sample, truth, places in ((None, None, ['points']), (None, labels, ['points', 'truth']), (
+            PointSegSample(pred_labels=torch.from_numpy(labels)), labels, ['points', 'prediction', 'truth', 'errors'])):
+        recorder = Recorder()
+        LidarPredictor(None, DATA).log(recorder, Found('a', points, sample, truth))
+        assert recorder.points_at == {f'scan/{place}': 50 for place in places}
 
 
 # --- other sensors and files -----------------------------------------------------------------------------------------
