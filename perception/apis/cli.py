@@ -166,6 +166,9 @@ def ended_elsewhere(error: BaseException) -> str | None:
                      re.IGNORECASE)
     if int(os.environ.get('WORLD_SIZE', 1)) > 1 and ('DistError' in kinds or ('RuntimeError' in kinds and text)):
         what = re.sub(r'^\[\S*\] ', '', first).split('. ')[0]
+        if 'listen' in what or 'EADDRINUSE' in str(error):
+            return (f'Process {os.environ.get("RANK")}: port {os.environ.get("MASTER_PORT")} is taken, expected a free '
+                    'one. Another run uses it; give torchrun another by --master-port.')
         return (f'Process {os.environ.get("RANK")}: another process of this run ended ({what}), expected all to stay. '
                 "That one's message, or the system's log where it was killed, says why.")
     return None

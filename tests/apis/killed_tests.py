@@ -10,6 +10,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import sys
 import tempfile
 import time
@@ -20,8 +21,6 @@ import torch
 from perception.apis.cli import run_command
 from perception.apis.test import test
 from perception.common import saving as saving
-
-PORT = 29631
 
 
 def arm(kind, count):
@@ -105,12 +104,19 @@ def run(scenario, port, folder):
                 written=sorted(scan for one in found for scan in one['written']), log=logs)
 
 
+def free_port():
+    """A port that no other test run uses."""
+    with socket.socket() as one:
+        one.bind(('127.0.0.1', 0))
+        return one.getsockname()[1]
+
+
 def main():
     torch.set_num_threads(1)
     done = []
-    for i, scenario in enumerate(json.loads(sys.argv[1])):
+    for scenario in json.loads(sys.argv[1]):
         with tempfile.TemporaryDirectory() as folder:
-            done.append(run(scenario, PORT + i, folder))
+            done.append(run(scenario, free_port(), folder))
     sys.stdout.write(json.dumps(done))
 
 

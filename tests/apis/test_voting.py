@@ -88,9 +88,10 @@ def test_augmented_views_and_distances_in_one_run(evaluate, tmp_path):
 @needs_vulkan
 def test_an_ensemble_draws_scans_and_charts(evaluate, tmp_path):
     evaluate(('cylinder_0.pth', 'cylinder_1.pth'), draw=str(tmp_path / 'pictures'))
-    names = {path.name for path in (tmp_path / 'pictures').iterdir()}
-    assert names == {'08_000000.png', 'iou.png', 'confusion.png', 'error_map.png'}
-    assert all(cv2.imread(str(tmp_path / 'pictures' / name)) is not None for name in names)
+    charts = ('iou', 'confusion', 'error_map')
+    names = {path.name for path in (tmp_path / 'pictures').iterdir() if not path.name.startswith('.')}
+    assert names == {'08_000000.png', *(f'{chart}{suffix}' for chart in charts for suffix in ('.png', '.svg'))}
+    assert all(cv2.imread(str(tmp_path / 'pictures' / name)) is not None for name in names if name.endswith('.png'))
 
 
 def test_the_tool_takes_several_checkpoints(run, root, tiny, tmp_path):

@@ -167,10 +167,10 @@ def test_phones_pictures_are_turned_upright(painter, noise, suffix, tmp_path):
 def test_large_photographs_are_drawn_at_once(painter):
     image = np.zeros((6000, 8000, 3), np.uint8)
     lanes = [np.array([(u, 5999.), (4000, 3000)]) for u in (0, 3000, 5000, 8000)]
-    start = time.perf_counter()
+    start = time.process_time()
     picture = painter.draw(image, truth=dict(lanes=lanes))
     assert picture.shape[1] == 960 and (picture.max(axis=2) > 200).sum() > 1000
-    assert time.perf_counter() < start + 3
+    assert time.process_time() < start + 5  # curves on all pixels take minutes
 
 
 @pytest.mark.parametrize('kind', ['colour', 'grey', 'alpha', '16 bits', 'grey 16 bits'])
