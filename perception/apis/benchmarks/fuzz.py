@@ -21,7 +21,7 @@ import tempfile
 import time
 import traceback
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -187,11 +187,11 @@ class Reader:
 
 
 class Sources:
-    """What a predictor finds in the folders below a root; an item is the batch that its net would be given."""
+    """What a predictor finds in some folders; an item is the batch that its net would be given."""
 
-    def __init__(self, predictor: Any, root: Path) -> None:
+    def __init__(self, predictor: Any, folders: Iterable[Path]) -> None:
         self.predictor, self.found = predictor, []
-        for folder in sorted({path.parent for path in root.rglob('*') if path.is_file()}):
+        for folder in folders:
             try:
                 self.found += [source for _, source in predictor.sources(folder)]
             except PerceptionError:  # no sources in there
@@ -229,9 +229,17 @@ def readers_of(name: str, cfg: Config, root: Path) -> list[Reader]:
 
 
 def predictor_of(name: str, cfg: Config, root: Path) -> Reader:
-    """The predictor of a base, which reads what it finds below a folder."""
+    """The predictor of a base, which reads what it finds below a folder that is not damaged yet.
+
+    Folders of files that only end like sources, such as the labels of nuScenes, are left out.
+    """
     data = dict(cfg.test_dataloader.dataset, data_root=str(root), type=dataset_type(cfg))
-    return Reader(f'{name} predictor', lambda: Sources(called(cfg.predictor, model=Echo(), data=data), root),
+    predictor, folders = called(cfg.predictor, model=Echo(), data=data), []
+    for folder in sorted({path.parent for path in root.rglob('*') if path.is_file()}):
+        with contextlib.suppress(PerceptionError):
+            found = Sources(predictor, [folder])
+            folders += [folder] if len(found) and found[0] else []
+    return Reader(f'{name} predictor', lambda: Sources(called(cfg.predictor, model=Echo(), data=data), folders),
                   check_batch)
 
 

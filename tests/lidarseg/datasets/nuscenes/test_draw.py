@@ -200,7 +200,7 @@ def test_key_frames_are_drawn_beside_a_metric(mini_nuscenes, tmp_path):
         sample = dict(sample_id=data.frames[i].token, labels=item['data_samples'].labels,
                       pred_labels=torch.full_like(item['data_samples'].labels, 3))
         drawer.process(dict(inputs=dict(points=[item['inputs']['points']])), [sample])
-    (path,) = tmp_path.iterdir()
+    (path,) = tmp_path.glob('*.png')
     assert path.stem == data.frames[0].token
     image = read_image(path)
     assert image.shape[0] > 1000
