@@ -7,7 +7,8 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from perception.common.formats.points import Cloud, is_recording, read_recording, scan_name, write_ply
+from perception.common.formats.point_files import is_recording, read_recording, write_ply
+from perception.common.formats.points import Cloud, scan_name
 from perception.common.predictor import Found, Predictor
 from perception.common.structures import PointSegSample
 from perception.common.visual.points import show as show_points
@@ -22,7 +23,7 @@ from perception.utils.errors import DataError
 
 
 class LidarPredictor(Predictor):
-    """Takes scans: a file of any format of `perception/common/formats/points.py`, or an array of points.
+    """Takes scans: a file of any format of `perception/common/formats/point_files.py`, or an array of points.
 
     An array or tensor is (N, 4) of x, y, z [m] and intensity, (N, C) of the named `columns`, or structured. There is a
     prediction for each row, 255 where a point was left out (`invalid='drop'`).

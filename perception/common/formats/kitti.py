@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.common.formats.points import COLUMNS, check_size, read_fields, recognise
+from perception.common.formats.kinds import check_size, recognise
+from perception.common.formats.point_columns import COLUMNS
+from perception.common.formats.point_files import read_fields
 from perception.common.formats.text import read_text
 from perception.utils.errors import DataError
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from perception.common.formats.points import recognise
+from perception.common.formats.kinds import recognise
 from perception.utils.errors import DataError
 
 _SPACE = re.compile(r'\s*')

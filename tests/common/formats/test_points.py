@@ -9,18 +9,9 @@ import numpy as np
 import pytest
 
 from perception.common.formats import points as module
-from perception.common.formats.points import (
-    NUSCENES_COLUMNS,
-    Frame,
-    PointReader,
-    cloud_of,
-    doubt_of_columns,
-    find_points,
-    parse_columns,
-    read_fields,
-    read_recording,
-    scan_name,
-)
+from perception.common.formats.point_columns import NUSCENES_COLUMNS, doubt_of_columns, parse_columns
+from perception.common.formats.point_files import cloud_of, read_fields, read_recording
+from perception.common.formats.points import Frame, PointReader, find_points, scan_name
 from perception.utils.errors import ConfigError, DataError, MissingDependency
 
 DTYPE = np.dtype([('x', 'f4'), ('y', 'f4'), ('z', 'f4'), ('intensity', 'f4'), ('ring', 'u2'), ('t', 'f8')])
@@ -346,3 +337,10 @@ def test_clouds_of_ros_may_be_padded_and_of_either_byte_order():
     fields[0].count = 1_000_000_000
     with pytest.raises(ValueError, match='140 bytes for 2 x 3 points of 20'):
         cloud_of(message)
+
+
+def test_a_zip_that_is_called_npy_is_no_array(tmp_path):
+    with open(tmp_path / 'a.npy', 'wb') as file:
+        np.savez(file, a=np.zeros(3), b=np.zeros(3))
+    with pytest.raises(DataError, match=r'a\.npy: a zip or \.npz file .*several arrays'):
+        PointReader().read(tmp_path / 'a.npy')

@@ -5,7 +5,7 @@
          ignore=[0, 255], splits=dict(train=['monday', 'tuesday'], val=['friday']))
 
 Train ids 0..C-1 are the classes in their order, 255 is ignored. What stands in `perception/common/formats/points.py`
-about formats, columns, intensities and frames holds here too.
+and `point_files.py` about formats, columns, intensities and frames holds here too.
 """
 from __future__ import annotations
 
@@ -20,17 +20,11 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from perception.common.formats.kinds import check_size, recognise
 from perception.common.formats.kitti import read_labels as read_label_file
-from perception.common.formats.points import (
-    ENDINGS,
-    FILES,
-    PointReader,
-    check_size,
-    natural_order,
-    parse_columns,
-    read_fields,
-    recognise,
-)
+from perception.common.formats.point_columns import parse_columns
+from perception.common.formats.point_files import ENDINGS, FILES, read_fields
+from perception.common.formats.points import PointReader, natural_order
 from perception.common.formats.text import read_text
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS

@@ -20,8 +20,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.common.formats.kinds import check_size
 from perception.common.formats.kitti import read_points
-from perception.common.formats.points import NUSCENES_COLUMNS, Frame, check_size
+from perception.common.formats.point_columns import NUSCENES_COLUMNS
+from perception.common.formats.points import Frame
 from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS, Index, KeyFrame, read_split
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS

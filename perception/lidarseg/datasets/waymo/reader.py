@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.common.formats.points import Cloud, Frame, PointReader, check_size, find_points
+from perception.common.formats.kinds import check_size
+from perception.common.formats.points import Cloud, Frame, PointReader, find_points
 from perception.common.formats.text import read_text
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
