@@ -54,17 +54,19 @@ param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=60, convert_to_it
 
 mini_data = dict(type=write_lane_folder_mini, root='data/mini/lane_folder')
 mini_sheet = dict(type=draw_sheet, dataset=LaneFolder)
-mini_net = dict(input_size=(112, 208), background_weight=0.1, decoder=dict(kernel=3))
+mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))
+# without the sky: of whole images so small, nets learn next to nothing in this time
+mini_folder = dict(
+    data_root='data/mini/lane_folder', image_size=(1080, 1920), horizon=464, input_size=(80, 240), crop_top=420)
 mini_loaders = dict(
     train_dataloader=dict(
         batch_size=4, num_workers=0, persistent_workers=False,
-        dataset=dict(data_root='data/mini/lane_folder', input_size=(112, 208), pipeline=[
-            dict(type=RandomResize, height=(106, 118), width=(198, 218)), dict(type=RandomImageRotate, max_degrees=1),
-            dict(type=RandomCrop, size=(112, 208))])),
-    val_dataloader=dict(num_workers=0, persistent_workers=False,
-                        dataset=dict(data_root='data/mini/lane_folder', input_size=(112, 208))),
-    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/lane_folder', input_size=(112, 208))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/lane_folder', input_size=(112, 208))))
+        dataset=dict(mini_folder, pipeline=[
+            dict(type=RandomResize, height=(76, 84), width=(228, 252)), dict(type=RandomImageRotate, max_degrees=1),
+            dict(type=RandomCrop, size=(80, 240))])),
+    val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=mini_folder),
+    test_dataloader=dict(num_workers=0, dataset=mini_folder),
+    submit_dataloader=dict(num_workers=0, dataset=mini_folder))
 mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),

@@ -80,8 +80,8 @@ def choose(ids: Sequence[str], splits: Mapping[str, Any] | None, split: str, roo
 
     Args:
         ids: of all files.
-        splits: split -> ids, patterns of them, their first parts (folders), or a text file below `root` with one a
-            line. None: all are tested, each fifth is for 'val', the rest for 'train'.
+        splits: split -> ids, also with the ending of the file, patterns of them, their first parts (folders), or a
+            text file below `root` with one a line. None: all are tested, each fifth is for 'val', the rest for 'train'.
         split: that is asked for.
         root: folder of the text files.
         where: start of messages, such as `'LaneFolder'`.
@@ -115,8 +115,9 @@ def _chosen(ids: Sequence[str], wanted: str | Sequence[str], split: str, root: P
     found: set[str] = set()
     known = set(ids)
     for pattern in filter(None, map(str, [wanted] if isinstance(wanted, str) else wanted)):
-        fits = [pattern] if pattern in known else [
-            name for name in ids if fnmatch.fnmatchcase(name, pattern) or name.startswith(f'{pattern}/')]
+        plain = pattern.removeprefix('./').strip('/')
+        fits = [name for name in (plain, os.path.splitext(plain)[0]) if name in known][:1] or [
+            name for name in ids if fnmatch.fnmatchcase(name, plain) or name.startswith(f'{plain}/')]
         if not fits:
             raise DataError(f'{root}: no file {pattern} of the split {split} (there are {", ".join(ids[:3])}, ...), '
                             'expected ids, patterns of them or their first parts. Correct splits.')
@@ -133,4 +134,4 @@ def _expression(pattern: str) -> re.Pattern:
 
 
 def _by_numbers(name: str) -> list:
-    return [int(part) if part.isdigit() else part for part in _NUMBER.split(name)]
+    return [int(part) if part.isdecimal() else part for part in _NUMBER.split(name)]

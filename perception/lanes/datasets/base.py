@@ -1,10 +1,10 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
 import contextlib
+import itertools
 import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,6 +87,7 @@ class RoadImages(SeededDataset):
         self.input_size = None if input_size is None else tuple(int(n) for n in input_size)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.official_size = self.OFFICIAL_SIZES[split]
+        self._stayed: dict[tuple[int, int], bool] = {}
         self.samples = self.list_samples()
 
     def list_samples(self) -> list:
@@ -116,9 +117,11 @@ class RoadImages(SeededDataset):
             size: (H0, W0) of the image.
         """
         official = self.IMAGE_SIZE
-        if official is None or size == official or not same_shape(size, official) or not self._labels_stayed:
+        if official is None or size == official or not same_shape(size, official):
             return size
-        return official
+        if size not in self._stayed:
+            self._stayed[size] = self._labels_stayed(size)
+        return official if self._stayed[size] else size
 
     def line_width(self, pixels: float, size: Sequence[int]) -> int:
         """Pixels that a line is wide in an image of (rows, columns), given its width in an official image."""
@@ -133,18 +136,19 @@ class RoadImages(SeededDataset):
         truth, info = self.read_truth(entry, self.IMAGE_SIZE)
         return [*(float(lane[:, 1].max()) for lane in truth.lanes or () if len(lane)), *info.get('h_samples', ())]
 
-    @cached_property
-    def _labels_stayed(self) -> bool:
-        """Whether the labels of scaled images count in official pixels, as the lowest of their rows tells."""
-        lowest, own = 0.0, read_header(self.samples[0][1]).size
-        for entry in self.samples[::-(-len(self.samples) // PROBED)]:
+    def _labels_stayed(self, size: tuple[int, int]) -> bool:
+        """Whether the labels of images scaled to a size count in official pixels, as the lowest of their rows tells."""
+        step = -(-len(self.samples) // PROBED)
+        spread = itertools.chain.from_iterable(self.samples[k::step] for k in range(step))
+        lowest = 0.0
+        for entry in itertools.islice((entry for entry in spread if _has_size(entry[1], size)), PROBED):
             with contextlib.suppress(DataError):  # what is wrong with it is said when it is read
                 lowest = max([lowest, *self.label_rows(entry)])
-        near = [abs(np.log(lowest / rows)) if lowest > 0 else 0 for rows in (own[0], self.IMAGE_SIZE[0])]
-        stayed = own == self.IMAGE_SIZE or lowest > BELOW * own[0] or near[1] <= near[0]
+        near = [abs(np.log(lowest / rows)) if lowest > 0 else 0 for rows in (size[0], self.IMAGE_SIZE[0])]
+        stayed = lowest > BELOW * size[0] or near[1] <= near[0]
         worker = get_worker_info()
         if stayed and (worker is None or worker.id == 0):
-            print_log(f'{self.data_root}: the images of the {self.split} split have {own[0]} x {own[1]} pixels; their '
+            print_log(f'{self.data_root}: images of the {self.split} split have {size[0]} x {size[1]} pixels; their '
                       f'labels count in the official {self.IMAGE_SIZE[0]} x {self.IMAGE_SIZE[1]} (lowest row '
                       f'{lowest:.0f}) and are scaled.', 'current', logging.WARNING)
         return stayed
@@ -195,6 +199,14 @@ class RoadImages(SeededDataset):
         if self.input_size is not None:
             sample = resize(sample, self.input_size)
         return to_tensors(sample, sample['truth'], sample['info'])
+
+
+def _has_size(path: str, size: tuple[int, int]) -> bool:
+    """Whether an image that can be read has so many rows and columns."""
+    try:
+        return read_header(path).size == size
+    except DataError:
+        return False
 
 
 def same_shape(size: Sequence[int], other: Sequence[int]) -> bool:

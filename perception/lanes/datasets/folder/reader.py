@@ -119,6 +119,19 @@ class LaneFolder(RoadImages):
                             'out by splits.')
         return [(name, str(files[name]), label) for name, label in zip(ids, labels)]
 
+    def label_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The `image_size` that was given, else that of each image itself.
+
+        Raises:
+            DataError: an image of another shape.
+        """
+        told = self.IMAGE_SIZE
+        if told is not None and not same_shape(size, told):
+            raise DataError(f'{self.data_root}: an image of {size[0]} x {size[1]} pixels, expected the shape of '
+                            f'image_size={told}, in which its labels count. Leave image_size away where labels belong '
+                            'to each image as it is.')
+        return told or size
+
     def _label_files(self, files: Mapping[str, Path]) -> list[str | list[np.ndarray] | None]:
         """The label file of each image, or its lanes where one file holds them all; None where there is none."""
         pattern = self.label_pattern
@@ -133,8 +146,8 @@ class LaneFolder(RoadImages):
                               "file of TuSimple's form that ends in .json. Correct it.")
         lanes = {}
         for where, record in read_json_lines(self.data_root / pattern, "lanes in TuSimple's form"):
-            lanes[image_name(str(record.get('raw_file')), f'{where}: raw_file').lstrip('/')] = \
-                parse_lanes(record, where)[1]
+            name = image_name(str(record.get('raw_file')), f'{where}: raw_file')
+            lanes[name.removeprefix('./').lstrip('/')] = parse_lanes(record, where)[1]
         return [lanes.get(path.relative_to(self.data_root).as_posix()) for path in files.values()]
 
     def _check_labelled(self) -> None:
