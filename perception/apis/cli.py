@@ -92,9 +92,13 @@ def noticing_interrupts() -> Iterator[list[int]]:
         seen.append(number)
         raise KeyboardInterrupt(signal.Signals(number).name)
 
+    def again() -> None:
+        time.sleep(0.1)  # until this callback has returned
+        _thread.interrupt_main()
+
     def send_again(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
-            threading.Timer(0.01, _thread.interrupt_main).start()  # once this callback has returned
+            _thread.start_new_thread(again, ())  # unlike Thread.start it does not wait for a busy machine
         elif not seen:  # what an interrupt left half-built complains when it is deleted
             hook(unraisable)
 
