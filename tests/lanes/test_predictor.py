@@ -121,6 +121,9 @@ def test_a_folder_of_any_size_shows_the_net_whole_images(predictor, noise):
     assert sample.seen == (0, 0, 100, 118) and own.meta['classes'][1] == 'lane 1'
     assert all(lane[:, 1].max() < 118 for lane in sample.pred_lanes)
     assert own.draw(noise[:, :100], sample).dtype == np.uint8
+    with pytest.raises(DataError, match='118 rows, expected more than crop_top=118'):
+        LanePredictor(predictor.model, dict(data, crop_top=118)).predict([noise])
+    assert LanePredictor(predictor.model, dict(data, crop_top=118, image_size=(236, 656)))(noise).pred_lanes is not None
     with pytest.raises(ConfigError, match='horizon=5 for LaneFolder, expected a data set that says where'):
         LanePredictor(predictor.model, data, horizon=5)
     assert LanePredictor(predictor.model, dict(data, image_size=(118, 328), horizon=40), horizon=20)(noise).seen[1] >= 0

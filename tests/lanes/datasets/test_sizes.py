@@ -62,6 +62,20 @@ def test_labels_that_stayed_are_scaled_with_their_images(official, name, caplog)
     assert sample.crop_top == 0 and cls(root, 'train', crop_top=100)[0]['data_samples'].crop_top == 10
 
 
+def test_each_size_of_a_mixed_set_is_judged_by_its_own_labels(official):
+    root = official('culane')
+    own = CULane(root, 'train')[0]['data_samples']
+    first, second = (entry[1] for entry in CULane(root, 'train').samples[:2])
+    cv2.imwrite(second, np.zeros((*CULane.IMAGE_SIZE, 3), np.uint8))
+    lines = second.replace('.jpg', '.lines.txt')
+    with open(lines, 'w') as file:
+        file.write('300 580 500 400\n')
+    samples = [CULane(root, 'train', check_flags=False, all_lanes=True)[k]['data_samples'] for k in (0, 1)]
+    assert samples[0].label_shape == samples[0].original_shape == own.original_shape  # its labels are its own
+    np.testing.assert_allclose(samples[0].lanes[0], own.lanes[0])
+    assert samples[1].lanes[0].tolist() == [[300, 580], [500, 400]]
+
+
 def test_llamas_is_scaled_as_a_whole(official):
     root = official('llamas')
     whole = LLAMAS(root, 'val', crop_top=300)[0]['data_samples']

@@ -143,7 +143,7 @@ def test_labelme_is_read(tmp_path):
 
 def test_one_file_in_tusimples_form(tmp_path):
     root, rows = folder(tmp_path), list(range(44, 108, 4))
-    records = [dict(raw_file=f'{name}.jpg', h_samples=rows, lanes=[[round(96 + k * (row - 40) / 2) for row in rows]
+    records = [dict(raw_file=f'./{name}.jpg', h_samples=rows, lanes=[[round(96 + k * (row - 40) / 2) for row in rows]
                                                                   for k in (-1, 1)])
                for name in ('train/a', 'train/b', 'val/a')]
     (root / 'lanes.json').write_text('\n'.join(map(json.dumps, records)))
@@ -173,29 +173,34 @@ def test_images_that_were_scaled_since(tmp_path):
     sample = make(root, image_size=(540, 960), crop_top=100)[0]['data_samples']
     assert sample.label_shape == (540, 960) and sample.crop_top == 50
     np.testing.assert_allclose(sample.lanes[0], lanes((540, 960))[0] / 2, atol=1e-3)
+    for path in root.rglob('*.lines.txt'):  # what is told counts, however near to the horizon the lanes end
+        path.write_text('100 260 120 220\n')
+    assert make(root, image_size=(540, 960))[0]['data_samples'].lanes[0][0].tolist() == [50, 130]
+    with pytest.raises(DataError, match=r'270 x 480 pixels, expected the shape of image_size=\(500, 960\)'):
+        make(root, image_size=(500, 960))[0]
 
 
 def test_splits_are_folders_lists_or_each_fifth(tmp_path):
     root = folder(tmp_path, [f'{day}/{k}' for day in ('mon', 'tue') for k in range(5)])
     (tmp_path / 'mon/._0.jpg').write_bytes(b'of a Mac')
-    (root / 'test.txt').write_text('tue/3\ntue/4\n')
+    (root / 'test.txt').write_text('/tue/3.jpg\r\n\r\n./tue/4\r\n')
     splits = dict(train=['mon/[0-3]'], val='tue/1', test='test.txt')
     found = {split: [entry[0] for entry in make(root, split, splits=splits).samples] for split in splits}
     assert found == dict(train=['mon/0', 'mon/1', 'mon/2', 'mon/3'], val=['tue/1'], test=['tue/3', 'tue/4'])
     assert [len(make(root, split, splits=None)) for split in ('train', 'val', 'test')] == [8, 2, 10]
     with pytest.raises(ConfigError, match='mon/0 .* stands in the splits train and val'):
-        make(root, splits=dict(train='mon', val='mon/0'))
+        make(root, splits=dict(train='mon/', val='mon/0'))
     with pytest.raises(DataError, match='no file wed of the split val'):
         make(root, 'val', splits=dict(train='mon', val='wed'))
 
 
 def test_numbers_order_images_and_endings_may_be_capital(tmp_path):
-    root = folder(tmp_path, ['train/10', 'train/9'], suffix='.JPG')
+    root = folder(tmp_path, ['train/10', 'train/9', 'train/9²'], suffix='.JPG')
     (root / 'labels').mkdir()
     for path in root.rglob('*.lines.txt'):
         path.rename(root / 'labels' / path.name)
-    dataset = make(root, images='train/*.jpg', labels='labels/*.lines.txt', splits=dict(train=['9', '10']))
-    assert [entry[0] for entry in dataset.samples] == ['9', '10'] and len(dataset[0]['data_samples'].lanes) == 4
+    dataset = make(root, images='train/*.jpg', labels='labels/*.lines.txt', splits=dict(train=['9', '10', '9²']))
+    assert [entry[0] for entry in dataset.samples] == ['9', '9²', '10'] and len(dataset[0]['data_samples'].lanes) == 4
 
 
 def test_what_cannot_be_is_said_at_once(tmp_path):
