@@ -111,8 +111,8 @@ class LanePredictor(Predictor):
         crop_top, batch = self.data.get('crop_top', 0), []
         for image, source in zip(images, sources):
             if crop_top >= image.shape[0]:
-                raise DataError(f'{_name(source)}: {image.shape[0]} rows, expected more than crop_top={crop_top}, which '
-                                'are cut off. Give image_size in the config, to which pictures are then scaled, or '
+                raise DataError(f'{_name(source)}: {image.shape[0]} rows, expected more than crop_top={crop_top}, '
+                                'which are cut off. Give image_size in the config, to which pictures are then scaled, or '
                                 'larger pictures.')
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),

@@ -168,16 +168,20 @@ def read_marks(path: str | Path) -> np.ndarray:
     """A label image in either of its official forms.
 
     Returns:
-        (H, W, 3) uint8 colours, or (H, W) uint8 ids: those of a grey image, or the indices of a palette image, whose
-        colours are for people to look at. A palette image whose indices are no ids is one of colours, made smaller.
+        (H, W, 3) uint8 colours, or (H, W) uint8 ids: those of an image of numbers, or the indices of a palette image,
+        whose colours are for people to look at. A palette image whose indices are no ids is one of colours, made
+        smaller.
 
     Raises:
         DataError: it cannot be read.
     """
-    if read_header(path).mode not in ('P', 'L'):
-        return read_image(path)
-    ids = read_label_image(path)
-    return ids if (_ID_TO_TRAIN[np.unique(ids)] != _UNKNOWN).all() else read_image(path)
+    mode = read_header(path).mode
+    stored = read_image(path) if mode in ('RGB', 'RGBA') else read_label_image(path)
+    if stored.ndim == 3 and (stored == stored[..., :1]).all():
+        stored = stored[..., 0]  # some tools save grey images with three equal channels
+    if stored.ndim == 2 and (_ID_TO_TRAIN[np.unique(stored)] == _UNKNOWN).any():
+        return read_image(path) if mode == 'P' else stored[..., None].repeat(3, axis=2)
+    return stored
 
 
 def train_ids(stored: np.ndarray, where: str | Path) -> np.ndarray:

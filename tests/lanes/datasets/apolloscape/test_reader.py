@@ -117,7 +117,7 @@ def test_images_without_labels_are_left_out_and_counted(official, monkeypatch):
         ApolloScapeLaneMark(root, 'train', roads=['road09'])
 
 
-@pytest.mark.parametrize('form', ['palette', 'grey', 'small palette'])
+@pytest.mark.parametrize('form', ['palette', 'grey', '16 bits', 'equal channels', 'small palette'])
 def test_label_images_of_ids_are_those_of_colours(official, form):
     root = official('apolloscape')
     before = ApolloScapeLaneMark(root, 'val', crop_top=20)[0]['data_samples'].full_labels
@@ -130,9 +130,18 @@ def test_label_images_of_ids_are_those_of_colours(official, form):
         if form == 'palette':
             ids = ids.convert('P')
             ids.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
-        ids.save(path)
+        if form == '16 bits':
+            ids = Image.fromarray(np.asarray(ids).astype(np.uint16))
+        ids.convert('RGB' if form == 'equal channels' else ids.mode).save(path)
     sample = ApolloScapeLaneMark(root, 'val', crop_top=20)[0]['data_samples']
     np.testing.assert_array_equal(sample.full_labels, before)
+
+
+def test_numbers_that_are_no_ids_are_refused(tmp_path):
+    for dtype in (np.uint8, np.uint16):
+        Image.fromarray(np.full((4, 4), 7, dtype)).save(tmp_path / 'x_bin.png')
+        with pytest.raises(DataError, match=r'unknown colours \(RGB \(7, 7, 7\) at 16'):
+            train_ids(read_marks(tmp_path / 'x_bin.png'), 'x_bin.png')
 
 
 def test_official_images_of_ids(shared):
