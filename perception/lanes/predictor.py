@@ -112,8 +112,8 @@ class LanePredictor(Predictor):
         for image, source in zip(images, sources):
             if crop_top >= image.shape[0]:
                 raise DataError(f'{_name(source)}: {image.shape[0]} rows, expected more than crop_top={crop_top}, '
-                                'which are cut off. Give image_size in the config, to which pictures are then scaled, or '
-                                'larger pictures.')
+                                'which are cut off. Give larger pictures, or image_size in the config, to which '
+                                'pictures are scaled.')
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
                         original_shape=image.shape[:2], crop_top=crop_top)

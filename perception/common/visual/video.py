@@ -1,12 +1,14 @@
 """Frames from image files, folders of images and videos, and a video from frames; all are (H, W, 3) uint8 RGB."""
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import imageio_ffmpeg
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
@@ -19,6 +21,7 @@ ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.t
 _H264 = ('libx264', 'yuv420p', ('-crf', '20', '-movflags', '+faststart'))
 CODECS = {'.mp4': _H264, '.m4v': _H264, '.mov': _H264, '.mkv': _H264, '.avi': ('mjpeg', 'yuvj420p', ('-q:v', '3'))}
 GIF_WIDTH = 960
+WHOLE = 0.95  # share of the stated frames of a video that is read; some kinds state them roughly
 
 
 def is_video(path: str | Path) -> bool:
@@ -82,7 +85,8 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     """Name and picture of an image file, of each image of a folder, or of each frame of a video.
 
     Args:
-        path: of the file or folder; frames of a video are called `<name>_000000` and so on.
+        path: of the file or folder; frames of a video are called `<name>_000000` and so on. A video with fewer frames
+            than it states is read as far as it goes, with a warning.
 
     Raises:
         DataError: nothing there that can be read.
@@ -92,6 +96,7 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
             yield file.stem, read_image(file, upright=True)
             continue
         video, count = cv2.VideoCapture(str(file)), 0
+        stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
         try:
             while (frame := video.read())[0]:
                 yield f'{file.stem}_{count:06d}', np.ascontiguousarray(frame[1][..., ::-1])
@@ -101,6 +106,9 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
         if not count:
             raise DataError(f'{file}: no frame can be read from {file.stat().st_size:,} bytes, expected a video. '
                             'Convert it to MP4 (H.264).')
+        if count < WHOLE * stated:
+            print_log(f'{file}: {count:,} of the {stated:,.0f} frames that it states can be read, expected all. It is '
+                      'truncated or damaged; copy it again if you need the rest.', 'current', logging.WARNING)
 
 
 def frame_rate(path: str | Path, default: float = 10.) -> float:

@@ -145,6 +145,14 @@ def test_reads_an_image_and_a_folder_in_order(tmp_path):
     assert (read_image(tmp_path / 'a.PNG') == frame(40)).all()
 
 
+def test_a_truncated_video_is_read_as_far_as_it_goes_and_said(tmp_path, caplog):
+    path = write_video(tmp_path / 'a.avi', [frame(shade) for shade in range(40)])
+    assert len(list(read_frames(path))) == 40 and not caplog.records
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+    count = len(list(read_frames(path)))
+    assert 0 < count < 38 and f'a.avi: {count} of the 40 frames' in caplog.text
+
+
 def test_what_is_a_video_and_its_rate(tmp_path):
     assert is_video('a/b.MP4') and not is_video('a/b.png') and not is_video('a')
     assert frame_rate(tmp_path) == 10 and frame_rate('none.mp4', 3) == 3
