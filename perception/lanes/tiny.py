@@ -23,6 +23,7 @@ def write_image_files(folder: str | Path) -> Path:
              'grey/a.png': (image.convert('L'), {}), 'palette/a.png': (image.quantize(16), {}),
              'alpha/a.png': (image.convert('RGBA'), {}),
              'deep/a.png': (Image.fromarray(pixels[..., 0].astype(np.uint16) * 257), {}),
+             'animated/a.png': (image, dict(save_all=True, append_images=[image.rotate(180)])),
              'webp/a.webp': (image, {}), 'bmp/a.bmp': (image, {}), 'tif/a.tif': (image, {})}
     for name, (picture, options) in kinds.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

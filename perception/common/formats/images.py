@@ -26,6 +26,7 @@ _READ = 'JPEG, PNG, BMP, WebP, TIFF or PPM'
 _LOSSY = ('JPEG', 'WEBP')
 _ORIENTATION = 0x112
 _MARKER = re.compile(rb'\xff+([^\xff\x00])', re.DOTALL)  # of a JPEG, after any number of fill bytes
+_ANIMATED = re.compile(rb'acTL|fcTL|fdAT')  # of a PNG, which OpenCV 4.11 crashes on where it is damaged
 _STARTS = {b'\xff\xd8': 'JPEG', b'\x89PNG\r\n\x1a\n': 'PNG', b'BM': 'BMP', b'II*\0': 'TIFF', b'MM\0*': 'TIFF',
            b'P4': 'PPM', b'P5': 'PPM', b'P6': 'PPM'}
 _OTHERS = {b'GIF8': 'a GIF file', b'%PDF': 'a PDF file', b'PK\3\4': 'a zip archive', b'\x1f\x8b': 'a gzip archive',
@@ -52,7 +53,7 @@ def read_image(path: str | Path, upright: bool = False) -> np.ndarray:
     """
     data = _bytes(path)
     kind, header = _open(data, path)
-    if kind not in ('JPEG', 'PNG'):
+    if kind not in ('JPEG', 'PNG') or kind == 'PNG' and _ANIMATED.search(data):
         if not upright:
             _check_orientation(header, data, path)
         return _pixels(header, path, upright)

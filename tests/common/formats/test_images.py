@@ -1,4 +1,5 @@
 """Images are read as they are, or refused with what they are."""
+import contextlib
 import io
 import struct
 import sys
@@ -236,3 +237,18 @@ def test_missing_files_and_folders_are_refused(tmp_path):
         read_image(tmp_path / 'a.png')
     with pytest.raises(DataError, match='not readable'):
         read_label_image(tmp_path)
+
+
+def test_an_animated_png_is_its_first_picture_and_damage_in_it_ends_no_process(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / 'a.png'
+    first, second = rng.integers(0, 256, (2, 60, 80, 3), np.uint8)
+    Image.fromarray(first).save(path, save_all=True, append_images=[Image.fromarray(second)])
+    np.testing.assert_array_equal(read_image(path), first)
+    data = path.read_bytes()
+    for _ in range(300):
+        damaged = bytearray(data)
+        for at in rng.integers(0, len(data), 10):
+            damaged[at] = rng.integers(256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            assert read_image(path).ndim == 3
