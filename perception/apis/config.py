@@ -6,6 +6,7 @@ import inspect
 import keyword
 import math
 import re
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,10 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     for name, value in (options or {}).items():
         _check_read(cfg, name)
         set_option(cfg._cfg_dict, name, value)
-    check_values({key: cfg[key] for key in cfg if is_read(key)}, path.name)
+    parts = {key: cfg[key] for key in cfg if is_read(key) and cfg[key] is not None}
+    check_values(dict({key: part for key, part in parts.items() if key in arguments(Runner)[0]}, type=Runner),
+                 path.name)
+    check_values({key: part for key, part in parts.items() if key not in arguments(Runner)[0]}, path.name)
     _check_ranges(cfg, path.name)
     if not any(name.startswith('param_scheduler') for name in options or {}):
         scale_schedule(cfg, length)
@@ -150,12 +154,12 @@ def _check_ranges(cfg: Config, where: str) -> None:
                                 ('randomness', 'seed', 0), ('train_cfg', 'max_epochs', 1),
                                 ('train_cfg', 'max_iters', 1), ('train_cfg', 'val_interval', 0),
                                 ('train_cfg', 'val_begin', 0)]:
-        value = (cfg.get(section) or {}).get(key, least)
+        value, most = (cfg.get(section) or {}).get(key, least), 2**32 - 1 if key == 'seed' else math.inf
         if value is None and (key == 'seed' or cfg[section].get('batch_sampler') is not None):
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {least} or more. '
-                              'Correct it.')
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            limit = f'{least} or more' if most == math.inf else f'{least} to {most}'
+            raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {limit}. Correct it.')
 
 
 def _settle(cfg: Config) -> None:
@@ -165,8 +169,10 @@ def _settle(cfg: Config) -> None:
             cfg[name].update({key: None if key == 'prefetch_factor' else False for key in
                               ('persistent_workers', 'prefetch_factor') if key in cfg[name]})
     loop, (_, length) = cfg.get('train_cfg') or {}, length_of(cfg) or ('', math.inf)
-    if cfg.get('val_cfg') and (loop.get('val_interval') == 0 or (loop.get('val_begin') or 0) > length):
-        loop.pop('val_interval', None)
+    parts = [cfg.get(name) is not None for name in ('val_dataloader', 'val_cfg', 'val_evaluator')]
+    if any(parts) and (not all(parts) or loop.get('val_interval') == 0 or (loop.get('val_begin') or 0) > length):
+        if loop.get('val_interval') == 0:
+            loop.pop('val_interval')
         cfg.val_dataloader = cfg.val_cfg = cfg.val_evaluator = None
         print_log('train_cfg: nothing is validated, so the validation data are not read, and model.pth will hold the '
                   'latest weights.', 'current')
@@ -175,7 +181,7 @@ def _settle(cfg: Config) -> None:
 def names_config(function: Callable) -> Callable:
     """A function whose first argument is a config: what it raises names that one wherever it says `CONFIG`.
 
-    A type that no registry knows becomes a ConfigError.
+    A type that no registry knows, and what a class refuses to be built with, become a ConfigError.
     """
     @functools.wraps(function)
     def wrapped(config: str | Path, *args, **kwargs) -> Any:
@@ -184,13 +190,40 @@ def names_config(function: Callable) -> Callable:
         except PerceptionError as error:
             error.args = (str(error).replace(' CONFIG', f' {config}'), *error.args[1:])
             raise
-        except KeyError as error:  # how mmengine's registries say that they do not know a type
-            found = re.match(r'["\']?(\S+) is not in the \S+::(.+?) registry', str(error))
-            if not found:
+        except (KeyError, ValueError, TypeError, AssertionError) as error:
+            found = re.match(r'["\']?(\S+) is not in the \S+::(.+?) registry', str(error))  # as mmengine says it
+            if found:
+                raise ConfigError(
+                    f'{config}: type={found[1]!r}, expected a class or the name of one that is registered as '
+                    f'{found[2]}. {close_matches(found[1], _known_types(found[2]))}') from error
+            refused = _refusal(error)
+            if refused is None:
                 raise
-            raise ConfigError(f'{config}: type={found[1]!r}, expected a class or the name of one that is registered as '
-                              f'{found[2]}. {close_matches(found[1], _known_types())}') from error
+            raise ConfigError(f'{config}: {refused}, expected values that it takes. Correct the config or '
+                              '--cfg-options.') from error
     return wrapped
+
+
+def _refusal(error: Exception) -> str | None:
+    """What a library says of the values that a class was built with, None for any other error.
+
+    Of our own classes only a ValueError or assertion of a library below them is one, for else it is a defect.
+    """
+    kind = last = None
+    for cause in filter(None, (error, error.__context__)):  # mmengine's hooks hide where a TypeError comes from
+        for frame, _ in traceback.walk_tb(cause.__traceback__):
+            last = frame.f_globals.get('__name__', '')
+            if frame.f_code.co_name == 'build_from_cfg':
+                kind = frame.f_locals.get('obj_cls', kind)
+            elif frame.f_code.co_name == 'from_cfg':
+                kind = Runner
+        if kind is not None:
+            break
+    if kind is None or last.partition('.')[0] not in ('mmengine', 'torch', 'numpy', 'multiprocessing') or (
+            getattr(kind, '__module__', '').startswith('perception.') and isinstance(cause, (KeyError, TypeError))):
+        return None
+    what = (str(cause.args[0] if isinstance(cause, KeyError) else cause).splitlines() or [''])[0]
+    return f'{getattr(kind, "__name__", kind)} refuses a value ({type(cause).__name__}: {what[:200]})'
 
 
 def _classes(value: Any) -> Any:
@@ -368,15 +401,16 @@ def _named(value: Any, where: str) -> Any:
     return found
 
 
-def _nodes() -> list[registry.Registry]:
-    """The registries of the project."""
-    return [node for node in vars(registry).values() if isinstance(node, registry.Registry)]
+def _nodes(name: str | None = None) -> list[registry.Registry]:
+    """The registries of the project, or the one of that name."""
+    return [node for node in vars(registry).values() if isinstance(node, registry.Registry)
+            and name in (None, node.name)]
 
 
-def _known_types() -> dict[str, Any]:
-    """What the registries of the project and their parents hold so far, by name."""
+def _known_types(name: str | None = None) -> dict[str, Any]:
+    """What the registries of the project, or the one of that name, and their parents hold so far, by name."""
     found = {}
-    for node in _nodes():
+    for node in _nodes(name):
         while node is not None:
             found = {**node.module_dict, **found}
             node = node.parent

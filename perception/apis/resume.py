@@ -13,6 +13,7 @@ a checkpoint is compared, never run.
 """
 import ast
 import copy
+import inspect
 import logging
 import math
 import warnings
@@ -20,12 +21,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from torch import Tensor
+from torch.optim import Optimizer
 
 from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
 from perception.utils.errors import CheckpointError, PerceptionError
@@ -35,6 +38,8 @@ RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the conf
 MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 'end')  # no settings of a scheduler
 PLACES = ('work_dir', 'resume', 'load_from', 'experiment_name')  # they differ in any resumed run
 SHOWN = 12  # differences in the log
+NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, step_validated=int, last_ckpt=str,
+             steps_skipped=int)  # what our hooks keep in the message hub
 
 
 def facts(runner: MMEngineRunner) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
         runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
     differences = compare(meta.get('cfg'), runner.cfg.pretty_text)
     if differences is not None:
-        differences.update(_in_use(runner, checkpoint))
+        differences = {**_in_use(runner, checkpoint), **differences}
     named = {name for name in options if name.split('.')[0] in RESCHEDULE
              and (differences is None or any(_covers(name, key) for key in differences))}
     moved = _take_place(runner, meta, file)
@@ -126,13 +131,21 @@ def training_meta(checkpoint: dict, file: str | Path) -> dict:
                               f'these weights with --cfg-options load_from={file}.')
     for name in ('epoch', 'iter', 'seed'):
         value = meta.get(name)
-        if not (type(value) is int and 0 <= value < 2**63) and not (name == 'seed' and value is None):
-            raise CheckpointError(f'{file}: its {name} is {str(value)[:60]!r}, expected a whole number of 0 or more. '
-                                  'Use another checkpoint.')
+        most = 2**32 if name == 'seed' else 2**63
+        if not (type(value) is int and 0 <= value < most) and not (name == 'seed' and value is None):
+            raise CheckpointError(f'{file}: its {name} is {str(value)[:60]!r}, expected a whole number of 0 or more'
+                                  f'{" below 2**32" if name == "seed" else ""}. Use another checkpoint.')
     for name, kind in (('message_hub', dict), ('optimizer', dict), ('param_schedulers', (list, dict))):
         if name in checkpoint and not isinstance(checkpoint[name], kind):
             raise CheckpointError(f'{file}: its {name} is a {type(checkpoint[name]).__name__}, expected a dict or list '
                                   'of a training. Use another checkpoint.')
+    notes = (checkpoint.get('message_hub') or {}).get('runtime_info')
+    for name, kind in NOTES.items():
+        value = notes.get(name) if isinstance(notes, dict) else None
+        if value is not None and (not isinstance(value, kind) or (
+                kind is list and not all(isinstance(step, int) for step in value))):
+            raise CheckpointError(f'{file}: its {name} is {str(value)[:60]!r}, expected what a training notes there. '
+                                  'Use another checkpoint.')
     return meta
 
 
@@ -210,11 +223,30 @@ def _load_optimizer(runner: MMEngineRunner, stored: dict, meta: dict, file: str,
     settings = [{k: v for k, v in group.items() if k != 'params'} for group in wrapper.param_groups]
     with _plainly(file, 'its optimiser'):
         wrapper.load_state_dict(stored)
+        _check_optimizer(wrapper.optimizer, settings)
     if config_counts:
         for group, ours in zip(wrapper.param_groups, settings):
             for key in [key for key in group if key.startswith('initial_')]:
                 del group[key]
             group.update(ours)
+
+
+def _check_optimizer(optimizer: Optimizer, settings: list[dict]) -> None:
+    """See that an optimiser's settings are of the kinds that the config's are, its state of the weights' shapes.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for group, ours in zip(optimizer.param_groups, settings):
+        for key, own in ours.items():
+            now, parts = (value if isinstance(value, (list, tuple)) else (value,) for value in (group.get(key), own))
+            numbers = [isinstance(part, (int, float, Tensor)) for part in parts]
+            if all(numbers) and [isinstance(part, (int, float, Tensor)) for part in now] != numbers:
+                raise ValueError(f'{key} is {group.get(key)!r}')
+    for parameter, state in optimizer.state.items():
+        for value in state.values():
+            if isinstance(value, Tensor) and value.numel() > 1:
+                torch.broadcast_shapes(value.shape, parameter.shape)
 
 
 def _take_gradients(runner: MMEngineRunner, stored: Any, file: str) -> None:
@@ -245,7 +277,7 @@ def _load_schedule(runner: MMEngineRunner, stored: Any, anew: bool, file: str) -
                     scheduler.load_state_dict(state)
         return True
     fit = isinstance(stored, list) and len(stored) == len(runner.param_schedulers) and all(
-        isinstance(state, dict) and scheduler.state_dict().keys() == state.keys()
+        isinstance(state, dict) and _settings(scheduler).keys() == state.keys()
         for scheduler, state in zip(runner.param_schedulers, stored))
     if anew or not fit:
         if not anew:
@@ -254,12 +286,17 @@ def _load_schedule(runner: MMEngineRunner, stored: Any, anew: bool, file: str) -
         return False
     with _plainly(file, 'its schedule'):
         for scheduler, state in zip(runner.param_schedulers, stored):
-            own = to_plain({k: v for k, v in scheduler.state_dict().items() if k not in MOVING})
+            own = to_plain({k: v for k, v in _settings(scheduler).items() if k not in MOVING})
             if any(type(own[k]) is not type(state[k]) for k in own if k in state and own[k] is not None
                    and not isinstance(own[k], (int, float))) or type(state['last_step']) is not int:
                 raise ValueError('values of another type')
             scheduler.load_state_dict(state)
     return True
+
+
+def _settings(scheduler: Any) -> dict:
+    """State of a scheduler as a checkpoint holds it, without functions."""
+    return {name: value for name, value in scheduler.state_dict().items() if not inspect.isroutine(value)}
 
 
 def _reschedule(runner: MMEngineRunner) -> None:
@@ -313,7 +350,7 @@ def _in_use(runner: MMEngineRunner, checkpoint: dict) -> dict[str, tuple[str, st
         pairs = [('optim_wrapper.optimizer', then, now) for then, now in zip(
             _dicts(checkpoint.get('optimizer', {}).get('param_groups')), runner.optim_wrapper.optimizer.param_groups)]
     if isinstance(runner.param_schedulers, list):
-        pairs += [(f'param_scheduler.{i}', then, now.state_dict()) for i, (then, now) in enumerate(zip(
+        pairs += [(f'param_scheduler.{i}', then, _settings(now)) for i, (then, now) in enumerate(zip(
             _dicts(checkpoint.get('param_schedulers')), runner.param_schedulers))]
     found = {}
     for part, then, now in pairs:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import mmengine
 import torch
@@ -74,6 +75,19 @@ class Runner(MMEngineRunner):
         if isinstance(optim_wrapper, dict):
             optim_wrapper.setdefault('constructor', DefaultOptimWrapperConstructor)
         return super().build_optim_wrapper(optim_wrapper)
+
+    def build_param_scheduler(self, scheduler: Any) -> Any:
+        """mmengine's, without those that are shorter than a step, such as a warm-up of half an epoch of one batch."""
+        if isinstance(scheduler, list):
+            steps = len(self.train_dataloader)
+            short = [part for part in scheduler if isinstance(part, dict) and part.get('convert_to_iter_based')
+                     and int(part.get('end', 1e9) * steps) <= int((part.get('begin') or 0) * steps)]
+            for part in short:
+                self.logger.warning(f'{getattr(part["type"], "__name__", part["type"])} from epoch '
+                                    f'{part.get("begin") or 0} to {part["end"]} is shorter than a step ({steps} an '
+                                    'epoch) and is left out.')
+            scheduler = [part for part in scheduler if not any(part is other for other in short)]
+        return super().build_param_scheduler(scheduler)
 
     def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
         """mmengine's, with our loops in place of its own.
@@ -194,6 +208,9 @@ def start_processes(launcher: str, cfg: Config) -> None:
             torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
         torch.distributed.init_process_group('nccl' if cuda else 'gloo')
     elif not is_distributed():
+        if launcher == 'slurm' and 'SLURM_PROCID' not in os.environ:
+            raise ConfigError('--launcher slurm: no SLURM_PROCID in the environment, expected srun to set it. Run '
+                              '`srun --ntasks=2 python tools/train.py ... --launcher slurm`.')
         init_dist(launcher, backend='nccl' if cuda else 'gloo')
 
 

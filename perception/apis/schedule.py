@@ -79,6 +79,9 @@ def check_schedule(cfg: Config, where: str) -> None:
         unit = 'max_epochs' if by_epoch else 'max_iters'
         kind = scheduler.get('type')
         called = f'{where}: {name}, {getattr(kind, "__name__", kind)},'
+        for key in ('T_max', 'step_size', 'total_steps'):
+            if isinstance(scheduler.get(key), (int, float)) and scheduler[key] <= 0:
+                raise ConfigError(f'{called} has {key}={scheduler[key]}, expected more than 0. Correct it.')
         begin, end, whole = scheduler.get('begin') or 0, scheduler.get('end'), length.get(unit)
         end = whole if end is None or end >= _ENDLESS else end
         if end is not None and end <= begin:

@@ -52,6 +52,9 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
     Raises:
         PerceptionError: input that cannot work, see the subclasses.
     """
+    for name, folder in dict(save=save, submit=submit, draw=draw).items():
+        if folder == '':
+            raise ConfigError(f'--{name}: an empty name came, expected a folder. Name one, or leave the option out.')
     cfg = load_config(config, mini, options)
     start_processes(launcher, cfg)
     if amp:

@@ -48,6 +48,8 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     Raises:
         PerceptionError: input that cannot work, see the subclasses.
     """
+    if work_dir == '':
+        raise ConfigError('--work-dir: an empty name came, expected a folder. Name one, or leave the option out.')
     if allow_nan < 0:
         raise ConfigError(f'--allow-nan: {allow_nan} came, expected 0 or more steps. Correct it.')
     cfg = load_config(config, mini, options)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 import numpy as np
 from mmengine.optim import DefaultOptimWrapperConstructor
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils.data import DataLoader
 
 from perception.utils.checks import close_matches
@@ -131,7 +132,8 @@ def adapt(value: Any, hint: Any, text: bool = False) -> Any:
         return value
     if issubclass(origin, Iterable) and origin.__module__ in ('builtins', 'collections.abc'):
         return _adapt_many(value, origin, parts, text)
-    if isinstance(value, (bool, Real)) and not issubclass(origin, (Real, np.generic)):
+    if isinstance(value, (bool, Real, str)) and not issubclass(origin, (Real, np.generic, np.dtype)) and (
+            not isinstance(value, str) or origin.__module__ != 'torch'):  # torch.device and the like have names
         raise _Misfit(value)
     return value
 
@@ -211,7 +213,7 @@ def _say(hint: Any) -> str:
         return 'a dict'
     if inspect.isclass(origin) and issubclass(origin, Iterable):
         count = f' of {len(parts)}' if origin is tuple and parts and parts[-1] is not ... else ''
-        return f'a list{count}' + (f' ({_say(parts[0])} each)' if parts and parts[0] in _NAMES else '')
+        return f'a list{count}' + (f' ({_say(parts[0])} each)' if parts and parts[0] is not Any else '')
     return getattr(origin, '__name__', str(origin))
 
 
@@ -265,4 +267,6 @@ def check_values(value: Any, where: str) -> None:
         elif not is_open and key not in (*known, *_TAKEN):
             raise ConfigError(f'{where}: unknown key {key!r}, expected an argument of {value["type"].__name__}. '
                               f'{close_matches(key, known)}')
+        if key == 'clip_grad' and isinstance(item, Mapping):  # passed on to what its own `type` names
+            item = dict(item, type=clip_grad_value_ if item.get('type') == 'value' else clip_grad_norm_)
         check_values(item, f'{inner}{key}')

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from perception.utils.checkpoint import check_finite, unwrap
-from perception.utils.errors import CheckpointError, TrainingError
+from perception.utils.errors import CheckpointError, ConfigError, TrainingError
 
 SKIPPED = 'steps_skipped'  # in the message hub
 
@@ -48,6 +48,12 @@ class FiniteSteps:
             return self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         except _NotFinite as found:
             self._skip(str(found))
+        except ValueError as error:
+            if 'more than 1 value per channel' not in str(error):
+                raise
+            raise ConfigError(
+                f'{place(self.runner)}: a batch of one sample came to a batch normalisation, expected two or more. Set '
+                'train_dataloader.drop_last=True, or give another train_dataloader.batch_size.') from error
         except RuntimeError as error:
             if 'without overflow' not in str(error):
                 raise
@@ -107,13 +113,14 @@ def place(runner: Runner) -> str:
 def diverged(runner: Runner, what: str) -> TrainingError:
     """The error that ends a training; it is the same in all processes."""
     last = runner.message_hub.get_info('last_ckpt')
-    good = f'The last good checkpoint is {last}' if last and Path(last).is_file() else 'There is no checkpoint yet'
+    good = ('There is no checkpoint yet; begin anew with a lower rate (--cfg-options optim_wrapper.optimizer.lr=...)'
+            if not last or not Path(last).is_file() else f'The last good checkpoint is {last}; go on from it with a '
+            'lower rate (--resume --cfg-options optim_wrapper.optimizer.lr=...)')
     rate = runner.optim_wrapper.get_lr()
     rate = ', '.join(f'{value[0]:g}' for value in (rate if isinstance(rate, dict) else {}).values() if value)
     error = TrainingError(
-        f'{place(runner)}: {what} at a learning rate of {rate}, expected finite numbers. {good}; go on from it with a '
-        'lower rate (--resume --cfg-options optim_wrapper.optimizer.lr=...) or clipped gradients; --allow-nan N skips '
-        'up to N such steps.')
+        f'{place(runner)}: {what} at a learning rate of {rate}, expected finite numbers. {good} or '
+        'clipped gradients; --allow-nan N skips up to N steps whose loss or gradient is not finite.')
     error.in_all_processes = True
     return error
 

@@ -273,6 +273,11 @@ def weights_of(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Tensor]
         raise CheckpointError(f'{where}: no weights among its keys ({", ".join(map(str, list(weights)[:8]))}), '
                               f"expected a state dict or a training checkpoint with the key 'state_dict'. Give such a "
                               f'file.')
+    odd = [k for k, v in tensors.items() if v.layout is not torch.strided or v.is_meta or v.is_quantized
+           or v.is_complex()]
+    if odd:
+        raise CheckpointError(f'{where}: {len(odd)} weights are sparse, complex, quantised or without values '
+                              f'({_some(odd)}), expected plain tensors. Save them as such.')
     return tensors
 
 

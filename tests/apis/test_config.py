@@ -12,6 +12,8 @@ from perception.apis.cli import resume_command, run_command, sentence
 from perception.apis.config import load_config, merge, names_config, parse_options, set_option
 from perception.apis.runner import start_processes, use_amp, write_mini_data
 from perception.apis.test import prepare
+from perception.apis.test import test as evaluate
+from perception.apis.train import train
 from perception.common.amp import BFloat16OptimWrapper
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError, DataError
@@ -284,6 +286,38 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
         load_config(write(tmp_path, imports + text + '\n'))
 
 
+@pytest.mark.parametrize('pair, message', [
+    ('optim_wrapper.clip_grad=dict(maxnorm=35)', 'clip_grad: unknown key .maxnorm.*Did you mean max_norm'),
+    ('optim_wrapper.clip_grad=dict(max_norm=abc)', "clip_grad.max_norm='abc', expected a number"),
+    ('optim_wrapper.clip_grad=dict()', 'OptimWrapper refuses a value'),
+    ('optim_wrapper.accumulative_counts=0', 'OptimWrapper refuses a value'),
+    ('optim_wrapper.optimizer.betas=(2, 3)', 'Adam refuses a value .ValueError: Invalid beta'),
+    ('optim_wrapper.optimizer.weight_decay=-1', 'Adam refuses a value .*weight_decay value: -1'),
+    ('optim_wrapper.paramwise_cfg=dict(norm_decay_mult=0.)', 'DefaultOptimWrapperConstructor refuses.*base_wd'),
+    ('custom_hooks=EMAHook', "custom_hooks='EMAHook', expected a list .Hook or a dict each."),
+    ('custom_hooks=[EMAHook]', 'custom_hooks=.*expected a list .Hook or a dict each.'),
+    ('custom_hooks=[dict(momentum=0.1)]', 'Runner refuses a value .KeyError: .*must contain the key "type"'),
+    ('custom_hooks=[dict(type=EMAHook, momentm=1)]', "ExponentialMovingAverage refuses a value .*'momentm'"),
+    ('visualizer.vis_backends=tensorboard', 'Visualizer refuses a value .*vis_backends must be a list'),
+    ('default_hooks.logger.interval=0', 'LoggerHook refuses a value .*greater than 0'),
+    ('model.dropout=2', 'ToyModel refuses a value .*got 2'),
+    ('model.type=ToyModl', 'registered as model. (?!.*AdamW)'),
+    ('param_scheduler=[dict(type=StepLR, step_size=0)]', 'param_scheduler.0, StepLR, has step_size=0, expected more'),
+    ('randomness.seed=4294967296', 'seed=4294967296, expected a whole number of 0 to 4294967295'),
+    ('env_cfg.mp_cfg.mp_start_method=forks', "Runner refuses a value .*'forks'")])
+def test_what_a_library_refuses_is_one_sentence(toy_config, tmp_path, pair, message):
+    with pytest.raises(ConfigError, match=message):
+        train(toy_config, work_dir=str(tmp_path), options=parse_options([pair]))
+
+
+def test_a_defect_of_our_own_classes_keeps_its_traceback(toy, toy_config, tmp_path, monkeypatch):
+    def defect(self, **kwargs):
+        raise TypeError('a defect')
+    monkeypatch.setattr(toy.ToyDataset, '__init__', defect)
+    with pytest.raises(TypeError, match='a defect'):
+        train(toy_config, work_dir=str(tmp_path))
+
+
 def test_a_default_tells_the_type_where_nothing_else_does(toy, toy_config, monkeypatch):
     class Model(toy.ToyModel):
         def __init__(self, width=8, deep=False, **kwargs):
@@ -307,9 +341,10 @@ def test_a_loader_without_workers_keeps_none():
     assert cfg.train_dataloader.persistent_workers is False and cfg.val_dataloader.persistent_workers is True
 
 
-@pytest.mark.parametrize('option', ['val_interval=0', 'val_begin=4'])
+@pytest.mark.parametrize('option', ['train_cfg.val_interval=0', 'train_cfg.val_begin=4', 'val_dataloader=None',
+                                    'val_cfg=None'])
 def test_what_validates_nothing_reads_nothing(toy, toy_config, option):
-    cfg = load_config(toy_config, options=parse_options([f'train_cfg.{option}']))
+    cfg = load_config(toy_config, options=parse_options([option]))
     assert cfg.val_dataloader is cfg.val_cfg is cfg.val_evaluator is None and cfg.test_dataloader is not None
 
 
@@ -478,6 +513,20 @@ def test_a_launcher_without_its_environment_is_explained(monkeypatch):
 
 
 # --- test preparation ---
+def test_slurm_without_its_environment_is_explained(monkeypatch):
+    monkeypatch.delenv('SLURM_PROCID', raising=False)
+    with pytest.raises(ConfigError, match='no SLURM_PROCID in the environment, expected srun'):
+        start_processes('slurm', Config())
+
+
+@pytest.mark.parametrize('name', ['save', 'submit', 'draw'])
+def test_a_folder_without_a_name_is_refused(toy_config, name):
+    with pytest.raises(ConfigError, match='--work-dir: an empty name'):
+        train(toy_config, work_dir='')
+    with pytest.raises(ConfigError, match=f'--{name}: an empty name'):
+        evaluate(toy_config, 'x.pth', **{name: ''})
+
+
 def test_a_test_keeps_the_training_alone(toy_config, tmp_path):
     cfg = load_config(toy_config)
     prepare(cfg)

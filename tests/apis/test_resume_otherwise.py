@@ -4,7 +4,7 @@ import shutil
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
-from mmengine.optim import CosineAnnealingLR, LinearLR
+from mmengine.optim import CosineAnnealingLR, LinearLR, OneCycleLR
 from mmengine.runner import IterBasedTrainLoop
 
 from perception.apis.resume import compare
@@ -85,7 +85,9 @@ def test_a_loop_over_iterations_goes_on_at_its_batch(going_on, start, assert_equ
 
 
 @pytest.mark.parametrize('options', [{'optim_wrapper.accumulative_counts': 3}, {'optim_wrapper.accumulative_counts': 5},
-                                     {'train_dataloader.sampler': dict(type=DefaultSampler, shuffle=True)}])
+                                     {'train_dataloader.sampler': dict(type=DefaultSampler, shuffle=True)},
+                                     {'param_scheduler': [dict(type=OneCycleLR, eta_max=0.1, total_steps=18,
+                                                               by_epoch=False)]}])
 def test_accumulated_gradients_and_other_samplers_go_on_too(going_on, options, assert_equal_ends):
     whole, part, _ = going_on('iter_8.pth', dict(BY_ITERATION, **options))
     assert_equal_ends(whole, part, 'iter_16.pth')
@@ -225,7 +227,15 @@ def test_configs_are_compared_by_their_text():
     (('meta', 'epoch'), 'two', "its epoch is 'two'"), (('meta', 'iter'), [6], r"its iter is '\[6\]'"),
     (('meta', 'iter'), 2.5, 'its iter is'), (('meta', 'iter'), 10**30, 'its iter is'),
     (('meta', 'iter'), 999, 'epoch 2, iteration 999, expected an iteration of that epoch'),
-    (('meta', 'seed'), 'x', "its seed is 'x'"), (('meta',), 'text', 'weights alone came'),
+    (('meta', 'seed'), 'x', "its seed is 'x'"), (('meta', 'seed'), 2**32, r'its seed is .*below 2\*\*32'),
+    (('message_hub', 'runtime_info', 'keep_ckpt_ids'), 5, 'its keep_ckpt_ids is'),
+    (('message_hub', 'runtime_info', 'keep_ckpt_ids'), ['../x'], 'its keep_ckpt_ids is'),
+    (('message_hub', 'runtime_info', 'best_score'), 'x', "its best_score is 'x'"),
+    (('optimizer', 'param_groups', 0, 'betas'), 'x', "its optimiser does not fit .*betas is 'x'"),
+    (('optimizer', 'state', 0, 'exp_avg'), torch.zeros(5), 'its optimiser does not fit'),
+    (('state_dict', 'head.bias'), torch.zeros(3).to_sparse(), r'1 weights are sparse.*head.bias'),
+    (('state_dict', 'head.bias'), torch.zeros(3, dtype=torch.complex64), r'1 weights are sparse, complex.*head.bias'),
+    (('meta',), 'text', 'weights alone came'),
     (('meta',), [1, 2], 'weights alone came'),
     (('message_hub',), 'text', 'its message_hub is a str'), (('message_hub',), {}, 'its message_hub|message hub'),
     (('message_hub', 'log_scalars'), 3, 'message hub'), (('message_hub', 'runtime_info'), 'x', 'message hub'),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import EMAHook
+from mmengine.optim import CosineAnnealingLR, LinearLR
 
 import perception.apis.test
 from perception.apis.train import train
@@ -63,7 +64,7 @@ def test_the_first_loss_that_is_no_number_ends_the_training(bad_steps, toy_confi
 
 def test_without_a_checkpoint_that_is_said(bad_steps, toy_config, tmp_path):
     bad_steps([1])
-    with pytest.raises(TrainingError, match='iteration 1: loss_extra is nan .*There is no checkpoint yet'):
+    with pytest.raises(TrainingError, match='iteration 1: loss_extra is nan .*no checkpoint yet; begin anew'):
         train(toy_config, work_dir=str(tmp_path))
 
 
@@ -144,6 +145,19 @@ def test_a_training_without_a_step_is_refused_before_it_begins(toy_config, tmp_p
     with pytest.raises(ConfigError, match=message):
         train(toy_config, work_dir=str(tmp_path), options=options)
     assert not list(tmp_path.glob('*.pth'))
+
+
+def test_a_batch_of_one_sample_is_named_where_it_cannot_be_normalised(toy_config, tmp_path):
+    with pytest.raises(ConfigError, match='epoch 1, iteration 8: a batch of one sample .*drop_last=True'):
+        train(toy_config, work_dir=str(tmp_path), options={'train_dataloader.batch_size': 3})
+
+
+def test_a_warm_up_shorter_than_a_step_is_left_out(toy_config, tmp_path):
+    warm_up = dict(type=LinearLR, start_factor=0.1, end=0.5, convert_to_iter_based=True)
+    rest = dict(type=CosineAnnealingLR, begin=0.5, end=3, convert_to_iter_based=True)
+    runner = train(toy_config, work_dir=str(tmp_path), options={
+        'train_dataloader.batch_size': 22, 'param_scheduler': [warm_up, rest]})
+    assert [type(part) for part in runner.param_schedulers] == [CosineAnnealingLR] and runner.iter == 3
 
 
 def test_a_validation_without_data_is_refused_before_the_training(toy_config, tmp_path):

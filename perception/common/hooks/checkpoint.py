@@ -1,4 +1,6 @@
 """Checkpoints of a run: plain, atomic, never fewer than two, and what makes a resumed run complete."""
+import inspect
+import itertools
 from collections import OrderedDict, deque
 from pathlib import Path
 
@@ -87,6 +89,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         hub = checkpoint['message_hub']
         hub['log_scalars'] = {name: [torch.as_tensor(part) for part in scalar.data]
                               for name, scalar in hub['log_scalars'].items()}
+        schedulers = checkpoint.get('param_schedulers') or []
+        for state in itertools.chain(*schedulers.values()) if isinstance(schedulers, dict) else schedulers:
+            for name in [name for name, value in state.items() if inspect.isroutine(value)]:
+                del state[name]  # such as the curve of OneCycleLR, which the config names
         plain = to_plain(checkpoint)
         checkpoint.clear()
         checkpoint.update(plain)
