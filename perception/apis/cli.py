@@ -84,7 +84,10 @@ def noticing_interrupts() -> Iterator[list[int]]:
         the signals so far; each also raises KeyboardInterrupt, as usual.
     """
     seen: list[int] = []
-    handler, hook, process = signal.getsignal(signal.SIGINT), sys.unraisablehook, os.getpid()
+    hook, process = sys.unraisablehook, os.getpid()
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    taken = [number for number, handler in usual.items() if signal.getsignal(number) == handler
+             and threading.current_thread() is threading.main_thread()]  # `command &` in a script ignores Ctrl-C
 
     def note(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM and os.getpid() != process:  # a worker that its parent ends
@@ -94,7 +97,7 @@ def noticing_interrupts() -> Iterator[list[int]]:
 
     def again() -> None:
         time.sleep(0.1)  # until this callback has returned
-        _thread.interrupt_main()
+        _thread.interrupt_main(seen[-1])
 
     def send_again(unraisable: Any) -> None:
         if isinstance(unraisable.exc_value, KeyboardInterrupt):
@@ -102,19 +105,17 @@ def noticing_interrupts() -> Iterator[list[int]]:
         elif not seen:  # what an interrupt left half-built complains when it is deleted
             hook(unraisable)
 
-    usual = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
-    if usual:
-        signal.signal(signal.SIGINT, note)
-        before = signal.signal(signal.SIGTERM, note)
+    for number in taken:
+        signal.signal(number, note)
+    if taken:
         sys.unraisablehook = send_again
     try:
         yield seen
     finally:
-        if usual:
-            signal.signal(signal.SIGINT, handler)
-            signal.signal(signal.SIGTERM, before)
-            if not seen:
-                sys.unraisablehook = hook
+        for number in taken:
+            signal.signal(number, usual[number])
+        if taken and not seen:
+            sys.unraisablehook = hook
 
 
 def split_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.outputs import result_path
 
 _PLACE = ('epoch', 'iter', 'step')
 _COST = ('time', 'data_time', 'memory_gb', 'memory')
@@ -172,9 +173,5 @@ def _draw(logs: Sequence[Log], keys: Sequence[str], out: Path) -> None:
         panel.set_axis_off()
     lines = [panels[0].plot([], [], color=f'C{i % 10}', linewidth=2)[0] for i in range(len(logs))]
     figure.legend(lines, [log.name for log in logs], loc='outside upper left', ncols=1, frameon=False)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(out, dpi=130)
-    except OSError as error:
-        raise DataError(f'{out}: {error.strerror} where the picture is to be written, expected a folder with room. '
-                        'Name another file.') from error
+    with result_path(out) as part:
+        figure.savefig(part, dpi=130, format=out.suffix[1:].lower())

@@ -57,6 +57,8 @@ def samples(config: str | Path, out: str | Path, num: int = 8, mini: bool = Fals
     need(cfg, f'looking at samples of {split}', f'{split}_dataloader', 'predictor')
     if num < 1:
         raise ConfigError(f'--num={num}, expected 1 or more pictures. Correct it.')
+    if epoch < 0:
+        raise ConfigError(f'--epoch={epoch}, expected 0 or more. Correct it.')
     if mini:
         write_mini_data(cfg)
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)

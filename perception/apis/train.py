@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
 
-from perception.apis.config import load_config, names_config
+from perception.apis.config import load_config, names_config, need
 from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
 from perception.common.hooks.teacher_score import TeacherScoreHook
@@ -53,6 +53,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     if allow_nan < 0:
         raise ConfigError(f'--allow-nan: {allow_nan} came, expected 0 or more steps. Correct it.')
     cfg = load_config(config, mini, options)
+    need(cfg, 'a training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if work_dir is not None:
         cfg.work_dir = str(Path(work_dir).absolute())
     add_logs(cfg, log)

@@ -74,6 +74,17 @@ def test_sigterm_says_how_to_go_on_and_leaves_no_process(capsys):
     workers[1].kill()
 
 
+def test_sigterm_is_noticed_where_ctrl_c_is_ignored(capsys, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell script does for `command &`
+    try:
+        with pytest.raises(SystemExit) as end:
+            run_command(os.kill, os.getpid(), signal.SIGTERM, resumable=True)
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert end.value.code == 143 and 'Stopped by SIGTERM' in capsys.readouterr().err
+
+
 @pytest.mark.parametrize('error, world, part', [
     (RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. '), 1, 'want of memory'),
     (RuntimeError('DataLoader worker (pid(s) 7, 8) exited unexpectedly'), 2, r'pid(s) 7, 8'),

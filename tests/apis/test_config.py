@@ -300,6 +300,7 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
     ('custom_hooks=[dict(type=EMAHook, momentm=1)]', "ExponentialMovingAverage refuses a value .*'momentm'"),
     ('visualizer.vis_backends=tensorboard', 'Visualizer refuses a value .*vis_backends must be a list'),
     ('default_hooks.logger.interval=0', 'LoggerHook refuses a value .*greater than 0'),
+    ('model=None', 'a training was asked for, expected the config to define model'),
     ('model.dropout=2', 'ToyModel refuses a value .*got 2'),
     ('model.type=ToyModl', 'registered as model. (?!.*AdamW)'),
     ('param_scheduler=[dict(type=StepLR, step_size=0)]', 'param_scheduler.0, StepLR, has step_size=0, expected more'),

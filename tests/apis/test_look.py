@@ -43,8 +43,9 @@ def test_samples_are_drawn_after_augmentation(toy, toy_config, tmp_path, monkeyp
     again = [cv2.imread(str(path))[0, 0, 0] for path in samples(toy_config, tmp_path / 'c', num=3)]
     assert first == again != later
     assert len(list(samples(toy_config, tmp_path / 'd', num=99, split='val'))) == 11
-    with pytest.raises(ConfigError, match='--num=0'):
-        samples(toy_config, tmp_path, num=0)
+    for name, value in (('num', 0), ('epoch', -1)):
+        with pytest.raises(ConfigError, match=f'--{name}={value}, expected'):
+            samples(toy_config, tmp_path, **{name: value})
     with pytest.raises(ConfigError, match='expected the config to define val_dataloader'):
         samples(toy_config, tmp_path, split='val', options={'train_cfg.val_interval': 0})
 
@@ -94,6 +95,9 @@ def test_runs_are_compared(tmp_path):
         compare([a, b], tmp_path / 'x.png', ['mioo'])
     with pytest.raises(ConfigError, match=r'expected one of .png, .svg, .pdf'):
         compare([a, b], tmp_path / 'x.jpg')
+    (tmp_path / 'own.png').write_bytes(b'a picture of the user')
+    with pytest.raises(DataError, match='own.png: a file that no command of this project wrote'):
+        compare([a, b], tmp_path / 'own.png')
 
 
 def test_a_resumed_run_is_one_and_a_new_one_replaces_it(tmp_path):
