@@ -169,7 +169,7 @@ def _settle(cfg: Config) -> None:
             cfg[name].update({key: None if key == 'prefetch_factor' else False for key in
                               ('persistent_workers', 'prefetch_factor') if key in cfg[name]})
     loop, (_, length) = cfg.get('train_cfg') or {}, length_of(cfg) or ('', math.inf)
-    parts = [cfg.get(name) is not None for name in ('val_dataloader', 'val_cfg', 'val_evaluator')]
+    parts = [cfg[name] is not None for name in ('val_dataloader', 'val_cfg', 'val_evaluator') if name in cfg]
     if any(parts) and (not all(parts) or loop.get('val_interval') == 0 or (loop.get('val_begin') or 0) > length):
         if loop.get('val_interval') == 0:
             loop.pop('val_interval')
