@@ -10,6 +10,7 @@ from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
+from perception.lidarseg.likelihood import LikelihoodMetric
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.tiny import write_point_files
 from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
@@ -52,7 +53,7 @@ predictor = dict(type=LidarPredictor)
 tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
 ensemble_model = dict(type=EnsembleSegmentor)
 saved_model = dict(type=SavedPredictions)  # --save DIR
-more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
+more_metrics = dict(distance=dict(type=DistanceMetric), likelihood=dict(type=LikelihoodMetric))  # --metrics
 submission = dict(type=SemanticKITTISubmission)  # --submit DIR
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 
@@ -70,3 +71,10 @@ mini_loaders = dict(
                         dataset=dict(data_root='data/mini/semantickitti')),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
     submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')))
+few_labels = ['train_dataloader.dataset.pipeline.0.share=0.001']
+evidence = dict(  # of tools/benchmark.py distillation
+    scores=dict(accuracy='greater', cross_entropy='less', agreement='greater'),
+    teacher_predictions=['val_evaluator.1.against'],
+    settings=dict(
+        few=dict(title='0.1 % of the labels for teacher and students', teacher=few_labels, students=few_labels),
+        semi=dict(title='all labels for the teacher, 0.1 % for students (semi-supervised)', students=few_labels)))

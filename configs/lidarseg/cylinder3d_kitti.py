@@ -25,8 +25,6 @@ model = dict(
     refine='mirror',
     indice_sharing='correct')
 
-evidence = ['train_cfg.max_epochs=22', 'param_scheduler.1.T_max=19']  # enough for tools/benchmark.py distillation
-
 mini = dict(  # a coarse grid, one third of a scan at a time, every second point
     mini_loaders,
     **mini_schedule,

@@ -10,6 +10,7 @@ import torch
 from mmengine.config import ConfigDict
 
 from perception.apis.benchmarks import distillation, trainings
+from perception.apis.benchmarks.distillation_report import judge
 from perception.apis.benchmarks.trainings import Job
 from perception.apis.listing import add_options
 from perception.utils.errors import ConfigError
@@ -40,6 +41,9 @@ def bench(tmp_path, monkeypatch):
                             scores=dict(teacher=0.5, student=0.3, pvd=0.4))
 
     def fake_run(command, cwd, env):
+        if command[1].endswith('test.py'):
+            state.calls.append(f'test {command[3].split("/")[-2]}')
+            return SimpleNamespace(returncode=0)
         job = next(job for job in state.jobs if job.command == command)
         state.calls.append(job.work_dir.name)
         state.threads.append(int(env['OMP_NUM_THREADS']))
@@ -50,6 +54,7 @@ def bench(tmp_path, monkeypatch):
         hub = dict(runtime_info=dict(step_validated=2), log_scalars={
             'val/miou': [torch.tensor([0.9, last]), torch.ones(2)],
             'val/iou_car': [torch.tensor([0.1, 0.2]), torch.ones(2)],
+            'val/cross_entropy': [torch.tensor([2., 1 - last]), torch.ones(2)],
             'train/loss_pvd_output_point': [torch.tensor([9., 9., 1., 2.]), torch.ones(4)]})
         torch.save(dict(meta=dict(epoch=2, iter=4), message_hub=hub), job.work_dir / 'epoch_2.pth')
         torch.save({}, job.work_dir / 'model.pth')
@@ -61,7 +66,7 @@ def bench(tmp_path, monkeypatch):
         net = dict(type='enet' if 'enet' in path else 'net')
         model = net if folder in ('lidarseg', 'lanes') else dict(
             student=net, teachers={} if folder in state.untaught else state.teachers)
-        return ConfigDict(train_cfg=dict(max_epochs=state.epochs), model=model, evidence=state.evidence.get(path, []),
+        return ConfigDict(train_cfg=dict(max_epochs=state.epochs), model=model, evidence=state.evidence.get(path, {}),
                           default_hooks=dict(export=dict(metric=None, rule=state.rule)),
                           train_dataloader=dict(dataset=dict(seed=0)))
 
@@ -101,8 +106,10 @@ def test_trains_teacher_then_both_students_of_each_seed(bench):
     assert json.loads((bench.folder / 'report.json').read_text()) == report
     text = (bench.folder / 'report.md').read_text()
     assert '# cylinder3d_half_kitti on simulated mini data: 5 of 5 runs finished' in text
-    assert '| student alone | 2 | 0.3050 ± 0.0071 | 0.9000 ± 0.0000 |  |  |' in text
-    assert '| pvd | 2 | 0.4100 ± 0.0141 | 0.9000 ± 0.0000 | +0.1050 ± 0.0071 | +0.0000 ± 0.0000 |' in text
+    assert '## All data and labels for teacher and students' in text
+    assert '| student alone | 2 | 0.3050 ± 0.0071 |  | -0.5950 ± 0.0071 |  |' in text
+    assert '| pvd | 2 | 0.4100 ± 0.0141 | +0.1050 ± 0.0071 | -0.4900 ± 0.0141 | helps miou |' in text
+    assert '| pvd_1 | 1 | 0.9000 0.4200 |' in text
     assert '| loss_pvd_output_point | 1.5000 | 1.5000 ± 0.0000 | 1.5000 ± 0.0000 |' in text
     assert '| 75.0 % fewer | 75.0 % fewer | 2.00x as fast |' in text and text.endswith('\n2 threads\n')
 
@@ -115,7 +122,8 @@ def test_the_folder_has_the_students_name(bench, monkeypatch, tmp_path):
 
 def test_evidence_comes_from_the_configs_and_later_overrides_win(bench):
     student, method = CYLINDER
-    bench.evidence = {student: ['x=1'], method: ['x=1', 'y=2'], 'configs/lidarseg/cylinder3d_kitti.py': ['x=9']}
+    bench.evidence = {student: dict(options=['x=1']), method: dict(options=['x=1', 'y=2']),
+                      'configs/lidarseg/cylinder3d_kitti.py': dict(options=['x=9'])}
     distillation.run(arguments(*bench.words, '--seeds', '1', '--cfg-options', 'y=3', '--variant', 'odd', 'y=4'))
     assert [[word for word in job.options if word[1] == '='] for job in bench.jobs] == [
         ['x=9', 'y=3'], ['x=1', 'y=3'], ['x=1', 'y=2', 'y=3'], ['x=1', 'y=2', 'y=3', 'y=4']]
@@ -130,7 +138,7 @@ def test_a_variant_is_one_more_arm_beside_runs_that_are_there(bench):
     assert job.config == 'configs/pvd/cylinder3d_kitti.py'
     assert 'model.losses.pvd.weight=20' in job.command
     assert not any('weight' in word for other in bench.jobs[:-1] for word in other.command)
-    assert '| strong | 1 | 0.3500 | 0.9000 | +0.0500 | +0.0000 |' in (bench.folder / 'report.md').read_text()
+    assert '| strong | 1 | 0.3500 | +0.0500 | -0.5500 |  |' in (bench.folder / 'report.md').read_text()
     with pytest.raises(ConfigError, match='holds runs with strong='):
         distillation.run(arguments(*words, '--variant', 'strong', 'model.losses.pvd.weight=2'))
 
@@ -190,7 +198,7 @@ def test_lanes_without_a_teacher(bench):
     assert [job.config for job in bench.jobs] == [ENET, 'configs/sad/enet_culane.py', 'configs/lanes/erfnet_culane.py']
     assert 'a.b=1' in bench.jobs[2].command and 'a.b=1' not in bench.jobs[1].command
     text = (bench.folder / 'report.md').read_text()
-    assert '| sad | 1 | 0.4500 | 0.9000 | +0.1500 | +0.0000 |' in text
+    assert '| sad | 1 | 0.4500 | +0.1500 | -0.4500 |  |' in text
     assert '\n| teacher | 1 |' not in text
 
 
@@ -218,15 +226,75 @@ def test_all_methods_of_a_student(bench):
     with open(bench.folder / 'report.csv', newline='') as file:
         rows = {row['arm']: row for row in csv.DictReader(file)}
     assert list(rows) == ['teacher', 'student', 'kd', 'pvd']
-    kd = {key: float(value) for key, value in rows['kd'].items() if key != 'arm'}
-    assert kd['seeds'] == 2
-    assert (kd['last_mean'], kd['gain_last_mean']) == pytest.approx((0.455, 0.15))
-    assert kd['last_spread'] == pytest.approx(0.01 / 2 ** .5, abs=1e-6)
-    assert kd['gain_last_spread'] == pytest.approx(0, abs=1e-9)
-    assert rows['teacher']['last_spread'] == rows['teacher']['gain_last_mean'] == ''
+    kd = {key: float(value) for key, value in rows['kd'].items()
+          if key not in ('table', 'arm', 'verdict')}
+    assert kd['runs'] == 2
+    assert (kd['miou_last_mean'], kd['miou_gain_mean']) == pytest.approx((0.455, 0.15))
+    assert kd['miou_last_spread'] == pytest.approx(0.01 / 2 ** .5, abs=1e-6)
+    assert kd['miou_gain_spread'] == pytest.approx(0, abs=1e-9)
+    assert rows['teacher']['miou_last_spread'] == rows['teacher']['miou_gain_mean'] == ''
+    assert rows['kd']['verdict'] == 'helps miou'
     assert '| kd | 2 | 0.4550 ± 0.0071 |' in (bench.folder / 'report.md').read_text()
     distillation.run(arguments(MINK, 'configs/ka/minkunet_kitti.py', *words))  # one more, alone, beside what is there
     assert bench.calls[7:] == ['ka_0', 'ka_1']
+
+
+def test_settings_share_equal_trainings_and_compare_with_their_teacher(bench):
+    few = ['labels=0.001']
+    net = dict(scores=dict(cross_entropy='less'), teacher_predictions=['val_evaluator.1.against'], settings=dict(
+        few=dict(title='few', teacher=few, students=few), semi=dict(title='few for students', students=few)))
+    bench.evidence = dict.fromkeys((*CYLINDER, 'configs/lidarseg/cylinder3d_kitti.py'), net)
+    bench.words += ['--seeds', '2', '--setting']
+    report = distillation.run(arguments(*bench.words, 'equal', 'few', 'semi'))
+    runs = {job.work_dir.relative_to(bench.folder).as_posix(): job for job in bench.jobs}
+    assert list(runs) == ['teacher', 'student_0', 'pvd_0', 'student_1', 'pvd_1', 'few/teacher', 'few/student_0',
+                          'few/pvd_0', 'few/student_1', 'few/pvd_1', 'semi/student_0', 'semi/pvd_0', 'semi/student_1',
+                          'semi/pvd_1']
+    for name, of in (('pvd_0', 'teacher'), ('few/pvd_0', 'few/teacher'), ('semi/pvd_0', 'teacher')):
+        assert f'model.teachers.full.checkpoint={bench.folder / of}/model.pth' in runs[name].options
+        assert f'val_evaluator.1.against={bench.folder / of}/predictions' in runs[name].options
+        assert ('labels=0.001' in runs[name].options) == ('/' in name)
+    assert bench.calls[:4] == ['teacher', 'teacher', 'test teacher', 'test teacher']
+    assert report['planned'] == report['finished'] == 15  # the teacher counts in two settings
+    tables = report['tables']
+    assert list(tables) == ['all data and labels for teacher and students', 'few', 'few for students']
+    assert tables['few']['pvd']['scores']['cross_entropy']['gain'] == pytest.approx([-.1, -.11])
+    assert tables['few']['pvd']['verdict'] == 'helps miou, cross_entropy'
+    assert '| 0.4100 ± 0.0141 | +0.1050 ± 0.0071 | -0.4900 ± 0.0141 | 0.5900 ± 0.0141 | -0.1050 ± 0.0071 |' in (
+        bench.folder / 'report.md').read_text()
+    calls = len(bench.calls)
+    distillation.run(arguments(*bench.words, 'equal', 'few', 'semi'))
+    assert len(bench.calls) == calls
+    with pytest.raises(ConfigError, match="'fwe'.*few"):
+        distillation.run(arguments(*bench.words, 'fwe'))
+
+
+def test_leaves_out_one_place_after_the_other(bench, tmp_path):
+    words = [*bench.words, '--seeds', '2', '--data', tmp_path]
+    report = distillation.run(arguments(*words, '--sequences', '00', '02', 'town', '--leave-out', '02', 'town'))
+    jobs = {job.work_dir.relative_to(bench.folder).as_posix(): job for job in bench.jobs}
+    assert list(jobs)[:3] == ['without_02/teacher', 'without_02/student_0', 'without_02/pvd_0']
+    for job in (jobs['without_02/teacher'], jobs['without_02/pvd_1']):
+        assert f'val_dataloader.dataset.data_root={tmp_path}' in job.options
+        assert "train_dataloader.dataset.sequences=[0,'town']" in job.options
+        assert 'val_dataloader.dataset.sequences=[2]' in job.options
+        assert 'test_dataloader.dataset.sequences=[2]' in job.options
+    assert "val_dataloader.dataset.sequences=['town']" in jobs['without_town/teacher'].options
+    every = report['tables']['all data and labels for teacher and students; scored on each of 02 town']
+    assert every['pvd']['runs'] == 4 and every['teacher']['runs'] == 2 and len(report['tables']) == 3
+    assert every['pvd']['scores']['miou']['gain'] == pytest.approx([.1, .11, .1, .11])
+    assert f'# cylinder3d_half_kitti on {tmp_path}: 10 of 10' in (bench.folder / 'report.md').read_text()
+    for odd in (['--leave-out', '02'], ['--sequences', '02'], ['--sequences', '00', '02', '--leave-out', '03'],
+                ['--sequences', '02', '--leave-out', '02']):
+        with pytest.raises(ConfigError, match='--leave-out'):
+            distillation.run(arguments(*words, *odd))
+
+
+def test_a_gain_counts_from_two_standard_errors_on():
+    rules = dict(miou='greater', cross_entropy='less')
+    assert judge(dict(miou=[.01, .03], cross_entropy=[.02, .01]), rules) == 'helps miou; harms cross_entropy'
+    assert judge(dict(miou=[.01, -.03, .02], cross_entropy=[.1, -.2, .1]), rules) == 'no difference seen'
+    assert judge(dict(miou=[.01], cross_entropy=[]), rules) == ''
 
 
 def test_configs_that_do_not_belong_together(bench):
@@ -273,7 +341,7 @@ def test_costs_are_measured_at_both_scales(monkeypatch):
         seen.append((path, mini, options))
         return path
 
-    monkeypatch.setattr(distillation, 'load_config', lambda path: dict(evidence=['mini_data.root=x']))
+    monkeypatch.setattr(distillation, 'load_config', lambda path: dict(evidence=dict(options=['mini_data.root=x'])))
     monkeypatch.setattr(distillation.cost, 'config_of', config_of)
     monkeypatch.setattr(distillation.cost, 'measure', lambda cfgs, rounds: [
         dict(TEACHER if name == 'teacher' else STUDENT, config=name) for name in cfgs])
@@ -295,6 +363,6 @@ def test_reads_a_real_training(run, toy_config, root, tmp_path):
     assert result['last'] == result['scores'][1]
     assert len(result['scores']) == 2
     assert result['losses']['loss'] > 0
-    assert result['classes'] == {'toy/count': 11}
+    assert result['results'] == {'toy/count': 11}
     job.options = ['train_cfg.max_epochs=3']
     assert trainings.read_run(job) is None

@@ -2,25 +2,41 @@
 
 The first config is the student's own, the others are of methods that teach it; the teacher is the one that they name.
 All students of a seed start from the same weights and see the same samples in the same order. Every run is a call of
-tools/train.py on the mini data in its own folder; finished runs are kept and a run that was cut off is resumed, so the
-same command continues after any interruption. The table says what came out, also where a method did not help.
+tools/train.py --mini in its own folder; finished runs are kept and a run that was cut off is resumed, so the same
+command continues after any interruption. The tables say what came out, also where a method did not help.
+
+What a comparison needs beside that stands in a config's `evidence = dict(...)`:
+    options = ['KEY=VALUE', ...]        overrides of its training
+    scores = dict(NAME='greater')       results to compare beside the metric, or 'less' where less is better
+    teacher_predictions = ['KEY', ...]  overrides that are given the folder of the teacher's saved predictions
+    settings = dict(NAME=dict(title=..., teacher=['KEY=VALUE', ...], students=[...]))    for --setting NAME
 """
 import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import print_log
 
 from perception.apis.benchmarks import cost
-from perception.apis.benchmarks.distillation_report import write_report
-from perception.apis.benchmarks.trainings import check_settings, make_jobs, read_run, train_jobs
+from perception.apis.benchmarks.distillation_report import Comparison, write_report
+from perception.apis.benchmarks.trainings import (
+    Job,
+    Setting,
+    check_settings,
+    make_jobs,
+    read_run,
+    save_predictions,
+    train_jobs,
+)
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
-from perception.utils.checks import check_positive
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 from perception.utils.paths import from_root, make_folder
 
@@ -33,6 +49,14 @@ OPTIONS = {
               'help': 'a further arm with a config of any net, and overrides KEY=VALUE'},
     '--variant': {'nargs': '+', 'action': 'append', 'default': [], 'metavar': ('NAME', 'KEY=VALUE'),
                   'help': 'an arm of the first method with overrides, such as strong model.losses.pvd.weight=20'},
+    '--setting': {'nargs': '+', 'default': ['equal'], 'metavar': 'NAME',
+                  'help': "what teacher and students are given: equal, or names of the student's config, such as few "
+                  'or semi; a table each (default: equal)'},
+    '--data': {'metavar': 'ROOT', 'help': 'train the mini nets on another data set in the same layout, such as real '
+               'scans'},
+    '--sequences': {'nargs': '+', 'metavar': 'SEQ', 'help': 'the sequences of --data to use, with --leave-out'},
+    '--leave-out': {'nargs': '+', 'default': [], 'metavar': 'SEQ',
+                    'help': 'train on all --sequences but one and score that one, for each that is named'},
     '--seeds': {'type': 'int', 'default': 3, 'help': 'students per arm (default: 3)'},
     '--jobs': {'type': 'int', 'help': 'students trained side by side (default: 2, on a GPU 1)'},
     '--work-dir': {'metavar': 'DIR', 'help': "default: work_dirs/evidence/ and the student's name"},
@@ -58,23 +82,96 @@ def run(args: argparse.Namespace) -> dict:
     arms = find_arms(args.student, args.methods)
     nets = [arm for arm in arms if arm in ('teacher', 'student')] + [name for name, *_ in args.arm]
     arms = add_arms(arms, args.arm, args.variant)
-    title = Path(args.student).stem
+    title, cfg = Path(args.student).stem, load_config(args.student, mini=True)
+    settings, groups = find_settings(cfg, args)
     folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/evidence/{title}')).absolute())
-    check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options)))
+    check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options), **{
+        f'setting {s.name}': [list(s.teacher), list(s.students)] for s in settings if s.name}))
     if args.background:
         return start_in_background(folder)
-    runs = make_jobs(arms, args.seeds, folder, args.cfg_options)
+    runs = make_jobs(arms, args.seeds, folder, args.cfg_options, settings)
+    comparison = Comparison(title, args.data or 'simulated mini data', groups, cfg.default_hooks.export.get('rule'),
+                            dict(cfg.get('evidence', {}).get('scores', {})))
     if not args.report_only:
-        unfinished = [job for job in runs if read_run(job) is None]
-        for side_by_side, of_teacher in ((1, True), (jobs, False)):  # the teacher before its students
-            train_jobs([job for job in unfinished if (job.arm == 'teacher') == of_teacher], side_by_side,
-                       lambda: write_report(runs, title, folder))
+        train_all(runs, jobs, bool(cfg.get('evidence', {}).get('teacher_predictions')),
+                  lambda: write_report(runs, comparison, folder))
     if not (folder / 'efficiency.json').is_file():
         efficiency = measure_efficiency({arm: arms[arm][0] for arm in nets})
         (folder / 'efficiency.json').write_text(json.dumps(efficiency, indent=1) + '\n')
-    report = write_report(runs, title, folder)
+    report = write_report(runs, comparison, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report
+
+
+def train_all(runs: Sequence[Job], side_by_side: int, compare: bool, after_each: Callable[[], object]) -> None:
+    """Train what is not finished: teachers first, one after the other, then their students.
+
+    Args:
+        runs: all trainings.
+        side_by_side: students trained at once.
+        compare: whether metrics compare students with what their teacher predicts.
+        after_each: called whenever a training is finished.
+    """
+    different = list({run.work_dir: run for run in runs}.values())  # settings share equal trainings
+    unfinished = [run for run in different if read_run(run) is None]
+    train_jobs([run for run in unfinished if run.arm == 'teacher'], 1, after_each)
+    students = [run for run in unfinished if run.arm != 'teacher']
+    for teacher in (run for run in different if run.arm == 'teacher' and compare and students):
+        save_predictions(teacher)
+    train_jobs(students, side_by_side, after_each)
+
+
+def find_settings(cfg: Config, args: argparse.Namespace) -> tuple[list[Setting], dict[str, list[str]]]:
+    """What teachers and students are given, by --setting, --data and --leave-out.
+
+    Args:
+        cfg: of the student.
+        args: of the command.
+
+    Returns:
+        the settings, and the tables of the report: title -> names of the settings whose runs it counts together.
+
+    Raises:
+        ConfigError: a name that the config does not have, or options that do not belong together.
+    """
+    known = dict(equal={}, **cfg.get('evidence', {}).get('settings', {}))
+    for name in args.setting:
+        check_choice('--setting', name, known)
+    chosen = [Setting('' if name == 'equal' else name, known[name].get('title', Setting.title),
+                      tuple(known[name].get('teacher', ())), tuple(known[name].get('students', ())))
+              for name in dict.fromkeys(args.setting)]
+    if bool(args.leave_out) != bool(args.sequences) or (args.leave_out and not args.data):
+        raise ConfigError('--leave-out: it came without --sequences or --data, or these without it, expected all three.'
+                          ' Write for example --data data/semantickitti --sequences 0 1 2 --leave-out 2.')
+    odd = sorted(set(args.leave_out) - set(args.sequences or ()))
+    if odd or (args.leave_out and len(set(args.sequences)) < 2):
+        raise ConfigError(f'--leave-out: {" ".join(odd or args.leave_out)} of the sequences '
+                          f'{" ".join(args.sequences)}, expected some of at least two. Name others.')
+    if not args.data:
+        return chosen, {setting.title: [setting.name] for setting in chosen}
+    loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
+    data = tuple(f'{loader}.data_root={Path(args.data).expanduser().absolute()}' for loader in loaders)
+    if not args.leave_out:
+        chosen = [replace(s, teacher=data + s.teacher, students=data + s.students) for s in chosen]
+        return chosen, {setting.title: [setting.name] for setting in chosen}
+    settings, groups = [], {}
+    for setting in chosen:
+        folds = []
+        for left in args.leave_out:
+            words = data + (f'{loaders[0]}.sequences={_listed([s for s in args.sequences if s != left])}',
+                            *(f'{loader}.sequences={_listed([left])}' for loader in loaders[1:]))
+            folds.append(replace(setting, name='_'.join(filter(None, (setting.name, f'without_{left}'))),
+                                 teacher=words + setting.teacher, students=words + setting.students))
+            groups[f'{setting.title}; scored on {left}'] = [folds[-1].name]
+        if len(folds) > 1:
+            groups[f'{setting.title}; scored on each of {" ".join(args.leave_out)}'] = [fold.name for fold in folds]
+        settings += folds
+    return settings, groups
+
+
+def _listed(sequences: Sequence[str]) -> str:
+    """Numbers or names as a list on the command line."""
+    return '[' + ','.join(str(int(s)) if s.isdigit() else repr(s) for s in sequences) + ']'
 
 
 def find_arms(student: str, methods: Sequence[str]) -> dict[str, list[str]]:
@@ -164,8 +261,8 @@ def measure_efficiency(configs: Mapping[str, str], rounds: int = 5) -> dict:
     for scale in ('mini', 'full'):
         cfgs = {}
         for arm, path in configs.items():
-            evidence = load_config(path).get('evidence', [])  # it may name the simulated data to use
-            cfgs[arm] = cost.config_of(path, scale == 'mini', options=parse_options(evidence))
+            words = load_config(path).get('evidence', {}).get('options', [])  # they may name the simulated data to use
+            cfgs[arm] = cost.config_of(path, scale == 'mini', options=parse_options(words))
         result[scale] = cost.measure(cfgs, rounds)
         if 'teacher' in configs:
             cost.compare(result[scale], dict(student='teacher'))

@@ -1,6 +1,9 @@
 """The report on trainings with and without distillation methods: gains over the student alone, losses, costs."""
 import csv
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -8,76 +11,159 @@ import torch
 from perception.apis.benchmarks import cost
 from perception.apis.benchmarks.trainings import Job, mean_and_spread, read_run, to_text
 
-COLUMNS = ('last', 'best', 'gain_last', 'gain_best')  # score of the last and the best epoch
 TITLES = dict(student='student alone')  # other arms have their names
+CERTAIN = 2  # standard errors of a mean gain from which on it counts
 
 
-def write_report(jobs: list[Job], title: str, folder: Path) -> dict:
+@dataclass
+class Comparison:
+    """What a report is about.
+
+    Attributes:
+        title: what is compared, such as the student's name.
+        data: what it was trained on.
+        groups: title of each table -> names of the settings whose runs it counts together.
+        rule: 'less' where less of the metric is better.
+        scores: further results to compare -> 'greater' or 'less'.
+    """
+    title: str
+    data: str
+    groups: Mapping[str, list[str]]
+    rule: str | None
+    scores: Mapping[str, str]
+
+
+def write_report(jobs: list[Job], comparison: Comparison, folder: Path) -> dict:
     """Write report.json, .md and .csv from the runs that are finished and efficiency.json, where it is there.
 
     Args:
         jobs: all trainings.
-        title: what is compared, such as the student's name.
+        comparison: what the report is about.
         folder: where the files go.
 
     Returns:
         what report.json holds.
     """
     measured = folder / 'efficiency.json'
-    runs = {job.work_dir.name: dict(arm=job.arm, seed=job.seed, **result) for job in jobs
-            if (result := read_run(job)) is not None}
-    report = dict(title=title, arms=list(dict.fromkeys(job.arm for job in jobs)), finished=len(runs),
-                  planned=len(jobs), torch=torch.__version__, runs=runs,
+    runs = [dict(arm=job.arm, seed=job.seed, setting=job.setting, folder=str(job.work_dir.relative_to(folder)),
+                 **result) for job in jobs if (result := read_run(job)) is not None]
+    metric = next((run['metric'] for run in runs), 'score')
+    tables = {title: table(runs, names, metric, comparison) for title, names in comparison.groups.items()}
+    report = dict(title=comparison.title, data=comparison.data, metric=metric,
+                  arms=list(dict.fromkeys(job.arm for job in jobs)), finished=len(runs), planned=len(jobs),
+                  torch=torch.__version__, tables=tables, runs=runs,
                   efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
     (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     (folder / 'report.md').write_text(to_markdown(report))
+    names = [metric, *comparison.scores]
     with open(folder / 'report.csv', 'w', newline='') as file:
         rows = csv.writer(file)
-        rows.writerow(['arm', 'seeds', *(f'{name}_{kind}' for name in COLUMNS for kind in ('mean', 'spread'))])
-        for arm, members in runs_of_arms(report).items():
-            cells = [cell for values in columns_of(arm, members, report) for cell in mean_and_spread(values)]
-            rows.writerow([arm, len(members), *('' if cell is None else f'{cell:.6f}' for cell in cells)])
+        rows.writerow(['table', 'arm', 'runs', *(f'{name}_{kind}_{part}' for name in names for kind in ('last', 'gain')
+                                                 for part in ('mean', 'spread')), 'verdict'])
+        for title, arms in tables.items():
+            for arm, row in arms.items():
+                cells = [cell for name in names for kind in ('last', 'gain')
+                         for cell in mean_and_spread(row['scores'].get(name, {}).get(kind, []))]
+                rows.writerow([title, arm, row['runs'], *('' if cell is None else f'{cell:.6f}' for cell in cells),
+                               row['verdict']])
     return report
 
 
-def runs_of_arms(report: dict) -> dict[str, list[dict]]:
-    """The finished runs of each arm."""
-    return {arm: [run for run in report['runs'].values() if run['arm'] == arm] for arm in report['arms']}
+def table(runs: list[dict], settings: list[str], metric: str, comparison: Comparison) -> dict[str, dict]:
+    """What each arm reached in some settings.
+
+    Args:
+        runs: all finished ones.
+        settings: names of those that count.
+        metric: the first score.
+        comparison: what the report is about.
+
+    Returns:
+        arm -> `runs`, their number; `scores`, for each score the values of the last epoch (`last`), their change since
+        the validation before (`rise`, of the metric alone) and their gain over the student alone of the same setting
+        and seed (`gain`); and `verdict`.
+    """
+    rules = {metric: comparison.rule or 'greater', **comparison.scores}
+    runs = [run for run in runs if run['setting'] in settings]
+    alone = {(run['setting'], run['seed']): run for run in runs if run['arm'] == 'student'}
+    rows = {}
+    for arm in dict.fromkeys(run['arm'] for run in runs):
+        members = [run for run in runs if run['arm'] == arm]
+        scores = {}
+        for name in rules:
+            pairs = [(_score(run, name), _score(alone.get((run['setting'], run['seed']), {}), name)) for run in members]
+            scores[name] = dict(last=[value for value, _ in pairs if value is not None],
+                                gain=[value - base for value, base in pairs if None not in (value, base)]
+                                if arm not in ('teacher', 'student') else [])
+        scores[metric]['rise'] = [run['scores'][-1] - run['scores'][-2] for run in members if len(run['scores']) > 1]
+        verdict = judge({name: found['gain'] for name, found in scores.items()}, rules)
+        rows[arm] = dict(runs=len(members), scores=scores,
+                         verdict=verdict if arm not in ('teacher', 'student') else '')
+    return rows
 
 
-def columns_of(arm: str, members: list[dict], report: dict) -> list[list[float]]:
-    """Values over the seeds of an arm for each of COLUMNS; gains are over the student of the same seed."""
-    alone = {r['seed']: r for r in report['runs'].values() if r['arm'] == 'student'}
-    pairs = [(r, alone[r['seed']]) for r in members if arm not in ('teacher', 'student') and r['seed'] in alone]
-    return ([[r[key] for r in members] for key in ('last', 'best')]
-            + [[r[key] - base[key] for r, base in pairs] for key in ('last', 'best')])
+def _score(run: Mapping, name: str) -> float | None:
+    """A score of the last epoch."""
+    return run.get('last') if name == run.get('metric') else run.get('results', {}).get(name)
+
+
+def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
+    """What gains over seeds say: which scores they better or worsen by at least CERTAIN standard errors.
+
+    Args:
+        gains: of each score, paired by seed.
+        rules: score -> 'greater' or 'less', which is better.
+    """
+    words = dict(helps=[], harms=[])
+    for name, values in gains.items():
+        mean, spread = mean_and_spread(values)
+        if spread is not None and abs(mean) >= CERTAIN * spread / math.sqrt(len(values)) and mean:
+            words['helps' if (mean > 0) == (rules[name] == 'greater') else 'harms'].append(name)
+    said = '; '.join(f'{word} {", ".join(names)}' for word, names in words.items() if names)
+    return said or ('no difference seen' if any(len(values) > 1 for values in gains.values()) else '')
 
 
 def to_markdown(report: dict) -> str:
     """The report as tables."""
-    runs = report['runs']
-    metric = next((r['metric'] for r in runs.values()), 'score')
-    state = f'{report["finished"]} of {report["planned"]} runs finished'
-    lines = [f'# {report["title"]} on simulated mini data: {state}', '',
-             f'Validation {metric}, mean and standard deviation over seeds; gains: over the student alone, same seed.',
-             '',
-             '| arm | seeds | last epoch | best epoch | gain, last epoch | gain, best epoch |',
-             '|---|---|---|---|---|---|']
-    arms = runs_of_arms(report)
-    for arm, members in arms.items():
-        cells = [to_text(values, sign=sign) for values, sign in zip(columns_of(arm, members, report), ('', '', *'++'))]
-        lines.append(f'| {TITLES.get(arm, arm)} | {len(members)} | {" | ".join(cells)} |')
-    lines += ['', '| run | seed | last epoch | best epoch |', '|---|---|---|---|']
-    lines += [f'| {TITLES.get(r["arm"], r["arm"])} | {r["seed"]} | {r["last"]:.4f} | {r["best"]:.4f} |'
-              for r in runs.values()]
-    for key, title in (('losses', 'loss, mean over the last epoch'), ('classes', 'result of the last epoch')):
-        names = ' | '.join(TITLES.get(arm, arm) for arm in arms)
-        lines += ['', f'| {title} | {names} |', '|---' * (1 + len(arms)) + '|']
-        for name in dict.fromkeys(name for r in runs.values() for name in r[key]):
-            cells = [to_text([r[key][name] for r in members if name in r[key]]) for members in arms.values()]
-            lines.append(f'| {name} | {" | ".join(cells)} |')
+    runs, metric = report['runs'], report['metric']
+    about = ('Validation scores of the last epoch, mean and standard deviation over runs. Gains are over the student '
+             'alone of the same seed: same start, same samples in the same order. `rise`: change of the score since '
+             f'the validation before. A gain counts from {CERTAIN} standard errors on.')
+    lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
+             about]
+    for title, arms in report['tables'].items():
+        names = list(next(iter(arms.values()))['scores']) if arms else [metric]
+        lines += ['', f'## {title[:1].upper()}{title[1:]}', '', '| arm | runs | ' + ' | '.join(
+            f'{name} | gain' + (' | rise' if name == metric else '') for name in names) + ' | |',
+            '|---' * (3 + 2 * len(names) + 1) + '|']
+        for arm, row in arms.items():
+            cells = []
+            for name in names:
+                found = row['scores'][name]
+                cells += [to_text(found['last']), to_text(found['gain'], sign='+')]
+                cells += [to_text(found['rise'], sign='+')] if name == metric else []
+            lines.append(f'| {TITLES.get(arm, arm)} | {row["runs"]} | {" | ".join(cells)} | {row["verdict"]} |')
+    lines += ['', '| run | seed | ' + metric + ' at each validation |', '|---|---|---|']
+    lines += [f'| {run["folder"]} | {run["seed"]} | {" ".join(f"{score:.4f}" for score in run["scores"])} |'
+              for run in {run['folder']: run for run in runs}.values()]
+    for setting in dict.fromkeys(run['setting'] for run in runs):
+        lines += _details([run for run in runs if run['setting'] == setting], setting)
     for scale, title in (('mini', 'mini scale'), ('full', 'published size')):
         if scale in report['efficiency']:
             lines += ['', f'One simulated sample, batch size 1, nets of the {title}, random weights.', '',
                       *cost.tables(report['efficiency'][scale])]
     return '\n'.join([*lines, '', report['efficiency'].get('machine', '')]).rstrip() + '\n'
+
+
+def _details(runs: list[dict], setting: str) -> list[str]:
+    """Losses and all results of a setting's runs, an arm a column."""
+    lines, arms = [], list(dict.fromkeys(run['arm'] for run in runs))
+    of_setting = f' ({setting})' if setting else ''
+    for key, title in (('losses', 'loss, mean over the last epoch'), ('results', 'result of the last epoch')):
+        head = ' | '.join(TITLES.get(arm, arm) for arm in arms)
+        lines += ['', f'| {title}{of_setting} | {head} |', '|---' * (1 + len(arms)) + '|']
+        for name in dict.fromkeys(name for run in runs for name in run[key]):
+            cells = [to_text([run[key][name] for run in runs if run['arm'] == arm and name in run[key]])
+                     for arm in arms]
+            lines.append(f'| {name} | {" | ".join(cells)} |')
+    return lines

@@ -24,6 +24,21 @@ from perception.utils.errors import ConfigError
 from perception.utils.paths import PROJECT_ROOT, from_root
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What teacher and students of a comparison are given, such as how many labels.
+
+    Attributes:
+        name: one word; folder of its trainings below that of the comparison, which the plain setting '' uses itself.
+        title: said in the report.
+        teacher, students: overrides `KEY=VALUE` of their trainings.
+    """
+    name: str = ''
+    title: str = 'all data and labels for teacher and students'
+    teacher: tuple[str, ...] = ()
+    students: tuple[str, ...] = ()
+
+
 @dataclass
 class Job:
     """One training: an arm of the comparison with a seed.
@@ -34,12 +49,14 @@ class Job:
         config: config file.
         work_dir: its folder.
         options: overrides for --cfg-options, `KEY=VALUE` each.
+        setting: name of the setting it belongs to.
     """
     arm: str
     seed: int
     config: str
     work_dir: Path
     options: list[str] = field(default_factory=list)
+    setting: str = ''
 
     @property
     def command(self) -> list[str]:
@@ -48,31 +65,65 @@ class Job:
                 str(self.work_dir), '--cfg-options', *self.options]
 
 
-def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, options: Sequence[str] = ()) -> list[Job]:
-    """The trainings in their order: the teacher, if there is one, then all other arms of each seed.
+def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, options: Sequence[str] = (),
+              settings: Sequence[Setting] = (Setting(),)) -> list[Job]:
+    """The trainings in their order: of each setting the teacher, if there is one, then all other arms of each seed.
 
-    The overrides of a training are those of its config's `evidence`, then `options`, then those of its arm.
+    The overrides of a training are those of its config's `evidence`, then `options`, then those of its setting and of
+    its arm. Equal trainings of two settings share a work dir.
 
     Args:
         arms: name -> config file and overrides.
         seeds: trainings of each arm; of the arm 'teacher' one.
-        folder: where their work dirs go. `teacher/model.pth` in it are the weights of all teachers.
+        folder: where their work dirs go.
         options: overrides for all of them.
+        settings: what teacher and students are given.
     """
     cfgs = {arm: load_config(config, mini=True) for arm, (config, *_) in arms.items()}
+    places: dict[tuple, Path] = {}
 
-    def job(arm: str, seed: int, name: str) -> Job:
+    def job(setting: Setting, arm: str, seed: int, name: str, teacher: Path | None) -> Job:
         cfg, (config, *overrides) = cfgs[arm], arms[arm]
+        evidence = cfg.get('evidence', {})
         seeded = ['randomness.seed']
         if 'seed' in cfg.train_dataloader.dataset:  # of the augmentation
             seeded.append('train_dataloader.dataset.seed')
-        checkpoints = [f'model.teachers.{teacher}.checkpoint={folder / "teacher" / "model.pth"}'
-                       for teacher in cfg.model.get('teachers') or {}]
-        return Job(arm, seed, config, folder / name, [*(f'{key}={seed}' for key in seeded), *cfg.get('evidence', []),
-                                                      *options, *checkpoints, *overrides])
+        words = [*(f'{key}={seed}' for key in seeded), *evidence.get('options', []), *options,
+                 *(setting.teacher if arm == 'teacher' else setting.students)]
+        if teacher is not None:
+            words += [f'model.teachers.{name}.checkpoint={teacher / "model.pth"}'
+                      for name in cfg.model.get('teachers') or {}]
+            words += [f'{key}={predictions_of(teacher)}' for key in evidence.get('teacher_predictions', [])]
+        words += overrides
+        place = places.setdefault((config, *words), folder / setting.name / name)
+        return Job(arm, seed, config, place, words, setting.name)
 
-    return [job(arm, 0, arm) for arm in arms if arm == 'teacher'] + [
-        job(arm, seed, f'{arm}_{seed}') for seed in range(seeds) for arm in arms if arm != 'teacher']
+    jobs = []
+    for setting in settings:
+        teachers = [job(setting, arm, 0, arm, None) for arm in arms if arm == 'teacher']
+        place = teachers[0].work_dir if teachers else None
+        jobs += teachers + [job(setting, arm, seed, f'{arm}_{seed}', place)
+                            for seed in range(seeds) for arm in arms if arm != 'teacher']
+    return jobs
+
+
+def predictions_of(teacher: Path) -> Path:
+    """Folder, in a teacher's work dir, of what it says of the tested samples; students are compared with that."""
+    return teacher / 'predictions'
+
+
+def save_predictions(job: Job) -> None:
+    """Let a trained teacher predict the tested samples, for metrics that compare a student with it.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    command = [sys.executable, str(from_root('tools/test.py')), job.config, str(job.work_dir / 'model.pth'), '--mini',
+               '--save', str(predictions_of(job.work_dir)), '--cfg-options', f'work_dir={job.work_dir}', *job.options]
+    code = subprocess.run(command, cwd=PROJECT_ROOT, env=dict(os.environ)).returncode
+    if code:
+        raise RuntimeError(f'{job.work_dir}: the test of the teacher ended with code {code}, expected 0. Its output is '
+                           'above; the same command tries again.')
 
 
 def check_settings(folder: Path, settings: dict) -> None:
@@ -80,7 +131,7 @@ def check_settings(folder: Path, settings: dict) -> None:
 
     Args:
         folder: the work dir, where settings.json keeps what was seen so far.
-        settings: config and overrides of each arm, and `cfg_options`, those for all.
+        settings: config and overrides of each arm, `cfg_options`, those for all, and those of each setting.
 
     Raises:
         ConfigError: the folder was made with others.
@@ -148,8 +199,8 @@ def read_run(job: Job) -> dict | None:
     """What a finished training left in its newest checkpoint; None while it is not finished.
 
     Returns:
-        `scores` (one a validation), `last`, `best`, `classes` (last scores by class) and `losses` (mean of each loss
-        over the last epoch).
+        `metric`, its `scores` (one a validation), `last` and `best`; `results`, all other results of the last
+        validation; `losses` (mean of each loss over the last epoch).
     """
     path, _ = newest_checkpoint(job.work_dir)
     if path is None or not (job.work_dir / 'model.pth').is_file():
@@ -169,7 +220,7 @@ def read_run(job: Job) -> dict | None:
     losses = {name.removeprefix('train/'): statistics.fmean(values[-epoch_length:])
               for name, values in scalars.items() if name.startswith('train/loss')}
     return dict(metric=metric, scores=scores, last=scores[-1], best=best(scores), losses=losses,
-                classes={name: values[-1] for name, values in results.items()})
+                results={name: values[-1] for name, values in results.items()})
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
