@@ -249,8 +249,9 @@ def _take(scan: dict, rows: np.ndarray | slice) -> dict:
 
 
 def _join(sample: dict, *parts: tuple[dict, np.ndarray | slice]) -> dict:
-    """The sample with chosen rows of some scans in a row."""
+    """The sample with chosen rows of some scans in a row, which are no longer rows of one file."""
     taken = [_take(scan, rows) for scan, rows in parts]
+    sample = {key: value for key, value in sample.items() if key not in ('kept', 'num_points')}
     return dict(sample, **{key: np.concatenate([part[key] for part in taken]) for key in ('points', 'labels')})
 
 

@@ -16,6 +16,7 @@ from perception.ops.voxelize import (
     unique_voxels,
 )
 from perception.registry import MODELS
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 CYLINDER_BOUNDS = ((0, -3.1415926, -4), (50, 3.1415926, 2))  # least and most rho [m], phi [rad], z [m] (Cylinder3D)
@@ -34,18 +35,20 @@ class CylinderVoxelizer(BaseDataPreprocessor):
         min_bound: lower bounds of rho [m], phi [rad], z [m].
         max_bound: upper bounds of rho [m], phi [rad], z [m].
         ignore_index: label of points without a class.
+        ignored_votes: a voxel's label is the most frequent one of its points; those without a class vote too, as
+            published. False asks the labelled ones alone, which is needed where few points have a label.
         non_blocking: copy to the device without waiting.
     """
 
     def __init__(self, grid_shape: Sequence[int] = (480, 360, 32),
                  min_bound: Sequence[float] = CYLINDER_BOUNDS[0], max_bound: Sequence[float] = CYLINDER_BOUNDS[1],
-                 ignore_index: int = 255, non_blocking: bool = False):
+                 ignore_index: int = 255, ignored_votes: bool = True, non_blocking: bool = False):
         super().__init__(non_blocking=non_blocking)
         check_grid(grid_shape, min_bound, max_bound)
         self.grid_shape = tuple(int(n) for n in grid_shape)
         self.min_bound = tuple(float(v) for v in min_bound)
         self.max_bound = tuple(float(v) for v in max_bound)
-        self.ignore_index = ignore_index
+        self.ignore_index, self.ignored_votes = ignore_index, ignored_votes
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Voxelise a batch.
@@ -72,7 +75,8 @@ class CylinderVoxelizer(BaseDataPreprocessor):
                       num_points=num_points)
         if samples and all('labels' in sample for sample in samples):
             inputs['labels'] = labels = _labels(samples, num_points, self.ignore_index)
-            inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index)
+            inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index,
+                                                     self.ignored_votes)
         return dict(inputs=inputs, data_samples=samples)
 
 
@@ -90,17 +94,20 @@ class CubeVoxelizer(BaseDataPreprocessor):
             whatever the net's own voxels are; None for none.
         cylinder_bounds: of that grid, least and most rho [m], phi [rad], z [m].
         ignore_index: label of points without a class.
+        voxel_labels: 'first', a cube's label is that of its first point, as published; 'majority', the most frequent
+            one of its labelled points, the better the larger the cubes and the fewer points have a label.
         non_blocking: copy to the device without waiting.
 
     Raises:
-        ConfigError: a size or number that is not positive.
+        ConfigError: a size or number that is not positive, or other `voxel_labels`.
     """
 
     def __init__(self, voxel_size: float = 0.05, max_voxels: int | None = 80_000,
                  cylinder_grid: Sequence[int] | None = None,
                  cylinder_bounds: Sequence[Sequence[float]] = CYLINDER_BOUNDS, ignore_index: int = 255,
-                 non_blocking: bool = False):
+                 voxel_labels: str = 'first', non_blocking: bool = False):
         super().__init__(non_blocking=non_blocking)
+        check_choice('CubeVoxelizer: voxel_labels', voxel_labels, ('first', 'majority'))
         if not voxel_size > 0 or (max_voxels is not None and max_voxels < 1):
             raise ConfigError(f'CubeVoxelizer: voxel_size={voxel_size}, max_voxels={max_voxels}, expected positive '
                               'numbers. The published ones are 0.05 m and 80,000.')
@@ -108,6 +115,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
             check_grid(cylinder_grid, *cylinder_bounds)
         self.cylinder_grid, self.cylinder_bounds = cylinder_grid, cylinder_bounds
         self.voxel_size, self.max_voxels, self.ignore_index = voxel_size, max_voxels, ignore_index
+        self.voxel_labels = voxel_labels
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Voxelise a batch.
@@ -117,8 +125,8 @@ class CubeVoxelizer(BaseDataPreprocessor):
             training: refuse scans that nothing can be learned from, and keep `max_voxels`.
 
         Returns:
-            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4), and the label
-            of a voxel is that of its first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
+            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4), those of each
+            voxel's first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
             `supervoxel_coords` (V, 4) scan, rho, phi, z and `supervoxel_grid`.
 
         Raises:
@@ -143,7 +151,9 @@ class CubeVoxelizer(BaseDataPreprocessor):
                       point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=grid_shape,
                       num_points=num_points)
         if labels is not None:
-            inputs['labels'], inputs['voxel_labels'] = labels, labels[first]
+            inputs['labels'] = labels
+            inputs['voxel_labels'] = labels[first] if self.voxel_labels == 'first' else majority_labels(
+                labels, point_to_voxel, len(voxel_coords), self.ignore_index, ignored_votes=False)
         if self.cylinder_grid is not None:
             cells, _ = cylinder_features(points[first], self.cylinder_grid, *self.cylinder_bounds)
             inputs['supervoxel_coords'] = torch.cat([voxel_coords[:, :1], cells], dim=1)

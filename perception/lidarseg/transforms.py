@@ -1,10 +1,13 @@
 """Augmentation of scans: callables on `dict(points, labels, rng, ...)`, drawing from `rng` alone.
 
 Cylinder3D's order is rotate, flip, scale, translate; each is always applied. Files are never changed: the points are
-replaced by new ones.
+replaced by new ones. `KeepLabels` and `WithinRange` draw nothing and may stand in pipelines of validation too.
 """
+import zlib
+
 import numpy as np
 
+from perception.lidarseg.datasets.base import rows_of
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError
 
@@ -109,7 +112,7 @@ class RandomThin:
 
     def __call__(self, sample: dict) -> dict:
         count = len(sample['points'])
-        return _select(sample, np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))]))
+        return select(sample, np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))]))
 
 
 @TRANSFORMS.register_module()
@@ -127,11 +130,89 @@ class RandomSector:
     def __call__(self, sample: dict) -> dict:
         start = sample['rng'].uniform(-np.pi, np.pi)
         azimuth = np.arctan2(sample['points'][:, 1], sample['points'][:, 0])
-        return _select(sample, (azimuth - start) % (2 * np.pi) <= self.width)
+        return select(sample, np.flatnonzero((azimuth - start) % (2 * np.pi) <= self.width))
 
 
-def _select(sample: dict, rows: np.ndarray) -> dict:
-    return dict(sample, **{key: sample[key][rows] for key in ('points', 'labels') if key in sample})
+@TRANSFORMS.register_module()
+class WithinRange:
+    """Drops the points farther from the scanner than a radius in the ground plane, with all that belongs to them.
+
+    In validation the metric then scores the points that are left; saved predictions still have a row for each point of
+    the file, unlabelled where it was dropped. Scans that a later step mixes in are whole: put it behind such a step.
+
+    Args:
+        radius: m.
+    """
+
+    def __init__(self, radius: float = 25.0) -> None:
+        check_argument(radius > 0, f'WithinRange: radius={radius}, expected a length in m, more than 0')
+        self.radius = radius
+
+    def __call__(self, sample: dict) -> dict:
+        (x, y), own_len = sample['points'][:, :2].T, sample.get('origin_len', len(sample['points']))
+        rows = np.flatnonzero(x * x + y * y <= self.radius ** 2)
+        return select(dict(dict(kept=np.arange(own_len), num_points=own_len), **sample), rows)
+
+
+@TRANSFORMS.register_module()
+class KeepLabels:
+    """Takes the labels of all but a share of each scan's labelled points, as if no more had been annotated.
+
+    Which ones stay depends on the scan's identity and the seed alone: the same points at every visit and in every run,
+    of a smaller share some of those of a larger one. So it stands before every augmentation, which it could not see
+    through; scans that a later step draws for mixing are treated alike, and so is each of several scans in a sample.
+
+    Args:
+        share: of the labelled points, in (0, 1]; at least one point of a scan keeps its label.
+        seed: another one chooses other points.
+        ignore_index: label of points without a class.
+    """
+
+    def __init__(self, share: float = 0.001, seed: int = 0, ignore_index: int = 255) -> None:
+        check_argument(0 < share <= 1, f'KeepLabels: share={share}, expected a share in (0, 1]')
+        check_argument(seed >= 0, f'KeepLabels: seed={seed}, expected a whole number, at least 0')
+        self.share, self.seed, self.ignore_index = share, seed, ignore_index
+
+    def __call__(self, sample: dict) -> dict:
+        if 'labels' not in sample:
+            return sample
+        labels = rows_of(sample['labels'], sample)
+        few = np.full_like(labels, self.ignore_index)
+        names, source = sample.get('scan_ids', [sample['sample_id']]), sample.get('scan')
+        for number, name in enumerate(names):
+            own = labels != self.ignore_index
+            if source is not None:
+                own &= source == number
+            rows = np.flatnonzero(own)
+            rng = np.random.default_rng([self.seed, zlib.crc32(str(name).encode())])
+            rows = rng.permutation(rows)[:max(round(self.share * len(rows)), 1)]
+            few[rows] = labels[rows]
+        sample = dict(sample, labels=few)
+        if 'draw' in sample:
+            draw = sample['draw']
+            sample['draw'] = lambda: self(draw())
+        return sample
+
+
+def select(sample: dict, rows: np.ndarray) -> dict:
+    """The sample with some of its points and of all that is one for each point.
+
+    Args:
+        sample: `points` (N, 4), further arrays (N, ...), and what `perception.lidarseg.datasets.base.pack` knows of.
+        rows: (n,) ascending.
+    """
+    count = len(sample['points'])
+    own = rows[:np.searchsorted(rows, sample.get('origin_len', count))]  # past scans follow, without labels
+    chosen = {key: array[rows] for key, array in sample.items()
+              if isinstance(array, np.ndarray) and array.shape[:1] == (count,)}
+    if 'kept' in sample:
+        chosen['kept'] = sample['kept'][own]
+    if 'labels' in sample:
+        chosen['labels'] = rows_of(sample['labels'], sample)[own]
+    for key in ('origin_len', 'first_len'):
+        if key in sample:
+            chosen[key] = int(np.searchsorted(rows, sample[key]))
+    return dict(sample, **chosen)
 
 
 def check_argument(good: bool, message: str) -> None:

@@ -127,21 +127,25 @@ def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:
     return rows.new_zeros(num_voxels).scatter_reduce(0, point_to_voxel, rows, 'amin', include_self=False)
 
 
-def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ignore_index: int = 255) -> Tensor:
+def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ignore_index: int = 255,
+                    ignored_votes: bool = True) -> Tensor:
     """The most frequent label of each voxel's points.
 
-    Ignored points vote too. Ties go to the ignored label, then to the smallest (as in the authors' code, where the
-    ignored label is 0).
+    Ties go to the ignored label, then to the smallest (as in Cylinder3D's code, where the ignored label is 0).
 
     Args:
         labels: (N,) int64 labels.
         point_to_voxel: (N,) int64 voxel of each point.
         num_voxels: V.
         ignore_index: the label that stands for "no class".
+        ignored_votes: ignored points vote too, as in Cylinder3D's code; False asks the labelled ones alone.
 
     Returns:
-        (V,) int64 labels; `ignore_index` where a voxel has no point.
+        (V,) int64 labels; `ignore_index` where a voxel has no point that votes.
     """
+    if not ignored_votes:
+        voters = (labels != ignore_index).nonzero().squeeze(1)
+        labels, point_to_voxel = labels[voters], point_to_voxel[voters]
     if labels.numel() == 0:
         return labels.new_full((num_voxels,), ignore_index)
     vote = torch.where(labels == ignore_index, -1, labels) + 1  # the ignored label votes first, as number 0

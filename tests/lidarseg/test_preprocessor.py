@@ -57,6 +57,19 @@ def test_every_voxel_holds_a_point_and_rows_are_sorted():
     assert torch.equal(inputs['voxel_coords'][inputs['point_to_voxel']][:, 0], inputs['point_batch'])
 
 
+def test_labels_of_voxels_are_voted_on_as_asked():
+    points = torch.tensor([[5.1, .1, 0, 0]] * 6 + [[9.1, .1, 0, 0]] * 2 + [[13.1, .1, 0, 0]])
+    sample = PointSegSample(metainfo=dict(sample_id='a'))
+    sample.labels = torch.tensor([3, 255, 7, 255, 255, 7, 255, 255, 4])
+    data = dict(inputs=dict(points=[points]), data_samples=[sample])
+    found = [voxelizer(data)['inputs']['voxel_labels'].tolist() for voxelizer in (
+        CubeVoxelizer(1), CubeVoxelizer(1, voxel_labels='majority'),
+        CylinderVoxelizer(GRID), CylinderVoxelizer(GRID, ignored_votes=False))]
+    assert found == [[3, 255, 4], [7, 255, 4], [255, 255, 4], [7, 255, 4]]
+    with pytest.raises(ConfigError, match='voxel_labels'):
+        CubeVoxelizer(1, voxel_labels='last')
+
+
 def test_without_labels_or_samples():
     voxelizer = CylinderVoxelizer(GRID)
     assert 'labels' not in voxelizer(batch([4], labelled=False))['inputs']

@@ -1,14 +1,22 @@
 """Augmentations against the reference's replayed draws, and their distributions."""
 import numpy as np
 import pytest
+import torch
 
+from perception.lidarseg.datasets.base import official_confusion, pack, predictions_of
+from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
+from perception.lidarseg.mixing import LaserMix
+from perception.lidarseg.models.points import label_points
+from perception.lidarseg.preprocessor import CubeVoxelizer
 from perception.lidarseg.transforms import (
+    KeepLabels,
     RandomFlip,
     RandomRotate,
     RandomScale,
     RandomSector,
     RandomThin,
     RandomTranslate,
+    WithinRange,
     xy_matrix,
 )
 from perception.registry import TRANSFORMS
@@ -131,7 +139,9 @@ def test_transforms_are_registered():
     (lambda: RandomScale(0, 1), 'expected 0 < low <= high'),
     (lambda: RandomSector(0), 'RandomSector: degrees=0'), (lambda: RandomSector(361), 'RandomSector: degrees=361'),
     (lambda: RandomThin(0), 'RandomThin: keep=0'), (lambda: RandomThin(1.5), 'RandomThin: keep=1.5'),
-    (lambda: RandomTranslate(-1), 'RandomTranslate: std=-1')])
+    (lambda: RandomTranslate(-1), 'RandomTranslate: std=-1'),
+    (lambda: WithinRange(0), 'WithinRange: radius=0'), (lambda: KeepLabels(0), 'KeepLabels: share=0'),
+    (lambda: KeepLabels(1.5), 'KeepLabels: share=1.5'), (lambda: KeepLabels(seed=-1), 'KeepLabels: seed=-1')])
 def test_bad_settings_are_refused(build, message):
     with pytest.raises(ConfigError, match=message):
         build()
@@ -162,3 +172,87 @@ def test_sectors_have_their_width_lie_anywhere_and_keep_labels_beside_points():
     counts = np.bincount(np.concatenate([sector['labels'] for sector in kept]), minlength=360)
     assert counts.min() > 30 and counts.max() < 130  # 75 expected
     assert len(RandomSector(360)(dict(points=points, rng=rng))['points']) == 360
+
+
+def labelled(num_points=4000, name='00_000003'):
+    rng = np.random.default_rng(5)
+    labels = rng.integers(0, 19, num_points)
+    labels[::4] = 255
+    return dict(points=rng.normal(0, 15, (num_points, 4)).astype(np.float32), labels=labels, sample_id=name, rng=rng)
+
+
+def test_few_labels_are_the_same_at_every_visit_and_of_each_scan():
+    whole = labelled()
+    few = KeepLabels(.01)(whole)
+    rows = np.flatnonzero(few['labels'] != 255)
+    assert len(rows) == 30 and few['points'] is whole['points'] and (whole['labels'] != 255).sum() == 3000
+    assert np.array_equal(few['labels'][rows], whole['labels'][rows])
+    again = KeepLabels(.01)(dict(whole, rng=np.random.default_rng(9)))
+    assert np.array_equal(again['labels'], few['labels'])
+    for other in (KeepLabels(.01, seed=1)(whole), KeepLabels(.01)(dict(whole, sample_id='00_000004'))):
+        assert (other['labels'] != 255).sum() == 30 and not np.array_equal(other['labels'], few['labels'])
+    assert set(rows) < set(np.flatnonzero(KeepLabels(.1)(whole)['labels'] != 255))
+    assert (KeepLabels(1e-9)(whole)['labels'] != 255).sum() == 1
+    assert np.array_equal(KeepLabels(1)(whole)['labels'], whole['labels'])
+    unlabelled = KeepLabels()(dict(whole, labels=np.full(4000, 255)))
+    assert (unlabelled['labels'] == 255).all()
+    assert KeepLabels()(dict(points=whole['points'], sample_id='a')).keys() == {'points', 'sample_id'}
+
+
+def test_scans_drawn_for_mixing_and_past_ones_keep_few_labels_too():
+    other = labelled(name='00_000009')
+    mixed = KeepLabels(.01)(dict(labelled(), draw=lambda: other))['draw']()
+    assert np.array_equal(mixed['labels'], KeepLabels(.01)(other)['labels'])
+    both = dict(labelled(), sample_id='00_000003', scan_ids=['00_000003', '00_000009'], scan=np.repeat([0, 1], 4000))
+    both.update(labels=np.concatenate([both['labels'], other['labels']]), points=np.zeros((8000, 4), np.float32))
+    few = KeepLabels(.01)(both)['labels']
+    assert np.array_equal(few[:4000], KeepLabels(.01)(labelled())['labels'])
+    assert np.array_equal(few[4000:], mixed['labels'])
+
+
+def test_what_lies_far_away_is_dropped_with_all_that_belongs_to_it():
+    whole = dict(labelled(), returns=np.arange(4000), first_len=3000, colours=np.zeros(3))
+    inside = np.hypot(*whole['points'][:, :2].T) <= 20
+    near = WithinRange(20.)(whole)
+    assert 0 < inside.sum() < 4000 and len(whole['points']) == 4000
+    for key in ('points', 'labels', 'returns'):
+        assert np.array_equal(near[key], whole[key][inside])
+    assert near['first_len'] == inside[:3000].sum() and len(near['colours']) == 3
+    packed = pack(near)['data_samples']
+    assert packed.num_points == 4000 and np.array_equal(packed.kept, np.flatnonzero(inside))
+    # a file some of whose rows were left out, with a label for each row
+    twice = WithinRange(20.)(dict(whole, labels=np.arange(8000), kept=np.arange(0, 8000, 2), num_points=8000))
+    assert np.array_equal(twice['kept'], 2 * np.flatnonzero(inside))
+    assert np.array_equal(twice['labels'], twice['kept']) and twice['num_points'] == 8000
+    # points of past scans follow, without labels
+    past = WithinRange(20.)(dict(whole, labels=whole['labels'][:1000], origin_len=1000))
+    assert past['origin_len'] == len(past['labels']) == len(past['kept']) == inside[:1000].sum()
+    assert len(past['points']) == inside.sum() and past['num_points'] == 1000
+    assert len(WithinRange(1e-9)(whole)['labels']) == 0
+
+
+@pytest.mark.parametrize('past', [0, 500])
+def test_the_official_metric_scores_what_is_left_and_predictions_are_told_for_the_whole_file(past):
+    whole = labelled()
+    points = np.concatenate([whole['points'], labelled(past)['points']]) if past else whole['points']
+    scan = dict(whole, points=points, **(dict(origin_len=4000) if past else {}))
+    item = pack(WithinRange(20.)(scan))
+    left = len(item['inputs']['points'])
+    logits = torch.from_numpy(np.random.default_rng(0).normal(size=(left, 19)).astype(np.float32))
+    (sample,) = label_points(logits, [left], [item['data_samples']])
+    inside = np.hypot(*whole['points'][:, :2].T) <= 20
+    predicted = logits[:inside.sum()].argmax(1).numpy()
+    told = predictions_of(sample.to_dict(), 'here')
+    assert np.array_equal(told[inside], predicted) and (told[~inside] == 255).all() and len(told) == 4000
+    counted = SemanticKITTIMetric().count(sample.to_dict())
+    assert np.array_equal(counted, official_confusion(predicted, whole['labels'][inside], 19))
+    batch = dict(inputs=dict(points=[item['inputs']['points']]), data_samples=[sample])
+    assert CubeVoxelizer(.5)(batch)['inputs']['labels'].tolist() == [
+        *whole['labels'][inside].tolist(), *[255] * (left - inside.sum())]
+
+
+def test_mixing_after_the_range_forgets_the_rows_of_the_file():
+    other = labelled(name='b')
+    mixed = LaserMix()(dict(WithinRange(20.)(labelled()), draw=lambda: other))
+    assert 'kept' not in mixed and len(mixed['points']) == len(mixed['labels'])
+    assert len(pack(mixed)['data_samples'].labels) == pack(mixed)['data_samples'].num_points

@@ -135,6 +135,10 @@ def test_voxels_and_votes_equal_loops(device):
         best = max(votes.count(c) for c in set(votes))
         tied = [c for c in set(votes) if votes.count(c) == best]
         assert voted[v] == (255 if 255 in tied else min(tied))
+    voted = majority_labels(labels, rows, len(coords), ignored_votes=False).tolist()
+    for v in range(len(coords)):
+        votes = [c for c in labels[rows == v].tolist() if c != 255]
+        assert voted[v] == max(sorted(set(votes)), key=votes.count, default=255)
 
 
 def test_nothing():

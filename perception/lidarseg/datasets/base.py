@@ -134,8 +134,8 @@ def pack(sample: dict, points_path: str = '') -> dict:
 
     Args:
         sample: `points` (N, 4), `sample_id` and, if known, `labels` (N,), `origin_len`, `first_len`; where rows of the
-            file were left out also `kept` (N,), which ones are there, and `num_points`, how many there were, which
-            then have a label each.
+            file were left out also `kept` (N,), which ones are there, and `num_points`, how many there were; labels
+            are then of the ones or the others.
         points_path: the scan's file.
 
     Returns:
@@ -151,9 +151,9 @@ def pack(sample: dict, points_path: str = '') -> dict:
 
 
 def rows_of(values: np.ndarray | Tensor, sample: Mapping) -> np.ndarray | Tensor:
-    """Of values (M, ...) for each row of a scan's file those (N, ...) of the points that were kept."""
+    """Of values (M, ...) for each row of a scan's file those (N, ...) of the points that were kept; or they are it."""
     kept = sample.get('kept')
-    return values if kept is None or values is None else values[kept]
+    return values if kept is None or values is None or len(values) == len(kept) else values[kept]
 
 
 def spread_rows(values: Tensor, sample: Mapping, fill: float) -> Tensor:
@@ -207,7 +207,9 @@ def predictions_of(sample: Mapping, where: str) -> np.ndarray:
     if sample.get('pred_labels') is None:
         raise DataError(f'{where}: {name} has no pred_labels, expected predictions. Use a model that predicts.')
     pred_labels = sample['pred_labels'].cpu().numpy()
-    num_points = sample.get('origin_len', sample.get('num_points', len(pred_labels)))
+    num_points = sample.get('num_points', len(pred_labels))
+    if sample.get('kept') is None:  # else `num_points` are those of the scan itself, without past ones
+        num_points = sample.get('origin_len', num_points)
     if len(pred_labels) != num_points:
         raise DataError(f'{where}: {len(pred_labels):,} predictions for {num_points:,} points of {name}, expected '
                         'equal numbers. Predict every point of the scan.')

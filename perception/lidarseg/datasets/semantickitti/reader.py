@@ -296,9 +296,13 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         self.poses = {name: poses_of(self.data_root / 'sequences' / name, files)[0] for name, files in scans.items()}
 
     def read(self, index: int) -> dict:
-        """A scan and those before it; see SemanticKITTI. Unless training, also `origin_len`."""
+        """A scan and those before it; see SemanticKITTI.
+
+        In training also `scan` (N,), which of `scan_ids` a point is of; otherwise `origin_len`.
+        """
         sample = super().read(index)
         training, origin_len = self.split == 'train', len(sample['points'])
+        names, lengths = [sample['sample_id']], [origin_len]
         for path, points in past_points(scan_paths(self.data_root, sample['sample_id'])[0],
                                         self.poses[sample['sample_id'].partition('_')[0]], self.past_scans,
                                         self.points):
@@ -306,8 +310,12 @@ class SemanticKITTIMultiScan(SemanticKITTI):
                 labels_path = path.parents[1] / 'labels' / f'{path.stem}.label'
                 labels = to_train_ids(read_labels(labels_path, len(points)), labels_path, training, self.TABLE)
                 sample['labels'] = np.concatenate([sample['labels'], labels])
+                names.append(f'{path.parents[1].name}_{path.stem}')
+                lengths.append(len(points))
             sample['points'] = np.concatenate([sample['points'], points])
-        return sample if training else dict(sample, origin_len=origin_len)
+        if training:
+            return dict(sample, scan=np.repeat(np.arange(len(lengths)), lengths), scan_ids=names)
+        return dict(sample, origin_len=origin_len)
 
     @classmethod
     def past_scans_of(cls, scan: Scan, data: Mapping, reader: PointReader) -> list[np.ndarray]:

@@ -39,7 +39,7 @@ from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.points import label_points
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CylinderVoxelizer
-from perception.lidarseg.transforms import RandomFlip, RandomThin
+from perception.lidarseg.transforms import KeepLabels, RandomFlip, RandomThin, WithinRange
 from perception.lidarseg.voting import TTASegmentor
 from perception.utils.errors import ConfigError, DataError
 
@@ -133,6 +133,20 @@ def test_augmentation_and_workers_are_those_of_single_scans(mini):
     first, again = (SemanticKITTIMultiScan(mini, 'train', [0], pipeline, seed=3)[2, 3] for _ in range(2))
     assert torch.equal(first['inputs']['points'], again['inputs']['points'])
     assert len(first['data_samples'].labels) == len(first['inputs']['points']) == first['data_samples'].num_points
+
+
+def test_few_labels_and_a_range_are_those_of_single_scans(mini):
+    steps = [dict(type=KeepLabels, share=.01), dict(type=WithinRange, radius=20.)]
+    train = SemanticKITTIMultiScan(mini, 'train', [0], steps)[1, 3]
+    labels = train['data_samples'].labels
+    alone = [SemanticKITTIMultiScan(mini, 'train', [0], steps, past_scans=0)[0, k]['data_samples'].labels
+             for k in (3, 2, 1)]
+    known = [(part != 255).sum() for part in alone]
+    assert (labels != 255).sum() - known[0] == pytest.approx(known[1] + known[2], abs=5)  # seen from another place
+    assert torch.equal(labels[:len(alone[0])], alone[0]) and len(labels) == len(train['inputs']['points'])
+    val = SemanticKITTIMultiScan(mini, 'val', [0], steps)[3]
+    assert torch.equal(val['data_samples'].labels, alone[0])
+    assert val['data_samples'].origin_len == len(alone[0]) < len(val['inputs']['points'])
 
 
 def test_moving_classes_have_colours_of_their_own():
