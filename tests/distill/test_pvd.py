@@ -58,7 +58,7 @@ def slow_mean_of_pairs(student, teacher, groups, _):
     gaps = []
     for rows in groups:
         for i, j in itertools.product(rows, rows):
-            a, b = ((x[i] / np.sqrt((x[i] ** 2).sum())) @ (x[j] / np.sqrt((x[j] ** 2).sum())) for x in (student, teacher))
+            a, b = ((x[i] * x[j]).sum() / np.sqrt((x[i] ** 2).sum() * (x[j] ** 2).sum()) for x in (student, teacher))
             gaps.append((a - b) ** 2)
     return np.mean(gaps)
 
