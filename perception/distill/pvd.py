@@ -39,7 +39,8 @@ class PVDLoss(DistillLoss):
       four terms then have 0.43, 0.55, 0.31 and 0.024 % of the gradient of the student's own losses at the mini scale,
       0.5, 0.7, 0.4 and 2.5 % on a real scan at the full grid, which is next to nothing.
     * `'practical'`: the output terms are a mean over rows of a sum over classes, as KD's, and the affinity terms a mean
-      over the pairs that exist. With its alpha of (0.4, 0.6) the output terms have 19 to 40 % of that gradient.
+      over the pairs that exist. With its alpha of (0.4, 0.6) the output terms have 19 to 40 % of that gradient at the
+      mini scale; early there, after 60 steps, 44 to 152 %, where the affinity terms with the same beta have 2 to 7 %.
 
     `tools/train.py CONFIG --check` prints the shares of any setting.
 
@@ -279,9 +280,11 @@ def affinity_loss(student: Tensor, teacher: Tensor, members: Tensor, literal: bo
             affinity).
         literal: pairs with a member that is none count in the mean, as long as their supervoxel has any.
     """
-    count = (members >= 0).sum(1)
+    there = members >= 0
+    count = there.sum(1)
     if literal:
         count = torch.where(count > 0, members.shape[1], 0)  # slots of scans with fewer occupied supervoxels: never
+    members = members[:, there.any(0)]  # zeros up to the largest supervoxel, not up to M: four times faster
     difference = affinity(student, members) - affinity(teacher, members)
     return difference.square().sum() / count.square().sum().clamp(min=1)
 
