@@ -30,8 +30,8 @@ def main() -> None:
                         metavar='NAME',
                         help='log to tensorboard, wandb or mlflow too, beside the files in the work dir')
     parser.add_argument('--check', action='store_true',
-                        help='build everything, two iterations, print taps, shapes and losses, stop; a teacher '
-                             'need not be trained yet')
+                        help="build everything, two iterations, print taps, shapes, losses and each distillation "
+                             "term's share of the gradient, stop; a teacher need not be trained yet")
     parser.add_argument('--allow-nan', type=int, default=0, metavar='N',
                         help='skip up to N steps whose loss is not finite, which otherwise end the training')
     args = parser.parse_args()

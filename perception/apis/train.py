@@ -16,6 +16,8 @@ from perception.apis.config import load_config, names_config, need
 from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
 from perception.common.hooks.teacher_score import TeacherScoreHook
+from perception.distill.distiller import Distiller
+from perception.distill.shares import report
 from perception.distill.teachers import trained_weights
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError, ConfigError
@@ -38,7 +40,8 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         amp: mixed precision.
         options: dotted overrides of the config.
         launcher: `'none'`, `'pytorch'` or `'slurm'`.
-        check: build everything, run two iterations, log taps, shapes and losses, write nothing.
+        check: build everything, run two iterations, log taps, shapes, losses and each distillation term's share of the
+            gradient, write nothing.
         allow_nan: how many steps with a loss that is not finite are skipped before such a step ends the training.
         log: further places to log to, of `perception.apis.runner.LOGS`.
 
@@ -127,9 +130,10 @@ def set_aside(cfg: Config) -> None:
 
 
 def check_run(cfg: Config) -> Runner:
-    """Build all that training and validation need, train two iterations, log taps, shapes and losses.
+    """Build all that training and validation need, train two iterations, log taps, shapes, losses, gradient shares.
 
-    A teacher that was not trained yet takes part with weights as they are built.
+    A teacher that was not trained yet takes part with weights as they are built. After the second iteration the share
+    of each distillation term in the gradient of the student's own losses is measured on its batch.
 
     Args:
         cfg: the config, changed in place.
@@ -145,7 +149,8 @@ def check_run(cfg: Config) -> Runner:
             teacher.trained_by = None
             print_log(f'--check: the teacher {name!r} is not trained yet (no {weights}) and takes part with weights as '
                       f'they are built. Train it first with `tools/train.py {config}'
-                      f'{" --mini" if teacher.get("mini") else ""}`.', 'current', logging.WARNING)
+                      f'{" --mini" if teacher.get("mini") else ""}`; until then shares of the gradient say little.',
+                      'current', logging.WARNING)
     with tempfile.TemporaryDirectory() as folder:
         cfg.work_dir = folder
         runner = Runner.from_cfg(cfg)
@@ -171,18 +176,24 @@ class _CheckedEnough(Exception):
 
 
 class CheckHook(Hook):
-    """Logs after each iteration every loss, and once every tap with its shape."""
+    """Logs after each iteration every loss, once every tap with its shape, and last the terms' gradient shares."""
 
     priority = 'VERY_LOW'
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None):
         """Log what the step gave."""
+        model = unwrap(runner.model)
         if runner.iter == 0:
-            for who, taps in getattr(unwrap(runner.model), 'tap_shapes', {}).items():
+            for who, taps in getattr(model, 'tap_shapes', {}).items():
                 for name, shape in taps.items():
                     runner.logger.info(f'--check: tap {who}.{name}: {shape}')
         losses = {k: float(v.detach()) if isinstance(v, Tensor) else v for k, v in (outputs or {}).items()}
         text = ', '.join(f'{name} {value:.4f}' for name, value in losses.items())
         runner.logger.info(f'--check: iteration {runner.iter + 1}: {text}')
         if runner.iter == 1:
+            if isinstance(model, Distiller):
+                lines, warnings = report(model, data_batch)
+                for level, texts in ((logging.INFO, lines), (logging.WARNING, warnings)):
+                    for line in texts:
+                        runner.logger.log(level, f'--check: {line}')
             raise _CheckedEnough('two iterations ran')

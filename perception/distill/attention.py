@@ -18,7 +18,7 @@ from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 
 POOLS = ('sum', 'max')
-NORMS = ('softmax', 'l2')
+NORMS = ('softmax', 'mean_softmax', 'l2')
 
 
 class AttentionTransferLoss(DistillLoss):
@@ -90,7 +90,12 @@ def normalise(maps: Tensor, norm: str = 'softmax', temperature: float = 1.0) -> 
 
     Args:
         maps: (G, P, 1) activation maps.
-        norm: `'softmax'` over the P positions, or `'l2'`: divided by the Euclidean norm.
+        norm: `'softmax'` over the P positions; `'mean_softmax'`, over the P positions of the map divided by its mean,
+            so that a factor on the activations changes nothing; or `'l2'`: divided by the Euclidean norm.
         temperature: divisor before the softmax.
     """
-    return (maps / temperature).softmax(1) if norm == 'softmax' else F.normalize(maps, dim=1)
+    if norm == 'l2':
+        return F.normalize(maps, dim=1)
+    if norm == 'mean_softmax':
+        maps = maps / maps.mean(1, keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)
+    return (maps / temperature).softmax(1)

@@ -25,6 +25,7 @@ class DistillLoss(nn.Module):
 
     taps: tuple[str, ...] = ()
     teacher_taps: tuple[str, ...] | None = None  # None: the same as `taps`
+    own_terms: tuple[str, ...] = ()  # terms that train modules of the loss alone, not the student
 
     def __init__(self, teacher: str, weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__()
@@ -36,6 +37,16 @@ class DistillLoss(nn.Module):
     def is_active(self, iteration: int) -> bool:
         """Whether the loss is added at this iteration."""
         return self.begin <= iteration and (self.end is None or iteration < self.end)
+
+    @property
+    def teaches_from(self) -> int:
+        """First iteration at which all terms teach the student; after `begin` where a loss prepares itself first."""
+        return self.begin
+
+    def teaching_iteration(self, iteration: int) -> int:
+        """The iteration itself, or the nearest one at which the loss teaches the student."""
+        iteration = max(iteration, self.teaches_from)
+        return iteration if self.end is None else min(iteration, self.end - 1)
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor | dict[str, Tensor]:
         """The loss, a scalar or a dict of named scalar terms; the Distiller applies `weight`.

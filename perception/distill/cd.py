@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, grouped
+from perception.distill.positions import ROWS, aligned, grouped, labels_at
 from perception.utils.checks import check_choice, check_positive
 
 
@@ -26,6 +26,9 @@ class CDLoss(DistillLoss):
         channels: (student's, teacher's) number of channels where they differ: a linear map is learned that gives the
             student's features the teacher's channels.
         temperature: T.
+        mask_ignored: only labelled positions are taught, (1) is over them alone and a sample without any counts zero;
+            by default also those with the label `ignore_index`, the unlabelled ones.
+        ignore_index: the label of positions without a class.
         rows: what rows (R, C) are, `'points'` or `'voxels'`.
         weight: factor on the loss; the paper takes 3 for class scores and 50 for features.
         begin: first iteration with this loss.
@@ -36,12 +39,13 @@ class CDLoss(DistillLoss):
     """
 
     def __init__(self, teacher: str, tap: str = 'logits', channels: tuple[int, int] | None = None,
-                 temperature: float = 4.0, rows: str = 'points', weight: float = 3.0, begin: int = 0,
-                 end: int | None = None):
+                 temperature: float = 4.0, mask_ignored: bool = False, ignore_index: int = 255, rows: str = 'points',
+                 weight: float = 3.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('CDLoss', temperature=temperature)
         check_choice('CDLoss: rows', rows, ROWS)
         self.taps, self.tap, self.temperature, self.rows = (tap,), tap, temperature, rows
+        self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
         self.adapter = nn.Identity() if channels is None else nn.Linear(*channels, bias=False)
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:
@@ -50,7 +54,7 @@ class CDLoss(DistillLoss):
         Args:
             student: recorded outputs of the student, by tap name.
             teacher: recorded outputs of the teacher, by tap name.
-            batch: its inputs tell the samples of rows.
+            batch: its inputs tell the samples of rows and, for `mask_ignored`, hold the labels.
 
         Raises:
             DataError: the nets' outputs have different positions or, without an adapter, channels.
@@ -58,8 +62,11 @@ class CDLoss(DistillLoss):
         value, inputs = student[self.tap], batch['inputs']
         s, t = aligned(value, teacher[self.tap], self.tap, same_channels=isinstance(self.adapter, nn.Identity))
         with torch.autocast(s.device.type, enabled=False):
-            sums = []
-            for a, b in zip(grouped(s, value, inputs, self.rows), grouped(t, value, inputs, self.rows)):
-                log_s, log_t = ((x / self.temperature).log_softmax(1) for x in (self.adapter(a), b))  # (1): (G, P, C)
+            sums, left_out = [], s.new_zeros(len(s), 1, *s.shape[2:], dtype=torch.bool)
+            if self.mask_ignored:
+                left_out = (labels_at(value, inputs, self.rows) == self.ignore_index).unsqueeze(1)
+            for a, b, out in zip(*(grouped(x, value, inputs, self.rows) for x in (s, t, left_out))):
+                log_s, log_t = ((x / self.temperature).masked_fill(out, torch.finfo(x.dtype).min / 2).log_softmax(1)
+                                for x in (self.adapter(a), b))  # (1): (G, P, C)
                 sums.append(F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(1).mean(1))
             return self.temperature ** 2 * torch.cat(sums).mean()

@@ -60,16 +60,30 @@ class Distiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode)
+        own, terms = self.own_and_added(inputs, data_samples)
+        self.iteration += int(self.training)
+        return own | {key: term for added in terms.values() for key, term in added.items()}
+
+    def own_and_added(self, inputs: Any, data_samples: list | None = None,
+                      all_losses: bool = False) -> tuple[dict, dict[str, dict[str, Tensor]]]:
+        """One forward: the student's own losses, and for each distillation loss its weighted terms by their log names.
+
+        Args:
+            inputs: what the data preprocessor made of the batch.
+            data_samples: labels and meta information, one per sample.
+            all_losses: those too that are not active at this iteration, as at the nearest one at which they teach.
+        """
         with record(self.student, self.taps) as outputs:
-            losses = self.student(inputs, data_samples, mode='loss')
-        batch = dict(inputs=inputs, data_samples=data_samples, iteration=int(self.iteration))
+            own = self.student(inputs, data_samples, mode='loss')
+        now, terms = int(self.iteration), {}
+        batch = dict(inputs=inputs, data_samples=data_samples, iteration=now)
         seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()}}
         for name, loss in self.losses.items():
-            if loss.is_active(batch['iteration']):
-                losses.update(_named(name, loss(outputs, seen[loss.teacher], batch), loss.weight))
+            if all_losses or loss.is_active(now):
+                at = dict(batch, iteration=loss.teaching_iteration(now) if all_losses else now)
+                terms[name] = _named(name, loss(outputs, seen[loss.teacher], at), loss.weight)
         self.tap_shapes = {who: {tap: _shape(value) for tap, value in taps.items()} for who, taps in seen.items()}
-        self.iteration += int(self.training)
-        return losses
+        return own, terms
 
     def _check(self) -> None:
         for name, path in self.taps.items():

@@ -63,8 +63,8 @@ class IntRAKDLoss(DistillLoss):
             with two or more; `'all'` divides by n^2 and averages over all images.
         min_pixels: positions at feature size from which on a class is present.
         temperature: of (6).
-        attention_norm: `'softmax'` as in (5), or `'l2'`: divided by the Euclidean norm, for activations so strong that
-            the softmax is one at a single position.
+        attention_norm: `'softmax'` as in (5); for activations so strong that it is one at a single position
+            `'mean_softmax'`, of each map divided by its mean, or `'l2'`: divided by the Euclidean norm.
         ignore_index: the label of positions without a class.
         rows: what rows (R, C) are, `'points'` or `'voxels'`.
         weight: factor on all terms.

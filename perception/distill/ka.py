@@ -47,6 +47,8 @@ class KALoss(DistillLoss):
         ConfigError: an argument out of its range.
     """
 
+    own_terms = ('autoencoder',)
+
     def __init__(self, teacher: str, channels: tuple[int, int], feats: str = 'feats', code: int | None = None,
                  adapt_weight: float = 50.0, affinity_weight: float = 1.0, sparsity: float = 1e-7, warmup: int = 0,
                  num_positions: int = 1024, rows: str = 'points', weight: float = 1.0, begin: int = 0,
@@ -64,6 +66,11 @@ class KALoss(DistillLoss):
         self.decoder = nn.Linear(code, channels[1])
         self.adapter = nn.Linear(channels[0], code)
 
+    @property
+    def teaches_from(self) -> int:
+        """After `warmup`."""
+        return self.begin + self.warmup
+
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> dict[str, Tensor]:
         """The terms `autoencoder`, `adapt` and `affinity`, the last two already multiplied by their weights.
 
@@ -79,7 +86,7 @@ class KALoss(DistillLoss):
         """
         value, inputs = student[self.feats], batch['inputs']
         s, t = aligned(value, teacher[self.feats], self.feats)
-        teaches = float(batch['iteration'] >= self.begin + self.warmup)
+        teaches = float(batch['iteration'] >= self.teaches_from)
         parts = []
         with torch.autocast(s.device.type, enabled=False):
             for a, b in zip(grouped(s, value, inputs, self.rows), grouped(t, value, inputs, self.rows)):

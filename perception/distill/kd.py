@@ -1,6 +1,6 @@
 """Distilling the Knowledge in a Neural Network, Hinton, Vinyals, Dean, 2015 (arXiv 1503.02531).
 
-    L = T^2 mean_i KL(softmax(z_T(i) / T) || softmax(z_S(i) / T)),  i over the labelled positions
+    L = T^2 mean_i KL(softmax(z_T(i) / T) || softmax(z_S(i) / T)),  i over the labelled positions (or all)
 
 The factor T^2 keeps the size of the gradients when the temperature changes.
 """
@@ -25,7 +25,8 @@ class KDLoss(DistillLoss):
         teacher: name of the teacher in the Distiller.
         logits: tap of the class scores, in both nets.
         temperature: T.
-        mask_ignored: leave positions with the label `ignore_index` out (padding after a rotation, for one).
+        mask_ignored: only labelled positions are taught; with False also those with the label `ignore_index`, the
+            unlabelled ones (of an image: padding after a rotation too).
         ignore_index: the label of positions without a class.
         rows: what the rows of (R, C) logits are, `'points'` or `'voxels'`.
         weight: factor on the loss.

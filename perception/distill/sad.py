@@ -32,8 +32,11 @@ class SADLoss(DistillLoss):
         pairs: (block, block that it mimics), as taps.
         power: p of (1).
         pool: over the channels, `'sum'` or `'max'`.
-        norm: `'softmax'` as in (2), or `'l2'`: divided by the Euclidean norm, less sharp.
-        temperature: divisor before the softmax; above 1 for maps that are polarised.
+        norm: `'softmax'` as in (2); `'mean_softmax'`, of each map divided by its mean; or `'l2'`: divided by the
+            Euclidean norm, less sharp. G grows with the channels and the square of the activations, whose scale is any
+            with batch normalisation: where G reaches the hundreds, (2) is one at a single position and its gradient
+            vanishes, and where it is small, (2) is flat. Divided by the mean, the scale no longer counts.
+        temperature: divisor before the softmax; above 1 for maps that are polarised, below 1 for flat ones.
         detach_target: the deeper map is a constant; with False both blocks move.
         mimic_label: tap whose attention mimics the labelled foreground, or None. The target is the share of foreground
             (any class but 0) at each position, normalised as the attention is: to a sum or a Euclidean norm of one.
@@ -115,7 +118,7 @@ class SADLoss(DistillLoss):
                 target = F.adaptive_avg_pool2d(self._foreground(labels).to(ours.dtype), ours.shape[2:])
             else:
                 target = self._foreground(labels_at(block, inputs, self.rows))[:, None].to(ours.dtype)
-            order = 1 if self.norm == 'softmax' else 2
+            order = 2 if self.norm == 'l2' else 1
             targets = [F.normalize(x, p=order, dim=1) for x in grouped(target, block, inputs, self.rows)]
             return self._gap(grouped(ours, block, inputs, self.rows), targets)
 

@@ -39,7 +39,8 @@ class SKDLoss(DistillLoss):
             an image, so features at an eighth of the image's size are right.
         region_size: cells of a region of the voxel grid along its three axes.
         temperature: of (3).
-        mask_ignored: leave positions with the label `ignore_index` out of (3).
+        mask_ignored: (3) teaches labelled positions alone; with False also those with the label `ignore_index`. (2)
+            takes all in any case.
         ignore_index: the label of positions without a class.
         rows: what rows (R, C) are, `'points'` or `'voxels'`.
         weight: factor on both terms.

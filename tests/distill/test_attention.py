@@ -39,6 +39,7 @@ def test_a_teacher_of_another_size_is_resized_after_pooling_its_channels():
 def test_normalised_maps_have_unit_sum_or_norm():
     maps = torch.rand(3, 20, 1)
     assert torch.allclose(normalise(maps).sum(1), torch.ones(3, 1))
+    assert torch.allclose(normalise(maps, 'mean_softmax').sum(1), torch.ones(3, 1))
     assert torch.allclose(normalise(maps, 'l2').square().sum(1), torch.ones(3, 1))
     assert normalise(maps, temperature=100.).std() < 0.1 * normalise(maps).std()
 

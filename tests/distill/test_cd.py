@@ -24,6 +24,32 @@ def test_equals_the_equation(case, temperature):
     assert value.item() == pytest.approx(np.mean(expected), rel=1e-10)
 
 
+def test_only_labelled_positions_are_taught_if_told(case):
+    loss = CDLoss('full', mask_ignored=True, rows=case.rows)
+    keep = [labels != 255 for labels in case.labels()]
+    assert not all(k.all() for k in keep)
+    expected = [slow_cd(s[k], t[k], 4.) for s, t, k in
+                zip(case.samples(case.student['logits']), case.samples(case.teacher['logits']), keep)]
+    student = case.map(lambda x: x.requires_grad_(), case.student)
+    value = loss(student, case.teacher, case.batch)
+    assert value.item() == pytest.approx(np.mean(expected), rel=1e-10)
+    value.backward()
+    grads = case.samples(case.wrap(getattr(student['logits'], 'feats', student['logits']).grad))
+    assert all((grad[~k] == 0).all() and (grad[k] != 0).any() for grad, k in zip(grads, keep))
+
+
+def test_a_sample_without_labels_counts_zero(make_case):
+    case = make_case('map')
+    whole = CDLoss('full', mask_ignored=True)(case.student, case.teacher, case.batch)
+    first = slow_cd(*(case.samples(x['logits'])[0][case.labels()[0] != 255] for x in (case.student, case.teacher)), 4.)
+    case.inputs['labels'][1] = 255
+    value = CDLoss('full', mask_ignored=True)(case.student, case.teacher, case.batch)
+    assert value.item() == pytest.approx(first / 2, rel=1e-10)
+    assert value < whole
+    case.inputs['labels'][0] = 255
+    assert CDLoss('full', mask_ignored=True)(case.student, case.teacher, case.batch) == 0
+
+
 def test_an_adapter_gives_the_teachers_channels(case):
     loss = CDLoss('full', 'feats', channels=(6, 9), rows=case.rows).double()
     value = loss(case.student, case.teacher, case.batch)

@@ -24,6 +24,7 @@ METHODS = dict(
     skd=dict(type=SKDLoss, region_size=(2, 2, 1)),
     at=dict(type=AttentionTransferLoss, feats=('feats', 'deep')),
     cd=dict(type=CDLoss),
+    cd_labelled=dict(type=CDLoss, mask_ignored=True),
     cd_feats=dict(type=CDLoss, tap='feats', channels=(6, 9)),
     ifv=dict(type=IFVLoss),
     ka=dict(type=KALoss, channels=(6, 9), code=4),
@@ -99,7 +100,7 @@ def test_images_and_scans_without_contrast_give_finite_values(case, name, labels
     value.backward()  # a graph even where nothing is labelled, for training on several devices
     grads = [getattr(x, 'feats', x).grad for x in student.values()]
     assert all(grad.isfinite().all() for grad in grads if grad is not None)
-    if labels == 'ignored' and name in ('kd', 'ifv', 'intra_kd_literal'):
+    if labels == 'ignored' and name in ('kd', 'cd_labelled', 'ifv', 'intra_kd_literal'):
         assert value == 0
 
 
@@ -143,7 +144,7 @@ def test_rows_without_their_samples_are_refused(make_case, name):
         build(name)(case.student, case.teacher, case.batch)
 
 
-@pytest.mark.parametrize('name', ['kd', 'ifv', 'intra_kd', 'skd'])
+@pytest.mark.parametrize('name', ['kd', 'cd_labelled', 'ifv', 'intra_kd', 'skd'])
 def test_a_batch_without_labels_is_refused(case, name):
     for key in ('labels', 'voxel_labels'):
         case.inputs.pop(key, None)

@@ -53,6 +53,16 @@ def slow_affinity_loss(student, teacher, groups, size):
     return total / (len(groups) * size ** 2)
 
 
+def slow_mean_of_pairs(student, teacher, groups, _):
+    """The same, a mean over the pairs there are."""
+    gaps = []
+    for rows in groups:
+        for i, j in itertools.product(rows, rows):
+            a, b = ((x[i] * x[j]).sum() / np.sqrt((x[i] ** 2).sum() * (x[j] ** 2).sum()) for x in (student, teacher))
+            gaps.append((a - b) ** 2)
+    return np.mean(gaps)
+
+
 def slow_supervoxels(coords, grid, size):
     _, num_phi, num_z = (math.ceil(g / s) for g, s in zip(grid, size))
     return [(r // size[0] * num_phi + a // size[1]) * num_z + h // size[2] for _, r, a, h in coords.tolist()]
@@ -60,8 +70,8 @@ def slow_supervoxels(coords, grid, size):
 
 # --- the terms ---
 @pytest.mark.parametrize('device', DEVICES)
-@pytest.mark.parametrize('options', [{}, dict(direction='student_teacher'), dict(reduction='mean_n'),
-                                     dict(mask_ignored=True)], ids=str)
+@pytest.mark.parametrize('options', [{}, dict(direction='student_teacher'), dict(reading='practical'),
+                                     dict(mask_ignored=True), dict(reading='practical', mask_ignored=True)], ids=str)
 def test_all_terms_equal_the_equations(toy, options, device):
     inputs = toy.make_inputs(150)
     student, teacher = recorded(inputs, 1, 6, toy.classes), recorded(inputs, 2, 11, toy.classes, sparse=True)
@@ -75,12 +85,13 @@ def test_all_terms_equal_the_equations(toy, options, device):
         rows = [n for n in range(len(s)) if not options.get('mask_ignored') or labels[n] != 255]
         pair = (s, t) if options.get('direction') == 'student_teacher' else (t, s)
         total = sum(slow_kl(pair[0][n], pair[1][n]) for n in rows)
-        expected[f'output_{kind}'] = alpha * total / len(rows) / (1 if 'reduction' in options else toy.classes)
+        expected[f'output_{kind}'] = alpha * total / len(rows) / (1 if 'reading' in options else toy.classes)
     for kind, members, beta in (('point', points, 4.), ('voxel', voxels, 5.)):
         s, t = student[f'{kind}_feats'], teacher[f'{kind}_feats']
         s, t = (getattr(x, 'feats', x).double().numpy() for x in (s, t))
         groups = [[i for i in row if i >= 0] for row in members.tolist()]
-        expected[f'affinity_{kind}'] = beta * slow_affinity_loss(s, t, groups, members.shape[1])
+        slow = slow_mean_of_pairs if 'reading' in options else slow_affinity_loss
+        expected[f'affinity_{kind}'] = beta * slow(s, t, groups, members.shape[1])
 
     def move(taps):
         return {k: SimpleNamespace(feats=v.feats.to(device)) if hasattr(v, 'feats') else v.to(device) if
@@ -92,6 +103,34 @@ def test_all_terms_equal_the_equations(toy, options, device):
     assert set(terms) == set(expected)
     for name, value in expected.items():
         assert terms[name].item() == pytest.approx(value, rel=2e-5), name
+
+
+def test_each_reading_has_its_weights():
+    assert [PVDLoss(**SETTINGS, **options).alpha for options in (
+        {}, dict(reading='practical'), dict(reading='practical', alpha=[1., 2.]))] == [(.1, .15), (.4, .6), (1., 2.)]
+    assert {PVDLoss(**SETTINGS, reading=reading).beta for reading in ('literal', 'practical')} == {(.15, .25)}
+
+
+def test_padding_counts_in_the_literal_mean_alone():
+    student, teacher = torch.randn(5, 3), torch.randn(5, 4)
+    members = torch.tensor([[0, 1, -1], [2, 3, 4], [-1, -1, -1]])
+    wide = torch.cat([members, torch.full((3, 3), -1)], 1)
+    narrow, padded = (affinity_loss(student, teacher, x, literal=True) for x in (members, wide))
+    assert padded.item() == pytest.approx(narrow.item() / 4, rel=1e-6)
+    narrow, padded = (affinity_loss(student, teacher, x, literal=False) for x in (members, wide))
+    assert padded.item() == pytest.approx(narrow.item(), rel=1e-6)
+    assert narrow.item() == pytest.approx(affinity_loss(student, teacher, members).item() * 18 / 13, rel=1e-6)
+    nobody = torch.full((2, 3), -1)
+    assert affinity_loss(student, teacher, nobody, literal=False) == 0
+
+
+def test_unlabelled_points_are_taught_unless_masked(toy):
+    inputs = toy.make_inputs()
+    inputs['labels'][:], inputs['voxel_labels'][:] = 255, 255
+    student, teacher = recorded(inputs, 1, 6, toy.classes), recorded(inputs, 2, 11, toy.classes)
+    for masked in (False, True):
+        terms = PVDLoss(**SETTINGS, mask_ignored=masked)(student, teacher, dict(inputs=inputs))
+        assert [bool(value) for value in terms.values()] == [not masked, not masked, True, True]
 
 
 def test_the_draw_repeats_with_the_seed(toy):
@@ -267,7 +306,7 @@ def test_bad_batches_are_refused(toy):
 
 @pytest.mark.parametrize(('bad', 'message'), [
     (dict(direction='teacher'), "direction='teacher', expected one of teacher_student, student_teacher. Did you mean"),
-    (dict(reduction='sum'), "reduction='sum', expected one of mean_nc, mean_n"),
+    (dict(reading='practicle'), "reading='practicle', expected one of literal, practical. Did you mean practical"),
     (dict(num_points=0), 'num_points=0, expected a whole number of at least 1'),
     (dict(num_supervoxels=2.5), 'num_supervoxels=2.5'),
     (dict(supervoxel_size=(120, 60)), r'supervoxel_size=\(120, 60\), expected three'),

@@ -50,6 +50,8 @@ def slow_strength(image, power=2, pool='sum'):
 def slow_norm(image, norm='softmax', temperature=1.):
     if norm == 'l2':
         return image / math.sqrt((image ** 2).sum())
+    if norm == 'mean_softmax':
+        image = image / (sum(image.flatten()) / image.size)
     weights = [[math.exp((value - image.max()) / temperature) for value in row] for row in image]
     return np.array(weights) / np.sum(weights)
 
@@ -66,8 +68,8 @@ def slow_pair(block, deeper, power=2, pool='sum', **norm):
 
 
 @pytest.mark.parametrize('options', [
-    {}, dict(power=1), dict(pool='max'), dict(power=3, pool='max', norm='l2'), dict(temperature=5.), dict(norm='l2')],
-    ids=str)
+    {}, dict(power=1), dict(pool='max'), dict(power=3, pool='max', norm='l2'), dict(temperature=5.), dict(norm='l2'),
+    dict(norm='mean_softmax'), dict(norm='mean_softmax', temperature=.5, pool='max')], ids=str)
 def test_each_pair_equals_the_equations(options):
     taps = blocks()
     terms = SADLoss(**options)(taps, taps, batch())
@@ -82,7 +84,7 @@ def test_a_smaller_block_is_enlarged_before_the_softmax():
     assert value.item() == pytest.approx(slow_pair(taps['stage3'], taps['stage2']), rel=1e-10)
 
 
-@pytest.mark.parametrize(('norm', 'order'), [('softmax', 1), ('l2', 2)])
+@pytest.mark.parametrize(('norm', 'order'), [('softmax', 1), ('mean_softmax', 1), ('l2', 2)])
 def test_the_label_term_equals_the_share_of_foreground(norm, order):
     taps = blocks()
     labels = torch.zeros(2, 16, 24, dtype=torch.int64)
@@ -122,6 +124,30 @@ def test_attention_is_a_distribution_and_blind_to_the_order_of_channels():
     assert torch.allclose(attention.sum(1), torch.ones(2, 1, dtype=torch.float64))
     for name, value in loss(taps, taps, batch()).items():
         assert loss(shuffled, shuffled, batch())[name].item() == pytest.approx(value.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize('norm', ['softmax', 'mean_softmax'])
+def test_a_factor_on_the_activations_counts_unless_the_mean_is_divided_out(norm):
+    taps, loss = blocks(requires_grad=True), SADLoss(norm=norm)
+    values, grads = [], []
+    for factor in (1., 30., 1e-3):
+        scaled = {tap: factor * x for tap, x in taps.items()}
+        terms = loss(scaled, scaled, batch())
+        values.append(torch.stack(list(terms.values())))
+        grads.append(torch.autograd.grad(values[-1].sum(), taps['stage2'])[0])
+    same = [torch.allclose(x, first, rtol=1e-9, atol=0 if i == 0 else 1e-14)
+            for i, (first, *rest) in enumerate((values, grads)) for x in rest]
+    assert same == [norm == 'mean_softmax'] * 4
+    if norm == 'softmax':
+        assert grads[1].abs().max() < 1e-9 < grads[0].abs().max()  # saturated
+
+
+def test_dead_activations_stay_finite():
+    taps = {tap: torch.zeros_like(x).requires_grad_() for tap, x in blocks(dtype=torch.float32).items()}
+    total = sum(SADLoss(norm='mean_softmax')(taps, taps, batch()).values())
+    total.backward()
+    assert total == 0
+    assert taps['stage2'].grad.abs().max() == 0
 
 
 def test_identical_blocks_have_nothing_to_learn():
@@ -210,7 +236,7 @@ def test_it_lowers_its_own_value(image_toy):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(power=0), 'power=0, expected a number above 0'), (dict(temperature=-1.), 'temperature=-1.0'),
     (dict(pool='mean'), "pool='mean', expected one of sum, max"),
-    (dict(norm='softmx'), r"norm='softmx', expected one of softmax, l2. Did you mean softmax\?"),
+    (dict(norm='softmx'), r"norm='softmx', expected one of softmax, mean_softmax, l2. Did you mean softmax"),
     (dict(pairs=('stage2', 'stage3')), r"pairs=\('stage2', 'stage3'\), expected .block, block it mimics."),
     (dict(pairs=()), r'pairs=\(\), expected')])
 def test_bad_arguments_are_refused(options, message):
