@@ -34,13 +34,14 @@ def shared() -> Path:
 _IMAGES = dict(detail=.1, length=180.0, workers=1)  # blurred, from short streets
 TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     # scans of few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)
-    semantickitti=dict(train_scans=[3], val_scans=2, columns=260, interval=0.8),
-    semantickitti_multiscan=dict(train_scans=[3], val_scans=1, columns=130),
+    semantickitti=dict(train_scans=[3], val_scans=[2], columns=260, interval=0.8, workers=1),
+    semantickitti_multiscan=dict(train_scans=[3], val_scans=[1], columns=130, workers=1),
     # 1 training, 2 validation, 1 test scene of 1, 2, 1 frames
     nuscenes=dict(train_frames=1, val_frames=2, test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02,
                   workers=1),
-    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130),
-    point_folder=dict(train_scans=1, val_scans=1, columns=130),
+    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130,
+               workers=1),
+    point_folder=dict(train_scans=1, val_scans=1, columns=130, workers=1),
     culane=dict(_IMAGES, train=3, val=1, test=9),  # of the official size, one test image a category
     tusimple=dict(_IMAGES, train=3, val=1, test=2),
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images

@@ -57,7 +57,8 @@ draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_multiscan_mini, root='data/mini/semantickitti_multiscan')
 tiny = dict(  # of tools/benchmark.py fuzz
-    mini_data=dict(train_scans=(3,), val_scans=3, columns=60), train_dataloader=dict(dataset=dict(sequences=[0])))
+    mini_data=dict(train_scans=(3,), val_scans=(3,), columns=60, workers=1),
+    train_dataloader=dict(dataset=dict(sequences=[0])))
 mini_sheet = dict(type=draw_sheet)
 mini_class_weights = [  # (-ln of each class's share of SemanticKITTI's points) ** 0.5
     1.79, 2.95, 2.80, 2.49, 2.53, 2.94, 4.28, 4.36, 1.27, 2.05, 1.39, 2.35, 1.42, 1.62, 1.15, 2.26, 1.60, 2.42, 2.72,

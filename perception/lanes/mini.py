@@ -105,7 +105,7 @@ def write_set(kind: MiniSet, fill: Callable[[Order], None], root: str | Path, se
         detail: share of the official width at which images are rendered; files have the official size all the same.
             Tests that look at no image use .1, which is fast.
         length: metres of each street, 180 or more; shorter ones are faster.
-        workers: processes that take images; the result does not depend on it.
+        workers: processes that take images, 0 for as many as there are cores; the result does not depend on it.
         force: write it again even if a complete one is there.
         **more: arguments of this set alone, for the stamp.
 
@@ -119,9 +119,9 @@ def write_set(kind: MiniSet, fill: Callable[[Order], None], root: str | Path, se
     if min(images) < 1 or max(images) > 1000 or images[0] < kind.least:
         raise DataError(f'{where}: train, val, test = {images}, expected {kind.least} or more training images, 1 to '
                         '1000 of each split. Give other numbers.')
-    if seed < 0 or not .02 <= detail <= 1 or not 180 <= length <= 1000 or not 1 <= workers <= 64:
+    if seed < 0 or not .02 <= detail <= 1 or not 180 <= length <= 1000 or not 0 <= workers <= 64:
         raise DataError(f'{where}: seed={seed}, detail={detail}, length={length}, workers={workers}, expected a seed '
-                        'of 0 or more, a detail of 0.02 to 1, streets of 180 to 1000 m and 1 to 64 workers. Give '
+                        'of 0 or more, a detail of 0.02 to 1, streets of 180 to 1000 m and 0 to 64 workers. Give '
                         'numbers in these ranges.')
     counts = dict(zip(SPLITS, images))
     stamp = dict(dataset=kind.name, simulated=True, scene_version=SCENE_VERSION, writer_version=kind.version,

@@ -5,18 +5,12 @@ boundaries and hands each `View` to a function that writes the files of one data
 """
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from tqdm import tqdm
 
 from perception.common.scene.camera import CameraSpec, Frame, camera_pose, project, render
 from perception.common.scene.labels import PART
@@ -24,8 +18,8 @@ from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import COLOURS, HEIGHT
 from perception.common.scene.shading import draw_look
 from perception.common.scene.street import JUNCTION, LaneBoundary, Street
+from perception.common.scene.workers import write_streets
 from perception.common.scene.world import World, build_world
-from perception.utils.errors import DataError
 
 STEP = .25              # metres between the samples of a boundary
 NEAR, FAR = 1.5, 100.0  # metres ahead of the camera between which boundaries are followed
@@ -125,40 +119,14 @@ def take_all(plans: Sequence[Plan], spec: CameraSpec, detail: float, save: Save,
         detail: share of the official width at which images are rendered before they are enlarged.
         save: a function of a module, so that worker processes find it.
         root: folder that `save` writes to.
-        workers: processes; 1 works in this one.
+        workers: processes, 0 for as many as there are cores; 1 works in this one.
         title: for the progress bar.
 
     Returns:
         What `save` returned, for each plan a list in the order of its names; the same for any number of workers.
     """
     jobs = [(plan, spec, detail, save, root) for plan in plans]
-    records = []
-    with tqdm(total=sum(len(plan.names) for plan in plans), desc=f'mini {title}', unit='image', file=sys.stderr,
-              disable=None) as bar:
-        def collect(results: Iterable[list]) -> list[list]:
-            for found in results:
-                bar.update(len(found))
-                records.append(found)
-            return records
-
-        if workers == 1:
-            return collect(map(_take, jobs))
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_one_thread)
-        try:
-            return collect(pool.map(_take, jobs))
-        except BrokenProcessPool as error:
-            raise DataError(f'mini {title}: a worker process died ({error}), expected it to take images. It probably '
-                            'ran out of memory; try again with workers=1.') from error
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
-
-
-def _take(job: tuple) -> list:
-    return take(*job)
+    return write_streets(take, jobs, [len(plan.names) for plan in plans], workers, title, 'image')
 
 
 def take(plan: Plan, spec: CameraSpec, detail: float, save: Save, root: Path) -> list:

@@ -12,8 +12,9 @@ from perception.lidarseg.datasets.waymo.submission import frame_problems
 from perception.registry import MODELS
 
 SIZES = {  # of the mini data
-    'kitti_multiscan': dict(train_scans=[3], val_scans=3, columns=130),
-    'waymo': dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130)}
+    'kitti_multiscan': dict(train_scans=[3], val_scans=[3], columns=130, workers=1),
+    'waymo': dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130,
+                  workers=1)}
 
 
 def options_of(name: str, folder, distilled: bool) -> dict:

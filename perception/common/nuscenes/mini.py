@@ -14,18 +14,12 @@ set.
 """
 from __future__ import annotations
 
-import multiprocessing
-import sys
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from perception.common.formats.stamped import write_stamped
 from perception.common.nuscenes.tables import CATEGORIES
@@ -34,6 +28,7 @@ from perception.common.scene.camera import CameraSpec, render
 from perception.common.scene.labels import NUSCENES, PARTS
 from perception.common.scene.lidar import HDL32E, LidarSpec, Scan, full_scan
 from perception.common.scene.shading import Look
+from perception.common.scene.workers import write_streets
 from perception.common.scene.works import add_works
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
 from perception.utils.errors import DataError
@@ -86,7 +81,7 @@ class Job:
 
 def write_nuscenes_mini(root: str | Path = 'data/mini/nuscenes', seed: int = 0, train_frames: int = 3,
                         val_frames: int = 6, test_frames: int = 3, train_scenes: int = 8, test_scenes: int = 2,
-                        columns: int = 1084, detail: float = .2, workers: int = 2, force: bool = False) -> Path:
+                        columns: int = 1084, detail: float = .2, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:
@@ -98,7 +93,7 @@ def write_nuscenes_mini(root: str | Path = 'data/mini/nuscenes', seed: int = 0, 
         columns: azimuth steps per turn; the real scanner has 1084.
         detail: share of the width of 1600 pixels at which images are rendered; files have the official size all the
             same.
-        workers: processes that write scenes; the result does not depend on it.
+        workers: processes that write scenes, 0 for as many as there are cores; the result does not depend on it.
         force: write it again even if a complete one is there.
 
     Returns:
@@ -114,9 +109,9 @@ def write_nuscenes_mini(root: str | Path = 'data/mini/nuscenes', seed: int = 0, 
         raise DataError(f'write_nuscenes_mini: train_frames, val_frames, test_frames = {counts}, train_scenes='
                         f'{train_scenes}, test_scenes={test_scenes}, expected 1 to 40 key frames, 1 to '
                         f'{len(TRAIN_SCENES)} training and 1 to {len(TEST_SCENES)} test scenes. Give such numbers.')
-    if seed < 0 or columns < 16 or not .01 <= detail <= 1 or not 1 <= workers <= 64:
+    if seed < 0 or columns < 16 or not .01 <= detail <= 1 or not 0 <= workers <= 64:
         raise DataError(f'write_nuscenes_mini: seed={seed}, columns={columns}, detail={detail}, workers={workers}, '
-                        'expected a seed of 0 or more, 16 columns or more, a detail of 0.01 to 1 and 1 to 64 workers. '
+                        'expected a seed of 0 or more, 16 columns or more, a detail of 0.01 to 1 and 0 to 64 workers. '
                         'Give numbers in these ranges.')
     stamp = dict(dataset='nuscenes', simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION,
                  seed=seed, frames=list(counts), train_scenes=train_scenes, test_scenes=test_scenes, columns=columns,
@@ -134,38 +129,14 @@ def _write_all(root: Path, scenes: dict[tuple[str, ...], int], seed: int, column
         (root / 'samples' / name).mkdir(parents=True)
     for folder in ('maps', 'lidarseg/v1.0-mini', 'lidarseg/v1.0-test'):
         (root / folder).mkdir(parents=True)
-    with tqdm(total=sum(job.frames for job in jobs), desc='mini nuScenes', unit='key frame', file=sys.stderr,
-              disable=None) as bar:
-        written = list(_each(jobs, workers, bar.update))
+    written = write_streets(write_scene, [(job,) for job in jobs], [job.frames for job in jobs], workers, 'nuScenes',
+                            'key frame')
     for version in ('v1.0-mini', 'v1.0-test'):
         tables = Tables(CATEGORIES, (LIDAR, *CAMERAS))
         for job, rows in zip(jobs, written):
             if job.version == version:
                 tables.extend(rows)
         tables.save(root / version)
-
-
-def _each(jobs: list[Job], workers: int, progress) -> Iterable[dict[str, list[dict]]]:
-    """Table rows of each job, in order."""
-    if workers == 1:
-        for job in jobs:
-            yield write_scene(job)
-            progress(job.frames)
-        return
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), initializer=_one_thread)
-    try:
-        for job, rows in zip(jobs, pool.map(write_scene, jobs)):
-            yield rows
-            progress(job.frames)
-    except BrokenProcessPool as error:
-        raise DataError(f'mini nuScenes: a worker process died ({error}), expected it to write scenes. It probably ran '
-                        'out of memory; try again with workers=1.') from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    cv2.setNumThreads(1)
 
 
 def write_scene(job: Job) -> dict[str, list[dict]]:

@@ -22,7 +22,7 @@ for _entry in MARK_CLASSES:
 
 
 def write_apolloscape_mini(root: str | Path = 'data/mini/apolloscape', seed: int = 0, train: int = 14, val: int = 4,
-                           test: int = 2, detail: float = .25, length: float = 260.0, workers: int = 2,
+                           test: int = 2, detail: float = .25, length: float = 260.0, workers: int = 0,
                            force: bool = False) -> Path:
     """Writes a mini ApolloScape lane mark; see `write_set`. Label images are cast at half size."""
     return write_set(SET, _fill, root, seed, (train, val, test), detail, length, workers, force)

@@ -19,7 +19,7 @@ KERB = .16  # metres, width of a kerb
 
 
 def write_bdd100k_mini(root: str | Path = 'data/mini/bdd100k', seed: int = 0, train: int = 49, val: int = 18,
-                       test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 2,
+                       test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 0,
                        force: bool = False) -> Path:
     """Writes a mini BDD100K; see `write_set`.
 

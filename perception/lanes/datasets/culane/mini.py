@@ -35,7 +35,7 @@ _TEST = dict(
 
 
 def write_culane_mini(root: str | Path = 'data/mini/culane', seed: int = 0, train: int = 42, val: int = 12,
-                      test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 2,
+                      test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 0,
                       force: bool = False) -> Path:
     """Writes a mini CULane; see `write_set` for the other arguments.
 

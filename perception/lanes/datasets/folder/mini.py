@@ -15,7 +15,7 @@ CAMERA = CameraSpec(1920, 1080, 1450, 1.5, -3)
 
 
 def write_lane_folder_mini(root: str | Path = 'data/mini/lane_folder', seed: int = 0, train: int = 42, val: int = 12,
-                           test: int = 12, detail: float = .4, length: float = 260.0, workers: int = 2,
+                           test: int = 12, detail: float = .4, length: float = 260.0, workers: int = 0,
                            force: bool = False) -> Path:
     """Writes a folder of images with lines, `<split>/drive_<k>/<frame>.jpg` and `.lines.txt`; see `write_set`."""
     return write_set(SET, _fill, root, seed, (train, val, test), detail, length, workers, force)

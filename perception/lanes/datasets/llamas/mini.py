@@ -15,7 +15,7 @@ DASH = 3.0  # metres, length of a dash and of a marker
 
 
 def write_llamas_mini(root: str | Path = 'data/mini/llamas', seed: int = 0, train: int = 42, val: int = 12,
-                      test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 2,
+                      test: int = 6, detail: float = .5, length: float = 260.0, workers: int = 0,
                       force: bool = False) -> Path:
     """Writes a mini LLAMAS; see `write_set`. Test labels are not public, so there are none."""
     return write_set(SET, _fill, root, seed, (train, val, test), detail, length, workers, force)

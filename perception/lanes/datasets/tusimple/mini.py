@@ -22,7 +22,7 @@ SET = MiniSet('tusimple', 'TuSimple', code=3, version=2, megabytes=40, streets=S
 
 
 def write_tusimple_mini(root: str | Path = 'data/mini/tusimple', seed: int = 0, train: int = 42, val: int = 12,
-                        test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 2,
+                        test: int = 18, detail: float = .5, length: float = 260.0, workers: int = 0,
                         force: bool = False, streets: str = 'tusimple') -> Path:
     """Writes a mini TuSimple; see `write_set`.
 

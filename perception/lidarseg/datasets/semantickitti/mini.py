@@ -4,27 +4,26 @@
 <root>/sequences/SS/{velodyne/FFFFFF.bin, labels/FFFFFF.label, calib.txt, poses.txt, times.txt}
 <root>/mini.json            what it was made from
 ```
-Sequences 00 and up are for training (one street each), 08 is for validation, 11 to 21 hold one scan each without
-labels (for the multi-scan task three). The three splits never share a street.
+Sequences 00 and up are for training, 08 and 22 and up for validation (one street each; the official data end at 21),
+11 to 21 hold one scan each without labels (for the multi-scan task three). The three splits never share a street.
 """
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from perception.common.formats.stamped import write_stamped
 from perception.common.scene.labels import semantickitti_labels
 from perception.common.scene.lidar import HDL64E, LidarSpec, scan, sensor_pose
+from perception.common.scene.workers import write_streets
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
-VAL_SEQUENCE = 8
+VAL_SEQUENCES = (8, *range(22, 31))
 TEST_SEQUENCES = range(11, 22)
 TRAIN_SEQUENCES = (0, 1, 2, 3, 4, 5, 6, 7, 9, 10)
 DATASET_CODE = 1           # keeps the streets of the mini data sets apart
@@ -35,19 +34,21 @@ VELO_TO_CAM = np.array([[0, -1, 0, -.012], [0, 0, -1, -.054], [1, 0, 0, -.292], 
 
 
 def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed: int = 0,
-                             train_scans: Sequence[int] = (5, 5, 5, 5, 5), val_scans: int = 10, columns: int = 2083,
-                             interval: float = 2.0, force: bool = False, test_scans: int = 1) -> Path:
+                             train_scans: Sequence[int] = (10,) * 10, val_scans: Sequence[int] = (8,) * 5,
+                             columns: int = 2083, interval: float = 2.0, force: bool = False, test_scans: int = 1,
+                             workers: int = 0) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train_scans: scans per training sequence, for sequences 00, 01, ... (08 and the test ones left out).
-        val_scans: scans of sequence 08.
+        val_scans: scans per validation sequence, for 08, 22, 23, ...
         columns: azimuth steps per turn; the real scanner has about 2083.
         interval: seconds between the scans of a sequence.
         force: write it again even if a complete one is there.
         test_scans: scans of each sequence from 11 to 21.
+        workers: processes that write streets, 0 for as many as there are cores; the files do not depend on it.
 
     Returns:
         The folder.
@@ -56,33 +57,36 @@ def write_semantickitti_mini(root: str | Path = 'data/mini/semantickitti', seed:
         DataError: an argument out of range, a folder that holds something else, or a disk that is full.
     """
     root = data_path(root)
-    _check(seed, train_scans, val_scans, columns, interval, test_scans)
+    _check(seed, train_scans, val_scans, columns, interval, test_scans, workers)
     stamp = dict(dataset='semantickitti', simulated=True, scene_version=SCENE_VERSION, seed=seed,
-                 train_scans=list(train_scans), val_scans=val_scans, columns=columns, interval=interval)
+                 train_scans=list(train_scans),  # of one validation sequence a number, as it has always been
+                 val_scans=val_scans[0] if len(val_scans) == 1 else list(val_scans), columns=columns, interval=interval)
     if test_scans != 1:
         stamp['test_scans'] = test_scans  # absent for one, so that sets from before it was asked for are complete
 
     def write(folder: Path) -> None:
-        _write_all(folder, seed, dict(zip(TRAIN_SEQUENCES, train_scans)), val_scans, replace(HDL64E, columns=columns),
-                   interval, test_scans)
-    return write_stamped(root, stamp, write, 'SemanticKITTI', 100, force)
+        _write_all(folder, seed, {**dict(zip(TRAIN_SEQUENCES, train_scans)), **dict(zip(VAL_SEQUENCES, val_scans))},
+                   replace(HDL64E, columns=columns), interval, test_scans, workers)
+    scans = sum(train_scans) + sum(val_scans) + len(TEST_SEQUENCES) * test_scans
+    return write_stamped(root, stamp, write, 'SemanticKITTI', 1 + round(2.6 * scans * columns / 2083), force)
 
 
 def write_multiscan_mini(root: str | Path = 'data/mini/semantickitti_multiscan', seed: int = 0,
-                         train_scans: Sequence[int] = (6, 6, 6, 6, 6, 6), val_scans: int = 10, columns: int = 2083,
-                         force: bool = False, test_scans: int = 3) -> Path:
+                         train_scans: Sequence[int] = (6, 6, 6, 6, 6, 6), val_scans: Sequence[int] = (10,),
+                         columns: int = 2083, force: bool = False, test_scans: int = 3, workers: int = 0) -> Path:
     """Writes scans as dense in time as real ones, 0.1 s apart, so that adding past scans makes sense.
 
     The streets are those of `write_semantickitti_mini`, which leaves 2 s between scans: after that time past scans show
     another place and say nothing about what moves.
 
     Args:
-        root, seed, train_scans, val_scans, columns, force, test_scans: see `write_semantickitti_mini`.
+        root, seed, train_scans, val_scans, columns, force, test_scans, workers: see `write_semantickitti_mini`.
 
     Returns:
         The folder.
     """
-    return write_semantickitti_mini(root, seed, train_scans, val_scans, columns, TURN, force, test_scans)
+    return write_semantickitti_mini(root, seed, train_scans, val_scans, columns, TURN, force, test_scans,
+                                    workers)
 
 
 def draw_sheet(root: str | Path, path: str | Path) -> Path:
@@ -110,41 +114,56 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     return canvas.save_png(path, canvas.stacked(rows))
 
 
-def _check(seed: int, train_scans: Sequence[int], val_scans: int, columns: int, interval: float,
-           test_scans: int) -> None:
-    counts = [*train_scans, val_scans, test_scans]
-    if not 1 <= len(train_scans) <= len(TRAIN_SEQUENCES) or min(counts) < 1 or max(counts) > 100:
-        raise DataError(f'write_semantickitti_mini: train_scans={tuple(train_scans)}, val_scans={val_scans}, '
-                        f'test_scans={test_scans}, expected 1 to {len(TRAIN_SEQUENCES)} training sequences of 1 to 100 '
-                        'scans, and so many test scans. Give smaller numbers.')
-    longest = max(*counts, len(TEST_SEQUENCES) * test_scans)  # the test sequences share a street
+def _check(seed: int, train_scans: Sequence[int], val_scans: Sequence[int], columns: int, interval: float,
+           test_scans: int, workers: int) -> None:
+    for name, scans, sequences in (('train_scans', train_scans, TRAIN_SEQUENCES),
+                                   ('val_scans', val_scans, VAL_SEQUENCES)):
+        if not isinstance(scans, (list, tuple)) or not 1 <= len(scans) <= len(sequences) or \
+                not all(isinstance(count, int) and 1 <= count <= 100 for count in scans):
+            raise DataError(f'write_semantickitti_mini: {name}={scans}, expected 1 to 100 scans for each of 1 to '
+                            f'{len(sequences)} sequences, such as (10, 10). Give such numbers.')
+    if not 1 <= test_scans <= 100:
+        raise DataError(f'write_semantickitti_mini: test_scans={test_scans}, expected 1 to 100. Give such a number.')
+    longest = max(*train_scans, *val_scans, len(TEST_SEQUENCES) * test_scans)  # the test sequences share a street
     if longest * interval > 160:
         raise DataError(f'write_semantickitti_mini: {longest} scans every {interval} s on a street, expected at most '
                         '160 s, which is what a street is long enough for. Give fewer scans or a shorter interval.')
-    if seed < 0 or columns < 16 or not 0 < interval <= 10:
-        raise DataError(f'write_semantickitti_mini: seed={seed}, columns={columns}, interval={interval}, expected a '
-                        'seed of 0 or more, 16 columns or more and 0 to 10 seconds. Give numbers in these ranges.')
+    if seed < 0 or columns < 16 or not 0 < interval <= 10 or not 0 <= workers <= 64:
+        raise DataError(f'write_semantickitti_mini: seed={seed}, columns={columns}, interval={interval}, workers='
+                        f'{workers}, expected a seed of 0 or more, 16 columns or more, 0 to 10 seconds and 0 to 64 '
+                        'workers. Give numbers in these ranges.')
 
 
-def _write_all(root: Path, seed: int, train_scans: dict[int, int], val_scans: int, spec: LidarSpec,
-               interval: float, test_scans: int) -> None:
-    jobs = [([sequence], count, True) for sequence, count in train_scans.items()]
-    jobs += [([VAL_SEQUENCE], val_scans, True), (list(TEST_SEQUENCES), len(TEST_SEQUENCES) * test_scans, False)]
-    with tqdm(total=sum(count for _, count, _ in jobs), desc='mini SemanticKITTI', unit='scan', file=sys.stderr,
-              disable=None) as bar:
-        for sequences, count, labelled in jobs:
-            street_seed = (seed, DATASET_CODE, sequences[0])
-            world = build_world(street_seed, length=2 * LEAD_IN + 20 + 8 * count * interval)
-            times = interval * np.arange(count)
-            groups = [times] if labelled else times.reshape(len(sequences), -1)
-            caster = world.caster()
-            for sequence, group in zip(sequences, groups):
-                write_sequence(root / 'sequences' / f'{sequence:02d}', world, caster, group, spec, street_seed,
-                               labelled, bar.update)
+def _write_all(root: Path, seed: int, labelled: dict[int, int], spec: LidarSpec, interval: float, test_scans: int,
+               workers: int) -> None:
+    streets = [([sequence], count, True) for sequence, count in labelled.items()]
+    streets.append((list(TEST_SEQUENCES), len(TEST_SEQUENCES) * test_scans, False))
+    sizes = [count for _, count, _ in streets]
+    write_streets(write_street, [(root, (seed, DATASET_CODE, street[0][0]), *street, spec, interval)
+                                 for street in streets], sizes, workers, 'SemanticKITTI', 'scan')
+
+
+def write_street(root: Path, seed: tuple[int, ...], sequences: Sequence[int], count: int, labelled: bool,
+                 spec: LidarSpec, interval: float) -> None:
+    """Writes the sequences of one street.
+
+    Args:
+        root: of the data set.
+        seed: of the street.
+        sequences: their numbers; each gets an equal share of the scans.
+        count: scans of all of them.
+        labelled: whether to write labels.
+        spec: the scanner.
+        interval: seconds between scans.
+    """
+    world = build_world(seed, length=2 * LEAD_IN + 20 + 8 * count * interval)
+    caster = world.caster(threads=1)
+    for sequence, times in zip(sequences, (interval * np.arange(count)).reshape(len(sequences), -1)):
+        write_sequence(root / 'sequences' / f'{sequence:02d}', world, caster, times, spec, seed, labelled)
 
 
 def write_sequence(folder: Path, world: World, caster, times: np.ndarray, spec: LidarSpec, seed: tuple[int, ...],
-                   labelled: bool, progress=lambda: None) -> None:
+                   labelled: bool) -> None:
     """Writes one sequence: scans, labels, calibration, poses and times.
 
     Args:
@@ -154,7 +173,6 @@ def write_sequence(folder: Path, world: World, caster, times: np.ndarray, spec: 
         spec: the scanner.
         seed: start of the seeds of the scans' noise.
         labelled: whether to write labels.
-        progress: called after each scan.
     """
     for name in ('velodyne', 'labels') if labelled else ('velodyne',):
         (folder / name).mkdir(parents=True)
@@ -168,7 +186,6 @@ def write_sequence(folder: Path, world: World, caster, times: np.ndarray, spec: 
         if labelled:
             labels = semantickitti_labels(found.part, found.instance, world.moving)
             labels.astype('<u4').tofile(folder / 'labels' / f'{frame:06d}.label')
-        progress()
     cam = [VELO_TO_CAM @ np.linalg.inv(poses[0]) @ pose @ np.linalg.inv(VELO_TO_CAM) for pose in poses]
     (folder / 'poses.txt').write_text(''.join(_row(pose[:3]) + '\n' for pose in cam))
     (folder / 'times.txt').write_text(''.join(f'{t - times[0]:e}\n' for t in times))

@@ -10,18 +10,17 @@ pixels than the real ones have. Each segment has a street of its own.
 """
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from perception.common.formats.stamped import write_stamped
 from perception.common.scene.caster import Caster, Hits
 from perception.common.scene.labels import MARK, PART
 from perception.common.scene.lidar import LidarSpec, Scan, scan
 from perception.common.scene.materials import MATERIAL
+from perception.common.scene.workers import write_streets
 from perception.common.scene.works import add_works
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, build_world
 from perception.common.visual import canvas
@@ -60,7 +59,7 @@ LANE_MARKS = [MARK[name] for name in ('white_solid', 'yellow_solid', 'white_doub
 
 def write_waymo_mini(root: str | Path = 'data/mini/waymo', seed: int = 0, train_segments: int = 6,
                      train_frames: int = 4, val_segments: int = 2, val_frames: int = 4, test_segments: int = 1,
-                     test_frames: int = 3, columns: int = 2650, force: bool = False) -> Path:
+                     test_frames: int = 3, columns: int = 2650, force: bool = False, workers: int = 0) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Args:
@@ -70,6 +69,7 @@ def write_waymo_mini(root: str | Path = 'data/mini/waymo', seed: int = 0, train_
         train_frames, val_frames, test_frames: frames of each segment, 2 s apart.
         columns: azimuth steps of the TOP LiDAR per turn; the real one has 2650.
         force: write it again even if a complete one is there.
+        workers: processes that write segments, 0 for as many as there are cores; the files do not depend on it.
 
     Returns:
         The folder.
@@ -80,14 +80,16 @@ def write_waymo_mini(root: str | Path = 'data/mini/waymo', seed: int = 0, train_
     root = data_path(root)
     counts = dict(train=(train_segments, train_frames), val=(val_segments, val_frames),
                   test=(test_segments, test_frames))
-    if seed < 0 or columns < 16 or not all(1 <= n <= 20 for pair in counts.values() for n in pair):
-        raise DataError(f'write_waymo_mini: seed={seed}, columns={columns}, segments and frames {counts}, expected a '
-                        'seed of 0 or more, 16 columns or more and 1 to 20 of each. Give numbers in these ranges.')
+    if seed < 0 or columns < 16 or not all(1 <= n <= 20 for pair in counts.values() for n in pair) or \
+            not 0 <= workers <= 64:
+        raise DataError(f'write_waymo_mini: seed={seed}, columns={columns}, workers={workers}, segments and frames '
+                        f'{counts}, expected a seed of 0 or more, 16 columns or more, 0 to 64 workers and 1 to 20 of '
+                        'each. Give numbers in these ranges.')
     stamp = dict(dataset='waymo', simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION, seed=seed,
                  counts={split: list(pair) for split, pair in counts.items()}, columns=columns)
 
     def write(folder: Path) -> None:
-        _write_all(folder, seed, counts, replace(TOP, columns=columns))
+        _write_all(folder, seed, counts, replace(TOP, columns=columns), workers)
     return write_stamped(root, stamp, write, 'Waymo', 150, force)
 
 
@@ -115,31 +117,32 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     return canvas.save_png(path, canvas.stacked(rows))
 
 
-def _write_all(root: Path, seed: int, counts: dict[str, tuple[int, int]], top: LidarSpec) -> None:
-    listed = []
-    with tqdm(total=sum(a * b for a, b in counts.values()), desc='mini Waymo', unit='frame', file=sys.stderr,
-              disable=None) as bar:
-        for code, (split, (segments, frames)) in enumerate(counts.items()):
-            for segment in range(segments):
-                number = 100 * code + segment
-                street_seed = (seed, DATASET_CODE, number)
-                context = f'{10_000_000_000_000_000_000 + number}_000_000_020_000'
-                length = 2 * LEAD_IN + 40 + 30 * frames
-                world = build_world(street_seed, STYLES[segment % len(STYLES)], length)
-                world = add_works(world, 0, LEAD_IN + 6, length - LEAD_IN)
-                caster = world.caster()
-                for frame in range(frames):
-                    t = 2.0 * frame
-                    caster.set_actors(world.frame(t))
-                    velocity = (world.drive.pose(t + .05)[:3, 3] - world.drive.pose(t - .05)[:3, 3]) / .1
-                    timestamp = START + number * 60_000_000 + int(round(t * 1e6))
-                    folder = root / SPLITS[split] / f'{PREFIX}{context}{SUFFIX}' / str(timestamp)
-                    write_frame(folder, caster, world.drive.pose(t), velocity, top, (*street_seed, frame),
-                                labelled=split != 'test')
-                    if split == 'test':
-                        listed.append(f'{context},{timestamp}\n')
-                    bar.update()
+def _write_all(root: Path, seed: int, counts: dict[str, tuple[int, int]], top: LidarSpec, workers: int) -> None:
+    jobs = [(root, seed, split, 100 * code + segment, frames, top)
+            for code, (split, (segments, frames)) in enumerate(counts.items()) for segment in range(segments)]
+    listed = write_streets(_write_segment, jobs, [job[4] for job in jobs], workers, 'Waymo', 'frame')
     (root / FRAME_LIST).write_text(''.join(listed))
+
+
+def _write_segment(root: Path, seed: int, split: str, number: int, frames: int, top: LidarSpec) -> str:
+    """Writes the frames of a segment; returns the lines of the list of frames to submit."""
+    street_seed = (seed, DATASET_CODE, number)
+    context = f'{10_000_000_000_000_000_000 + number}_000_000_020_000'
+    length = 2 * LEAD_IN + 40 + 30 * frames
+    world = build_world(street_seed, STYLES[number % 100 % len(STYLES)], length)
+    world = add_works(world, 0, LEAD_IN + 6, length - LEAD_IN)
+    caster, listed = world.caster(threads=1), []
+    for frame in range(frames):
+        t = 2.0 * frame
+        caster.set_actors(world.frame(t))
+        velocity = (world.drive.pose(t + .05)[:3, 3] - world.drive.pose(t - .05)[:3, 3]) / .1
+        timestamp = START + number * 60_000_000 + int(round(t * 1e6))
+        folder = root / SPLITS[split] / f'{PREFIX}{context}{SUFFIX}' / str(timestamp)
+        write_frame(folder, caster, world.drive.pose(t), velocity, top, (*street_seed, frame),
+                    labelled=split != 'test')
+        if split == 'test':
+            listed.append(f'{context},{timestamp}\n')
+    return ''.join(listed)
 
 
 def write_frame(folder: Path, caster: Caster, ego: np.ndarray, velocity: np.ndarray, top: LidarSpec,

@@ -241,7 +241,7 @@ def project(tmp_path, root):
 
 def test_the_mini_set_is_a_folder_as_people_have_it(tmp_path):
     pytest.importorskip('pypcd4')
-    folder = write_point_folder_mini(tmp_path / 'mini', train_scans=1, val_scans=1, columns=130)
+    folder = write_point_folder_mini(tmp_path / 'mini', train_scans=1, val_scans=1, columns=130, workers=1)
     assert json.loads((folder / 'mini.json').read_text())['simulated']
     cfg = load_config('configs/lidarseg/minkunet_folder.py', mini=True, options={
         'train_dataloader.dataset.data_root': str(folder)})

@@ -48,7 +48,7 @@ from perception.utils.errors import ConfigError, DataError
 def mini(tmp_path_factory) -> Path:
     """Sequences 00 (4 scans), 08 (4) and 11 to 21 (3 each), 0.1 s apart."""
     root = tmp_path_factory.mktemp('mini') / 'semantickitti_multiscan'
-    return write_multiscan_mini(root, train_scans=(4,), val_scans=4, columns=400)
+    return write_multiscan_mini(root, train_scans=(4,), val_scans=(4,), columns=400, workers=1)
 
 
 @pytest.fixture
