@@ -286,13 +286,14 @@ def find_config(path: str | Path) -> Path:
     raise ConfigError(f'{path}: no such file, expected a config. {close_matches(str(path), known)}')
 
 
-def need(cfg: Config, what: str, *keys: str) -> None:
+def need(cfg: Config, what: str, *keys: str, instead: str = '') -> None:
     """See that a config names what was asked for.
 
     Args:
         cfg: the config.
         what: was asked for, as it stands in the message.
         keys: that name it.
+        instead: a sentence on what else the user may do.
 
     Raises:
         ConfigError: one is absent.
@@ -300,7 +301,8 @@ def need(cfg: Config, what: str, *keys: str) -> None:
     absent = [key for key in keys if cfg.get(key) is None]
     if absent:
         raise ConfigError(f'{cfg.filename}: {what} was asked for, expected the config to define '
-                          f'{" and ".join(absent)}. configs/_base_/runtime.py says what these keys hold.')
+                          f'{" and ".join(absent)}. configs/_base_/runtime.py says what these keys hold. '
+                          f'{instead}'.rstrip())
 
 
 def called(part: dict, **arguments: Any) -> Any:

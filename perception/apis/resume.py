@@ -16,6 +16,7 @@ import copy
 import inspect
 import logging
 import math
+import sys
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -339,8 +340,16 @@ def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
     after = _leaves(now)
-    return {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})
-            if before.get(name) != after.get(name) and name.split('.')[0] not in PLACES}
+    pairs = {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})}
+    return {name: (then, now) for name, (then, now) in pairs.items()
+            if _class(then) != _class(now) and name.split('.')[0] not in PLACES}
+
+
+def _class(text: str) -> Any:
+    """The class or function that a value names, by whichever dotted name; else the text. Nothing is imported."""
+    module, _, name = text.strip('\'"').rpartition('.')
+    found = vars(sys.modules[module]).get(name) if module in sys.modules else None
+    return found if inspect.isclass(found) or inspect.isfunction(found) else text
 
 
 def _in_use(runner: MMEngineRunner, checkpoint: dict) -> dict[str, tuple[str, str]]:

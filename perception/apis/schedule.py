@@ -97,15 +97,15 @@ def check_schedule(cfg: Config, where: str) -> None:
         if last < whole and not followed and _falls_to_nothing(scheduler, cfg):
             raise ConfigError(
                 f'{called} ends at {end} with a rate near 0 in a training of {whole}, expected it to end with the '
-                f'training. Give {name}.end={whole} too, or train_cfg.{unit} alone: then the schedule is scaled with '
-                'it.')
+                f'training. Give {name}.end={whole} too, or --cfg-options train_cfg.{unit} alone, with which the '
+                'schedule is scaled.')
         covered = next((total for total in (scheduler.get('T_max'), scheduler.get('total_steps'),
                                             sum(scheduler.get('periods') or [])) if total), None)
         if covered is not None and covered < last - begin:
             raise ConfigError(
                 f'{called} is {covered} long and runs from {begin} to {last}, expected a length of {last - begin}: the '
-                f'rate would rise again. Give it that length, or train_cfg.{unit} alone: then the schedule is scaled '
-                'with it.')
+                f'rate would rise again. Give it that length, or --cfg-options train_cfg.{unit} alone, with which the '
+                'schedule is scaled.')
 
 
 def _falls_to_nothing(scheduler: dict, cfg: Config) -> bool:

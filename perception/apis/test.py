@@ -63,7 +63,8 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     check_vote(cfg, checkpoints, ensemble, tta)
     if save:
-        need(cfg, '--save', 'saved_model')
+        need(cfg, '--save', 'saved_model', instead='Predictions of any net are written by `tools/visualize.py CONFIG '
+             'CHECKPOINT FOLDER --save DIR`.')
     if mini:
         write_mini_data(cfg)
     for folder in filter(None, (cfg.work_dir, submit, draw, save)):

@@ -30,7 +30,7 @@ from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.lanes.submission import write_png
 from perception.utils.checkpoint import atomic_path
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 
 Image = str | Path | np.ndarray
@@ -99,7 +99,7 @@ class LanePredictor(Predictor):
     def image_size(self) -> tuple[int, int] | None:
         """Rows and columns of the data set's own images, None where they may have any."""
         size = self.data.get('image_size') or self.data['type'].IMAGE_SIZE
-        return None if size is None else (int(size[0]), int(size[1]))
+        return None if size is None else rows_and_columns('image_size', size)
 
     def _fit(self, image: np.ndarray, source: Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         """See `fit`."""

@@ -1,6 +1,7 @@
 """Small helpers for messages about wrong names and values."""
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from numbers import Integral, Real
 from typing import Any
 
 from perception.utils.errors import ConfigError
@@ -49,5 +50,21 @@ def check_positive(what: str, **values: float) -> None:
         ConfigError: the first one that is not.
     """
     for name, value in values.items():
-        if not value > 0:
+        if not isinstance(value, Real) or not value > 0:
             raise ConfigError(f'{what}: {name}={value!r}, expected a number above 0. Correct it.')
+
+
+def rows_and_columns(what: str, value: Any) -> tuple[int, int]:
+    """Rows and columns, once it is sure that they are.
+
+    Args:
+        what: it is called, with what has it, such as `'LaneFolder: image_size'`.
+        value: that came.
+
+    Raises:
+        ConfigError: it is not two whole numbers of at least 1.
+    """
+    if not isinstance(value, Sequence) or len(value) != 2 or \
+            not all(isinstance(n, Integral) and n >= 1 for n in value):
+        raise ConfigError(f'{what}={value!r}, expected (rows, columns) in pixels, such as (1080, 1920). Correct it.')
+    return int(value[0]), int(value[1])

@@ -222,6 +222,14 @@ def test_configs_are_compared_by_their_text():
     assert compare(then, now) == {'hooks.0.a': ('1', '2'), 'model.width': ('8', '9'), 'old': ('1', '-')}
 
 
+def test_a_class_is_the_same_by_each_of_its_names():
+    then = "model=dict(type='torch.optim.SGD', lr=1)\nother=dict(type='torch.optim.sgd.SGD')\n"
+    assert compare(then, then.replace('torch.optim.SGD', 'torch.optim.sgd.SGD')) == {}
+    assert compare(then, then.replace('sgd.SGD', 'adam.Adam')) == {
+        'other.type': ("'torch.optim.sgd.SGD'", "'torch.optim.adam.Adam'")}
+    assert compare(then.replace('torch.optim.SGD', 'no.such.SGD'), then)['model.type'][0] == "'no.such.SGD'"
+
+
 @pytest.mark.parametrize('where, value, message', [
     (('meta', 'epoch'), -5, "its epoch is '-5', expected a whole number"),
     (('meta', 'epoch'), 'two', "its epoch is 'two'"), (('meta', 'iter'), [6], r"its iter is '\[6\]'"),

@@ -119,8 +119,9 @@ def test_members_that_do_not_fit_are_one_sentence(tiny, evaluate, tmp_path):
 
 
 def test_what_a_config_does_not_name_is_said(toy, toy_config, tmp_path):
-    for arguments, key in ((dict(save='s'), 'saved_model'), (dict(metrics=['distance']), 'more_metrics')):
-        with pytest.raises(ConfigError, match=f'toy_config.py: .* expected the config to define {key}'):
+    for arguments, key, more in ((dict(save='s'), 'saved_model', 'tools/visualize.py .* --save DIR'),
+                                 (dict(metrics=['distance']), 'more_metrics', '')):
+        with pytest.raises(ConfigError, match=f'toy_config.py: .* expected the config to define {key}.*{more}'):
             perception.apis.test.test(toy_config, 'x.pth', options=dict(work_dir=str(tmp_path)), **arguments)
 
 

@@ -79,8 +79,10 @@ def matrix_chart(shares: np.ndarray, row_names: Sequence[str], column_names: Seq
         heads: what rows, columns and notes are.
     """
     with matplotlib.rc_context(STYLE):
-        figure = Figure((3.2 + 0.42 * len(column_names), 2.2 + 0.36 * len(row_names)), layout='constrained')
-        axes = figure.add_subplot(title=title, ylabel=heads[0], xlabel=heads[1], facecolor=EMPTY)
+        width = max(3.2 + 0.42 * len(column_names), 0.09 * len(title))  # few columns are no wider than the title
+        figure = Figure((width, 2.2 + 0.36 * len(row_names)), layout='constrained')
+        figure.suptitle(title, fontsize=12)
+        axes = figure.add_subplot(ylabel=heads[0], xlabel=heads[1], facecolor=EMPTY)
         # small shares are to be seen too
         axes.pcolormesh(np.ma.masked_invalid(shares) ** 0.6, cmap='Blues', vmin=0, vmax=1, edgecolors='white',
                         linewidth=1)

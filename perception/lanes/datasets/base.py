@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from torch.utils.data import get_worker_info
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_header, read_image
 from perception.common.structures import LaneSample
-from perception.utils.checks import close_matches
+from perception.utils.checks import close_matches, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
@@ -77,14 +78,12 @@ class RoadImages(SeededDataset):
         if split not in self.OFFICIAL_SIZES:
             raise ConfigError(f'{name}: split={split!r}, expected one of {", ".join(self.OFFICIAL_SIZES)}. '
                               f'{close_matches(split, self.OFFICIAL_SIZES)}')
-        if input_size is not None and (len(input_size) != 2 or min(input_size) < 1):
-            raise ConfigError(f'{name}: input_size={input_size}, expected (height, width) in pixels. Correct it.')
-        if crop_top < 0:
-            raise ConfigError(f'{name}: crop_top={crop_top}, expected 0 or more rows. Correct it.')
+        if not isinstance(crop_top, Real) or crop_top < 0:
+            raise ConfigError(f'{name}: crop_top={crop_top!r}, expected 0 or more rows. Correct it.')
         super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
         self.split, self.crop_top = split, crop_top
-        self.input_size = None if input_size is None else tuple(int(n) for n in input_size)
+        self.input_size = None if input_size is None else rows_and_columns(f'{name}: input_size', input_size)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.official_size = self.OFFICIAL_SIZES[split]
         self._stayed: dict[tuple[int, int], bool] = {}

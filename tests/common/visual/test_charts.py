@@ -71,3 +71,11 @@ def test_files_in_pixels_and_vectors_are_the_same_each_time(tmp_path):
     with pytest.raises(DataError, match=r'iou\.svg: a file that no command of this project wrote'):
         files('a')
     assert (tmp_path / 'a/iou.svg').read_text() == 'mine'
+
+
+def test_a_long_title_fits_above_few_columns():
+    title = 'Confusion: what the points of each true class are predicted as [%]'
+    figure = matrix_chart(np.eye(2), NAMES[:2], NAMES[:2], title)
+    text, = figure.texts
+    box = text.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert text.get_text() == title and 0 <= box.x0 < box.x1 <= figure.bbox.width

@@ -27,7 +27,7 @@ from perception.lanes.datasets.culane.reader import LABEL_WIDTH, check_slots, re
 from perception.lanes.datasets.tusimple.reader import parse_lanes
 from perception.lanes.polylines import LIMIT, draw_instances, draw_lanes, ego_slots
 from perception.registry import DATASETS
-from perception.utils.checks import check_positive
+from perception.utils.checks import check_positive, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 
 LABEL_IMAGES = ('.png', '.bmp', '.tif', '.tiff')
@@ -85,9 +85,7 @@ class LaneFolder(RoadImages):
             raise ConfigError('LaneFolder: labels=None for the split train, expected labels to learn. Name their files '
                               "by a pattern such as '**/*.lines.txt'.")
         if image_size is not None:
-            if len(image_size) != 2 or min(image_size) < 1:
-                raise ConfigError(f'LaneFolder: image_size={image_size!r}, expected (rows, columns). Correct it.')
-            self.IMAGE_SIZE = tuple(int(n) for n in image_size)
+            self.IMAGE_SIZE = rows_and_columns('LaneFolder: image_size', image_size)
         if thickness is not None:
             check_positive('LaneFolder', thickness=thickness)
         self.horizon = horizon

@@ -209,7 +209,11 @@ def test_what_cannot_be_is_said_at_once(tmp_path):
                           (dict(images='**/*.npy'), 'LaneFolder: images='), (dict(images='../*.jpg'), 'images='),
                           (dict(labels='*.lines.txt'), r'1 stars for .* with 2'), (dict(num_lanes=0), 'num_lanes=0'),
                           (dict(labels=None), 'labels=None for the split train'), (dict(image_size=(5,)), 'image_size'),
-                          (dict(labels='all.png'), 'expected a star'), (dict(thickness=-1), 'thickness=-1')):
+                          (dict(image_size='(1080,1920)'), r"image_size='\(1080,1920\)'"),
+                          (dict(image_size=5), 'image_size=5'),
+                          (dict(image_size=(5, None)), 'image_size'), (dict(crop_top='a'), "crop_top='a'"),
+                          (dict(labels='all.png'), 'expected a star'), (dict(thickness=-1), 'thickness=-1'),
+                          (dict(thickness='x'), "thickness='x'")):
         with pytest.raises(ConfigError, match=message):
             make(root, **more)
     with pytest.raises(DataError, match=r'no file \*\*/\*\.png in it \(files that end in \.jpg, \.txt'):

@@ -1,6 +1,8 @@
 """A folder of scans and labels as a data set: files, splits, classes, score, pictures, training."""
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,6 +231,15 @@ def test_a_config_alone_trains_scores_draws_and_saves(root, project, tmp_path):
     np.testing.assert_allclose(np.delete(probs, 3, 0).sum(1), 1, rtol=1e-5)
     assert (np.delete(probs, 3, 0).argmax(1) == np.delete(sample.pred_labels.numpy(), 3)).all()
     assert b'element vertex 199' in paths['ply'].read_bytes()
+
+
+def test_the_config_of_the_readme_loads_as_it_stands(project):
+    text = (Path(__file__).parents[4] / 'perception/lidarseg/README.md').read_text()
+    config = project / 'configs/lidarseg/yard.py'
+    config.write_text(re.search(r'`configs/lidarseg/yard.py`:\n\n```python\n(.*?)```', text, re.S)[1])
+    cfg = load_config(config)
+    assert cfg.param_scheduler[1]['end'] == cfg.train_cfg.max_epochs == 60
+    assert PointFolder.reader(cfg.val_dataloader.dataset).scale == pytest.approx(1 / 255)
 
 
 @pytest.fixture
