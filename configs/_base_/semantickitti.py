@@ -13,7 +13,14 @@ from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.likelihood import LikelihoodMetric
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.tiny import write_point_files
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.transforms import (
+    KeepLabels,
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomTranslate,
+    WithinRange,
+)
 from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 data_root = 'data/semantickitti'  # PERCEPTION_DATA replaces the leading data
@@ -46,7 +53,7 @@ submit_dataloader = dict(
     sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
     dataset=dict(type=SemanticKITTI, data_root=data_root, split='test', sequences=None))
 
-val_evaluator = dict(type=SemanticKITTIMetric)
+val_evaluator = [dict(type=SemanticKITTIMetric)]
 test_evaluator = dict(type=SemanticKITTIMetric)
 
 predictor = dict(type=LidarPredictor)
@@ -67,14 +74,22 @@ mini_sheet = dict(type=draw_sheet)
 mini_class_weights = [  # (-ln of each class's share of SemanticKITTI's points) ** 0.5
     1.78, 2.95, 2.80, 2.48, 2.51, 2.83, 2.99, 3.19, 1.27, 2.05, 1.39, 2.35, 1.42, 1.62, 1.15, 2.26, 1.60, 2.42, 2.72]
 mini_val_sequences = [8, 22, 23, 24, 25]  # streets of their own; the official data end at 21
+mini_range = [dict(type=WithinRange, radius=25.0)]  # m; what lies farther is too sparse for coarse voxels to learn
+mini_cubes = dict(  # of a CubeVoxelizer; the second grid, of PVD, ends at that radius
+    voxel_size=0.8, voxel_labels='majority', cylinder_grid=(80, 120, 16),
+    cylinder_bounds=((0, -3.1415926, -4), (25, 3.1415926, 2)))
+mini_pipeline = [dict(type=KeepLabels, share=1.0), *mini_range]
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,
-                          dataset=dict(data_root='data/mini/semantickitti')),
+    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
+                          dataset=dict(data_root='data/mini/semantickitti', pipeline=mini_pipeline + train_pipeline)),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
-                        dataset=dict(data_root='data/mini/semantickitti', sequences=mini_val_sequences)),
+                        dataset=dict(data_root='data/mini/semantickitti', sequences=mini_val_sequences,
+                                     pipeline=mini_range)),
     test_dataloader=dict(num_workers=0,
-                         dataset=dict(data_root='data/mini/semantickitti', sequences=mini_val_sequences)),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')))
+                         dataset=dict(data_root='data/mini/semantickitti', sequences=mini_val_sequences,
+                                      pipeline=mini_range)),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
+    val_evaluator=[dict(type=SemanticKITTIMetric), dict(type=LikelihoodMetric)])
 few_labels = ['train_dataloader.dataset.pipeline.0.share=0.001']
 evidence = dict(  # of tools/benchmark.py distillation
     scores=dict(accuracy='greater', cross_entropy='less', agreement='greater'),

@@ -3,7 +3,7 @@ from mmengine.config import read_base
 
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.preprocessor import CylinderVoxelizer
-from perception.lidarseg.transforms import RandomSector, RandomThin
+from perception.lidarseg.transforms import RandomSector
 
 with read_base():
     from .._base_.cylinder3d_schedule import *
@@ -25,16 +25,15 @@ model = dict(
     refine='mirror',
     indice_sharing='correct')
 
-mini = dict(  # a coarse grid, one third of a scan at a time, every second point
+mini = dict(  # a coarse grid, one third of a scan at a time
     mini_loaders,
     **mini_schedule,
     model=dict(
-        data_preprocessor=dict(grid_shape=(160, 120, 16)),
+        data_preprocessor=dict(grid_shape=(80, 120, 16), max_bound=(25, 3.1415926, 2), ignored_votes=False),
         base_channels=12, compression=12, point_channels=64, point_widths=(16, 32, 64),
-        class_weights=mini_class_weights),
+        class_weights=mini_class_weights, keep_logits=True),
     train_dataloader=dict(
         mini_loaders['train_dataloader'],
         dataset=dict(mini_loaders['train_dataloader']['dataset'],
-                     pipeline=[dict(type=RandomSector, degrees=120), dict(type=RandomThin, keep=0.5),
-                               *train_pipeline])),
+                     pipeline=[*mini_pipeline, dict(type=RandomSector, degrees=120), *train_pipeline])),
     default_hooks=dict(logger=dict(interval=25)))

@@ -28,8 +28,10 @@ published = dict(gmac=118.6)  # SPVNAS's tables, mean over the real sequence 08
 
 mini = dict(  # whole scans in coarse cubes: this net sees x and y, which differ from sector to sector
     mini_loaders,
-    model=dict(data_preprocessor=dict(voxel_size=0.8, cylinder_grid=(160, 120, 16)), width=0.25,
-               class_weights=mini_class_weights),
+    train_dataloader=dict(
+        mini_loaders['train_dataloader'],
+        dataset=dict(mini_loaders['train_dataloader']['dataset'], pipeline=mini_pipeline + train_pipeline)),
+    model=dict(data_preprocessor=mini_cubes, width=0.25, class_weights=mini_class_weights, keep_logits=True),
     optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)),
     param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
                      dict(type=CosineAnnealingLR, T_max=21, begin=3, eta_min=1e-5, convert_to_iter_based=True)],

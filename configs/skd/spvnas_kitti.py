@@ -30,4 +30,4 @@ mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
                teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
-               losses=dict(skd=dict(region_size=(40, 20, 4)))))
+               losses=dict(skd=dict(region_size=(20, 20, 4)))))
