@@ -174,7 +174,7 @@ class KeepLabels:
         self.share, self.seed, self.ignore_index = share, seed, ignore_index
 
     def __call__(self, sample: dict) -> dict:
-        if 'labels' not in sample:
+        if 'labels' not in sample or self.share == 1:
             return sample
         labels = rows_of(sample['labels'], sample)
         few = np.full_like(labels, self.ignore_index)
