@@ -66,11 +66,11 @@ def test_splits_are_named_or_each_fifth_scan(root):
         assert len(PointFolder(root, split='train', splits=splits, **DATA)) == 5
     for splits, error, word in (
             (dict(train=['mon_day'], val=['*']), ConfigError,
-             r'mon_day/1 \(5 scans\) stands in the splits train and val'),
-            (dict(train=['monday'], val=['friday']), DataError, 'no scan monday of the split train'),
-            (dict(train=[], val=['friday']), DataError, 'the split train names no scan'),
+             r'mon_day/1 \(5 files\) stands in the splits train and val'),
+            (dict(train=['monday'], val=['friday']), DataError, 'no file monday of the split train'),
+            (dict(train=[], val=['friday']), DataError, 'the split train names no file'),
             (dict(val=['friday']), ConfigError, "split='train'"),
-            (dict(train='list.txt'), DataError, r'list\.txt: no such file, expected the scans of train')):
+            (dict(train='list.txt'), DataError, r'list\.txt: no such file, expected the files of train')):
         with pytest.raises(error, match=word):
             PointFolder(root, split='train', splits=splits, **DATA)
 
