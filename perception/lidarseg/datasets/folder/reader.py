@@ -19,7 +19,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common import folders
-from perception.common.formats.kinds import check_size, recognise
+from perception.common.formats.arrays import read_npy
 from perception.common.formats.kitti import read_labels as read_label_file
 from perception.common.formats.point_columns import parse_columns
 from perception.common.formats.point_files import FILES, read_fields
@@ -258,12 +258,7 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
     elif kind == '.txt':
         labels = _numbers(read_text(path, 'an id a line').split(), path)
     else:
-        check_size(path)
-        try:
-            labels = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, MemoryError) as error:
-            raise DataError(f'{path}: {recognise(path)}, expected labels as '
-                            'numpy.save writes an array of whole numbers. Write it so.') from error
+        labels = read_npy(path)
         labels = _numbers(labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels, path)
     if num_points is not None and len(labels) != num_points:
         raise DataError(f'{path}: {len(labels):,} labels for {num_points:,} points, expected equal numbers. The file '
