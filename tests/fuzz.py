@@ -47,10 +47,11 @@ from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.utils.checkpoint import load_checkpoint, load_weights, weights_of
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
-# base -> fixture of its simulated data, rounds; images of official size take time
-SETS = {'semantickitti': ('mini_kitti', 25), 'semantickitti_multiscan': ('mini_kitti', 20),
-        'nuscenes': ('mini_nuscenes', 20), 'culane': ('mini_culane', 25), 'tusimple': ('mini_tusimple', 15),
-        'bdd100k': ('mini_bdd100k', 12), 'llamas': ('mini_llamas', 12), 'apolloscape': ('mini_apolloscape', 6)}
+# base -> its simulated data, rounds; images of official size take time
+SETS = {'semantickitti': ('semantickitti', 25), 'semantickitti_multiscan': ('semantickitti', 20),
+        'nuscenes': ('nuscenes', 20), 'point_folder': ('point_folder', 25), 'culane': ('culane', 25),
+        'tusimple': ('tusimple', 15), 'bdd100k': ('bdd100k', 12), 'llamas': ('llamas', 12),
+        'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6)}
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +65,10 @@ def one_thread():
 
 # --- data sets and predictors ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('name', SETS)
-def test_damaged_files_of_a_data_set_are_read_or_refused(name, request, tmp_path):
-    fixture, rounds = SETS[name]
-    root = Path(shutil.copytree(request.getfixturevalue(fixture), tmp_path / name))
-    if fixture == 'mini_kitti':  # scans of some hundred points are read in no time
+def test_damaged_files_of_a_data_set_are_read_or_refused(name, mini_set, tmp_path):
+    data, rounds = SETS[name]
+    root = Path(shutil.copytree(mini_set(data), tmp_path / name))
+    if data == 'semantickitti':  # scans of some hundred points are read in no time
         for suffix, size in (('bin', 16), ('label', 4)):
             for path in root.rglob(f'*.{suffix}'):
                 path.write_bytes(path.read_bytes()[:300 * size])

@@ -53,6 +53,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=60, val_interval=5)
 param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=60, convert_to_iter_based=True)]
 
 mini_data = dict(type=write_lane_folder_mini, root='data/mini/lane_folder')
+tiny = dict(mini_data=dict(train=2, val=1, test=1, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet, dataset=LaneFolder)
 mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))
 # without the sky: of whole images so small, nets learn next to nothing in this time

@@ -50,6 +50,7 @@ more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_point_folder_mini, root='data/mini/point_folder')
+tiny = dict(mini_data=dict(train_scans=1, val_scans=1, columns=60))  # of tools/benchmark.py fuzz
 mini_folder = dict(
     data_root='data/mini/point_folder', ignore=[0], splits=dict(train=['street', 'park'], val=['yard']),
     label_map={1: 'ground', 2: 'building', 3: 'plant', 4: 'pole', 10: 'vehicle', 11: 'person'})

@@ -5,21 +5,23 @@ the file's name. A star stands for a part of one name, `**/` for any folders.
 """
 import contextlib
 import fnmatch
+import logging
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
+
 from perception.common.formats.text import read_text
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import walk
+from perception.utils.paths import natural_order, walk
 
 VAL_EVERY = 5  # without splits, each fifth file is for validation
 SPLITS = ('train', 'val', 'test')
 _STAR = re.compile(r'(\*\*/|\*)')
-_NUMBER = re.compile(r'(\d+)')
 
 
 def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[str, Path]:
@@ -33,20 +35,23 @@ def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[
 
     Raises:
         ConfigError: a pattern of something else.
-        DataError: no such file is there.
+        DataError: no such file is there, or two for which the stars stand for the same.
     """
     if not str(pattern).lower().endswith(tuple(suffixes)) or Path(pattern).is_absolute() or '..' in Path(pattern).parts:
         raise ConfigError(f'{where}={pattern!r}, expected a pattern below data_root of files that end in '
                           f"{', '.join(suffixes)}, such as '**/*{suffixes[0]}'. Correct it.")
     match, files = _expression(pattern), {}
     every = [(path.relative_to(root).as_posix(), path) for path in walk(root)]
-    for name, path in sorted(every, key=lambda one: _by_numbers(one[0])):
+    for name, path in sorted(every, key=lambda one: natural_order(one[0])):
         found = match.fullmatch(name)
         if found:
             parts = [part.strip('/') for part in found.groups() if part]
-            files['/'.join(parts) or path.stem] = path
+            key = '/'.join(parts) or path.stem
+            if files.setdefault(key, path) != path:
+                raise DataError(f'{path}: {key!r} stands for the stars of {pattern}, as for {files[key]}, expected '
+                                'another id for each file. Rename one of both, or give a pattern that fits one.')
     if not files:
-        near = sorted({path.suffix for _, path in every})[:8]
+        near = sorted({path.suffix for _, path in every if path.suffix})[:8]
         came = f'no file {pattern} in it' if os.path.isdir(root) else 'no such folder'
         raise DataError(f'{root}: {came} (files that end in {", ".join(near) or "nothing"} are there), expected such '
                         'files. Set data_root and the pattern, set PERCEPTION_DATA to the folder that replaces data/, '
@@ -69,8 +74,8 @@ def pair(root: Path, file: Path, pattern: str, other: str, where: str) -> Path:
     """
     stars = [len(_STAR.findall(text)) for text in (pattern, other)]
     if stars[0] != stars[1]:
-        raise ConfigError(f'{where}={other!r} with {stars[1]} stars for {pattern!r} with {stars[0]}, expected as many, '
-                          'which stand for the same. Correct it.')
+        raise ConfigError(f'{where}={other!r} with {stars[1]} stars for {pattern!r} with {stars[0]}, expected as many '
+                          'stars, which stand for the same. Correct it.')
     parts = iter(_expression(pattern).fullmatch(file.relative_to(root).as_posix()).groups())
     return root / _STAR.sub(lambda _: next(parts), other)
 
@@ -95,6 +100,8 @@ def choose(ids: Sequence[str], splits: Mapping[str, Any] | None, split: str, roo
         if len(ids) < VAL_EVERY and split != 'test':
             raise DataError(f'{root}: {len(ids)} files, expected at least {VAL_EVERY}, of which one is for validation. '
                             'Name those of each split by splits.')
+        print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} files is for validation.',
+                  'current', logging.INFO)
         return [name for k, name in enumerate(ids)
                 if split == 'test' or (k % VAL_EVERY == VAL_EVERY - 1) == (split == 'val')]
     check_choice(f'{where}: split', split, splits)
@@ -131,7 +138,3 @@ def _expression(pattern: str) -> re.Pattern:
     """The pattern as an expression with a group for each star."""
     return re.compile(''.join({'**/': '((?:[^/]+/)*)', '*': '([^/]*)'}.get(part, re.escape(part))
                               for part in _STAR.split(pattern)), re.IGNORECASE)
-
-
-def _by_numbers(name: str) -> list:
-    return [int(part) if part.isdecimal() else part for part in _NUMBER.split(name)]

@@ -1,5 +1,6 @@
 """Where the project and its data lie, whatever the current directory."""
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def walk(folder: str | Path, suffix: str = '') -> list[Path]:
                       if name.lower().endswith(suffix.lower()) and not name.startswith('.')]
         seen.add(place)
     return sorted(found)
+
+
+def natural_order(path: str | Path) -> list:
+    """Key by which `9.bin` comes before `10.bin`."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r'(\d+)', str(path))]
 
 
 def default_work_dir(config: str | Path, mini: bool = False) -> Path:

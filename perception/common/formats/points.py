@@ -3,7 +3,6 @@
 `point_files.py` reads what stands in a file; a PointReader makes of it what a net takes.
 """
 import logging
-import re
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,6 +15,7 @@ from perception.common.formats.point_columns import COLUMNS, parse_columns, plai
 from perception.common.formats.point_files import ENDINGS, Fields, array_fields, is_recording, read_fields
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import natural_order
 
 INTENSITY = ('intensity', 'i', 'intensities', 'remission', 'reflectance', 'reflectivity', 'strength')  # its other names
 AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of each, rad from x to y
@@ -202,11 +202,6 @@ def find_points(path: str | Path, endings: Sequence[str] = ENDINGS) -> list[Path
         raise DataError(f'{path}: {came}, expected a scan such as sequences/08/velodyne/000000.bin or a folder of '
                         f'scans ({", ".join(endings)}). Check the path.')
     return files
-
-
-def natural_order(path: Path) -> list:
-    """Key by which `9.bin` comes before `10.bin`."""
-    return [(1, int(part), '') if part.isdecimal() else (0, 0, part) for part in re.split(r'(\d+)', path.as_posix())]
 
 
 def scan_name(path: Path) -> str:

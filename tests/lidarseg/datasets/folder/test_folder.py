@@ -68,11 +68,11 @@ def test_splits_are_named_or_each_fifth_scan(root):
         assert len(PointFolder(root, split='train', splits=splits, **DATA)) == 5
     for splits, error, word in (
             (dict(train=['mon_day'], val=['*']), ConfigError,
-             r'mon_day/1 \(5 scans\) stands in the splits train and val'),
-            (dict(train=['monday'], val=['friday']), DataError, 'no scan monday of the split train'),
-            (dict(train=[], val=['friday']), DataError, 'the split train names no scan'),
+             r'mon_day/1 \(5 files\) stands in the splits train and val'),
+            (dict(train=['monday'], val=['friday']), DataError, 'no file monday of the split train'),
+            (dict(train=[], val=['friday']), DataError, 'the split train names no file'),
             (dict(val=['friday']), ConfigError, "split='train'"),
-            (dict(train='list.txt'), DataError, r'list\.txt: no such file, expected the scans of train')):
+            (dict(train='list.txt'), DataError, r'list\.txt: no such file, expected the files of train')):
         with pytest.raises(error, match=word):
             PointFolder(root, split='train', splits=splits, **DATA)
 
@@ -150,11 +150,11 @@ def test_what_cannot_be_gets_one_sentence(root, options, error, words):
 
 @pytest.mark.parametrize(('labels', 'words'), [
     (RAW[:7], '7 labels for 200 points'), (RAW + 0.5, 'expected whole numbers'), (RAW.reshape(20, 10), 'shape .20, 10'),
-    (np.array(['car'] * 200), 'expected whole numbers'), (np.full(200, np.nan), 'expected whole numbers'),
-    (None, 'a file')])
+    (np.array(['car'] * 200), 'expected plain numbers'), (np.full(200, np.nan), 'expected whole numbers'),
+    (b'\x00' * 9, r'no \.npy header'), (b"\x93NUMPY\x01\x00\x76\x00{'descr': '<i4', 'shape': (", 'header')])
 def test_labels_that_do_not_fit_name_the_file(root, labels, words):
-    np.save(root / 'friday/labels/1.npy', labels) if labels is not None else \
-        (root / 'friday/labels/1.npy').write_bytes(b'\x00' * 9)
+    path = root / 'friday/labels/1.npy'
+    path.write_bytes(labels) if isinstance(labels, bytes) else np.save(path, labels)
     with pytest.raises(DataError, match=rf'friday/labels/1\.npy: .*{words}'):
         PointFolder(root, split='test', **DATA)[0]
 
@@ -250,9 +250,9 @@ def project(tmp_path, root):
     return tmp_path / 'project'
 
 
-def test_the_mini_set_is_a_folder_as_people_have_it(tmp_path):
+def test_the_mini_set_is_a_folder_as_people_have_it(mini_set, tmp_path):
     pytest.importorskip('pypcd4')
-    folder = write_point_folder_mini(tmp_path / 'mini', train_scans=1, val_scans=1, columns=130, workers=1)
+    folder = mini_set('point_folder')
     assert json.loads((folder / 'mini.json').read_text())['simulated']
     cfg = load_config('configs/lidarseg/minkunet_folder.py', mini=True, options={
         'train_dataloader.dataset.data_root': str(folder)})
