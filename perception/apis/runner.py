@@ -135,6 +135,18 @@ class Runner(MMEngineRunner):
             self.call_hook('after_load_checkpoint', checkpoint=dict(state_dict=model.state_dict(), meta={}))
         self._has_loaded = True
 
+    def train(self) -> nn.Module:
+        """mmengine's, with numbers below 1.2e-38 taken as zero on the CPU while it lasts.
+
+        A CPU computes with such denormal numbers ten times slower, and tiny losses, or the optimiser's squares of small
+        gradients, are full of them. Results change by no more than these numbers; GPUs are not concerned.
+        """
+        torch.set_flush_denormal(True)
+        try:
+            return super().train()
+        finally:
+            torch.set_flush_denormal(False)
+
     def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
                map_location: str | Callable = 'default') -> None:
         """Go on with a training, see `apis/resume.py`; optimiser and schedule belong to it."""

@@ -138,8 +138,10 @@ class CubeVoxelizer(BaseDataPreprocessor):
             labels = _labels(samples, num_points, self.ignore_index)
         grid_index, grid_shape = cube_index(points, point_batch, len(num_points), self.voxel_size)
         voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape)
+        kept = None
         if training and self.max_voxels is not None:
             kept = self._draw(voxel_coords[:, 0], len(num_points))
+        if kept is not None and not bool(kept.all()):
             inside = kept[point_to_voxel].nonzero().squeeze(1)
             points, point_batch, point_to_voxel = points[inside], point_batch[inside], point_to_voxel[inside]
             labels = None if labels is None else labels[inside]
@@ -197,6 +199,8 @@ def _check_scan(scan: Tensor, name: str, training: bool) -> None:
     if scan.dim() != 2 or scan.shape[1] != 4:
         raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select '
                         'these columns first.')
+    if len(scan) > 1 and bool(scan.abs().max() <= FARTHEST):  # nearly always; false for NaN
+        return
     finite = torch.isfinite(scan)
     if not bool(finite.all()):
         row = int((~finite).nonzero()[0, 0])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.ops.sparse.maps import unique_keys
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -80,8 +81,12 @@ def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[
         point_to_voxel: (N,) int64 row of each point's voxel.
     """
     _, d1, d2 = d = tuple(int(n) for n in grid_shape)
+    batch_size = int(point_batch.max()) + 1 if len(point_batch) else 0
     key = ((point_batch * d[0] + grid_index[:, 0]) * d1 + grid_index[:, 1]) * d2 + grid_index[:, 2]
-    key, point_to_voxel = torch.unique(key, sorted=True, return_inverse=True)
+    if batch_size * prod(d) <= 4 * len(key):  # a coarse grid: marking its cells is faster than sorting the points
+        key, point_to_voxel = unique_keys(key, batch_size * prod(d))
+    else:
+        key, point_to_voxel = torch.unique(key, sorted=True, return_inverse=True)
     rest = key.div(d2, rounding_mode='floor')
     plane = rest.div(d1, rounding_mode='floor')
     scan = plane.div(d[0], rounding_mode='floor')
@@ -93,7 +98,7 @@ def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size:
 
     Args:
         points: (N, 3+) x, y, z [m], further columns are ignored.
-        point_batch: (N,) int64 scan of each point.
+        point_batch: (N,) int64 scan of each point, ascending.
         batch_size: number of scans.
         voxel_size: side of a cube [m].
 
@@ -105,9 +110,14 @@ def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size:
         DataError: a grid whose cells cannot be numbered.
     """
     index = torch.round(points[:, :3].T.contiguous() / voxel_size).long()
-    rows = point_batch.expand(3, -1)
-    first = index.new_zeros(3, batch_size).scatter_reduce(1, rows, index, 'amin', include_self=False)
-    index -= first[:, point_batch]
+    if points.is_cpu:
+        for scan in index.split(torch.bincount(point_batch, minlength=batch_size).tolist(), dim=1):
+            if scan.shape[1]:
+                scan -= scan.amin(1, keepdim=True)
+    else:
+        rows = point_batch.expand(3, -1)
+        first = index.new_zeros(3, batch_size).scatter_reduce(1, rows, index, 'amin', include_self=False)
+        index -= first[:, point_batch]
     largest = index.amax(1).tolist() if len(points) else [0, 0, 0]
     grid_shape = tuple(16 * (n // 16 + 1) for n in largest)
     if prod(grid_shape) * batch_size >= 1 << 61:

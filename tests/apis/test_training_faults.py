@@ -114,6 +114,28 @@ def test_a_rate_beyond_float32_ends_the_training(toy_config, tmp_path):
         train(toy_config, work_dir=str(tmp_path), options={'optim_wrapper.optimizer.lr': 1e38})
 
 
+def test_denormal_numbers_slow_no_training_down(toy, toy_config, tmp_path, monkeypatch):
+    def denormal():
+        return float(torch.tensor(1e-30) * torch.tensor(1e-10))
+
+    if not torch.set_flush_denormal(False):
+        pytest.skip('a CPU without this mode')
+    forward, seen = toy.ToyModel.forward, []
+
+    def watched(self, inputs, data_samples=None, mode='tensor'):
+        outputs = forward(self, inputs, data_samples, mode)
+        if mode == 'loss':
+            seen.append(denormal())
+            outputs['loss_ce'].register_hook(lambda grad: seen.append(denormal()))
+        return outputs
+
+    monkeypatch.setattr(toy.ToyModel, 'forward', watched)
+    assert 0 < denormal() < 1.2e-38
+    train(toy_config, work_dir=str(tmp_path))
+    assert len(seen) == 36 and set(seen) == {0.0}  # forward and backward of 18 steps
+    assert denormal() > 0
+
+
 def test_weights_that_are_no_numbers_are_not_saved(toy, toy_config, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.optim.Adam, 'step', lambda self, closure=None: [
         p.data.fill_(math.inf) for group in self.param_groups for p in group['params']])

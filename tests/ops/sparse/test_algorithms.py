@@ -79,6 +79,27 @@ def test_all_algorithms_have_the_reference_gradients(kind, algorithm, shuffled):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.parametrize('cut', [False, True])
+@pytest.mark.parametrize('shuffled', [False, True])
+@pytest.mark.parametrize('kind', KINDS)
+def test_small_maps_have_the_gradients_of_the_loop_over_offsets(monkeypatch, kind, shuffled, cut):
+    if cut:
+        monkeypatch.setattr(backend, 'TILE_BYTES', 20_000)
+    kernel_map = make_map(kind, shuffled)
+    for dtype, bound in ((torch.float64, 1e-13), (torch.float32, 4e-6)):
+        x, weight = operands(kernel_map, dtype)
+        grad = torch.randn(kernel_map.num_out, len(weight), dtype=dtype)
+        assert backend.is_small(x, len(weight), kernel_map)
+        found = backend.backward(x, weight, kernel_map, grad, True, True)
+        assert backend.backward(x, weight, kernel_map, grad, False, True)[0] is None
+        assert backend.backward(x, weight, kernel_map, grad, True, False)[1] is None
+        with monkeypatch.context() as patch:
+            patch.setattr(backend, 'SMALL_GATHER', -1)
+            looped = backend.backward(x, weight, kernel_map, grad, True, True)
+        for a, b in zip(found, looped):
+            assert a.shape == b.shape and (a - b).abs().max() <= bound * b.abs().max()
+
+
 @pytest.mark.parametrize('name', ['fastest', 'classes'])
 def test_unknown_algorithms_are_refused(name):
     kernel_map = make_map('subm')
@@ -108,7 +129,10 @@ def filled_map(kind, fill, volume=27, rows=4000):
     (torch.bfloat16, True, 'strided', 256, 256, 0.4, 'pairs'),
     (torch.bfloat16, True, 'inverse', 256, 256, 0.2, 'classes'),
     (torch.bfloat16, True, 'inverse', 512, 512, 0.2, 'weight_stationary'),
-    (torch.float32, False, 'subm', 256, 256, 0.01, 'implicit')])
+    (torch.float32, False, 'subm', 256, 256, 0.01, 'implicit'),
+    (torch.float32, False, 'subm', 16, 16, 0.3, 'implicit'), (torch.float32, False, 'subm', 16, 24, 0.3, 'pairs'),
+    (torch.float32, False, 'inverse', 4, 4, 0.2, 'implicit'), (torch.float32, False, 'inverse', 8, 8, 0.2, 'classes'),
+    (torch.bfloat16, False, 'subm', 16, 16, 0.3, 'pairs')])
 def test_the_rule(dtype, amx, kind, cin, cout, fill, expected):
     x = torch.zeros(4000, cin, dtype=dtype)
     assert backend.choose(x, cout, filled_map(kind, fill), fast_bfloat16=amx) == expected

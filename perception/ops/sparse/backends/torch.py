@@ -5,6 +5,7 @@ Shape legend: N input rows, M output rows, K offsets, P pairs; weights are `(Cou
 so a slice, all slices of one output and their transposes are views too.
 """
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from perception.utils.errors import ConfigError
 SLAB_BYTES = 32 * 2**20  # products of `pairs` held at once
 BLOCK_BYTES = 32 * 2**20  # products of `weight_stationary` held at once
 TILE_BYTES = 4 * 2**20  # gathered rows of `implicit` and `classes` held at once
+SMALL_GATHER = 2 * 2**20  # numbers that `implicit` gathers up to which it beats the loops over offsets on a CPU
 
 
 def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None = None) -> Tensor:
@@ -41,11 +43,14 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
              algorithm: str | None = None) -> tuple[Tensor | None, Tensor | None]:
     """Gradients (N, Cin) of the features and (Cout, k0, k1, k2, Cin) of the weight, given (M, Cout) of the output.
 
-    In float32 and float64 one loop shares the gathered `grad` between both; in half precision, where adding row by row
-    is slow and rounds each time, the gradient of the features is the forward rule on the transposed map.
+    In float32 and float64 one loop shares the gathered `grad` between both, and small maps need none, see `is_small`;
+    in half precision, where adding row by row is slow and rounds each time, the gradient of the features is the forward
+    rule on the transposed map.
     """
     slices = weight.flatten(1, 3)
     grad_x = None
+    if algorithm is None and is_small(x, len(weight), kernel_map):
+        return _backward_of_tiles(x, weight, kernel_map, grad, needs_x, needs_weight)
     fused = needs_x and algorithm is None and x.device.type == 'cpu' and x.dtype in (torch.float32, torch.float64)
     if needs_x and not fused:
         slices_t = slices.permute(2, 1, 0)  # (Cin, K, Cout)
@@ -73,12 +78,44 @@ def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, nee
     return grad_x, grad_weight
 
 
+def _backward_of_tiles(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, needs_x: bool,
+                       needs_weight: bool) -> tuple[Tensor | None, Tensor | None]:
+    """`backward` by `implicit`: products with what it gathers, and with what the mirrored map gathers of `grad`."""
+    grad_x = grad_weight = None
+    if needs_weight:
+        grad_weight = torch.zeros_like(weight)
+        for rows, gathered in _tiles(_with_zero_row(x), kernel_map.table):
+            grad_weight.view(len(weight), -1).addmm_(grad[rows].t(), gathered)
+    if needs_x:
+        weight_t = weight.flatten(1, 3).permute(2, 1, 0)  # (Cin, K, Cout)
+        mirrored = kernel_map.kind == 'subm'  # as in `backward`
+        grad_x = implicit(grad, weight_t.flip(1) if mirrored else weight_t,
+                          kernel_map if mirrored else kernel_map.transposed())
+    return grad_x, grad_weight
+
+
 @functools.cache
 def has_fast_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 matrices many times faster than float32 ones (AMX)."""
     capabilities = getattr(torch.cpu, 'get_capabilities', dict)()
     supported = getattr(torch.cpu, '_is_amx_tile_supported', bool)
     return bool(capabilities.get('amx_bf16', False)) or bool(supported())
+
+
+def is_small(x: Tensor, out_channels: int, kernel_map: KernelMap) -> bool:
+    """Whether all neighbours side by side are so few that gathering them, missing ones too, costs less than a loop.
+
+    Of an inverse map most are missing.
+
+    Args:
+        x: (N, Cin) features.
+        out_channels: Cout.
+        kernel_map: the map.
+    """
+    if x.device.type != 'cpu' or x.dtype not in (torch.float32, torch.float64) or kernel_map.volume == 1:
+        return False  # half precision has a rule of its own
+    cells = kernel_map.volume * max(kernel_map.num_out * x.shape[1], kernel_map.num_in * out_channels)
+    return cells <= (SMALL_GATHER // 4 if kernel_map.kind == 'inverse' else SMALL_GATHER)
 
 
 def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: bool | None = None) -> str:
@@ -98,7 +135,7 @@ def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: b
         return 'pairs' if torch.are_deterministic_algorithms_enabled() else 'offset'
     if kernel_map.volume == 1:
         return 'offset'
-    if kernel_map.num_pairs < 256 * kernel_map.volume:
+    if kernel_map.num_pairs < 256 * kernel_map.volume or is_small(x, out_channels, kernel_map):
         return 'implicit'
     if fast_bfloat16 is None:
         fast_bfloat16 = has_fast_bfloat16()
@@ -210,11 +247,18 @@ def _multiply_tiles(padded: Tensor, table: Tensor, weight: Tensor, out: Tensor) 
     if not weight.shape[1]:
         out.zero_()
         return
-    tile = max(TILE_BYTES // (weight.shape[1] * padded.element_size()), 64)
-    for rows, part in zip(table.split(tile), out.split(tile)):
+    for rows, gathered in _tiles(padded, table):
+        torch.mm(gathered, weight.t(), out=out[rows])
+
+
+def _tiles(padded: Tensor, table: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Runs of rows of `table` (M, k), and the rows that they name side by side, (m, k * C)."""
+    tile = max(TILE_BYTES // (table.shape[1] * padded.shape[1] * padded.element_size()), 64)
+    for first in range(0, len(table), tile):
+        rows = table[first:first + tile]
         gathered = scratch('tile', (rows.numel(), padded.shape[1]), padded)
         torch.index_select(padded, 0, rows.flatten(), out=gathered)
-        torch.mm(gathered.view(len(rows), -1), weight.t(), out=part)
+        yield slice(first, first + len(rows)), gathered.view(len(rows), -1)
 
 
 ALGORITHMS = dict(offset=offset, pairs=pairs, weight_stationary=weight_stationary, implicit=implicit, classes=classes)
