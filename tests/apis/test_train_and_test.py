@@ -1,5 +1,6 @@
 """Training and testing of a config in one process, with every switch of the tools."""
 import errno
+import re
 import sys
 from pathlib import Path
 
@@ -164,11 +165,9 @@ def test_load_from_starts_from_weights(toy_config, trained, tmp_path, monkeypatc
 
 
 # --- check ---
-def test_check_logs_losses_and_taps_and_writes_nothing(toy, toy_config, tmp_path, caplog, monkeypatch):
-    class Tapped(toy.ToyModel):
-        tap_shapes = dict(student=dict(logits=(4, 3)), full=dict(logits=(4, 5)))
-
-    monkeypatch.setattr(toy, 'ToyModel', Tapped)
+@pytest.fixture
+def heard(caplog, monkeypatch):
+    """What the loggers of all Runners said."""
     build = perception.apis.train.Runner.build_logger
 
     def listen(self, *args, **kwargs):
@@ -177,12 +176,20 @@ def test_check_logs_losses_and_taps_and_writes_nothing(toy, toy_config, tmp_path
         return logger
 
     monkeypatch.setattr(perception.apis.train.Runner, 'build_logger', listen)
+    return caplog
+
+
+def test_check_logs_losses_and_taps_and_writes_nothing(toy, toy_config, tmp_path, heard, monkeypatch):
+    class Tapped(toy.ToyModel):
+        tap_shapes = dict(student=dict(logits=(4, 3)), full=dict(logits=(4, 5)))
+
+    monkeypatch.setattr(toy, 'ToyModel', Tapped)
     runner = train(toy_config, work_dir=str(tmp_path / 'w'), check=True)
     assert runner.iter == 1 and not (tmp_path / 'w').exists()
     for part in ('tap student.logits: (4, 3)', 'tap full.logits: (4, 5)', 'iteration 1: loss ', 'iteration 2: loss ',
                  'everything was built'):
-        assert caplog.text.count(part) == 1, part
-    assert 'iteration 2: loss ' in caplog.text and ', loss_ce ' in caplog.text
+        assert heard.text.count(part) == 1, part
+    assert 'iteration 2: loss ' in heard.text and ', loss_ce ' in heard.text
 
 
 def test_check_reads_what_a_training_reads(toy_config, tmp_path):
@@ -194,15 +201,20 @@ def test_check_reads_what_a_training_reads(toy_config, tmp_path):
           options=elsewhere | {'train_cfg.val_interval': 0, 'val_dataloader.dataset.seed': -1})
 
 
-def test_check_needs_no_trained_teacher(tmp_path, mini_culane, monkeypatch):
+def test_check_needs_no_trained_teacher(tmp_path, mini_culane, heard, monkeypatch):
     said = []
     monkeypatch.setattr('perception.apis.train.print_log', lambda text, *_: said.append(text))
     monkeypatch.setattr('perception.distill.teachers.default_work_dir', lambda *_: tmp_path / 'nothing')
     monkeypatch.setattr('perception.apis.train.write_mini_data', lambda cfg: None)
     roots = {f'{part}_dataloader.dataset.data_root': str(mini_culane) for part in ('train', 'val')}
     runner = train('configs/kd/enet_culane.py', mini=True, check=True, options=roots | {
-        'train_dataloader.batch_size': 1, 'custom_hooks': []})
+        'train_dataloader.batch_size': 1, 'custom_hooks': [], 'model.losses.kd.weight': 1e-9,
+        'model.losses.kd.begin': 500})
     assert runner.iter == 1
+    assert runner.model.iteration == 2  # measuring is no step
+    for part in ('INFO .*loss_kd: [0-9.e-]+ % of the gradient', "INFO .*loss 'kd' teaches from iteration 500",
+                 'WARNING .*loss_kd [0-9.e-]+ % .*expected at least 1 %'):
+        assert len(re.findall(part, heard.text)) == 1, part
     assert "'full' is not trained yet" in said[0] and 'tools/train.py configs/lanes/pspnet_culane.py --mini' in said[0]
     with pytest.raises(CheckpointError, match='nothing.*does not exist.*tools/train.py configs/lanes/pspnet_culane.py'):
         train('configs/kd/enet_culane.py', mini=True, work_dir=str(tmp_path / 'w'), options=roots)
