@@ -372,7 +372,7 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
     elif kind == '.label':
         labels = (read_label_file(path, num_points) & 0xFFFF).astype(np.int64)
     elif kind == '.txt':
-        labels = _numbers(read_text(path, 'an id a line').split(), path)
+        labels = _numbers(read_text(path, 'an id a line', 1 << 28).split(), path)
     else:
         check_size(path)
         labels = read_npy(path)
