@@ -10,6 +10,7 @@ from perception.common.formats.text import read_text
 from perception.utils.errors import DataError
 
 POINT_BYTES = 16  # x, y, z, remission as little-endian float32
+TEXT_BYTES = 1 << 24  # of the largest file of poses; the official ones have 1 MB
 MOST_IDS = 1000  # semantic ids are below, where labels are doubted
 OTHER_LABELS = {'<f4': 'float32', '>u4': 'uint32 of the other byte order', '>f4': 'float32 of the other byte order'}
 
@@ -118,7 +119,7 @@ def read_calib(path: str | Path) -> dict[str, np.ndarray]:
         DataError: no such file, or a line that is no 3 x 4 matrix of finite numbers.
     """
     matrices = {}
-    for number, line in enumerate(read_text(path, 'a calibration').splitlines(), 1):
+    for number, line in enumerate(read_text(path, 'a calibration', TEXT_BYTES).splitlines(), 1):
         name, _, values = line.partition(':')
         if line.strip() and name.strip() != 'calib_time':
             matrices[name.strip()] = _matrices(path, [values], number)[0]
@@ -137,7 +138,7 @@ def read_poses(path: str | Path) -> np.ndarray:
     Raises:
         DataError: no such file, or a line without 12 finite numbers.
     """
-    return _matrices(path, read_text(path, 'poses').rstrip().splitlines())
+    return _matrices(path, read_text(path, 'poses', TEXT_BYTES).rstrip().splitlines())
 
 
 def read_times(path: str | Path) -> np.ndarray:
@@ -147,7 +148,7 @@ def read_times(path: str | Path) -> np.ndarray:
         DataError: no such file, or a line that is no finite number.
     """
     try:
-        times = np.array(read_text(path, 'times').split(), np.float64)
+        times = np.array(read_text(path, 'times', TEXT_BYTES).split(), np.float64)
     except ValueError as error:
         raise DataError(f'{path}: {error}, expected one number of seconds a line. Correct it.') from error
     if not np.isfinite(times).all():

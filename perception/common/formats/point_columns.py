@@ -19,7 +19,7 @@ def parse_columns(columns: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
         ConfigError: x, y or z is missing, a name comes twice, or a type is none.
     """
-    parts = columns.split(',') if isinstance(columns, str) else list(columns)
+    parts = columns if isinstance(columns, (list, tuple)) else str(columns).split(',')
     parts = tuple(str(part).strip() for part in parts)
     names = [part.partition(':')[0] for part in parts]
     wrong = [name for name in names if not name or (name != '_' and names.count(name) > 1)]
@@ -80,8 +80,8 @@ def _other_period(values: np.ndarray, columns: int) -> int | None:
     with np.errstate(all='ignore'):
         size = np.abs(values.astype(np.float64))
         driver = np.isin(values.view('<u4'), (0x7FC00000, 0xFFC00000))  # NaN as drivers write it
-        strange = ~driver & (~np.isfinite(size) | (size > 1e9) | ((size > 0) & (size < 1e-12)))
-        if strange.mean() > 0.1:
+        strange = ~driver & (~np.isfinite(size) | (size > 1e7) | ((size > 0) & (size < 1e-9)))
+        if strange.mean() > 0.1 and not any(_times(size, strange, period) for period in PERIODS):
             return 1
         features = np.nan_to_num(np.stack([np.log10(np.clip(size, 1e-3, 1e4)), values < 0, values == np.rint(values)]))
     told = {period: _told(features, period) for period in PERIODS}
@@ -90,7 +90,14 @@ def _other_period(values: np.ndarray, columns: int) -> int | None:
     shorter = [p for p in PERIODS if p < columns and columns % p == 0 and told[p] > 0.98 * ours > 0.05]
     if shorter:
         return shorter[0]
-    return None if most < 0.04 + 4 * best / len(values) or ours > 0.6 * most else best
+    return None if most < 0.01 + 4 * best / len(values) or ours > 0.6 * most else best
+
+
+def _times(size: np.ndarray, strange: np.ndarray, period: int) -> bool:
+    """Whether strange values (M,) are those of columns that hardly change, such as seconds since 1970."""
+    rows, odd = (part[:len(part) // period * period].reshape(-1, period) for part in (size, strange))
+    rows = rows[:, odd.mean(axis=0) > 0.01]
+    return bool((np.ptp(rows, axis=0) < 1e-3 * rows.max(axis=0)).all() and rows.min(initial=np.inf) > 1e7)
 
 
 def _told(features: np.ndarray, period: int) -> float:

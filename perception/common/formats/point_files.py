@@ -5,6 +5,7 @@
     .pcd .ply .las .laz  with named fields; read by pypcd4, plyfile, laspy
     .bag .mcap .db3      ROS recordings, each cloud a scan; read by rosbags
 """
+import io
 import logging
 import re
 import struct
@@ -16,13 +17,15 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from perception.common.formats.kinds import LARGEST, check_size, recognise
-from perception.common.formats.point_columns import COLUMNS, NUSCENES_COLUMNS, doubt_of_columns, row_type
+from perception.common.formats.point_columns import COLUMNS, NUSCENES_COLUMNS, doubt_of_columns, plain_name, row_type
 from perception.utils.errors import DataError, PerceptionError
 from perception.utils.optional import import_optional
 
 FILES = ('.bin', '.npy', '.npz', '.pcd', '.ply', '.las', '.laz')
 RECORDINGS = ('.bag', '.mcap', '.db3')
 ENDINGS = (*FILES, *RECORDINGS)
+_PCD_HEADER = ('VERSION', 'FIELDS', 'SIZE', 'TYPE', 'COUNT', 'WIDTH', 'HEIGHT', 'VIEWPOINT', 'POINTS', 'DATA')
+_POINTS = ('points', 'xyz', 'xyzi', 'pos', 'position', 'positions', 'coord', 'coords', 'coordinates', 'cloud', 'pc')
 ROS_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}  # of sensor_msgs/PointField
 
 Fields = dict[str, np.ndarray]
@@ -117,7 +120,7 @@ def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequ
     array = np.asarray(array)
     if array.dtype.names:
         return _renamed(_structured(array), columns, where)
-    width = array.shape[1] if array.ndim == 2 else 0
+    width = array.shape[1] if array.ndim == 2 else -1
     known = columns or next((names for names in (default, COLUMNS, 'xyz'[:3 * lone]) if len(names) == width), default)
     if array.ndim != 2 or array.shape[1] != len(known) or array.dtype.kind not in 'fiub':
         raise DataError(f'{where}: {array.dtype} of shape {array.shape}, expected (N, {len(known)}) numbers: '
@@ -161,7 +164,9 @@ def _read_npy(path: Path) -> np.ndarray:
 
 
 def _read_npz(path: Path) -> np.ndarray | Fields:
-    """The only array of columns or with fields in it, else an array for each field; (N, 3) ones are x, y, z."""
+    """The only array in it, else the (N, 3) or (N, 4) one of points with the arrays (N,) beside it, else an array for
+    each field.
+    """
     with zipfile.ZipFile(path) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
     if size > LARGEST:
@@ -170,14 +175,19 @@ def _read_npz(path: Path) -> np.ndarray | Fields:
         arrays = {name: archive[name] for name in archive.files}
     if len(arrays) == 1:
         return next(iter(arrays.values()))
-    fields = {}
-    for name, values in arrays.items():
-        if values.ndim == 2 and values.shape[1] in (3, 4):
-            fields.update({axis: values[:, k] for k, axis in enumerate(COLUMNS[:values.shape[1]])})
-        elif values.ndim <= 2 and values.size == len(np.atleast_1d(values)) and values.dtype.kind in 'fiub':
-            fields[name] = values.reshape(-1)
-    longest = max((len(values) for values in fields.values()), default=0)
-    return {name: values for name, values in fields.items() if len(values) == longest}
+    wide = [name for name, values in arrays.items() if values.ndim == 2 and values.shape[1] in (3, 4)]
+    wide = [name for name in wide if name.lower() in _POINTS] or wide
+    single = {name: values.reshape(-1) for name, values in arrays.items() if values.ndim in (1, 2) and
+              values.size == len(values) and values.dtype.kind in 'fiub'}
+    if not wide or {'x', 'y', 'z'} <= set(map(plain_name, single)):
+        longest = max((len(values) for values in single.values()), default=0)
+        return {name: values for name, values in single.items() if len(values) == longest}
+    if len(wide) > 1:
+        raise DataError(f'{path}: arrays {", ".join(wide)}, each of which may be the points, expected one. Name it '
+                        'points.')
+    points = arrays[wide[0]]
+    return {axis: points[:, k] for k, axis in enumerate(COLUMNS[:points.shape[1]])} | {
+        name: values for name, values in single.items() if len(values) == len(points)}
 
 
 def _read_pcd(path: Path) -> Fields:
@@ -186,17 +196,24 @@ def _read_pcd(path: Path) -> Fields:
     logging.getLogger('pypcd4').setLevel(logging.ERROR)
     header = {}
     with open(path, 'rb') as file:
-        for _, line in zip(range(40), file):
-            words = line.split()
-            header.update({words[0].upper(): words[1:]} if words else {})
-            if words and words[0].upper() == b'DATA':
+        for _, line in zip(range(1000), file):
+            words = line.decode(errors='replace').split()
+            if words and not words[0].startswith('#'):
+                header[words[0].upper()] = words[1:]
+            if 'DATA' in header:
                 break
-    if int(header[b'POINTS'][0]) * sum(map(int, header[b'SIZE'])) > LARGEST:
-        raise DataError(f'{path}: {int(header[b"POINTS"][0]):,} points in its header, expected those of one scan. '
-                        'Check the file.')
-    cloud = kit.PointCloud.from_path(path)
-    if len(cloud.pc_data) != int(header[b'POINTS'][0]):
-        raise ValueError(f'{len(cloud.pc_data):,} of {int(header[b"POINTS"][0]):,} points')
+        num, sizes = int(header['POINTS'][0]), list(map(int, header['SIZE']))
+        if num * sum(sizes) > LARGEST:
+            raise DataError(f'{path}: {num:,} points in its header, expected those of one scan. Check the file.')
+        if num == 0:
+            return {name: np.zeros(0, np.float32) for name in header['FIELDS'] if name.strip('_')}
+        rest = file.read(LARGEST)
+    full = dict(COUNT=['1'] * len(sizes), VIEWPOINT=list('0001000')) | header | dict(VERSION=['0.7'])
+    full['DATA'] = [full['DATA'][0].lower()]  # as older writers and other tools leave them out, or write them
+    text = ''.join(f'{name} {" ".join(full[name])}\n' for name in _PCD_HEADER).encode()
+    cloud = kit.PointCloud.from_fileobj(io.BytesIO(text + rest))
+    if len(cloud.pc_data) != num:
+        raise ValueError(f'{len(cloud.pc_data):,} of {num:,} points')
     return _structured(cloud.pc_data)
 
 

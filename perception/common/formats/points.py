@@ -163,7 +163,8 @@ class PointReader:
         strong, most = points[:, 3], self.frame.strongest
         if far > 150:
             self._warn('unit', f'{where}: half of the points are more than {far:,.0f} m away, expected metres. If they '
-                               'are centimetres, give unit=0.01.')
+                               "are centimetres, give unit=0.01; if they are in a map's frame, move them into the "
+                               "sensor's.")
         elif far < 0.5 and np.ptp(points[:, :3]) > 0:
             self._warn('unit', f'{where}: half of the points are less than {far:.3f} m away, expected metres. If they '
                                'are scaled, give the metres of 1 by unit.')

@@ -7,21 +7,25 @@ from pathlib import Path
 from perception.common.formats.kinds import recognise
 from perception.utils.errors import DataError
 
+LARGEST = 1 << 31  # bytes of a text; the largest official one, labels of BDD100K, has 1.3 GB
 _SPACE = re.compile(r'\s*')
 
 
-def read_text(path: str | Path, what: str = 'a text file') -> str:
+def read_text(path: str | Path, what: str = 'a text file', most: int = LARGEST) -> str:
     """Text of a UTF-8 file, without the mark that some editors put before it.
 
     Args:
         path: the file.
         what: is expected there, for the message, such as `'the list of training images'`.
+        most: bytes of it.
 
     Raises:
-        DataError: no such file, or bytes that are no text.
+        DataError: no such file, bytes that are no text, or more of them.
     """
     try:
-        return Path(path).read_text(encoding='utf-8-sig')
+        size = Path(path).stat().st_size
+        if size <= most:
+            return Path(path).read_text(encoding='utf-8-sig')
     except FileNotFoundError as error:
         raise DataError(f'{path}: no such file, expected {what}. Unpack the missing archive, or correct the '
                         'path.') from error
@@ -30,6 +34,7 @@ def read_text(path: str | Path, what: str = 'a text file') -> str:
         came = getattr(error, 'strerror', None) or error if text else recognise(path)
         raise DataError(f'{path}: not readable ({came}), expected {what} as text in UTF-8. Take the right file, or '
                         'save it so.') from error
+    raise DataError(f'{path}: {size:,} bytes, expected {what} of at most {most:,}. Take the right file.')
 
 
 def read_rows(path: str | Path, what: str = 'a list') -> list[tuple[str, list[str]]]:

@@ -118,7 +118,8 @@ def find_bad_name(folder: Path, tables: dict[str, list]) -> str | None:
                                     ('filename', _FILE, 'a path below the data root'),
                                     *((('name', _TOKEN, 'a plain name'),) if table == 'scene' else ())):
             wrong = next((row for row in rows if field in row and not (
-                isinstance(row[field], str) and good.fullmatch(row[field]))), None)
+                isinstance(row[field], str) and good.fullmatch(row[field].encode(errors='replace').decode('latin-1')))),
+                None)  # file systems count bytes
             if wrong is not None:
                 return f'{folder / table}.json: the {field} {str(wrong[field])[:80]!r} of a record, expected {wanted}'
     return None
@@ -215,7 +216,7 @@ def _other_problem(folder: Path, tables: dict[str, list]) -> str | None:
             return (f'{folder.parent / "lidarseg" / folder.name}: {len(files):,} label files for {len(named):,} '
                     f'records of lidarseg.json (such as {odd[0]}), expected one for each')
     for row in tables['map']:
-        if not (folder.parent / str(row.get('filename'))).is_file():
+        if not os.path.isfile(folder.parent / str(row.get('filename'))):  # False too of a path that is too long
             return f'{folder.parent / str(row.get("filename"))}: no such file, expected the mask that map.json names'
     return None
 

@@ -136,3 +136,12 @@ def test_huge_files_are_refused_before_they_are_read(tmp_path):
     for read in (kitti.read_points, kitti.read_labels):
         with pytest.raises(DataError, match=r'a\.bin: 3,221,225,472 bytes, expected at most'):
             read(path)
+
+
+@pytest.mark.parametrize('read', [kitti.read_calib, kitti.read_poses, kitti.read_times])
+def test_texts_that_are_too_large_are_not_read(tmp_path, read):
+    path = tmp_path / 'a.txt'
+    with open(path, 'wb') as file:
+        file.truncate(3 << 30)
+    with pytest.raises(DataError, match=r'a\.txt: 3,221,225,472 bytes, expected .* of at most 16,777,216'):
+        read(path)

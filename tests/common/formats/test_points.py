@@ -344,3 +344,54 @@ def test_a_zip_that_is_called_npy_is_no_array(tmp_path):
         np.savez(file, a=np.zeros(3), b=np.zeros(3))
     with pytest.raises(DataError, match=r'a\.npy: a zip or \.npz file .*several arrays'):
         PointReader().read(tmp_path / 'a.npy')
+
+
+def pcd(points, *left_out, comments=1, **lines):
+    """The text and bytes of a PCD file, with other lines in its header, or without some."""
+    header = dict(VERSION='0.7', FIELDS='x y z intensity', SIZE='4 4 4 4', TYPE='F F F F', COUNT='1 1 1 1',
+                  WIDTH=len(points), HEIGHT=1, VIEWPOINT='0 0 0 1 0 0 0', POINTS=len(points), DATA='binary')
+    rows = [f'{name} {value}\n' for name, value in {**header, **lines}.items() if name not in left_out]
+    return ('# a comment\n' * comments + ''.join(rows)).encode() + points.tobytes()
+
+
+@pytest.mark.parametrize(('left_out', 'lines'), [
+    (['COUNT'], {}), (['COUNT', 'VIEWPOINT'], dict(VERSION='.5')), ([], dict(DATA='BINARY')), ([], dict(comments=200))])
+def test_pcd_files_of_other_writers_are_read(tmp_path, cloud, left_out, lines):
+    points = matrix(cloud).astype('<f4')
+    (tmp_path / 'a.pcd').write_bytes(pcd(points, *left_out, **lines))
+    np.testing.assert_array_equal(PointReader().read(tmp_path / 'a.pcd').points, points)
+
+
+def test_an_empty_pcd_is_an_empty_scan(tmp_path):
+    (tmp_path / 'a.pcd').write_bytes(pcd(np.zeros((0, 4), '<f4')))
+    assert PointReader().read(tmp_path / 'a.pcd').points.shape == (0, 4)
+
+
+def test_other_matrices_of_an_npz_are_not_its_points(tmp_path):
+    points = np.hstack([street()['xyz'], street()['i']]).astype('<f4')
+    for others in (dict(pose=np.eye(4)), dict(normals=np.zeros((len(points), 3))), dict(calib=np.zeros((9000, 4)))):
+        np.savez(tmp_path / 'a.npz', xyz=points[:, :3], intensity=points[:, 3:4], **others)
+        np.testing.assert_array_equal(PointReader().read(tmp_path / 'a.npz').points, points)
+    np.savez(tmp_path / 'b.npz', first=points, second=points)
+    with pytest.raises(DataError, match='first, second'):
+        PointReader().read(tmp_path / 'b.npz')
+
+
+def test_points_that_hardly_differ_by_axis_still_tell_their_columns():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30_000, 3)) * (10, 12, 6)
+    assert '3 columns' in doubt_of_columns(points.astype('<f4').ravel(), 4)
+    assert not doubt_of_columns(points.astype('<f4').ravel(), 3)
+
+
+@pytest.mark.parametrize('time', [1.5e9, 1.5e18])
+def test_times_since_1970_are_numbers_of_a_scan(time):
+    points = np.hstack([street()['xyz'], street()['i'], np.full((4800, 1), time)]).astype('<f4')
+    assert not doubt_of_columns(points.ravel(), 5)
+    assert '5 columns' in doubt_of_columns(points.ravel(), 4)
+    assert 'float16' in doubt_of_columns(points[:, :4].astype('<f2').ravel().view('<f4'), 4)
+
+
+def test_a_number_is_no_list_of_columns():
+    with pytest.raises(ConfigError, match='columns=4'):
+        PointReader(columns=4)

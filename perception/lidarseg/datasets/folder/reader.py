@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import colorsys
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from mmengine.logging import print_log
 
 from perception.common import folders
 from perception.common.formats.arrays import read_npy
+from perception.common.formats.kinds import check_size
 from perception.common.formats.kitti import read_labels as read_label_file
 from perception.common.formats.point_columns import parse_columns
 from perception.common.formats.point_files import FILES, read_fields
@@ -144,11 +146,11 @@ class PointFolder(LidarScans):
 
     @classmethod
     def raw_ids(cls, data: Mapping) -> np.ndarray:
-        """See LidarScans: the least id of each class; that of no class is the first of `ignore`, else 255."""
+        """See LidarScans: the least id of each class; that of no class is the first of `ignore` from 0 on, else 255."""
         table = np.full(256, IGNORE, np.int64)
         for raw, number in sorted(class_map(data).items(), reverse=True):
             table[number] = raw
-        table[IGNORE] = next(iter(data.get('ignore') or ()), IGNORE)
+        table[IGNORE] = next((raw for raw in ignored_ids(data) if raw >= 0), IGNORE)
         return table.clip(0)
 
     def __len__(self) -> int:
@@ -216,17 +218,37 @@ def class_map(config: Mapping) -> dict[int, int]:
                           "{1: 'ground', 10: 'car'}. Correct it.")
     found = {}
     for raw, name in table.items():
-        if not isinstance(raw, (int, np.integer)):
+        if not _is_id(raw):
             raise ConfigError(f'PointFolder: label_map has the id {raw!r}, expected whole numbers as they stand in the '
                               'label files. Correct it.')
         if name not in classes and name not in range(len(classes)):
             raise ConfigError(f'PointFolder: label_map says {raw}: {name!r}, expected a class. '
                               f'{close_matches(str(name), classes)}')
         found[int(raw)] = classes.index(name) if name in classes else int(name)
-    twice = [raw for raw in config.get('ignore') or () if raw in found and given is not None]
+    ignored = ignored_ids(config)
+    twice = [raw for raw in ignored if raw in found and given is not None]
     if twice:
         raise ConfigError(f'PointFolder: {twice[0]} stands in label_map and in ignore, expected one. Correct it.')
-    return found | dict.fromkeys(config.get('ignore') or (), IGNORE)
+    return found | dict.fromkeys(ignored, IGNORE)
+
+
+def ignored_ids(config: Mapping) -> list[int]:
+    """Ids in the label files that are no class.
+
+    Raises:
+        ConfigError: something else than whole numbers.
+    """
+    given = config.get('ignore')
+    ids = [] if given is None else list(given) if isinstance(given, (list, tuple, set)) else [given]
+    if not all(map(_is_id, ids)):
+        raise ConfigError(f'PointFolder: ignore={given!r}, expected whole numbers as they stand in the label files, '
+                          'such as [0, 255]. Correct it.')
+    return [int(raw) for raw in ids]
+
+
+def _is_id(raw: Any) -> bool:
+    """Whether it is a whole number, or the text of one, as keys on the command line are."""
+    return isinstance(raw, (int, np.integer)) or (isinstance(raw, str) and re.fullmatch(r'-?[0-9]+', raw) is not None)
 
 
 def is_field(labels: str) -> bool:
@@ -256,8 +278,9 @@ def read_labels(path: Path, num_points: int | None, field: str | None = None,
     elif kind == '.label':
         labels = (read_label_file(path, num_points) & 0xFFFF).astype(np.int64)
     elif kind == '.txt':
-        labels = _numbers(read_text(path, 'an id a line').split(), path)
+        labels = _numbers(read_text(path, 'an id a line', 1 << 28).split(), path)
     else:
+        check_size(path)
         labels = read_npy(path)
         labels = _numbers(labels.reshape(-1) if labels.ndim == 2 and 1 in labels.shape else labels, path)
     if num_points is not None and len(labels) != num_points:

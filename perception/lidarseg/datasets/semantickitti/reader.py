@@ -199,7 +199,9 @@ class SemanticKITTI(LidarScans):
         super().__init__(pipeline, seed)
         self.data_root = data_path(data_root)
         self.split = split
-        self.sequences = tuple(SPLITS[split] if sequences is None else sequences)
+        if sequences is None:
+            sequences = SPLITS[split]
+        self.sequences = tuple(sequences) if isinstance(sequences, (list, tuple, range)) else (sequences,)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.scans, self.points = list_scans(self.data_root, self.sequences), self.reader({})
         if split != 'test':
@@ -504,6 +506,8 @@ def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[st
         DataError: the data set or a sequence is not there.
     """
     root = Path(data_root)
+    if not sequences:
+        raise ConfigError('sequences: none came, expected numbers or names of folders, such as [8]. Name some.')
     if not (root / 'sequences').is_dir():
         raise DataError(f'{root}: no folder {root / "sequences"}, expected SemanticKITTI in its official layout '
                         f'(sequences/SS/velodyne/FFFFFF.bin). Download it from {DOWNLOAD} and unpack or link it there, '

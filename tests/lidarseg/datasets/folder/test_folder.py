@@ -124,7 +124,9 @@ BAD = [  # options, error, words
     (dict(palette=[(0, 0, 0)]), ConfigError, 'for each of 3 classes'),
     (dict(palette=[(0, 0, 300)] * 3), ConfigError, 'an RGB colour of 0 to 255'),
     (dict(label_map={1: 'grund'}), ConfigError, "1: 'grund', expected a class. Did you mean ground"),
-    (dict(label_map={'1': 'ground'}), ConfigError, "the id '1', expected whole numbers"),
+    (dict(label_map={'car': 1}), ConfigError, "the id 'car', expected whole numbers"),
+    (dict(label_map={1.5: 'car'}), ConfigError, 'the id 1.5, expected whole numbers'),
+    (dict(ignore=['unknown']), ConfigError, r"ignore=\['unknown'\], expected whole numbers"),
     (dict(label_map={1: 3}), ConfigError, '1: 3, expected a class'),
     (dict(label_map={}), ConfigError, 'label_map={}'),
     (dict(ignore=[1]), ConfigError, '1 stands in label_map and in ignore'),
@@ -164,6 +166,12 @@ def test_ids_of_files_come_back_from_train_ids():
     plain = dict(classes=CLASSES)
     assert class_map(plain) == {0: 0, 1: 1, 2: 2} and PointFolder.raw_ids(plain)[[0, 2, 255]].tolist() == [0, 2, 255]
     assert len(set(distinct_colors(30))) == 30
+
+
+def test_ids_may_be_the_texts_of_numbers_and_one_may_be_ignored_without_a_list():
+    config = dict(classes=CLASSES, label_map={'1': 'ground', 2: 'car', '-3': 'person'}, ignore=-1)
+    assert class_map(config) == {1: 0, 2: 1, -3: 2, -1: 255}
+    assert PointFolder.raw_ids(config)[255] == 255  # -1 has no place in a label file, and 0 may be a class
 
 
 def test_the_score_names_the_user_s_classes():

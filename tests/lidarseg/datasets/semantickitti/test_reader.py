@@ -314,3 +314,10 @@ def test_the_calibration_of_the_image_archives_is_recognised(shared, tmp_path):
     write_poses(folder / 'poses.txt', np.eye(4)[None])
     with pytest.raises(DataError, match=r'no matrix Tr among P0, P1, P2, P3.*image archives.*data_odometry_calib\.zip'):
         kitti.lidar_poses(folder, 1)
+
+
+def test_a_lone_sequence_is_one_and_none_are_refused(folder):
+    for lone in (0, '00'):
+        assert SemanticKITTI(folder, 'train', sequences=lone).sequences == (lone,)
+    with pytest.raises(ConfigError, match='sequences: none came'):
+        SemanticKITTI(folder, 'train', sequences=[])
