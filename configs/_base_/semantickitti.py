@@ -18,6 +18,7 @@ from perception.lidarseg.transforms import (
     RandomFlip,
     RandomRotate,
     RandomScale,
+    RandomThin,
     RandomTranslate,
     WithinRange,
 )
@@ -78,7 +79,7 @@ mini_range = [dict(type=WithinRange, radius=25.0)]  # m; what lies farther is to
 mini_cubes = dict(  # of a CubeVoxelizer; the second grid, of PVD, ends at that radius
     voxel_size=0.8, voxel_labels='majority', cylinder_grid=(80, 120, 16),
     cylinder_bounds=((0, -3.1415926, -4), (25, 3.1415926, 2)))
-mini_pipeline = [dict(type=KeepLabels, share=1.0), *mini_range]
+mini_pipeline = [dict(type=KeepLabels, share=1.0), dict(type=RandomThin, keep=0.3), *mini_range]
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
                           dataset=dict(data_root='data/mini/semantickitti', pipeline=mini_pipeline + train_pipeline)),

@@ -31,7 +31,8 @@ mini = dict(  # whole scans in coarse cubes: this net sees x and y, which differ
     train_dataloader=dict(
         mini_loaders['train_dataloader'],
         dataset=dict(mini_loaders['train_dataloader']['dataset'], pipeline=mini_pipeline + train_pipeline)),
-    model=dict(data_preprocessor=mini_cubes, width=0.25, class_weights=mini_class_weights, keep_logits=True),
+    model=dict(data_preprocessor=mini_cubes, width=0.25, blocks=(1,) * 8, class_weights=mini_class_weights,
+               keep_logits=True),
     optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)),
     param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
                      dict(type=CosineAnnealingLR, T_max=21, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
