@@ -58,7 +58,7 @@ draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 
 mini_data = dict(type=write_waymo_mini, root='data/mini/waymo')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_segments=1, train_frames=1, val_segments=1, val_frames=1, test_frames=1, columns=60))
+    train_segments=1, train_frames=1, val_segments=1, val_frames=1, test_frames=1, columns=60, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=1, num_workers=0, persistent_workers=False,

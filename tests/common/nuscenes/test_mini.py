@@ -225,7 +225,7 @@ def test_it_says_that_the_data_are_simulated(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize('bad', [dict(seed=-1), dict(train_frames=0), dict(val_frames=41), dict(train_scenes=9),
-                                 dict(test_scenes=0), dict(columns=3), dict(detail=2.0), dict(workers=0)])
+                                 dict(test_scenes=0), dict(columns=3), dict(detail=2.0), dict(workers=-1)])
 def test_arguments_out_of_range_are_refused(tmp_path, bad):
     with pytest.raises(DataError, match='expected'):
         write_nuscenes_mini(tmp_path / 'a', **dict(SMALL, **bad))

@@ -10,7 +10,7 @@ from perception.lidarseg.datasets.semantickitti.mini import draw_sheet, write_se
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, IGNORE, to_train_ids
 from perception.utils.errors import DataError
 
-SMALL = dict(train_scans=(1,), val_scans=1, columns=64, interval=.2)
+SMALL = dict(train_scans=(1,), val_scans=(1,), columns=64, interval=.2, workers=1)
 LABELLED = ('00', '08')
 
 
@@ -104,9 +104,21 @@ def test_same_seed_same_bytes_and_a_complete_set_is_kept(tmp_path, monkeypatch):
     assert write_semantickitti_mini(tmp_path / 'a', **SMALL) == root
     assert (root / 'mini.json').stat().st_mtime_ns == stamp
     (root / 'sequences/08/velodyne/000000.bin').unlink()      # no longer complete, so it is written again
-    write_semantickitti_mini(root, **SMALL)
+    write_semantickitti_mini(root, **dict(SMALL, workers=2))  # the same bytes for any number of processes
     assert files(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ['a']
+
+
+def test_validation_sequences_are_08_and_22_and_up_each_with_a_street_of_its_own(tmp_path, monkeypatch):
+    jobs, stamps = [], []
+    monkeypatch.setattr(mini, 'write_streets', lambda write, streets, *args: jobs.extend(streets))
+    monkeypatch.setattr(mini, 'write_stamped', lambda root, stamp, write, *_: stamps.append(stamp) or write(root))
+    write_semantickitti_mini(tmp_path)
+    write_semantickitti_mini(tmp_path, val_scans=(8,))
+    assert [(job[2], job[3]) for job in jobs[:15]] == [([n], 10) for n in (0, 1, 2, 3, 4, 5, 6, 7, 9, 10)] + [
+        ([n], 8) for n in (8, 22, 23, 24, 25)]
+    assert len({job[1] for job in jobs[:16]}) == 16 and jobs[15][2] == list(range(11, 22))
+    assert [stamp['val_scans'] for stamp in stamps] == [[8] * 5, 8]  # sets of sequence 08 alone stay
 
 
 def test_it_says_that_the_data_are_simulated(tmp_path, monkeypatch):
@@ -146,9 +158,10 @@ def test_a_folder_with_something_else_is_not_touched(tmp_path):
     assert (tmp_path / 'sequences' / 'real.bin').read_text() == 'years of work'
 
 
-@pytest.mark.parametrize('bad', [dict(seed=-1), dict(train_scans=()), dict(train_scans=(0,)), dict(val_scans=101),
+@pytest.mark.parametrize('bad', [dict(seed=-1), dict(train_scans=()), dict(train_scans=(0,)), dict(val_scans=(101,)),
+                                 dict(val_scans=8), dict(val_scans=()), dict(val_scans=(1,) * 11), dict(workers=-1),
                                  dict(train_scans=(1,) * 11), dict(columns=3), dict(interval=0.0),
-                                 dict(val_scans=50, interval=4.0)])
+                                 dict(val_scans=(50,), interval=4.0)])
 def test_arguments_out_of_range_are_refused(tmp_path, bad):
     with pytest.raises(DataError, match='expected'):
         write_semantickitti_mini(tmp_path / 'a', **dict(SMALL, **bad))

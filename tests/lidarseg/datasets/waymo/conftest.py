@@ -46,4 +46,4 @@ def folder(tmp_path) -> Path:
 def mini(tmp_path_factory) -> Path:
     """One frame in training and validation, two for test."""
     return write_waymo_mini(tmp_path_factory.mktemp('mini') / 'waymo', train_segments=1, train_frames=1,
-                            val_segments=1, val_frames=1, test_frames=2, columns=330)
+                            val_segments=1, val_frames=1, test_frames=2, columns=330, workers=1)

@@ -51,7 +51,7 @@ def test_nearly_all_classes_occur_in_simulated_data(mini):
 
 
 def test_same_seed_same_bytes(mini, tmp_path):
-    module._write_all(tmp_path, 0, dict(train=(1, 1)), replace(module.TOP, columns=330))
+    module._write_all(tmp_path, 0, dict(train=(1, 1)), replace(module.TOP, columns=330), 1)
     again = {path.relative_to(tmp_path): path.read_bytes() for path in sorted(tmp_path.rglob('*.npy'))}
     assert len(again) == 5
     assert again == {path.relative_to(mini): path.read_bytes() for path in sorted(mini.glob('training/*/*/*.npy'))}
