@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
 
 from perception.common.visual import canvas
 from perception.common.visual.points import BEHIND, TOP, paint, shaded, visible_points
-from perception.lidarseg.datasets.base import rows_of
+from perception.lidarseg.datasets.base import labels_of, other_predictions, rows_of
 from perception.registry import METRICS
+from perception.utils.checks import check_positive
 from perception.utils.errors import ConfigError, DataError
 
 UNLABELED = (78, 78, 84)
@@ -67,7 +69,8 @@ def scan_score(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) ->
 
 def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
               pred_labels: np.ndarray | None = None, labels: np.ndarray | None = None, title: str = '',
-              panel: tuple[int, int] = (640, 360), forward: float = 0.0) -> np.ndarray:
+              panel: tuple[int, int] = (640, 360), forward: float = 0.0,
+              other: np.ndarray | None = None) -> np.ndarray:
     """Views of a scan from behind the car and from above (forward is right), with a legend.
 
     Args:
@@ -80,6 +83,7 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
         title: written above the picture, such as the file's name.
         panel: width and height of one view in pixels.
         forward: direction of travel in the LiDAR's frame, rad from x to y.
+        other: (N,) train ids that another model predicted; beside predictions and labels its errors are drawn too.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -96,13 +100,16 @@ def draw_scan(points: np.ndarray, classes: Sequence[str], palette: Sequence[Sequ
     if labels is not None:
         kinds.append(('ground truth', '', label_colors(labels, palette)))
     if len(kinds) == 2:
+        if other is not None:
+            colors = error_colors(_checked(other, len(points), 'predictions of the other model'), labels, len(classes))
+            kinds.append(('errors of the other', scan_score(other, labels, len(classes)).partition(',')[0], colors))
         colors = error_colors(pred_labels, labels, len(classes))
         kinds.append(('errors', 'wrong red, right grey, ignored dark', colors))
         score = scan_score(pred_labels, labels, len(classes))
     if not kinds:
         kinds.append(('points', 'coloured by height', height_colors(points)))
     remission = points[:, 3] if np.ndim(points) == 2 and np.shape(points)[1] > 3 else None
-    kinds = [(name, note, colors if name == 'errors' else shaded(colors, remission)) for name, note, colors in kinds]
+    kinds = [(name, note, colors if 'errors' in name else shaded(colors, remission)) for name, note, colors in kinds]
     if forward:
         cos, sin = np.cos(forward), np.sin(forward)
         points = np.asarray(points)[:, :3] @ np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
@@ -180,6 +187,60 @@ class DrawScans(BaseMetric):
 
     def compute_metrics(self, results: list[str]) -> dict:
         """No score comes from pictures."""
+        return {}
+
+
+@METRICS.register_module()
+class DrawGains(DrawScans):
+    """Draws the scans on which a model betters another one the most, with the errors of both.
+
+    `tools/test.py CONFIG CKPT --draw DIR --cfg-options draw="[dict(type='DrawGains', against='OTHER')]"` draws them,
+    after `tools/test.py CONFIG OTHER_CKPT --save OTHER` has kept what the other one predicts.
+
+    Args:
+        out_dir: folder of the pictures, `<sample_id>.png`.
+        against: folder with the predictions of the other model for the same scans.
+        most: how many scans to draw in each process, those with the largest gain in points that are right.
+        num_colors, panel, collect_device, prefix: see DrawScans.
+    """
+
+    needs_labels = True
+
+    def __init__(self, out_dir: str | Path, against: str | Path, most: int = 1, num_colors: int | None = None,
+                 panel: tuple[int, int] = (480, 300), collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(out_dir, None, num_colors, panel, collect_device, prefix)
+        check_positive('DrawGains', most=most)
+        self.against, self.most = Path(against).expanduser(), most
+        self._best: list[tuple[int, str, tuple[np.ndarray, ...]]] = []
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Remember the scans with the largest gains so far.
+
+        Args:
+            data_batch: `inputs.points`, see DrawScans.
+            data_samples: for each scan a dict with `pred_labels`, `labels` (N,) and `sample_id`.
+
+        Raises:
+            DataError: a scan without labels, or without predictions of the other model for its points.
+        """
+        for points, sample in zip(data_batch['inputs']['points'], data_samples):
+            pred_labels, labels = labels_of(sample, 'DrawGains')
+            other = other_predictions(self.against, sample).numpy()
+            counted = _is_class(labels, len(self.dataset_meta['classes']))
+            gain = int(((pred_labels == labels) & counted).sum()) - int(((other == labels) & counted).sum())
+            self._best.append((gain, sample['sample_id'],
+                               (points[:len(labels)].cpu().numpy(), pred_labels, labels, other)))
+            self._best = sorted(self._best, key=lambda best: -best[0])[:self.most]
+
+    def compute_metrics(self, results: list[str]) -> dict:
+        """Draw them; no score comes from pictures."""
+        meta = self.dataset_meta
+        for gain, name, (points, pred_labels, labels, other) in self._best:
+            image = draw_scan(points, meta['classes'], meta['palette'], pred_labels, labels,
+                              f'{name}, {gain:+,} points', self.panel, meta.get('forward', 0.0), other)
+            path = canvas.save_png(self.out_dir / f'{name}.png', image, self.num_colors)
+            print_log(f'{path}: {gain:+,} points are right that the other model of {self.against} has wrong', 'current')
+        self._best = []
         return {}
 
 

@@ -11,11 +11,9 @@ import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from perception.common.saving import read_prediction
-from perception.lidarseg.datasets.base import IGNORE, rows_of
+from perception.lidarseg.datasets.base import IGNORE, other_predictions, rows_of
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.outputs import inside
 
 
 @METRICS.register_module()
@@ -59,7 +57,9 @@ class LikelihoodMetric(BaseMetric):
             labels, logits = (rows_of(sample[key].cpu(), sample) for key in ('labels', 'logits'))
             known = labels != IGNORE
             loss = F.cross_entropy(logits[known].double(), labels[known], reduction='sum')
-            agree = 0 if self.against is None else int((logits.argmax(1) == self._saved(name, sample)).sum())
+            agree = 0
+            if self.against is not None:
+                agree = int((logits.argmax(1) == other_predictions(self.against, sample)).sum())
             self.results.append((float(loss), int(known.sum()), agree, len(labels)))
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, float]:
@@ -70,14 +70,3 @@ class LikelihoodMetric(BaseMetric):
             found['agreement'] = agree / max(points, 1)
         print_log(', '.join(f'{name} {value:.4f}' for name, value in found.items()), 'current')
         return found
-
-    def _saved(self, name: str, sample: dict) -> torch.Tensor:
-        path = inside(self.against, f'{name}.npy')
-        saved = read_prediction(path)
-        rows = None if saved is None else rows_of(saved, sample)
-        expected = len(rows_of(sample['labels'], sample))
-        if rows is None or len(rows) != expected:
-            raise DataError(f'{path}: {"no predictions" if rows is None else f"{len(rows):,} predictions"} for '
-                            f'{expected:,} points, expected one for each. Write them with tools/test.py ... --save '
-                            f'{self.against} on the same split.')
-        return rows

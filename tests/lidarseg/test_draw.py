@@ -9,7 +9,15 @@ from perception.common.structures import PointSegSample
 from perception.common.visual import canvas
 from perception.common.visual.points import BEHIND, shaded, visible_points, vulkan_problem
 from perception.lidarseg import draw
-from perception.lidarseg.draw import DrawScans, draw_scan, error_colors, height_colors, label_colors, scan_score
+from perception.lidarseg.draw import (
+    DrawGains,
+    DrawScans,
+    draw_scan,
+    error_colors,
+    height_colors,
+    label_colors,
+    scan_score,
+)
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
 
@@ -161,3 +169,23 @@ def test_metric_needs_names_and_colours(tmp_path):
     data, samples = batch(['a'])
     with pytest.raises(ConfigError, match='expected classes and palette'):
         metric.process(data, [s.to_dict() for s in samples])
+
+
+@needs_vulkan
+def test_the_scans_with_the_largest_gains_are_drawn_with_the_errors_of_both(tmp_path):
+    batch, samples = dict(inputs=dict(points=[])), []
+    for name, wrong in (('few', 0.1), ('many', 0.6), ('none', 0.0)):
+        points, labels, pred_labels = scan()
+        other = np.where(np.arange(len(labels)) < wrong * len(labels), (labels + 1) % 3, pred_labels)
+        np.save(tmp_path / f'{name}.npy', other.astype(np.uint8))
+        batch['inputs']['points'].append(torch.from_numpy(points))
+        samples.append(dict(sample_id=name, labels=torch.from_numpy(labels), pred_labels=torch.from_numpy(pred_labels)))
+    metric = DrawGains(tmp_path / 'out', against=tmp_path, most=2, panel=(160, 90))
+    metric.dataset_meta = dict(classes=CLASSES, palette=PALETTE)
+    metric.process(batch, samples)
+    assert metric.evaluate(3) == {}
+    assert sorted(path.name for path in (tmp_path / 'out').glob('*.png')) == ['few.png', 'many.png']
+    assert cv2.imread(str(tmp_path / 'out/many.png')).shape[1] > 4 * 160  # four panels side by side
+    (tmp_path / 'many.npy').unlink()
+    with pytest.raises(DataError, match='many.npy: no predictions for 4,000 points'):
+        metric.process(batch, samples)

@@ -33,7 +33,7 @@ def test_means_over_all_points_of_all_scans(samples, tmp_path):
 
 def test_rows_that_were_left_out_of_a_scan_do_not_count(samples, tmp_path):
     sample = samples[0]
-    sample.update(kept=np.array([True, True, False, True, False]), num_points=5)
+    sample.update(kept=np.array([0, 1, 3]), num_points=5)
     np.save(tmp_path / '08_0.npy', sample['logits'].argmax(1).numpy().astype(np.uint8))
     metric = LikelihoodMetric(against=tmp_path)
     metric.process(None, [sample])

@@ -9,8 +9,10 @@ from torch import Tensor
 from perception.common.dataset import SeededDataset
 from perception.common.formats.points import Cloud, Frame, PointReader, find_points
 from perception.common.metrics.confusion import confusion_matrix
+from perception.common.saving import read_prediction
 from perception.common.structures import PointSegSample
 from perception.utils.errors import DataError
+from perception.utils.outputs import inside
 
 IGNORE = 255
 Scan = str | Path | np.ndarray | Tensor
@@ -214,6 +216,29 @@ def predictions_of(sample: Mapping, where: str) -> np.ndarray:
         raise DataError(f'{where}: {len(pred_labels):,} predictions for {num_points:,} points of {name}, expected '
                         'equal numbers. Predict every point of the scan.')
     return pred_labels
+
+
+def other_predictions(folder: Path, sample: Mapping) -> Tensor:
+    """What another model predicted for a scan, as `tools/test.py ... --save DIR` keeps it.
+
+    Args:
+        folder: DIR.
+        sample: `sample_id` and `labels`; with `kept`, see `rows_of`.
+
+    Returns:
+        (N,) int64 train ids of the points that were kept.
+
+    Raises:
+        DataError: none are there, or not one for each point.
+    """
+    path = inside(folder, f'{sample["sample_id"]}.npy')
+    saved = read_prediction(path)
+    found = None if saved is None else rows_of(saved, sample)
+    expected = len(rows_of(sample['labels'], sample))
+    if found is None or len(found) != expected:
+        raise DataError(f'{path}: {"no" if found is None else f"{len(found):,}"} predictions for {expected:,} points, '
+                        f'expected one for each. Write them with tools/test.py ... --save {folder} on the same split.')
+    return found
 
 
 def official_confusion(pred_labels: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:

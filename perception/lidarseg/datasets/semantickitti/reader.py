@@ -208,7 +208,8 @@ class SemanticKITTI(LidarScans):
             check_labels_exist(self.data_root, self.scans)
         if split == 'train':
             self.check_labelled(lambda k: self.labels(k, Path(self.path(k)).stat().st_size // POINT_BYTES))
-        self.official_size = sum(OFFICIAL_SCANS[s] for s in self.sequences if s in range(len(OFFICIAL_SCANS)))
+        official = [OFFICIAL_SCANS[s] for s in self.sequences if s in range(len(OFFICIAL_SCANS))]
+        self.official_size = sum(official) if len(official) == len(self.sequences) else None
 
     def __len__(self) -> int:
         return len(self.scans)
