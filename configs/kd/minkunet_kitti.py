@@ -20,7 +20,7 @@ model = dict(
     taps=taps,
     teachers=dict(full=dict(
         type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/minkunet_kitti.py')),
-    losses=dict(kd=dict(type=KDLoss, teacher='full', logits='voxel_logits', rows='voxels')))
+    losses=dict(kd=dict(type=KDLoss, teacher='full', logits='voxel_logits', rows='voxels', mask_ignored=False)))
 
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 

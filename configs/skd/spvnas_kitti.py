@@ -22,7 +22,8 @@ model = dict(
     teachers=dict(full=dict(
         type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/spvnas_kitti.py')),
     losses=dict(skd=dict(
-        type=SKDLoss, teacher='full', logits='voxel_logits', feats='voxel_feats', rows='voxels')))
+        type=SKDLoss, teacher='full', logits='voxel_logits', feats='voxel_feats', rows='voxels',
+        mask_ignored=False)))
 
 custom_hooks = [dict(type=TeacherScoreHook, num_samples=100)]
 
