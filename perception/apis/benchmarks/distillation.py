@@ -80,7 +80,9 @@ def run(args: argparse.Namespace) -> dict:
         jobs = 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
     check_positive('distillation', seeds=args.seeds, jobs=jobs)
     arms = find_arms(args.student, args.methods)
-    nets = [arm for arm in arms if arm in ('teacher', 'student')] + [name for name, *_ in args.arm]
+    nets = [arm for arm in arms if arm in ('teacher', 'student')] + [
+        name for name, path, *_ in filter(lambda arm: len(arm) > 1, args.arm)
+        if 'student' not in load_config(path, mini=True).model]  # whose student costs what the student does
     arms = add_arms(arms, args.arm, args.variant)
     title, cfg = Path(args.student).stem, load_config(args.student, mini=True)
     settings, groups = find_settings(cfg, args)

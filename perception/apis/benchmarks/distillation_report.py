@@ -131,6 +131,7 @@ def to_markdown(report: dict) -> str:
              f'the validation before. A gain counts from {CERTAIN} standard errors on.')
     lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
              about]
+    lines += _in_short(report)
     for title, arms in report['tables'].items():
         names = list(next(iter(arms.values()))['scores']) if arms else [metric]
         lines += ['', f'## {title[:1].upper()}{title[1:]}', '', '| arm | runs | ' + ' | '.join(
@@ -153,6 +154,30 @@ def to_markdown(report: dict) -> str:
             lines += ['', f'One simulated sample, batch size 1, nets of the {title}, random weights.', '',
                       *cost.tables(report['efficiency'][scale])]
     return '\n'.join([*lines, '', report['efficiency'].get('machine', '')]).rstrip() + '\n'
+
+
+def _in_short(report: dict) -> list[str]:
+    """A few lines on each table: the scores of the nets beside what they cost, and what that means."""
+    costs = {row['config']: row for row in report['efficiency'].get('mini', [])}
+    costs |= {arm: costs['student'] for arm in report['arms'] if arm not in costs and 'student' in costs}
+    lines = []
+    for title, arms in report['tables'].items() if costs else ():
+        names = list(next(iter(arms.values()))['scores']) if arms else []
+        rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', 'student') else f'student with {arm}'),
+                     **{name: to_text(row['scores'][name]['last'], 3) for name in names},
+                     **{key: costs[arm][key] for key in ('parameters', 'gmac', 'cpu_ms')})
+                for arm, row in arms.items() if arm in costs]
+        columns = {'net': ('net', str), **{name: (name, str) for name in names},
+                   **{key: cost.COLUMNS[key] for key in ('parameters', 'gmac', 'cpu_ms')}}
+        lines += ['', f'**In short, {title}:**', '', *cost.table(rows, columns), '']
+        for arm, row in arms.items():
+            if arm not in ('teacher', 'student') and row['runs']:
+                gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
+                lines.append(f'* {arm} changes the student alone of the same seed by: {gains} ({row["runs"]} runs)'
+                             + (f'; it {row["verdict"]}.' if row['verdict'].startswith('h') else
+                                f'; {row["verdict"]}.' if row['verdict'] else '; one run shows no spread.'))
+    kind = 'Simulated data show that a method works, and ' if 'simulated' in report['data'] else 'So few scans '
+    return [*lines, '', kind + 'say nothing about the scores of a benchmark.'] if lines else []
 
 
 def _details(runs: list[dict], setting: str) -> list[str]:
