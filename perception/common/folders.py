@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.logging import print_log
+
 from perception.common.formats.text import read_text
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -95,6 +97,8 @@ def choose(ids: Sequence[str], splits: Mapping[str, Any] | None, split: str, roo
         if len(ids) < VAL_EVERY and split != 'test':
             raise DataError(f'{root}: {len(ids)} files, expected at least {VAL_EVERY}, of which one is for validation. '
                             'Name those of each split by splits.')
+        print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} files is for validation.',
+                  'current')
         return [name for k, name in enumerate(ids)
                 if split == 'test' or (k % VAL_EVERY == VAL_EVERY - 1) == (split == 'val')]
     check_choice(f'{where}: split', split, splits)

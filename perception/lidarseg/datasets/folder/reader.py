@@ -10,9 +10,7 @@ and `point_files.py` about formats, columns, intensities and frames holds here t
 from __future__ import annotations
 
 import colorsys
-import fnmatch
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,21 +18,21 @@ from typing import Any
 import numpy as np
 from mmengine.logging import print_log
 
+from perception.common import folders
 from perception.common.formats.kinds import check_size, recognise
 from perception.common.formats.kitti import read_labels as read_label_file
 from perception.common.formats.point_columns import parse_columns
-from perception.common.formats.point_files import ENDINGS, FILES, read_fields
-from perception.common.formats.points import PointReader, natural_order
+from perception.common.formats.point_files import FILES, read_fields
+from perception.common.formats.points import PointReader
 from perception.common.formats.text import read_text
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
-from perception.utils.checks import check_choice, close_matches
+from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 OPTIONS = ('columns', 'intensity_scale', 'missing_intensity', 'unit', 'forward', 'height', 'invalid')  # of PointReader
 LABELS = ('.npy', '.label', '.txt')
-VAL_EVERY = 5  # without splits, each fifth scan is for validation
 _UNKNOWN = 254
 
 
@@ -69,7 +67,7 @@ class PointFolder(LidarScans):
 
     def __init__(self, data_root: str | Path, classes: Sequence[str], points: str = '*.pcd',
                  labels: str | None = '*.npy', label_map: Mapping[int, str | int] | None = None,
-                 ignore: Sequence[int] = (), split: str = 'train', splits: Mapping[str, Any] | None = None,
+                 ignore: Sequence[int] = (), split: str = 'train', splits: Mapping[str, str | Sequence] | None = None,
                  palette: Sequence[Sequence[int]] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
@@ -78,12 +76,11 @@ class PointFolder(LidarScans):
         config = dict(classes=classes, palette=palette, label_map=label_map, ignore=ignore, columns=columns,
                       intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit, forward=forward,
                       height=height, invalid=invalid)
-        check_choice('PointFolder: split', split, dict.fromkeys(['train', 'val', 'test', *(splits or {})]))
         self.data_root, self.split = data_path(data_root), split
         self.metainfo = dict(self.describe(config), data_root=str(self.data_root))
         self.label_map, self.points = class_map(config), self.reader(config)
-        files = find_scans(self.data_root, points)
-        chosen = choose(list(files), splits, split, self.data_root)
+        files = folders.find(self.data_root, points, FILES, 'PointFolder: points')
+        chosen = folders.choose(list(files), splits, split, self.data_root, 'PointFolder')
         self.ids, self.files = chosen, [files[name] for name in chosen]
         self.field = labels if labels and is_field(labels) else None
         self.label_files = self._label_files(points, labels)
@@ -95,7 +92,10 @@ class PointFolder(LidarScans):
         if labels is None or self.field:
             found = [file if self.field else None for file in self.files]
         else:
-            found = [pair(self.data_root, file, points, labels) for file in self.files]
+            if not labels.lower().endswith(LABELS):
+                raise ConfigError(f'PointFolder: labels={labels!r}, expected a pattern of files that end in '
+                                  f"{', '.join(LABELS)}, or the name of a field such as 'label'. Correct it.")
+            found = [folders.pair(self.data_root, file, points, labels, 'PointFolder: labels') for file in self.files]
             there = [file.is_file() for file in found]
             if not all(there) and self.split == 'test':
                 return [file if ok else None for file, ok in zip(found, there)]
@@ -232,101 +232,6 @@ def class_map(config: Mapping) -> dict[int, int]:
 def is_field(labels: str) -> bool:
     """Whether `labels` names a field of the scans and no files."""
     return '*' not in labels and not Path(labels).suffix
-
-
-def find_scans(root: Path, pattern: str) -> dict[str, Path]:
-    """Ids and files of all scans, in the order of the numbers in their ids; hidden files are left out.
-
-    Raises:
-        ConfigError: a pattern of something else than scans.
-        DataError: none is there.
-    """
-    if Path(pattern).suffix.lower() not in FILES or Path(pattern).is_absolute() or '..' in Path(pattern).parts:
-        raise ConfigError(f'PointFolder: points={pattern!r}, expected a pattern below data_root of files that end in '
-                          f"{', '.join(FILES)}, such as '*/scans/*.pcd'. Correct it.")
-    match = _pattern(pattern)
-    files = {}
-    for file in sorted(root.glob(pattern), key=natural_order) if root.is_dir() else ():
-        path = file.relative_to(root).as_posix()
-        found = match.fullmatch(path)
-        if found and file.is_file() and '/.' not in f'/{path}':
-            files['/'.join(part.strip('/') for part in found.groups() if part) or file.stem] = file
-    if not files:
-        near = sorted({p.suffix for p in list(root.rglob('*'))[:10_000] if p.suffix.lower() in ENDINGS})
-        came = f'no file {pattern} in it' if root.is_dir() else 'no such folder'
-        raise DataError(f'{root}: {came} (files that end in {", ".join(near) or "scans of no kind"} are there), '
-                        'expected scans. Set data_root and points, set PERCEPTION_DATA to the folder that replaces '
-                        'data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
-    return files
-
-
-def _pattern(pattern: str) -> re.Pattern:
-    """The pattern as an expression with a group for each star."""
-    parts = re.split(r'(\*\*/|\*)', pattern)
-    return re.compile(''.join({'**/': '((?:[^/]+/)*)', '*': '([^/]*)'}.get(part, re.escape(part)) for part in parts))
-
-
-def pair(root: Path, file: Path, points: str, labels: str) -> Path:
-    """The label file of a scan: the stars of `labels` stand for what those of `points` do.
-
-    Raises:
-        ConfigError: other numbers of stars, or labels of a kind that cannot be read.
-    """
-    stars = [len(re.findall(r'\*\*/|\*', pattern)) for pattern in (points, labels)]
-    if stars[0] != stars[1] or Path(labels).suffix.lower() not in LABELS:
-        raise ConfigError(f'PointFolder: labels={labels!r} for points={points!r}, expected as many stars, and files '
-                          f"that end in {', '.join(LABELS)}, or the name of a field such as 'label'. Correct it.")
-    parts = iter(_pattern(points).fullmatch(file.relative_to(root).as_posix()).groups())
-    return root / re.sub(r'\*\*/|\*', lambda _: next(parts), labels)
-
-
-def choose(ids: list[str], splits: Mapping[str, Any] | None, split: str, root: Path) -> list[str]:
-    """Ids of a split, in order.
-
-    Args:
-        ids: of all scans.
-        splits: see PointFolder.
-        split: of them.
-        root: folder of the lists.
-
-    Raises:
-        ConfigError: an unknown split, or scans in 'train' and in 'val'.
-        DataError: a pattern that no scan has, or a list that cannot be read.
-    """
-    if splits is None:
-        chosen = dict(train=[name for k, name in enumerate(ids) if k % VAL_EVERY != VAL_EVERY - 1],
-                      val=[name for k, name in enumerate(ids) if k % VAL_EVERY == VAL_EVERY - 1], test=ids)
-        if not chosen['val']:
-            raise DataError(f'{root}: {len(ids)} scans, expected at least {VAL_EVERY}, of which one is for validation. '
-                            'Name the scans of each split by splits.')
-        print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} scans is for validation.',
-                  'current', logging.INFO)
-        return chosen[split]
-    check_choice('PointFolder: split', split, splits)
-    chosen = {name: _chosen(ids, splits[name], name, root) for name in dict.fromkeys([split, *splits])
-              if name in (split, 'train', 'val')}
-    both = set(chosen.get('train', ())) & set(chosen.get('val', ()))
-    if both:
-        raise ConfigError(f'PointFolder: {min(both)} ({len(both):,} scans) stands in the splits train and val, '
-                          'expected each scan in one of them, for scores on what was learnt say nothing. Part them.')
-    return chosen[split]
-
-
-def _chosen(ids: list[str], wanted: str | Sequence[str], split: str, root: Path) -> list[str]:
-    """Ids that one of some patterns fits."""
-    if isinstance(wanted, str) and wanted.endswith('.txt'):
-        wanted = [line.strip() for line in read_text(root / wanted, f'the scans of {split}').splitlines()]
-    found: dict[str, None] = {}
-    for pattern in [wanted] if isinstance(wanted, str) else wanted:
-        fits = [name for name in ids if pattern and (fnmatch.fnmatchcase(name, str(pattern))
-                                                     or name.startswith(f'{pattern}/'))]
-        if pattern and not fits:
-            raise DataError(f'{root}: no scan {pattern} of the split {split} (there are {", ".join(ids[:3])}, ...), '
-                            'expected ids, patterns of them or their first parts. Correct splits.')
-        found |= dict.fromkeys(fits)
-    if not found:
-        raise DataError(f'{root}: the split {split} names no scan, expected some. Correct splits.')
-    return [name for name in ids if name in found]
 
 
 def read_labels(path: Path, num_points: int | None, field: str | None = None,
