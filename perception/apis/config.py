@@ -21,10 +21,10 @@ from mmengine.utils import get_installed_path, get_object_from_string
 
 from perception import registry
 from perception.apis.schedule import check_schedule, length_of, scale_schedule
-from perception.apis.values import arguments, check_values, known_keys, typed
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
+from perception.utils.values import arguments, check_values, known_keys, typed
 
 # names of a config that something reads, beside the arguments of mmengine's Runner; any other is a helper of its file
 _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',

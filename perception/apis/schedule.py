@@ -1,4 +1,5 @@
 """Whether the schedule of a rate fits the length of a training, and its scaling to another length."""
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,7 +65,7 @@ def _scaled(value: float, ratio: float, whole: bool) -> float:
 
 def check_schedule(cfg: Config, where: str) -> None:
     """See that every scheduler begins before the training ends, and that none leaves it a rate of 0 or lets it rise
-    again, such as after overriding `train_cfg.max_epochs`.
+    again, such as after overriding `train_cfg.max_epochs`; warn of one that the training does not reach the end of.
 
     Args:
         cfg: the config.
@@ -101,6 +102,11 @@ def check_schedule(cfg: Config, where: str) -> None:
                 'schedule is scaled.')
         covered = next((total for total in (scheduler.get('T_max'), scheduler.get('total_steps'),
                                             sum(scheduler.get('periods') or [])) if total), None)
+        reach = max(scheduler.get('milestones') or [covered or end])
+        if reach > whole:
+            print_log(f'{called} reaches to {reach} in a training of {whole}, so the rate ends elsewhere than planned. '
+                      f'Shorten it too, or give --cfg-options train_cfg.{unit} instead, with which the schedule is '
+                      'scaled.', 'current', logging.WARNING)
         if covered is not None and covered < last - begin:
             raise ConfigError(
                 f'{called} is {covered} long and runs from {begin} to {last}, expected a length of {last - begin}: the '

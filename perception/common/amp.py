@@ -6,6 +6,7 @@ import torch
 from mmengine.optim import OptimWrapper
 
 from perception.registry import OPTIM_WRAPPERS
+from perception.utils.errors import ConfigError
 
 
 def has_bfloat16() -> bool:
@@ -26,7 +27,15 @@ class BFloat16OptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: torch.nn.Module) -> Iterator[None]:
-        """Autocast on the device of the model."""
+        """Autocast on the device of the model.
+
+        Raises:
+            ConfigError: a CPU that does not compute in bfloat16.
+        """
         device = next(model.parameters()).device.type
+        if device == 'cpu' and not has_bfloat16():
+            raise ConfigError('optim_wrapper: BFloat16OptimWrapper on a CPU without instructions for bfloat16, where '
+                              'it would be many times slower, expected OptimWrapper. Leave the type out; --amp '
+                              'computes in bfloat16 where that is faster.')
         with super().optim_context(model), torch.autocast(device, torch.bfloat16):
             yield

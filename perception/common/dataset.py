@@ -6,9 +6,10 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from perception.registry import TRANSFORMS
+from perception.utils.values import TypedArguments
 
 
-class SeededDataset(Dataset):
+class SeededDataset(TypedArguments, Dataset):
     """Base of the data sets. One fills `METAINFO` and writes `__len__`, `read` and `pack`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(...), data_samples=...)`. The pipeline sees the arrays

@@ -57,7 +57,7 @@ class FiniteSteps:
         except RuntimeError as error:
             if 'without overflow' not in str(error):
                 raise
-            raise diverged(self.runner, 'the step is too large for float32') from error
+            raise diverged(self.runner, 'the step is too large for float32, as all of them would be,') from error
         for buffer, old in zip(buffers, before):
             buffer.data.copy_(old)
         return {}
@@ -67,7 +67,7 @@ class FiniteSteps:
         skipped = self.runner.message_hub.get_info(SKIPPED, 0) + 1
         if skipped > self.allowed:
             again = f' ({self.allowed} such steps were skipped before)' if self.allowed else ''
-            raise diverged(self.runner, f'{what}{again}')
+            raise diverged(self.runner, f'{what}{again}', '; --allow-nan N skips up to N such steps')
         self.runner.message_hub.update_info(SKIPPED, skipped)
         self.runner.logger.warning(f'{place(self.runner)}: {what}; this step is skipped, {skipped} of {self.allowed} '
                                    f'allowed.')
@@ -110,8 +110,8 @@ def place(runner: Runner) -> str:
     return f'epoch {runner.epoch + 1}, iteration {runner.iter + 1}'
 
 
-def diverged(runner: Runner, what: str) -> TrainingError:
-    """The error that ends a training; it is the same in all processes."""
+def diverged(runner: Runner, what: str, remedy: str = '') -> TrainingError:
+    """The error that ends a training; it is the same in all processes. `remedy` stands behind a lower rate."""
     last = runner.message_hub.get_info('last_ckpt')
     good = ('There is no checkpoint yet; begin anew with a lower rate (--cfg-options optim_wrapper.optimizer.lr=...)'
             if not last or not Path(last).is_file() else f'The last good checkpoint is {last}; go on from it with a '
@@ -120,7 +120,7 @@ def diverged(runner: Runner, what: str) -> TrainingError:
     rate = ', '.join(f'{value[0]:g}' for value in (rate if isinstance(rate, dict) else {}).values() if value)
     error = TrainingError(
         f'{place(runner)}: {what} at a learning rate of {rate}, expected finite numbers. {good} or '
-        'clipped gradients; --allow-nan N skips up to N steps whose loss or gradient is not finite.')
+        f'clipped gradients{remedy}.')
     error.in_all_processes = True
     return error
 

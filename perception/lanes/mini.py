@@ -173,7 +173,7 @@ def draw_polyline(image: np.ndarray, points: np.ndarray, value: int | Sequence[i
 
 
 def draw_sheet(root: str | Path, path: str | Path, dataset: type[SeededDataset], most: int = 12,
-               width: int = 480) -> Path:
+               width: int = 1920) -> Path:
     """Draws images of each split with their labels over them.
 
     Args:
@@ -181,18 +181,18 @@ def draw_sheet(root: str | Path, path: str | Path, dataset: type[SeededDataset],
         path: PNG file to write.
         dataset: its reader.
         most: images of a split.
-        width: of an image on the sheet, pixels.
+        width: of the sheet, pixels; the fewer images, the larger they are, four beside each other at most.
 
     Raises:
         DataError: a data set that cannot be read, or a picture that cannot be written.
     """
-    rows = []
-    for split in SPLITS:
-        samples = dataset(root, split)
+    splits, rows = {split: dataset(root, split) for split in SPLITS}, []
+    columns = min(4, max(len(samples) for samples in splits.values()))
+    for split, samples in splits.items():
         picked = np.unique(np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int))
-        tiles = [_tile(samples[int(i)], samples.metainfo['palette'], width) for i in picked]
-        rows.append(canvas.bar(4 * width, f'{split}: {len(samples)} images', dataset.__name__))
-        rows += [canvas.beside(tiles[i:i + 4]) for i in range(0, len(tiles), 4)]
+        tiles = [_tile(samples[int(i)], samples.metainfo['palette'], (width + 4) // columns - 4) for i in picked]
+        rows.append(canvas.bar(width, f'{split}: {len(samples)} image{"s" * (len(samples) != 1)}', dataset.__name__))
+        rows += [canvas.beside(tiles[i:i + columns]) for i in range(0, len(tiles), columns)]
     return canvas.save_png(path, canvas.stacked(rows))
 
 
@@ -205,6 +205,6 @@ def _tile(sample: dict, palette: Sequence[Sequence[int]], width: int) -> np.ndar
         labels = cv2.resize(truth.labels.numpy().astype(np.uint8), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         image = overlay_labels(image, labels, palette, .5)
     for index, lane in enumerate(truth.lanes if 'lanes' in truth else ()):
-        draw_polyline(image, lane * scale, PALETTE[index % len(PALETTE)], 1)
+        draw_polyline(image, lane * scale, PALETTE[index % len(PALETTE)], -(-width // 480))
     category = truth.metainfo.get('category')
     return canvas.titled(image, f'{category}: {truth.sample_id}' if category else truth.sample_id)

@@ -174,6 +174,8 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
     except OSError as error:
         raise CheckpointError(f'{path}: unreadable ({error.strerror or error}), expected a file of torch.save. Check '
                               f'the disk and the permissions.') from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a truncated or foreign file meets torch.load in many ways
         raise CheckpointError(f'{path}: unreadable ({type(error).__name__}: {_first_line(error)}), expected a file of '
                               f'torch.save. It is probably truncated or not a checkpoint; fetch or write it '

@@ -83,6 +83,21 @@ def test_a_schedule_shorter_than_the_training_is_refused(tmp_path, scheduler, me
     load_config(write(tmp_path, text.replace('20', '8')))
 
 
+@pytest.mark.parametrize('scheduler', [
+    'dict(type=PolyLR, end=50)', 'dict(type=CosineAnnealingLR, T_max=50)',
+    'dict(type=MultiStepLR, milestones=[4, 50])'])
+def test_a_schedule_longer_than_the_training_is_said(tmp_path, monkeypatch, scheduler):
+    said = []
+    monkeypatch.setattr('perception.apis.schedule.print_log', lambda text, *_: said.append(text))
+    text = ('from mmengine.optim.scheduler import CosineAnnealingLR, MultiStepLR, PolyLR\n'
+            f'train_cfg = dict(max_epochs=20)\nparam_scheduler = [{scheduler}]\n')
+    load_config(write(tmp_path, text))
+    assert len(said) == 1 and 'reaches to 50 in a training of 20' in said[0]
+    load_config(write(tmp_path, text.replace('50', '20')))
+    load_config(write(tmp_path, text), options={'param_scheduler': []})
+    assert len(said) == 1
+
+
 def test_a_published_schedule_scales(root):
     for name in ('lanes/enet_culane', 'lidarseg/minkunet_half_kitti', 'lanes/enet_apolloscape', 'pvd/minkunet_kitti'):
         for mini in (False, True):

@@ -91,7 +91,8 @@ def test_amp_trains_and_validates_in_bfloat16(toy, toy_config, tmp_path, monkeyp
         return forward(self, inputs, data_samples, mode)
 
     monkeypatch.setattr(toy.ToyModel, 'forward', watch)
-    monkeypatch.setattr(perception.apis.runner, 'has_bfloat16', lambda: True)
+    for module in (perception.apis.runner, perception.common.amp):
+        monkeypatch.setattr(module, 'has_bfloat16', lambda: True)
     runner = train(toy_config, work_dir=str(tmp_path), amp=True, options={'train_cfg.max_epochs': 1})
     assert set(seen) == {('loss', True), ('predict', True)}
     assert {p.dtype for p in runner.model.parameters()} == {torch.float32}

@@ -110,8 +110,9 @@ def test_one_more_than_allowed_ends_the_training_also_after_a_resume(bad_steps, 
 
 
 def test_a_rate_beyond_float32_ends_the_training(toy_config, tmp_path):
-    with pytest.raises(TrainingError, match=r'iteration 1: the step is too large .* rate of 1e\+38'):
-        train(toy_config, work_dir=str(tmp_path), options={'optim_wrapper.optimizer.lr': 1e38})
+    with pytest.raises(TrainingError, match=r'iteration 1: the step is too large .* rate of 1e\+38') as caught:
+        train(toy_config, work_dir=str(tmp_path), allow_nan=9, options={'optim_wrapper.optimizer.lr': 1e38})
+    assert '--allow-nan' not in str(caught.value)  # no step can be taken
 
 
 def test_denormal_numbers_slow_no_training_down(toy, toy_config, tmp_path, monkeypatch):

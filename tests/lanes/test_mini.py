@@ -62,6 +62,6 @@ def test_arguments_out_of_range_are_refused(tmp_path, name, bad):
 
 def test_the_sheet_shows_every_split(mini_tusimple, tmp_path):
     image = cv2.imread(str(mini.draw_sheet(mini_tusimple, tmp_path / 'sheet.png', TuSimple)))
-    assert image.shape[0] > 3 * 270
+    assert image.shape[0] > 2 * 270 and 1900 < image.shape[1] <= 1920
     with pytest.raises(DataError):
         mini.draw_sheet(tmp_path / 'nowhere', tmp_path / 'sheet.png', TuSimple)

@@ -242,7 +242,7 @@ def test_a_file_with_compressed_parts_is_refused_unread(tmp_path):
     with zipfile.ZipFile(tmp_path / 'x.pth') as old, zipfile.ZipFile(tmp_path / 'y.pth', 'w') as new:
         for name in old.namelist():
             new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
-    with pytest.raises(CheckpointError, match='y.pth: a compressed archive came'):
+    with pytest.raises(CheckpointError, match=r'^[^:]*y.pth: a compressed archive came'):
         load_checkpoint(tmp_path / 'y.pth')
 
 

@@ -105,7 +105,7 @@ def decode_label_image(data: bytes, where: str | Path) -> np.ndarray:
     channels must be equal. Numbers of 1, 2, 4 and 16 bits are read as numbers, not scaled.
 
     Args:
-        data: bytes of a PNG, BMP, TIFF or PPM file.
+        data: bytes of a PNG, BMP, TIFF, PPM or lossless WebP file.
         where: the file, for messages.
 
     Returns:
@@ -115,7 +115,7 @@ def decode_label_image(data: bytes, where: str | Path) -> np.ndarray:
         DataError: no image, a lossy one, one of colours or of numbers above 255.
     """
     kind, header = _open(data, where)
-    if kind in _LOSSY or header.info.get('compression') in ('jpeg', 'webp'):
+    if (kind in _LOSSY and not _lossless_webp(data)) or header.info.get('compression') in ('jpeg', 'webp'):
         raise DataError(f'{where}: a {kind} image, whose pixels are changed when it is saved, expected numbers in a '
                         'lossless format. Make the labels again as PNG; those in this file are lost at their edges.')
     _check_orientation(header, data, where)
@@ -145,6 +145,14 @@ def decode_label_image(data: bytes, where: str | Path) -> np.ndarray:
                         'expected one channel of 8 bits, 0 to 255. This is no label image of this data set; map the '
                         'numbers first.')
     return np.array(labels, np.uint8)
+
+
+def _lossless_webp(data: bytes) -> bool:
+    """Whether the pixels of a WebP file are stored as they were; an extended file may have other chunks before them."""
+    at = 12
+    while data[at:at + 4] in (b'VP8X', b'ICCP'):
+        at += 8 + (int.from_bytes(data[at + 4:at + 8], 'little') + 1) // 2 * 2
+    return data[:4] == b'RIFF' and data[at:at + 4] == b'VP8L'
 
 
 def _bytes(path: str | Path) -> bytes:

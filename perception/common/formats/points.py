@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from mmengine.logging import print_log
 
 from perception.common.formats.point_columns import COLUMNS, parse_columns, plain_name
@@ -16,8 +17,10 @@ from perception.common.formats.point_files import ENDINGS, Fields, array_fields,
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import natural_order
+from perception.utils.values import TypedArguments
 
 INTENSITY = ('intensity', 'i', 'intensities', 'remission', 'reflectance', 'reflectivity', 'strength')  # its other names
+DOUBTS = ('unit', 'constant', 'scale')  # each is said once
 AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of each, rad from x to y
 
 
@@ -54,7 +57,7 @@ class Cloud(NamedTuple):
     fields: Fields
 
 
-class PointReader:
+class PointReader(TypedArguments):
     """Reads scans of users for a net that was trained on another sensor, or on the same.
 
     Args:
@@ -95,7 +98,7 @@ class PointReader:
             if forward is not None else None
         self.lift = 0.0 if height is None else _number('height', height) - frame.height
         self.invalid, self.topic, self.frame = invalid, topic, frame
-        self._said: set[str] = set()
+        self._said = torch.zeros(3, dtype=torch.bool).share_memory_()  # of DOUBTS, by any worker
 
     def read(self, source: str | Path | np.ndarray) -> Cloud:
         """A scan as the net takes it.
@@ -173,15 +176,15 @@ class PointReader:
                                    'a net that was trained with them labels such a scan badly.')
         elif np.abs(strong).max() > 2 * most:
             self._warn('scale', f'{where}: intensities of {strong.min():,.4g} to {strong.max():,.4g}, expected 0 to '
-                                f'{most:g} as the net was trained on. Give intensity_scale={most:g}/'
+                                f'{most:g}, the range of this config. Give intensity_scale={most:g}/'
                                 f'{_full_scale(np.abs(strong).max())}.')
         elif most > 2 and strong.max() <= 1:
-            self._warn('scale', f'{where}: intensities up to {strong.max():.4g}, expected 0 to {most:g} as the net was '
-                                f'trained on. If 1 is the largest, give intensity_scale={most:g}.')
+            self._warn('scale', f'{where}: intensities up to {strong.max():.4g}, expected 0 to {most:g}, the range of '
+                                f'this config. If 1 is the largest, give intensity_scale={most:g}.')
 
     def _warn(self, kind: str, text: str) -> None:
-        if kind not in self._said:
-            self._said.add(kind)
+        if not self._said[DOUBTS.index(kind)]:
+            self._said[DOUBTS.index(kind)] = True
             print_log(f'{text} This is said once.', 'current', logging.WARNING)
 
 

@@ -101,6 +101,12 @@ def test_labels_that_are_no_numbers_say_what_they_are(tmp_path):
         Image.fromarray(wrong).save(path)
         with pytest.raises(DataError, match=message + '.*expected one channel of 8 bits'):
             read_label_image(path)
+    for extra in ({}, dict(icc_profile=b'odd'), dict(icc_profile=b'even', exif=b'Exif')):
+        Image.fromarray(NUMBERS).save(path, 'WEBP', lossless=True, **extra)
+        assert (read_label_image(path) == NUMBERS).all()
+        Image.fromarray(NUMBERS).save(path, 'WEBP', **extra)
+        with pytest.raises(DataError, match='a WEBP image, whose pixels are changed'):
+            read_label_image(path)
     for kind in ('JPEG', 'WEBP'):
         Image.fromarray(NUMBERS).save(path, kind)
         with pytest.raises(DataError, match=f'a {kind} image, whose pixels are changed.*lossless'):

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from perception.common.formats import points as module
 from perception.common.formats.point_columns import NUSCENES_COLUMNS, doubt_of_columns, parse_columns
@@ -233,6 +234,15 @@ def test_what_a_net_was_not_trained_on_is_said_once(cloud, change, word, monkeyp
     for _ in range(3):
         reader.read(change(matrix(cloud)))
     assert len(said) == 1 and word in said[0][0] and said[0][1] == logging.WARNING
+
+
+def test_a_doubt_is_said_by_one_of_all_workers(cloud):
+    reader = PointReader()
+    data = matrix(cloud) * [1, 1, 1, 255]
+    worker = torch.multiprocessing.get_context('fork').Process(target=reader.read, args=(data,))
+    worker.start()
+    worker.join()
+    assert worker.exitcode == 0 and reader._said.tolist() == [False, False, True]
 
 
 def test_a_net_of_255_intensities_is_told_of_small_ones(cloud, monkeypatch):

@@ -256,7 +256,8 @@ def test_the_log_tells_what_computes_sparse_convolutions(tmp_path, caplog):
 # --- mixed precision ---
 @pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
     not torch.cuda.is_available(), reason='no GPU here'))])
-def test_bfloat16_is_used_in_the_step_and_weights_stay_float32(device):
+def test_bfloat16_is_used_in_the_step_and_weights_stay_float32(device, monkeypatch):
+    monkeypatch.setattr('perception.common.amp.has_bfloat16', lambda: True)
     net = Net().to(device)
     wrapper = BFloat16OptimWrapper(optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
     before = net.layer.weight.clone()
@@ -266,3 +267,7 @@ def test_bfloat16_is_used_in_the_step_and_weights_stay_float32(device):
         loss = (out.float() ** 2).mean()
     wrapper.update_params(loss)
     assert net.layer.weight.dtype == torch.float32 and not torch.equal(net.layer.weight, before)
+    monkeypatch.setattr('perception.common.amp.has_bfloat16', lambda: False)
+    if device == 'cpu':
+        with pytest.raises(ConfigError, match='BFloat16OptimWrapper on a CPU without'), wrapper.optim_context(net):
+            pass

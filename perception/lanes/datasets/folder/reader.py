@@ -30,7 +30,7 @@ from perception.registry import DATASETS
 from perception.utils.checks import check_positive, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 
-LABEL_IMAGES = ('.png', '.bmp', '.tif', '.tiff')
+LABEL_IMAGES = ('.png', '.bmp', '.tif', '.tiff', '.webp')
 LINES = ('.lines.txt', '.txt')
 LABELS = (*LINES, '.json', *LABEL_IMAGES)
 MAX_LANES = 64
@@ -72,9 +72,10 @@ class LaneFolder(RoadImages):
     OFFICIAL_SIZES = dict(train=0, val=0, test=0)
 
     def __init__(self, data_root: str | Path = 'data/lane_folder', split: str = 'train', images: str = '**/*.jpg',
-                 labels: str | None = '**/*.lines.txt', num_lanes: int = 4, splits: Mapping[str, Any] | None = None,
-                 image_size: Sequence[int] | None = None, horizon: float | None = None, thickness: int | None = None,
-                 shapes: Sequence[str] | None = None, all_lanes: bool = False,
+                 labels: str | None = '**/*.lines.txt', num_lanes: int = 4,
+                 splits: Mapping[str, str | Sequence] | None = None, image_size: Sequence[int] | None = None,
+                 horizon: float | None = None, thickness: int | None = None, shapes: Sequence[str] | None = None,
+                 all_lanes: bool = False,
                  pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
                  seed: int = 0) -> None:
         described = self.describe(dict(num_lanes=num_lanes))

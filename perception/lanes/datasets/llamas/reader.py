@@ -24,6 +24,7 @@ from perception.lanes.polylines import LIMIT, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.paths import walk
 
 DOWNLOAD = 'https://unsupervised-llamas.com'
 LAYOUT = 'color_images/valid/<recording>/<stamp>_color_rect.png, labels/valid/<recording>/<stamp>.json'
@@ -105,7 +106,7 @@ class LLAMAS(RoadImages):
         if not listed.is_dir():
             raise missing_root(listed, self.data_root, 'LLAMAS', LAYOUT, DOWNLOAD)
         suffix = SUFFIX if self.split == 'test' else '.json'
-        paths = sorted(path for path in listed.glob(f'*/*{suffix}') if not path.name.startswith('.'))
+        paths = [path for path in walk(listed, suffix) if path.parent.parent == listed and path.name.endswith(suffix)]
         if not paths:
             raise missing_root(listed / f'*/*{suffix}', self.data_root, 'LLAMAS', LAYOUT, DOWNLOAD)
         names = [f'{path.parent.name}/{path.name[:-len(suffix)]}' for path in paths]

@@ -69,7 +69,8 @@ class PointFolder(LidarScans):
 
     def __init__(self, data_root: str | Path, classes: Sequence[str], points: str = '*.pcd',
                  labels: str | None = '*.npy', label_map: Mapping[int, str | int] | None = None,
-                 ignore: Sequence[int] = (), split: str = 'train', splits: Mapping[str, Any] | None = None,
+                 ignore: int | Sequence[int | str] = (), split: str = 'train',
+                 splits: Mapping[str, str | Sequence] | None = None,
                  palette: Sequence[Sequence[int]] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
@@ -95,8 +96,8 @@ class PointFolder(LidarScans):
             found = [file if self.field else None for file in self.files]
         else:
             if not labels.lower().endswith(LABELS):
-                raise ConfigError(f'PointFolder: labels={labels!r}, expected files that end in {", ".join(LABELS)}, or '
-                                  "the name of a field such as 'label'. Correct it.")
+                raise ConfigError(f'PointFolder: labels={labels!r}, expected a pattern of files that end in '
+                                  f"{', '.join(LABELS)}, or the name of a field such as 'label'. Correct it.")
             found = [folders.pair(self.data_root, file, points, labels, 'PointFolder: labels') for file in self.files]
             there = [file.is_file() for file in found]
             if not all(there) and self.split == 'test':

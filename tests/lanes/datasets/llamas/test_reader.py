@@ -168,4 +168,7 @@ def test_hidden_files_of_a_mac_are_left_out(official):
     root = official('llamas')
     for path in [*root.rglob('*.json'), *root.rglob('*.png')]:
         path.with_name(f'._{path.name}').write_bytes(b'of a Mac')
+        hidden = path.parents[1] / '.ipynb_checkpoints'
+        hidden.mkdir(exist_ok=True)
+        (hidden / path.name).write_bytes(b'of a notebook')
     assert [len(LLAMAS(root, split)) for split in ('train', 'val', 'test')] == [1, 1, 1]

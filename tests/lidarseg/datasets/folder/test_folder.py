@@ -130,7 +130,7 @@ BAD = [  # options, error, words
     (dict(label_map={1: 3}), ConfigError, '1: 3, expected a class'),
     (dict(label_map={}), ConfigError, 'label_map={}'),
     (dict(ignore=[1]), ConfigError, '1 stands in label_map and in ignore'),
-    (dict(labels='labels/*.npy'), ConfigError, 'as many stars'),
+    (dict(labels='labels/*.npy'), ConfigError, '1 stars for .* with 2'),
     (dict(labels='*/labels/*.png'), ConfigError, r'end in \.npy, \.label, \.txt'),
     (dict(labels=None), ConfigError, 'labels=None for the split train'),
     (dict(points='../*.pcd'), ConfigError, 'a pattern below data_root'),
@@ -140,7 +140,10 @@ BAD = [  # options, error, words
     (dict(split='vall'), ConfigError, 'Did you mean val'),
     (dict(label_map={1: 'ground', 2: 'ground', 10: 'car'}), DataError, r'unknown labels 30 at \d+ points.*label_map'),
     (dict(label_map={77: 'car'}, ignore=[0, 1, 2, 10, 30]), DataError, 'all points of all 8 scans are unlabelled'),
-    (dict(invalid='skip'), ConfigError, 'invalid'), (dict(columns='x,y'), ConfigError, 'columns')]
+    (dict(invalid='skip'), ConfigError, 'invalid'), (dict(columns='x,y'), ConfigError, 'columns'),
+    (dict(ignore=5.5), ConfigError, 'PointFolder: ignore=5.5, expected'), (dict(columns=5), ConfigError, 'columns'),
+    (dict(points=5), ConfigError, 'points=5, expected text'), (dict(labels=5), ConfigError, 'labels=5'),
+    (dict(splits={'train': 5}), ConfigError, r"splits=\{'train': 5\}"), (dict(colums='x'), ConfigError, 'mean columns')]
 
 
 @pytest.mark.parametrize(('options', 'error', 'words'), BAD)

@@ -143,6 +143,8 @@ def _adapt_many(value: Any, origin: type, parts: tuple, text: bool) -> Any:
     if issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise _Misfit(value)
+        for item in value.values() if len(parts) == 2 else ():
+            adapt(item, parts[1], text)
         return value
     if text and not isinstance(value, (list, tuple)) and value is not None:
         value = [value]
@@ -263,10 +265,23 @@ def check_values(value: Any, where: str) -> None:
             try:
                 adapt(item, known[key])
             except _Misfit:
-                raise ConfigError(f'{inner}{key}={item!r}, expected {_say(known[key])}. Correct the config.') from None
+                raise ConfigError(f'{inner}{key}={item!r}, expected {_say(known[key])}. Correct it.') from None
         elif not is_open and key not in (*known, *_TAKEN):
             raise ConfigError(f'{where}: unknown key {key!r}, expected an argument of {value["type"].__name__}. '
                               f'{close_matches(key, known)}')
         if key == 'clip_grad' and isinstance(item, Mapping):  # passed on to what its own `type` names
             item = dict(item, type=clip_grad_value_ if item.get('type') == 'value' else clip_grad_norm_)
         check_values(item, f'{inner}{key}')
+
+
+class TypedArguments:
+    """Base of classes that people also build from Python: their arguments are checked as those of a config are.
+
+    Raises:
+        ConfigError: see `check_values`.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        names = list(inspect.signature(cls.__init__).parameters)[1:]
+        check_values(dict(zip(names, args), **kwargs, type=cls), cls.__name__)
+        return super().__new__(cls)
