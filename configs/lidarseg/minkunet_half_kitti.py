@@ -8,3 +8,6 @@ model.update(width=0.5)
 published = dict(gmac=28.5)  # SPVNAS's tables, mean over the real sequence 08
 
 mini = dict(mini, model=dict(mini['model'], width=0.125))
+mini.update(
+    train_cfg=dict(max_epochs=16, val_interval=8),
+    param_scheduler=[mini['param_scheduler'][0], dict(mini['param_scheduler'][1], T_max=13)])

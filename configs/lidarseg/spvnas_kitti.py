@@ -36,6 +36,6 @@ mini = dict(  # whole scans in coarse cubes: this net sees x and y, which differ
     model=dict(data_preprocessor=mini_cubes, ratio=0.25, class_weights=mini_class_weights, keep_logits=True),
     optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)),
     param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
-                     dict(type=CosineAnnealingLR, T_max=21, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
-    train_cfg=dict(max_epochs=24, val_interval=8),
+                     dict(type=CosineAnnealingLR, T_max=29, begin=3, eta_min=1e-5, convert_to_iter_based=True)],
+    train_cfg=dict(max_epochs=32, val_interval=8),
     default_hooks=dict(logger=dict(interval=25)))
