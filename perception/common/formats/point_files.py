@@ -329,7 +329,8 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
         raise
     except (Exception, MemoryError) as error:  # damaged recordings fail in the library in many ways
         raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({_in_a_line(error)}), '
-                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
+                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`; of a compressed ROS 2 bag give '
+                        'the folder.') \
             from error
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '

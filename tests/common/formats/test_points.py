@@ -122,6 +122,39 @@ def test_recordings_give_each_cloud(tmp_path, cloud):
         next(read_recording(tmp_path / 'bad.mcap'))
 
 
+@pytest.mark.parametrize('packed', [None, 'BZ2', 'LZ4'])
+def test_bags_of_ros_1_give_points_or_one_sentence(tmp_path, packed):
+    rosbags = pytest.importorskip('rosbags.rosbag1')
+    from rosbags.typesys import Stores, get_typestore
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kinds, points = store.types, np.linspace(0, 1, 40, dtype='<f4').reshape(10, 4)
+    fields = [kinds['sensor_msgs/msg/PointField'](name, 4 * k, 7, 1) for k, name in enumerate(('x', 'y', 'z', 'i'))]
+    header = kinds['std_msgs/msg/Header'](0, kinds['builtin_interfaces/msg/Time'](0, 0), 'lidar')
+    message = kinds['sensor_msgs/msg/PointCloud2'](header, 1, 10, fields, False, 16, 160,
+                                                   np.frombuffer(points.tobytes(), np.uint8), True)
+    for name, topics, count in (('a', ['/points'], 1), ('two', ['/points', '/other'], 1), ('empty', [], 0),
+                                ('none', ['/points'], 0)):
+        writer = rosbags.Writer(tmp_path / f'{name}.bag')
+        if packed:
+            writer.set_compression(writer.CompressionFormat[packed])
+        with writer:
+            for topic in topics:
+                line = writer.add_connection(topic, message.__msgtype__, typestore=store)
+                for k in range(count):
+                    writer.write(line, k, store.serialize_ros1(message, message.__msgtype__))
+    for path, topic in ((tmp_path / 'a.bag', None), (tmp_path / 'two.bag', '/other')):
+        (_, cloud), = read_recording(path, topic)
+        np.testing.assert_array_equal(PointReader().read(cloud).points, points)
+    data = (tmp_path / 'a.bag').read_bytes()
+    (tmp_path / 'cut.bag').write_bytes(data[:len(data) // 2])
+    (tmp_path / 'nothing.bag').write_bytes(b'')
+    for name, words in (('two', '/other, /points'), ('empty', 'no cloud'), ('none', 'no cloud'),
+                        *((name, 'cannot be read') for name in ('cut', 'nothing', 'gone'))):
+        with pytest.raises(DataError, match=rf'{name}\.bag: .*{words}') as told:
+            list(read_recording(tmp_path / f'{name}.bag'))
+        assert '\n' not in str(told.value)
+
+
 def test_arrays_and_structured_arrays_are_scans(cloud):
     wide = np.concatenate([matrix(cloud), np.zeros((300, 2))], axis=1)
     for given, columns in ((cloud, None), (matrix(cloud), None), (wide, 'x,y,z,i,_,t'), (cloud.reshape(3, 100), None)):
