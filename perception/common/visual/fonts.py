@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
-from matplotlib import font_manager
 from matplotlib.ft2font import FT2Font
 from mmengine.logging import print_log
 
@@ -55,6 +54,7 @@ def families(texts: Sequence[str]) -> list[str]:
 def _family(file: str) -> str:
     """Name of a font's family, once matplotlib knows the file, which may be newer than its list."""
     if file != PLAIN:
+        from matplotlib import font_manager  # reads its list of fonts, which takes a while
         font_manager.fontManager.addfont(file)
     return FT2Font(file).family_name
 
@@ -71,6 +71,8 @@ def _letters(file: str) -> frozenset[int]:
 @functools.cache
 def _installed() -> list[str]:
     """Files of the fonts of this machine, upright ones of usual weight first."""
+    from matplotlib import font_manager
+
     def rank(file: str) -> tuple[int, str]:
         name = os.path.basename(file).lower()
         return sum(face in name for face in _FACES), name
