@@ -6,6 +6,7 @@ count as one star); brackets stand for themselves.
 """
 import contextlib
 import fnmatch
+import functools
 import logging
 import os
 import re
@@ -106,7 +107,7 @@ def choose(files: Mapping[str, Path], splits: Mapping[str, Any] | None, split: s
         check_choice(f'{where}: split', split, SPLITS)
         if split == 'test':
             return list(files)
-        ids = list({os.path.realpath(file): name for name, file in reversed(files.items())}.values())[::-1]
+        ids = list({real: name for name, real in reversed(_real(files).items())}.values())[::-1]
         if len(ids) < VAL_EVERY:
             raise DataError(f'{root}: {len(ids)} files, expected at least {VAL_EVERY}, of which one is for validation. '
                             'Name those of each split by splits.')
@@ -121,12 +122,20 @@ def choose(files: Mapping[str, Path], splits: Mapping[str, Any] | None, split: s
     other = dict(train='val', val='train').get(split)
     if other in splits:
         with contextlib.suppress(DataError):  # what is not used may be missing
-            others = {os.path.realpath(files[name]) for name in _chosen(files, splits[other], other, root, where)}
-            both = [name for name in chosen if os.path.realpath(files[name]) in others]
+            real = _real(files)
+            others = {real[name] for name in _chosen(files, splits[other], other, root, where)}
+            both = [name for name in chosen if real[name] in others]
             if both:
                 raise ConfigError(f'{where}: {both[0]} ({len(both):,} files) stands in the splits train and val, '
                                   'expected each in one of them, for scores on what was learnt say nothing. Part them.')
     return chosen
+
+
+def _real(files: Mapping[str, Path]) -> dict[str, str]:
+    """Where the files are that they, or their folders, may be links to."""
+    folder = functools.cache(os.path.realpath)
+    return {name: os.path.realpath(file) if os.path.islink(file) else os.path.join(folder(file.parent), file.name)
+            for name, file in files.items()}
 
 
 def _chosen(files: Mapping[str, Path], wanted: Any, split: str, root: Path, where: str) -> list[str]:
