@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from perception.common.visual.fonts import families, writable
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import result_path
@@ -158,20 +160,23 @@ def _summary(log: Log, scores: Sequence[str]) -> str:
 
 def _draw(logs: Sequence[Log], keys: Sequence[str], out: Path) -> None:
     """The panels of `compare`."""
-    columns = min(len(keys), 3)
-    rows = math.ceil(len(keys) / columns)
-    figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.3 * len(logs) + 0.2), layout='constrained')
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for panel, key in zip(panels, keys):
-        for i, log in enumerate(logs):
-            x, values = log.curve(key)
-            panel.plot(x, values, color=f'C{i % 10}', linewidth=1.4, marker='o' if len(x) < 30 else None, markersize=3)
-        panel.set_title('seconds a step' if key == 'time' else key, fontsize=11)
-        panel.set_xlabel(' or '.join(dict.fromkeys(log.unit for log in logs)))
-        panel.grid(alpha=0.3)
-    for panel in panels[len(keys):]:
-        panel.set_axis_off()
-    lines = [panels[0].plot([], [], color=f'C{i % 10}', linewidth=2)[0] for i in range(len(logs))]
-    figure.legend(lines, [log.name for log in logs], loc='outside upper left', ncols=1, frameon=False)
+    names = [log.name for log in logs]
+    with matplotlib.rc_context({'font.family': families(names), 'text.parse_math': False}):
+        columns = min(len(keys), 3)
+        rows = math.ceil(len(keys) / columns)
+        figure = Figure(figsize=(4.6 * columns, 3.2 * rows + 0.3 * len(logs) + 0.2), layout='constrained')
+        panels = figure.subplots(rows, columns, squeeze=False).ravel()
+        for panel, key in zip(panels, keys):
+            for i, log in enumerate(logs):
+                x, values = log.curve(key)
+                panel.plot(x, values, color=f'C{i % 10}', linewidth=1.4, marker='o' if len(x) < 30 else None,
+                           markersize=3)
+            panel.set_title('seconds a step' if key == 'time' else key, fontsize=11)
+            panel.set_xlabel(' or '.join(dict.fromkeys(log.unit for log in logs)))
+            panel.grid(alpha=0.3)
+        for panel in panels[len(keys):]:
+            panel.set_axis_off()
+        lines = [panels[0].plot([], [], color=f'C{i % 10}', linewidth=2)[0] for i in range(len(logs))]
+        figure.legend(lines, writable(names), loc='outside upper left', ncols=1, frameon=False)
     with result_path(out) as part:
         figure.savefig(part, dpi=130, format=out.suffix[1:].lower())

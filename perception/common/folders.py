@@ -1,14 +1,17 @@
 """Files of one's own in any folders: found by a pattern, paired with their labels, dealt to splits.
 
 The id of a file is what the stars of its pattern stand for, such as `monday/000012`; of a pattern without a star it is
-the file's name. A star stands for a part of one name, `**/` for any folders.
+the file's name. A star stands for a part of one name, `**/` for any folders, question marks for as many letters (and
+count as one star); brackets stand for themselves.
 """
 import contextlib
 import fnmatch
+import functools
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +24,8 @@ from perception.utils.paths import natural_order, walk
 
 VAL_EVERY = 5  # without splits, each fifth file is for validation
 SPLITS = ('train', 'val', 'test')
-_STAR = re.compile(r'(\*\*/|\*)')
+_STAR = re.compile(r'(\*\*/|\*|\?+)')
+_ENDING = re.compile(r'\.[A-Za-z]\w*$')  # of a file's name, unlike the 5 of 3.5
 
 
 def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[str, Path]:
@@ -37,7 +41,8 @@ def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[
         ConfigError: a pattern of something else.
         DataError: no such file is there, or two for which the stars stand for the same.
     """
-    if not str(pattern).lower().endswith(tuple(suffixes)) or Path(pattern).is_absolute() or '..' in Path(pattern).parts:
+    if not isinstance(pattern, str) or not pattern.lower().endswith(tuple(suffixes)) or \
+            Path(pattern).is_absolute() or '..' in Path(pattern).parts:
         raise ConfigError(f'{where}={pattern!r}, expected a pattern below data_root of files that end in '
                           f"{', '.join(suffixes)}, such as '**/*{suffixes[0]}'. Correct it.")
     match, files = _expression(pattern), {}
@@ -80,61 +85,102 @@ def pair(root: Path, file: Path, pattern: str, other: str, where: str) -> Path:
     return root / _STAR.sub(lambda _: next(parts), other)
 
 
-def choose(ids: Sequence[str], splits: Mapping[str, Any] | None, split: str, root: Path, where: str) -> list[str]:
+def choose(files: Mapping[str, Path], splits: Mapping[str, Any] | None, split: str, root: Path,
+           where: str) -> list[str]:
     """Ids of a split, in order.
 
     Args:
-        ids: of all files.
-        splits: split -> ids, also with the ending of the file, patterns of them, their first parts (folders), or a
-            text file below `root` with one a line. None: all are tested, each fifth is for 'val', the rest for 'train'.
-        split: that is asked for.
-        root: folder of the text files.
+        files: by id, as `find` gives them.
+        splits: split -> what names its files: an id, a path below `root`, both with or without an ending, a pattern of
+            them (`[ab]` is a or b where no name has these brackets), the folders that they begin with, the number of an
+            id or of its first folder (5 is 000005), a list of these, or a text file below `root` with one a line.
+            None: all are tested, each fifth is for 'val', the rest for 'train'.
+        split: that is asked for; 'test' is 'val' where `splits` names no 'test'.
+        root: folder of the files.
         where: start of messages, such as `'LaneFolder'`.
 
     Raises:
-        ConfigError: an unknown split, or files in 'train' and in 'val'.
+        ConfigError: an unknown split, names that are none, or files in 'train' and in 'val'.
         DataError: something that no file fits, or a list that cannot be read.
     """
     if splits is None:
         check_choice(f'{where}: split', split, SPLITS)
-        if len(ids) < VAL_EVERY and split != 'test':
+        if split == 'test':
+            return list(files)
+        ids = list({real: name for name, real in reversed(_real(files).items())}.values())[::-1]
+        if len(ids) < VAL_EVERY:
             raise DataError(f'{root}: {len(ids)} files, expected at least {VAL_EVERY}, of which one is for validation. '
                             'Name those of each split by splits.')
         print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} files is for validation.',
                   'current', logging.INFO)
-        return [name for k, name in enumerate(ids)
-                if split == 'test' or (k % VAL_EVERY == VAL_EVERY - 1) == (split == 'val')]
+        return [name for k, name in enumerate(ids) if (k % VAL_EVERY == VAL_EVERY - 1) == (split == 'val')]
+    if split == 'test' and 'test' not in splits and 'val' in splits:
+        print_log(f'{where}: splits name no test, so the files of val are tested.', 'current', logging.INFO)
+        split = 'val'
     check_choice(f'{where}: split', split, splits)
-    chosen = _chosen(ids, splits[split], split, root)
+    chosen = _chosen(files, splits[split], split, root, where)
     other = dict(train='val', val='train').get(split)
     if other in splits:
         with contextlib.suppress(DataError):  # what is not used may be missing
-            both = set(chosen) & set(_chosen(ids, splits[other], other, root))
+            real = _real(files)
+            others = {real[name] for name in _chosen(files, splits[other], other, root, where)}
+            both = [name for name in chosen if real[name] in others]
             if both:
-                raise ConfigError(f'{where}: {min(both)} ({len(both):,} files) stands in the splits train and val, '
+                raise ConfigError(f'{where}: {both[0]} ({len(both):,} files) stands in the splits train and val, '
                                   'expected each in one of them, for scores on what was learnt say nothing. Part them.')
     return chosen
 
 
-def _chosen(ids: Sequence[str], wanted: str | Sequence[str], split: str, root: Path) -> list[str]:
+def _real(files: Mapping[str, Path]) -> dict[str, str]:
+    """Where the files are that they, or their folders, may be links to."""
+    folder = functools.cache(os.path.realpath)
+    return {name: os.path.realpath(file) if os.path.islink(file) else os.path.join(folder(file.parent), file.name)
+            for name, file in files.items()}
+
+
+def _chosen(files: Mapping[str, Path], wanted: Any, split: str, root: Path, where: str) -> list[str]:
+    """Ids of the files that a split names, in order."""
     if isinstance(wanted, str) and wanted.endswith('.txt'):
         wanted = [line.strip() for line in read_text(root / wanted, f'the files of {split}').splitlines()]
+    names = list(wanted) if isinstance(wanted, Iterable) and not isinstance(wanted, (str, Mapping)) else [wanted]
+    wrong = [name for name in names if not isinstance(name, (str, Path, Integral)) or isinstance(name, bool)]
+    if wrong:
+        raise ConfigError(f'{where}: splits name {wrong[0]!r} for {split}, expected ids, patterns of them, folders, or '
+                          'a text file of them. Name the files of each split, or leave splits away.')
+    paths = {name: file.relative_to(root).as_posix() for name, file in files.items()}
+    known = {os.path.splitext(path)[0]: name for name, path in paths.items()}
+    known.update({path: name for name, path in paths.items()} | {name: name for name in files})
     found: set[str] = set()
-    known = set(ids)
-    for pattern in filter(None, map(str, [wanted] if isinstance(wanted, str) else wanted)):
-        plain = pattern.removeprefix('./').strip('/')
-        fits = [name for name in (plain, os.path.splitext(plain)[0]) if name in known][:1] or [
-            name for name in ids if fnmatch.fnmatchcase(name, plain) or name.startswith(f'{plain}/')]
+    for name in names:
+        plain = os.path.normpath(str(name).removeprefix(f'{root}/')).strip('/') if name != '' else ''
+        if not plain:
+            continue
+        key = next((key for key in (plain, _ENDING.sub('', plain)) if key in known), None)
+        fits = [known[key]] if key and isinstance(name, (str, Path)) else _fitting(paths, name, plain)
         if not fits:
-            raise DataError(f'{root}: no file {pattern} of the split {split} (there are {", ".join(ids[:3])}, ...), '
-                            'expected ids, patterns of them or their first parts. Correct splits.')
+            raise DataError(f'{root}: no file {name} of the split {split} (there are {", ".join(list(files)[:3])}, '
+                            '...), expected ids, paths, patterns of them or their first folders. Correct splits.')
         found.update(fits)
     if not found:
         raise DataError(f'{root}: the split {split} names no file, expected some. Correct splits.')
-    return [name for name in ids if name in found]
+    return [name for name in files if name in found]
+
+
+def _fitting(paths: Mapping[str, str], name: Any, plain: str) -> list[str]:
+    """Ids of the files, paths by id, that a number, a pattern or a folder stands for."""
+    if isinstance(name, Integral):
+        first = {key: key.split('/')[0] for key in paths}
+        return [key for key, part in first.items() if part.isdecimal() and int(part) == name]
+    for pattern in (plain.replace('[', '[[]'), plain):
+        fits = [key for key, path in paths.items() if any(
+            fnmatch.fnmatchcase(one, pattern) or one.startswith(f'{plain}/') for one in (key, path))]
+        if fits:
+            return fits
+    return []
 
 
 def _expression(pattern: str) -> re.Pattern:
     """The pattern as an expression with a group for each star."""
-    return re.compile(''.join({'**/': '((?:[^/]+/)*)', '*': '([^/]*)'}.get(part, re.escape(part))
-                              for part in _STAR.split(pattern)), re.IGNORECASE)
+    return re.compile(''.join(
+        '((?:[^/]+/)*)' if part == '**/' else '([^/]*)' if part == '*' else f'([^/]{{{len(part)}}})' if part[:1] == '?'
+        else re.escape(part) for part in _STAR.split(Path(pattern).as_posix())), re.IGNORECASE)

@@ -4,7 +4,7 @@ import re
 import tempfile
 from pathlib import Path
 
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,7 +25,12 @@ def data_path(path: str | Path) -> Path:
 
     Args:
         path: a data root as configs name it, such as `'data/semantickitti'`, or an absolute path.
+
+    Raises:
+        ConfigError: it is no path.
     """
+    if not isinstance(path, (str, Path)) or not str(path):
+        raise ConfigError(f"data_root={path!r}, expected a folder, such as 'data/points'. Name it.")
     path, base = Path(path).expanduser(), os.environ.get('PERCEPTION_DATA')
     if base and not path.is_absolute() and path.parts[:1] == ('data',):
         return Path(base).expanduser().absolute().joinpath(*path.parts[1:])
@@ -39,14 +44,16 @@ def walk(folder: str | Path, suffix: str = '') -> list[Path]:
         folder: where to begin; nothing is found in one that is not there.
         suffix: end of the names, upper and lower case alike.
     """
-    found, seen = [], set()
+    found, above = [], {os.fspath(folder): ()}
     for parent, folders, files in os.walk(folder, followlinks=True):
-        place = os.path.realpath(parent)
-        folders[:] = sorted(name for name in folders if not name.startswith('.')) if place not in seen else []
-        if place not in seen:  # a link may lead to where it came from
-            found += [Path(parent, name) for name in files
-                      if name.lower().endswith(suffix.lower()) and not name.startswith('.')]
-        seen.add(place)
+        place, outer = os.path.realpath(parent), above.pop(parent)
+        if place in outer:  # a link that leads to where it came from
+            folders.clear()
+            continue
+        folders[:] = sorted(name for name in folders if not name.startswith('.'))
+        above.update((os.path.join(parent, name), (*outer, place)) for name in folders)
+        found += [Path(parent, name) for name in files
+                  if name.lower().endswith(suffix.lower()) and not name.startswith('.')]
     return sorted(found)
 
 

@@ -32,6 +32,7 @@ def test_the_stars_are_the_id(root, pattern, ids):
 def test_what_cannot_be_found_is_said(root):
     (root / 'b/9.pcd').touch()
     for pattern, error, words in (
+            (['*.pcd'], ConfigError, 'points='), (None, ConfigError, 'points=None'),
             ('b/*.pcd', DataError, "'9' stands for the stars"), ('../*.pcd', ConfigError, 'below data_root'),
             ('/b/*.pcd', ConfigError, 'below data_root'), ('*.npy', ConfigError, r'points=.*end in \.pcd'),
             ('x/*.pcd', DataError, r'no file x/\*\.pcd in it \(files that end in \.PCD, \.npy, \.pcd are')):
@@ -43,20 +44,70 @@ def test_what_cannot_be_found_is_said(root):
         folders.pair(root, root / 'b/9.npy', 'b/*.npy', '*/*.npy', 'labels')
 
 
+DAYS = {f'{day}/{k}.5': Path(f'data/{day}/scans/{k}.5.pcd') for day in ('mon', 'tue') for k in range(5)}
+
+
+def deal(splits, split='val', files=DAYS):
+    return folders.choose(files, splits, split, Path('data'), 'Set')
+
+
+@pytest.mark.parametrize(('wanted', 'count'), [
+    ('mon', 5), ('./mon/', 5), ('mon/scans', 5), ('*/3.5', 2), ('*/scans/3.*', 2), ('tue/3.5.pcd', 1), ('tue/3.5', 1),
+    ('*', 10), (['tue/scans/3.5.pcd', '/tue/scans/2.5', 'mon/scans/0.5.pcd'], 3), (Path('mon/3.5'), 1),
+    ('[mt]*/3.5', 2), ({'mon', 'tue/1.5'}, 6)])
+def test_a_split_names_ids_paths_patterns_and_folders(wanted, count):
+    assert len(deal(dict(val=wanted))) == count
+
+
+def test_numbers_name_ids_and_folders():
+    files = {f'{k:06d}': Path(f'data/{k:06d}.pcd') for k in range(8)} | {'08/5': Path('data/08/5.pcd')}
+    assert deal(dict(val=[5, 7, 8]), files=files) == ['000005', '000007', '08/5']
+    assert deal(dict(val=0), files=files) == ['000000']
+    for wanted, error in ((None, ConfigError), (0.8, ConfigError), (True, ConfigError), ({'a': 1}, ConfigError),
+                          ([None], ConfigError), ([9], DataError), ('', DataError)):
+        with pytest.raises(error, match='val'):
+            deal(dict(val=wanted), files=files)
+
+
+def test_brackets_and_question_marks(root):
+    for name in ('x[1].pcd', 'x1.pcd', 'y[1]/7.pcd'):
+        (root / 'b' / name).parent.mkdir(exist_ok=True)
+        (root / 'b' / name).touch()
+    files = folders.find(root, '**/*.pcd', ['.pcd'], 'points')
+    for wanted, ids in (('b/x[1]', ['b/x[1]']), ('b/x[1].pcd', ['b/x[1]']), ('b/x[12]', ['b/x1']),
+                        ('b/y[1]', ['b/y[1]/7']), ('b/?[1]', ['b/x[1]'])):
+        assert folders.choose(files, dict(val=wanted), 'val', root, 'Set') == ids
+    assert list(folders.find(root, 'b/??.pcd', ['.pcd'], 'points')) == ['10', 'x1']
+    assert folders.pair(root, root / 'b/10.pcd', 'b/??.pcd', 'labels/*.npy', 'labels') == root / 'labels/10.npy'
+    assert list(folders.find(root, './b/x[*].pcd', ['.pcd'], 'points')) == ['1']
+
+
+def test_links_to_folders_of_the_same_root_are_followed_but_never_train_and_val_at_once(root):
+    (root / 'train').symlink_to('b')
+    (root / 'a/loop').symlink_to('..')
+    files = folders.find(root, '**/*.pcd', ['.pcd'], 'points')
+    assert list(files) == ['a/b/1_2', 'b/9', 'b/10', 'c/3', 'train/9', 'train/10']
+    assert folders.choose(files, dict(val='train'), 'val', root, 'Set') == ['train/9', 'train/10']
+    with pytest.raises(ConfigError, match=r'train/9 \(2 files\)'):
+        folders.choose(files, dict(train='train', val='b'), 'train', root, 'Set')
+    with pytest.raises(DataError, match='4 files, expected at least 5'):
+        folders.choose(files, None, 'train', root, 'Set')
+
+
 def test_files_are_dealt(caplog):
-    ids = [f'{day}/{k}.5' for day in ('mon', 'tue') for k in range(5)]
-    ways = {'mon': 5, './mon/': 5, '*/3.5': 2, 'tue/3.5.pcd': 1, 'tue/3.5': 1, '*': 10}
-    for wanted, count in ways.items():
-        assert len(folders.choose(ids, dict(val=wanted), 'val', Path('root'), 'Set')) == count
-    dealt = [folders.choose(ids, None, split, Path('root'), 'Set') for split in ('train', 'val', 'test')]
-    assert dealt == [[name for name in ids if name[4] != '4'], ['mon/4.5', 'tue/4.5'], ids]
-    assert folders.choose(ids[:2], None, 'test', Path('root'), 'Set') == ids[:2]
-    assert folders.choose(ids, dict(train='mon', val='gone'), 'train', Path('root'), 'Set') == ids[:5]
+    dealt = [deal(None, split) for split in ('train', 'val', 'test')]
+    assert dealt == [[name for name in DAYS if name[4] != '4'], ['mon/4.5', 'tue/4.5'], list(DAYS)]
+    few = dict(list(DAYS.items())[:4])
+    assert deal(None, 'test', few) == list(few)
+    assert deal(dict(train='mon', val='gone'), 'train') == list(DAYS)[:5]
+    assert deal(dict(train='mon', val='tue'), 'test') == deal(dict(test='tue'), 'test') == list(DAYS)[5:]
     for splits, split, error, words in (
             (dict(train='mon', val='*/3.5'), 'val', ConfigError, r'mon/3\.5 \(1 files\) stands in the splits'),
             (dict(train='mon', val='gone'), 'val', DataError, 'no file gone of the split val'),
+            (dict(train='mon'), 'test', ConfigError, "split='test', expected one of train"),
+            (dict(val='mon/3.6'), 'val', DataError, 'no file mon/3.6'),
             (None, 'trian', ConfigError, 'Did you mean train'), (dict(val=[]), 'val', DataError, 'names no file')):
         with pytest.raises(error, match=words):
-            folders.choose(ids, splits, split, Path('root'), 'Set')
+            deal(splits, split)
     with pytest.raises(DataError, match='4 files, expected at least 5'):
-        folders.choose(ids[:4], None, 'train', Path('root'), 'Set')
+        deal(None, 'train', few)

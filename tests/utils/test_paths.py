@@ -1,5 +1,8 @@
 from pathlib import Path
 
+import pytest
+
+from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path, from_root
 
 
@@ -17,3 +20,9 @@ def test_perception_data_replaces_the_leading_data(root, tmp_path, monkeypatch):
     assert data_path('data') == tmp_path
     assert data_path('other/data/kitti') == root / 'other/data/kitti'
     assert data_path('/data/kitti') == Path('/data/kitti')
+
+
+@pytest.mark.parametrize('value', [None, 5, '', ['data']])
+def test_no_path_is_no_data_root(value):
+    with pytest.raises(ConfigError, match='data_root='):
+        data_path(value)

@@ -24,8 +24,9 @@ def read_npy(path: str | Path) -> np.ndarray:
             except OSError:
                 raise
             except Exception as error:  # NumPy parses the header as Python, which fails in many ways
-                raise DataError(f'{path}: no .npy header ({type(error).__name__}: {str(error)[:80]}), expected an '
-                                'array of numpy.save. The file is damaged or something else.') from error
+                said = ' '.join(str(error).split())[:80]
+                raise DataError(f'{path}: no .npy header ({type(error).__name__}: {said}), expected an array of '
+                                'numpy.save. The file is damaged or something else.') from error
             rest, wanted = path.stat().st_size - file.tell(), math.prod(shape) * dtype.itemsize
             if dtype.hasobject or dtype.kind not in 'biufc' or min(shape, default=0) < 0:
                 raise DataError(f'{path}: an array of {dtype}, expected plain numbers. Save it as such; objects are '

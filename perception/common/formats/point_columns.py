@@ -47,7 +47,7 @@ def plain_name(name: str) -> str:
     return name.partition(':')[0].strip().lower().removeprefix('scalar_')
 
 
-def doubt_of_columns(values: np.ndarray, columns: int) -> str:
+def doubt_of_columns(values: np.ndarray, columns: int, named: bool = False) -> str:
     """Why float32 values are probably no rows of so many columns; empty where nothing speaks against it.
 
     The columns of a scan differ in size, in sign and in whether their numbers are whole; in rows of a wrong length
@@ -56,18 +56,25 @@ def doubt_of_columns(values: np.ndarray, columns: int) -> str:
     Args:
         values: (M,) float32, all of a file.
         columns: how many it is read as.
+        named: leave out doubts for which there may be a reason that a user knows who has named the columns: rows that
+            repeat in kind only after several of them, as those of two lasers do, and columns one after the other.
 
     Returns:
         such as `'It looks like 5 columns ...: name them ...'`.
     """
     if len(values) < 100 * columns:
         return ''
+    if _transposed(values, columns):
+        return '' if named else ('It looks transposed, all x first, then all y, and so on; write a row for each point, '
+                                 'as by `points.T.tofile(path)` in NumPy')
     middle = len(values) // 2 // BLOCK * BLOCK
     if len(values) > 2 * BLOCK and not _other_period(values[middle:middle + PART], columns):
         return ''  # a part that fits will do
     best = _other_period(values[:400_000 // BLOCK * BLOCK], columns)
     if best in (None, 1):
         return '' if best is None else _other_numbers(values)
+    if named and best % columns == 0:
+        return ''
     whole = '' if len(values) % best == 0 else ', but is cut'
     example = {3: 'x,y,z', 4: 'x,y,z,i', 5: 'x,y,z,i,ring', 6: 'x,y,z,i,ring,time'}.get(best, 'x,y,z,i,_,...')
     nuscenes = ', as the sweeps of nuScenes have' if best == 5 else ''
@@ -83,7 +90,7 @@ def _other_period(values: np.ndarray, columns: int) -> int | None:
         strange = ~driver & (~np.isfinite(size) | (size > 1e7) | ((size > 0) & (size < 1e-9)))
         if strange.mean() > 0.1 and not any(_times(size, strange, period) for period in PERIODS):
             return 1
-        features = np.nan_to_num(np.stack([np.log10(np.clip(size, 1e-3, 1e4)), values < 0, values == np.rint(values)]))
+    features = _features(values)
     told = {period: _told(features, period) for period in PERIODS}
     most, ours = max(told.values()), told.get(columns, 0)
     best = min(period for period in PERIODS if told[period] >= 0.98 * most)
@@ -91,6 +98,21 @@ def _other_period(values: np.ndarray, columns: int) -> int | None:
     if shorter:
         return shorter[0]
     return None if most < 0.01 + 4 * best / len(values) or ours > 0.6 * most else best
+
+
+def _transposed(values: np.ndarray, columns: int) -> bool:
+    """Whether values differ by the part of the file that they stand in, and not at all by their place in a row."""
+    rows = values[:len(values) // columns * columns].reshape(-1, columns)
+    parts = rows.reshape(columns, -1).T
+    by_row, by_part = (_told(_features(some[::len(some) // 2000 + 1].ravel()), columns) for some in (rows, parts))
+    return by_part > 0.2 and by_row < 0.01 * by_part  # real scans: by_row from 0.32 on
+
+
+def _features(values: np.ndarray) -> np.ndarray:
+    """(3, M) in which columns differ: size, sign, whether numbers are whole."""
+    with np.errstate(all='ignore'):
+        size = np.abs(values.astype(np.float64))
+        return np.nan_to_num(np.stack([np.log10(np.clip(size, 1e-3, 1e4)), values < 0, values == np.rint(values)]))
 
 
 def _times(size: np.ndarray, strange: np.ndarray, period: int) -> bool:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common.formats.kinds import LARGEST, check_size, recognise
 from perception.common.formats.point_columns import COLUMNS, NUSCENES_COLUMNS, doubt_of_columns, plain_name, row_type
@@ -27,6 +28,7 @@ ENDINGS = (*FILES, *RECORDINGS)
 _PCD_HEADER = ('VERSION', 'FIELDS', 'SIZE', 'TYPE', 'COUNT', 'WIDTH', 'HEIGHT', 'VIEWPOINT', 'POINTS', 'DATA')
 _POINTS = ('points', 'xyz', 'xyzi', 'pos', 'position', 'positions', 'coord', 'coords', 'coordinates', 'cloud', 'pc')
 ROS_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}  # of sensor_msgs/PointField
+_believed: set[tuple[str, ...]] = set()  # columns whose doubt was said
 
 Fields = dict[str, np.ndarray]
 
@@ -92,7 +94,12 @@ def _read_bin(path: Path, columns: Sequence[str] | None, default: Sequence[str])
                         f'of what it is ({", ".join(ENDINGS)}), or take the right file.')
     plain = dtype == np.dtype([(f'{k}', '<f4') for k in range(len(known))])
     doubt = doubt_of_columns(floats, len(known)) if plain else ''
-    if doubt:
+    if doubt and columns and not doubt_of_columns(floats, len(known), named=True):
+        if known not in _believed:
+            print_log(f'{path}: read as {", ".join(known)}, as you name its columns. {doubt}. This is said once.',
+                      'current', logging.WARNING)
+        _believed.add(known)
+    elif doubt:
         raise DataError(f'{path}: {len(data):,} bytes that are no rows of {len(known)} columns ({", ".join(known)}), '
                         f'expected content that fits. {doubt}.')
     if len(data) % dtype.itemsize:
@@ -322,7 +329,8 @@ def read_recording(path: str | Path, topic: str | None = None) -> Iterator[tuple
         raise
     except (Exception, MemoryError) as error:  # damaged recordings fail in the library in many ways
         raise DataError(f'{path}: the recording cannot be read after {count:,} clouds ({_in_a_line(error)}), '
-                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`.') \
+                        'expected a ROS bag or MCAP file. Check it by `ros2 bag info`; of a compressed ROS 2 bag give '
+                        'the folder.') \
             from error
     if not count:
         raise DataError(f'{path}: no cloud in it, expected messages of sensor_msgs/PointCloud2. Take the recording of '

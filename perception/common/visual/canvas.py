@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from perception.common.visual.fonts import font_for
 from perception.utils.errors import ConfigError
 from perception.utils.outputs import result_path
 
@@ -39,8 +40,9 @@ def write(image: np.ndarray, text: str, left: int, middle: int, size: int = 14, 
         size: height of a capital letter is about 0.7 of it, in pixels.
         color: RGB.
     """
+    font, line = _font(text, size)
     drawn = Image.new('L', (text_width(text, size) + size, 2 * size))
-    ImageDraw.Draw(drawn).text((0, size + round(0.36 * size)), _line(text), 255, _font(size), anchor='ls')
+    ImageDraw.Draw(drawn).text((0, size + round(0.36 * size)), line, 255, font, anchor='ls')
     top, cut = middle - size, (max(size - middle, 0), max(-left, 0))
     part = image[max(top, 0):max(top + 2 * size, 0), max(left, 0):max(left + drawn.width, 0)]
     shown = np.asarray(drawn, np.float32)[cut[0]:, cut[1]:, None][:part.shape[0], :part.shape[1]] / 255
@@ -49,7 +51,8 @@ def write(image: np.ndarray, text: str, left: int, middle: int, size: int = 14, 
 
 def text_width(text: str, size: int = 14) -> int:
     """Width in pixels of a line that `write` draws."""
-    return math.ceil(_font(size).getlength(_line(text)))
+    font, line = _font(text, size)
+    return math.ceil(font.getlength(line))
 
 
 def fitted(text: str, width: int, size: int = 14) -> str:
@@ -60,14 +63,15 @@ def fitted(text: str, width: int, size: int = 14) -> str:
     return f'{text[:length]}\u2026' if length > 0 else ''
 
 
-def _line(text: str) -> str:
-    return ' '.join(text.split('\n'))
+def _font(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:
+    """A font that has the letters of a text, and the text as one line of them."""
+    file, shown = font_for(' '.join(text.split('\n')))
+    return _opened(file, size), shown
 
 
 @functools.cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    import matplotlib
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path(), 'fonts/ttf/DejaVuSans.ttf')), size)
+def _opened(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
 def bar(width: int, left: str = '', right: str = '', height: int | None = None, size: int | None = None) -> np.ndarray:

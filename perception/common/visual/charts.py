@@ -1,17 +1,19 @@
 """Charts by matplotlib: bars, a matrix, a disc of values around the sensor; as pixels and as vectors, for papers."""
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from perception.common.visual.fonts import families, writable
 from perception.utils.checks import check_choice
 from perception.utils.outputs import result_path
 
 FORMS = ('.png', '.svg', '.pdf')
 EMPTY, QUIET = '0.93', '0.45'  # cells without a value; words that matter less
-STYLE = {'font.family': 'DejaVu Sans', 'font.size': 10, 'axes.titlesize': 12, 'axes.spines.top': False,
+STYLE = {'text.parse_math': False, 'font.size': 10, 'axes.titlesize': 12, 'axes.spines.top': False,
          'axes.spines.right': False, 'svg.hashsalt': 'perception', 'svg.fonttype': 'none', 'pdf.fonttype': 42}
 
 
@@ -51,7 +53,8 @@ def bar_chart(names: Sequence[str], values: np.ndarray, colors: np.ndarray, titl
         title, note: written above and below.
         mean: marked by a line, if given.
     """
-    with matplotlib.rc_context(STYLE):
+    with _style(*names, title, note):
+        names, (title, note) = writable(names), writable((title, note))
         figure = Figure((9, 1.3 + 0.28 * len(names)), layout='constrained')
         axes = figure.add_subplot(title=title, xlabel=note, xlim=(0, 100), ylim=(len(names) - 0.4, -0.6))
         axes.set_yticks(range(len(names)), names)
@@ -78,7 +81,9 @@ def matrix_chart(shares: np.ndarray, row_names: Sequence[str], column_names: Seq
         row_notes: R texts at the right of the rows, such as numbers.
         heads: what rows, columns and notes are.
     """
-    with matplotlib.rc_context(STYLE):
+    with _style(*row_names, *column_names, *row_notes, title, *heads):
+        row_names, column_names, row_notes = map(writable, (row_names, column_names, row_notes))
+        title, *heads = writable((title, *heads))
         width = max(3.2 + 0.42 * len(column_names), 0.09 * len(title))  # few columns are no wider than the title
         figure = Figure((width, 2.2 + 0.36 * len(row_names)), layout='constrained')
         figure.suptitle(title, fontsize=12)
@@ -114,7 +119,8 @@ def polar_chart(values: np.ndarray, radius: float, title: str = '', note: str = 
         title, note: written above and below.
         ring: circles are drawn and labelled every so many m.
     """
-    with matplotlib.rc_context(STYLE):
+    with _style(title, note):
+        title, note = writable((title, note))
         figure = Figure((7.5, 7), layout='constrained')
         figure.suptitle(title, fontsize=12)
         axes = figure.add_subplot(projection='polar', facecolor=EMPTY)
@@ -129,6 +135,11 @@ def polar_chart(values: np.ndarray, radius: float, title: str = '', note: str = 
         figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.1, format=lambda share, _: f'{100 * share:.0f} %')
         figure.supxlabel('\n'.join(filter(None, (note, 'light grey: (nearly) no points'))), fontsize=10)
     return figure
+
+
+def _style(*texts: str) -> AbstractContextManager:
+    """The style of a chart, in fonts that have the letters of its texts."""
+    return matplotlib.rc_context(STYLE | {'font.family': families(texts)})
 
 
 def polar_index(distance: np.ndarray, angle: np.ndarray, rings: int, sectors: int, radius: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.common.formats import point_files
 from perception.common.formats import points as module
 from perception.common.formats.point_columns import NUSCENES_COLUMNS, doubt_of_columns, parse_columns
 from perception.common.formats.point_files import cloud_of, read_fields, read_recording
@@ -120,6 +121,39 @@ def test_recordings_give_each_cloud(tmp_path, cloud):
     (tmp_path / 'bad.mcap').write_bytes(b'\x89MCAP0\r\n' + bytes(50))
     with pytest.raises(DataError, match=r'bad\.mcap: the recording cannot be read'):
         next(read_recording(tmp_path / 'bad.mcap'))
+
+
+@pytest.mark.parametrize('packed', [None, 'BZ2', 'LZ4'])
+def test_bags_of_ros_1_give_points_or_one_sentence(tmp_path, packed):
+    rosbags = pytest.importorskip('rosbags.rosbag1')
+    from rosbags.typesys import Stores, get_typestore
+    store = get_typestore(Stores.ROS1_NOETIC)
+    kinds, points = store.types, np.linspace(0, 1, 40, dtype='<f4').reshape(10, 4)
+    fields = [kinds['sensor_msgs/msg/PointField'](name, 4 * k, 7, 1) for k, name in enumerate(('x', 'y', 'z', 'i'))]
+    header = kinds['std_msgs/msg/Header'](0, kinds['builtin_interfaces/msg/Time'](0, 0), 'lidar')
+    message = kinds['sensor_msgs/msg/PointCloud2'](header, 1, 10, fields, False, 16, 160,
+                                                   np.frombuffer(points.tobytes(), np.uint8), True)
+    for name, topics, count in (('a', ['/points'], 1), ('two', ['/points', '/other'], 1), ('empty', [], 0),
+                                ('none', ['/points'], 0)):
+        writer = rosbags.Writer(tmp_path / f'{name}.bag')
+        if packed:
+            writer.set_compression(writer.CompressionFormat[packed])
+        with writer:
+            for topic in topics:
+                line = writer.add_connection(topic, message.__msgtype__, typestore=store)
+                for k in range(count):
+                    writer.write(line, k, store.serialize_ros1(message, message.__msgtype__))
+    for path, topic in ((tmp_path / 'a.bag', None), (tmp_path / 'two.bag', '/other')):
+        (_, cloud), = read_recording(path, topic)
+        np.testing.assert_array_equal(PointReader().read(cloud).points, points)
+    data = (tmp_path / 'a.bag').read_bytes()
+    (tmp_path / 'cut.bag').write_bytes(data[:len(data) // 2])
+    (tmp_path / 'nothing.bag').write_bytes(b'')
+    for name, words in (('two', '/other, /points'), ('empty', 'no cloud'), ('none', 'no cloud'),
+                        *((name, 'cannot be read') for name in ('cut', 'nothing', 'gone'))):
+        with pytest.raises(DataError, match=rf'{name}\.bag: .*{words}') as told:
+            list(read_recording(tmp_path / f'{name}.bag'))
+        assert '\n' not in str(told.value)
 
 
 def test_arrays_and_structured_arrays_are_scans(cloud):
@@ -405,3 +439,36 @@ def test_times_since_1970_are_numbers_of_a_scan(time):
 def test_a_number_is_no_list_of_columns():
     with pytest.raises(ConfigError, match='columns=4'):
         PointReader(columns=4)
+
+
+@pytest.mark.parametrize('lasers', [2, 3])
+def test_named_columns_of_several_lasers_are_believed(tmp_path, lasers, monkeypatch):
+    said = []
+    monkeypatch.setattr(point_files, '_believed', set())
+    monkeypatch.setattr(point_files, 'print_log', lambda text, *_: said.append(text))
+    angle, rings = np.linspace(-np.pi, np.pi, 2000)[:, None], np.array([[-0.3, 0.05, 0.2]])[:, :lasers]
+    distance = 12 + 3 * np.sin(3 * angle) + 10 * (rings > 0)
+    points = np.stack([distance * np.cos(angle), distance * np.sin(angle), distance * np.tan(rings)], axis=-1)
+    points = points.reshape(-1, 3).astype('<f4')
+    for name in ('a.bin', 'b.bin'):
+        points.tofile(tmp_path / name)
+        found = PointReader('x,y,z', missing_intensity=0).read(tmp_path / name).points
+        np.testing.assert_array_equal(found[:, :3], points)
+    assert len(said) == 1 and f'looks like {3 * lasers} columns' in said[0]
+    with pytest.raises(DataError, match=r'a\.bin: .*bytes that are no rows of 4'):
+        PointReader('x,y,z,i').read(tmp_path / 'a.bin')
+
+
+def test_columns_one_after_the_other_are_recognised(tmp_path, shared):
+    points = np.hstack([street()['xyz'], street()['i']]).astype('<f4')
+    real = [np.fromfile(path, '<f4') for path in sorted((shared / 'real').glob('*kitti*/**/velodyne/*.bin'))[::9]]
+    for rows in (points, *(values.reshape(-1, 4) for values in real)):
+        assert not doubt_of_columns(rows.ravel(), 4)
+        assert 'looks transposed' in doubt_of_columns(rows.T.ravel(), 4)
+    points.T.tofile(tmp_path / 'a.bin')
+    with pytest.raises(DataError, match=r'a\.bin: .*looks transposed.*points\.T\.tofile'):
+        PointReader().read(tmp_path / 'a.bin')
+    assert len(PointReader('x,y,z,i').read(tmp_path / 'a.bin').points) == len(points)  # who names them is believed
+    rng = np.random.default_rng(0)
+    ball = rng.normal(size=(6000, 4)).astype('<f4')
+    assert not doubt_of_columns(ball[np.argsort(np.linalg.norm(ball, axis=1))].ravel(), 4)

@@ -53,8 +53,9 @@ class LaneFolder(RoadImages):
         images: pattern of the images below it.
         labels: pattern of the labels, or the one file that holds them all, see above; None where there are none.
         num_lanes: L, slots; the net has `num_lanes=L` and `num_classes=L + 1`. With one, all lanes are of one class.
-        splits: split -> ids, patterns of them, folders, or a text file below `data_root` with one a line. Without it
-            all images are tested, each fifth is for 'val', the rest for 'train'.
+        splits: split -> ids, paths, patterns of them, folders, or a text file below `data_root` with one a line;
+            without 'test' the images of 'val' are tested. Without splits all images are tested, each fifth is for
+            'val', the rest for 'train'.
         image_size: (rows, columns) of the images that the labels, `crop_top` and `horizon` were made on, where images
             were scaled since; by default they belong to each image as it is.
         horizon: row of the horizon, about; for predictions that are to show the net the same part of a picture.
@@ -109,7 +110,7 @@ class LaneFolder(RoadImages):
 
     def list_samples(self) -> list[tuple]:
         files = folders.find(self.data_root, self.images, SUFFIXES, 'LaneFolder: images')
-        ids = folders.choose(list(files), self.splits, self.split, self.data_root, 'LaneFolder')
+        ids = folders.choose(files, self.splits, self.split, self.data_root, 'LaneFolder')
         labels = self._label_files({name: files[name] for name in ids})
         if None in labels and self.split != 'test':
             raise DataError(f'{files[ids[labels.index(None)]]}: no labels by {self.label_pattern!r} '
@@ -136,7 +137,7 @@ class LaneFolder(RoadImages):
         pattern = self.label_pattern
         if pattern is None:
             return [None] * len(files)
-        if '*' in pattern:
+        if '*' in pattern or '?' in pattern:
             paths = [folders.pair(self.data_root, path, self.images, pattern, 'LaneFolder: labels')
                      for path in files.values()]
             return [str(path) if path.is_file() else None for path in paths]

@@ -56,8 +56,9 @@ class PointFolder(LidarScans):
         ignore: ids that are no class.
         split: 'train', 'val', 'test' or another one of `splits`. 'train' refuses unknown ids and scans with fewer than
             two points, 'test' needs no labels.
-        splits: split -> ids of its scans, patterns of them, their first parts (folders), or a text file below
-            `data_root` with one a line. Without it all scans are tested, each fifth is for 'val', the rest for 'train'.
+        splits: split -> ids of its scans, their paths, patterns of them, folders, or a text file below `data_root` with
+            one a line; without 'test' the scans of 'val' are tested. Without splits all scans are tested, each fifth is
+            for 'val', the rest for 'train'.
         palette: C RGB colours; by default some that differ.
         pipeline, seed: see SeededDataset.
         columns, intensity_scale, missing_intensity, unit, forward, height, invalid: of the scans, see PointReader.
@@ -83,7 +84,7 @@ class PointFolder(LidarScans):
         self.metainfo = dict(self.describe(config), data_root=str(self.data_root))
         self.label_map, self.points = class_map(config), self.reader(config)
         files = folders.find(self.data_root, points, FILES, 'PointFolder: points')
-        chosen = folders.choose(list(files), splits, split, self.data_root, 'PointFolder')
+        chosen = folders.choose(files, splits, split, self.data_root, 'PointFolder')
         self.ids, self.files = chosen, [files[name] for name in chosen]
         self.field = labels if labels and is_field(labels) else None
         self.label_files = self._label_files(points, labels)
@@ -254,7 +255,7 @@ def _is_id(raw: Any) -> bool:
 
 def is_field(labels: str) -> bool:
     """Whether `labels` names a field of the scans and no files."""
-    return '*' not in labels and not Path(labels).suffix
+    return not {'*', '?'} & set(labels) and not Path(labels).suffix
 
 
 def read_labels(path: Path, num_points: int | None, field: str | None = None,

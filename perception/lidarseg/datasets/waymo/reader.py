@@ -16,6 +16,7 @@ Train ids 0..21 are the official types 1..22; undefined is 255.
 """
 import io
 import logging
+import math
 import pickletools
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -254,7 +255,7 @@ def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndar
     path = folder / 'mask.npy'
     masks = read_array(path, objects=True)
     shape = masks.shape
-    good = len(shape) in (2, 4) and shape[0] == 2 and shape[1] >= 1
+    good = len(shape) in (2, 4) and shape[0] == 2 and 1 <= shape[1] <= len(LIDARS)
     nested = [[masks[r, k] for k in range(shape[1])] for r in range(2)] if good else []
     if masks.dtype == object and len(shape) == 4:  # numpy unpacks equally large images into objects
         nested = [[np.array(mask.tolist()) for mask in returns] for returns in nested]
@@ -289,13 +290,23 @@ def read_array(path: Path, objects: bool = False) -> np.ndarray:
             read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else \
                 np.lib.format.read_array_header_2_0
             shape, fortran, dtype = read_header(file)
-            if objects and dtype.hasobject:
-                return _array_of_arrays(file.read())
+            if objects and dtype.kind == 'O':
+                found = _array_of_arrays(file.read())
+                if found.shape != shape:
+                    raise ValueError(f'a pickle of shape {found.shape}, expected {shape} of the header')
+                return found
+            rest, wanted = path.stat().st_size - file.tell(), math.prod(shape) * dtype.itemsize
+            if dtype.kind not in 'biuf' or rest < wanted:
+                raise ValueError(f'{rest:,} bytes for shape {shape} and type {dtype}')
             file.seek(0)
-            return np.load(file, allow_pickle=False)
+            found = np.load(file, allow_pickle=False)
+            if dtype.kind == 'b' and found.view(np.uint8).max(initial=0) > 1:
+                raise ValueError('a truth value that is neither 0 nor 1')
+            return found
     except (Exception, MemoryError) as error:  # a damaged header may raise anything
-        raise DataError(f'{path}: it cannot be read ({type(error).__name__}: {str(error)[:200]}), expected an array as '
-                        'numpy.save writes it. Make the arrays of this frame anew.') from error
+        said = ' '.join(str(error).split())[:200]
+        raise DataError(f'{path}: it cannot be read ({type(error).__name__}: {said}), expected an array as numpy.save '
+                        'writes it. Make the arrays of this frame anew.') from error
 
 
 def check_exists(path: Path) -> None:
@@ -365,8 +376,8 @@ def _named(module: str, name: str) -> str:
     return name
 
 
-def _described(call: Any) -> np.ndarray:
-    """The array that a call in a pickle stands for."""
+def _described(call: Any, objects: bool = True) -> np.ndarray:
+    """The array that a call in a pickle stands for; one of objects holds bools and arrays of bool, each made once."""
     if not isinstance(call, _Call) or call[0] != '_reconstruct':
         raise ValueError(f'{type(call).__name__} instead of an array')
     _, shape, dtype, fortran, content = call[2]
@@ -377,11 +388,13 @@ def _described(call: Any) -> np.ndarray:
         if bits.max(initial=0) > 1:
             raise ValueError('a truth value that is neither 0 nor 1')
         return bits.astype(bool).reshape(shape, order=order)
-    if kind not in ('O', 'O8') or not isinstance(content, list):
+    if not objects or kind not in ('O', 'O8') or not isinstance(content, list):
         raise ValueError(f'an array of {kind!r}, expected bool')
+    made = {key: item if isinstance(item, bool) else _described(item, objects=False)
+            for key, item in {id(item): item for item in content}.items()}
     items = np.empty(len(content), object)
     for k, item in enumerate(content):
-        items[k] = item if isinstance(item, bool) else _described(item)
+        items[k] = made[id(item)]
     return items.reshape(shape, order=order)
 
 

@@ -1,8 +1,11 @@
 """Waymo's reader: samples, damaged and missing files."""
+import io
 import pickle
 import random
 import shutil
+import struct
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -220,6 +223,56 @@ def test_forged_masks_get_one_sentence(folder, old, new):
     assert old in data[start:]
     path.write_bytes(data[:start] + data[start:].replace(old, new))
     expect(folder, r'mask\.npy: it cannot be read')
+
+
+def header(shape, descr='|O'):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, dict(shape=shape, fortran_order=False, descr=descr))
+    return file.getvalue()
+
+
+def array_text(shape, kind, content):
+    """What NumPy's pickle of an array says, of parts of one's own."""
+    return (b'cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01' + b''.join(
+        b'J' + struct.pack('<i', n) for n in shape) + (b'\x85' if len(shape) == 1 else b'\x86')
+        + b'cnumpy\ndtype\nX\x02\x00\x00\x00' + kind + b'K\x00K\x01\x87R(K\x03X\x01\x00\x00\x00|NNNJ\xff\xff\xff\xff'
+        b'J\xff\xff\xff\xffK\x00tb\x89' + content + b'tb')
+
+
+def doubled(depth):
+    """An array of twice an array of twice ... a bool: 2 ** depth of them, if each is made."""
+    text = array_text((2,), b'O8', b'](\x88\x88e') + b'q\x00'
+    for k in range(depth):
+        text += array_text((2,), b'O8', b'](h%ch%ce' % (k, k)) + b'q%c' % (k + 1)
+    return text
+
+
+MASK = array_text((3, 4), b'b1', b'C\x0c' + bytes(12))
+
+
+@pytest.mark.parametrize('data', [
+    header((2, 1)) + b"(S'touch /tmp/perception_evil'\nios\nsystem\n.",
+    header((2, 1)) + b"cos\nsystem\n(X\x1a\x00\x00\x00touch /tmp/perception_eviltR.",
+    header((2, 1)) + b'\x80\x02(cos\nsystem\nNo.', header((2, 1)) + b'\x80\x02cnumpy\nndarray\nK\x05\x85\x81.',
+    header((2, 1)) + b'\x80\x02\x82\x01.', header((2, 1)) + b'Pabc\n.', header((2, 1)) + b'\x80\x05\x97.',
+    header((2, 1)) + b'\x80\x04\x8e' + struct.pack('<Q', 1 << 62) + b'.', header((2, 1)) + b'(' * 100_000 + b'.',
+    header((2,)) + doubled(60) + b'.',
+    header((2, 1)) + array_text((2 ** 31 - 1, 2 ** 31 - 1), b'b1', b'C\x01\x01') + b'.',
+    header((10 ** 15,)) + array_text((2, 1), b'O8', b'](' + MASK + MASK + b'e') + b'.',
+    header((2, 1000)) + array_text((2, 1000), b'O8', b'](' + MASK + b'q\x00' + b'h\x00' * 1999 + b'e') + b'.',
+    header((2, 1), [('a', '<f8'), ('b', '|O')]) + bytes(32), header((10 ** 9, 10 ** 9), '|b1') + bytes(10),
+    header((2, 10 ** 9), '|V0'), header((2, 1, 1, 1), '|b1') + b'\x07\x01', header((2, 1), '<U4') + bytes(32),
+    b'\x93NUMPY\x01\x00' + struct.pack('<H', 90)
+    + b"{'descr': __import__('os').system('touch /tmp/perception_evil')}".ljust(90),
+    b'\x93NUMPY\x02\x00' + struct.pack('<I', 9000) + b'(' * 9000], ids=range(20))
+def test_forged_masks_execute_nothing_and_take_no_memory(folder, data):
+    (frame_folder(folder, 'validation') / 'mask.npy').write_bytes(data)
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r'mask\.npy: ') as told:
+        read_masks(frame_folder(folder, 'validation'))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 27 and '\n' not in str(told.value)
+    tracemalloc.stop()
+    assert not Path('/tmp/perception_evil').exists()
 
 
 def test_any_damage_to_arrays_gives_a_frame_or_a_sentence(folder):
