@@ -57,10 +57,10 @@ def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[
                                 'another id for each file. Rename one of both, or give a pattern that fits one.')
     if not files:
         near = sorted({path.suffix for _, path in every if path.suffix})[:8]
-        came = f'no file {pattern} in it' if os.path.isdir(root) else 'no such folder'
-        raise DataError(f'{root}: {came} (files that end in {", ".join(near) or "nothing"} are there), expected such '
-                        'files. Set data_root and the pattern, set PERCEPTION_DATA to the folder that replaces data/, '
-                        'or try simulated data with `python tools/train.py CONFIG --mini`.')
+        came = (f'no file {pattern} in it (files that end in {", ".join(near) or "nothing"} are there)'
+                if os.path.isdir(root) else f'no such folder with {pattern}')
+        raise DataError(f'{root}: {came}, expected such files. Set data_root and the pattern, set PERCEPTION_DATA to '
+                        'the folder that replaces data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
     return files
 
 

@@ -74,9 +74,9 @@ class LaneFolder(RoadImages):
 
     def __init__(self, data_root: str | Path = 'data/lane_folder', split: str = 'train', images: str = '**/*.jpg',
                  labels: str | None = '**/*.lines.txt', num_lanes: int = 4,
-                 splits: Mapping[str, str | Sequence] | None = None, image_size: Sequence[int] | None = None,
-                 horizon: float | None = None, thickness: int | None = None, shapes: Sequence[str] | None = None,
-                 all_lanes: bool = False,
+                 splits: Mapping[str, int | str | Sequence | set] | None = None,
+                 image_size: Sequence[int] | None = None, horizon: float | None = None, thickness: int | None = None,
+                 shapes: Sequence[str] | None = None, all_lanes: bool = False,
                  pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
                  seed: int = 0) -> None:
         described = self.describe(dict(num_lanes=num_lanes))

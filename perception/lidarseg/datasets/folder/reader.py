@@ -71,7 +71,7 @@ class PointFolder(LidarScans):
     def __init__(self, data_root: str | Path, classes: Sequence[str], points: str = '*.pcd',
                  labels: str | None = '*.npy', label_map: Mapping[int, str | int] | None = None,
                  ignore: int | Sequence[int | str] = (), split: str = 'train',
-                 splits: Mapping[str, str | Sequence] | None = None,
+                 splits: Mapping[str, int | str | Sequence | set] | None = None,
                  palette: Sequence[Sequence[int]] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,

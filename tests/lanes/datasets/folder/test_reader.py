@@ -211,7 +211,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path):
                           (dict(labels=None), 'labels=None for the split train'), (dict(image_size=(5,)), 'image_size'),
                           (dict(image_size='(1080,1920)'), r"image_size='\(1080,1920\)'"),
                           (dict(image_size=5), 'image_size=5'), (dict(splits=3), 'splits=3, expected a dict'),
-                          (dict(splits=dict(train=3)), 'splits='),
+                          (dict(splits=dict(train=0.3)), 'splits='),
                           (dict(image_size=(5, None)), 'image_size'), (dict(crop_top='a'), "crop_top='a'"),
                           (dict(labels='all.png'), 'expected a star'), (dict(thickness=-1), 'thickness=-1'),
                           (dict(thickness='x'), "thickness='x'")):

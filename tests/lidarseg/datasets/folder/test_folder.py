@@ -143,7 +143,8 @@ BAD = [  # options, error, words
     (dict(invalid='skip'), ConfigError, 'invalid'), (dict(columns='x,y'), ConfigError, 'columns'),
     (dict(ignore=5.5), ConfigError, 'PointFolder: ignore=5.5, expected'), (dict(columns=5), ConfigError, 'columns'),
     (dict(points=5), ConfigError, 'points=5, expected text'), (dict(labels=5), ConfigError, 'labels=5'),
-    (dict(splits={'train': 5}), ConfigError, r"splits=\{'train': 5\}"), (dict(colums='x'), ConfigError, 'mean columns')]
+    (dict(splits={'train': 0.5}), ConfigError, r"splits=\{'train': 0.5\}"),
+    (dict(colums='x'), ConfigError, 'mean columns')]
 
 
 @pytest.mark.parametrize(('options', 'error', 'words'), BAD)
