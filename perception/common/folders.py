@@ -60,7 +60,7 @@ def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[
         came = (f'no file {pattern} in it (files that end in {", ".join(near) or "nothing"} are there)'
                 if os.path.isdir(root) else f'no such folder with {pattern}')
         raise DataError(f'{root}: {came}, expected such files. Set data_root and the pattern, set PERCEPTION_DATA to '
-                        'the folder that replaces data/, or try simulated data with `python tools/train.py CONFIG --mini`.')
+                        'the folder that replaces data/, or try simulated data with tools/train.py CONFIG --mini.')
     return files
 
 
