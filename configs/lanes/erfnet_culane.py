@@ -11,4 +11,4 @@ with read_base():
 model = dict(type=ERFNet, **net)
 published = dict(parameters=2_490_000, ms=10.2)  # SAD's paper, time on its GPU
 
-mini = dict(mini_loaders, model=mini_net, **mini_schedule)
+mini = dict(mini_loaders, model=dict(mini_net, base_channels=4), **mini_schedule)
