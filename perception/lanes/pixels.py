@@ -1,4 +1,4 @@
-"""How good label maps are, pixel by pixel, before lanes are drawn from them: shows differences that no lane score shows.
+"""How good label maps are, pixel by pixel, before lanes are drawn from them: shows differences that lane scores hide.
 
 A decoder asks each row for its best column alone, and a score whether a lane is near enough: both forgive much and give
 way suddenly. The cross-entropy of the pixels has no threshold.
