@@ -3,6 +3,9 @@ import numpy as np
 import pytest
 import torch
 
+from perception.apis.config import load_config, parse_options
+from perception.lanes.datasets.culane.metric import scores
+from perception.lanes.overlap import ImageResult
 from perception.lanes.pixels import LabelMapMetric
 from perception.utils.errors import DataError
 
@@ -49,3 +52,14 @@ def test_a_perfect_map_and_images_without_lanes():
 def test_what_cannot_be_compared_is_said(sample, words):
     with pytest.raises(DataError, match=words):
         LabelMapMetric().process(None, [sample])
+
+
+@pytest.mark.parametrize('name', ['lanes/erfnet', 'intra_kd/erfnet', 'lanes/pspnet', 'sad/enet'])
+def test_comparisons_of_methods_find_their_scores(name):
+    evidence = load_config(f'configs/{name}_culane.py', mini=True).evidence
+    cfg = load_config(f'configs/{name}_culane.py', mini=True, options=parse_options(evidence.options))
+    assert cfg.param_scheduler[0].end == cfg.train_cfg.max_epochs == 2 * cfg.train_cfg.val_interval
+    assert [part.type.__name__ for part in cfg.val_evaluator] == ['CULaneMetric', 'LabelMapMetric']
+    metric = LabelMapMetric()
+    metric.process(None, samples())
+    assert set(evidence.scores) <= {*metric.evaluate(2), *scores([ImageResult(1, 1, [0.6])])}
