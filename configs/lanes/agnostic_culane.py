@@ -11,5 +11,7 @@ with read_base():
 
 model = dict(net, type=AgnosticLaneNet, num_classes=2, num_lanes=0, decoder=dict(type=ClusterDecoder))
 train_dataloader['dataset'].update(all_lanes=True)
+val_evaluator = dict(type=CULaneMetric)
 
-mini = dict(mini_loaders, model=dict(input_size=(80, 240), background_weight=0.1), **mini_schedule)
+mini = dict(mini_loaders, model=dict(input_size=(112, 320), background_weight=0.1), val_evaluator=val_evaluator,
+            **mini_schedule)

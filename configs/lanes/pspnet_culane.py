@@ -12,9 +12,10 @@ with read_base():
 model = dict(type=PSPNet, depth=101, **net)
 
 mini = dict(
-    mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),
+    mini_loaders, model=dict(mini_net, depth=18, base_channels=16, channels=48, scales=(2, 4, 6, 12), fine_channels=16),
     **mini_schedule)
 mini.update(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)), train_cfg=dict(max_epochs=60, val_interval=20),
     param_scheduler=[dict(mini_schedule['param_scheduler'][0], end=60)])
-evidence = dict(options=[*evidence['options'], 'train_cfg.max_epochs=24', 'param_scheduler.0.end=24'])
+evidence.update(options=[*evidence['options'], 'train_cfg.max_epochs=24', 'train_cfg.val_interval=12',
+                         'param_scheduler.0.end=24'])

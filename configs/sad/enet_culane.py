@@ -16,4 +16,5 @@ model = dict(
         weight=0.1,  # gamma
         begin=40_000)))  # of 59,256 iterations: once the net is reasonably trained
 
-mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(begin=220, norm='l2'))))
+mini = dict(student_mini, model=dict(student=student_mini['model'], losses=dict(sad=dict(
+    begin=220, norm='mean_softmax', temperature=2.0))))

@@ -72,12 +72,12 @@ def test_costs_of_a_teacher_and_its_student(quick, mini_kitti, monkeypatch, tmp_
 
 
 def test_a_lane_net_at_its_own_size(quick, monkeypatch):
-    sample = dict(inputs=dict(image=torch.zeros(3, 80, 240, dtype=torch.uint8)), data_samples=LaneSample())
+    sample = dict(inputs=dict(image=torch.zeros(3, 112, 320, dtype=torch.uint8)), data_samples=LaneSample())
     monkeypatch.setattr(cost, 'DATASETS', SimpleNamespace(build=lambda cfg: [sample] * 9))
     model, batches = cost.build(cost.config_of('configs/lanes/resnet18_culane.py', mini=True), 4)
     assert len(batches) == 4 and not model.training
     row, = cost.measure(dict(net=cost.config_of('configs/lanes/resnet18_culane.py', mini=True)), 1, samples=4)
-    assert (row['input'], row['parameters']) == ('80 x 240', 768_025)
+    assert (row['input'], row['parameters']) == ('112 x 320', 809_625)
     assert min(row['gmac'], row['cpu_ms'], row['preprocess_ms']) > 0
     assert row['memory_mib'] is None and (row['gpu_ms'] is None) != torch.cuda.is_available()
 
@@ -111,8 +111,8 @@ def test_any_room_with_published_figures_scores_and_an_export(quick, toy, toy_co
 
 @pytest.mark.parametrize('path, mini, official, expected', [
     ('configs/lanes/enet_culane.py', False, False, dict(data_root='data/mini/culane', input_size=(288, 800))),
-    ('configs/lanes/enet_culane.py', True, False, dict(data_root='data/mini/culane', input_size=(80, 240))),
-    ('configs/lanes/enet_culane.py', True, True, dict(data_root='data/culane', input_size=(80, 240))),
+    ('configs/lanes/enet_culane.py', True, False, dict(data_root='data/mini/culane', input_size=(112, 320))),
+    ('configs/lanes/enet_culane.py', True, True, dict(data_root='data/culane', input_size=(112, 320))),
     ('configs/lidarseg/minkunet_nuscenes.py', False, False, dict(data_root='data/mini/nuscenes', split='mini_val')),
     ('configs/lidarseg/minkunet_nuscenes.py', False, True, dict(data_root='data/nuscenes', split='val'))])
 def test_simulated_data_at_the_size_of_the_net(quick, path, mini, official, expected):

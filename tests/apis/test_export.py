@@ -51,8 +51,8 @@ def test_a_file_says_what_it_takes_and_takes_any_batch(exported):
     assert notes == dict(config='enet_culane.py', classes=['background', 'left-left', 'left', 'right', 'right-right'])
     session = open_session(exported / 'distilled.onnx', threads=1)
     assert [value.name for value in session.get_inputs()] == ['images']
-    images = np.random.default_rng(0).uniform(0, 255, (3, 3, 80, 240)).astype(np.float32)
-    assert [value.shape for value in session.run(None, dict(images=images))] == [(3, 5, 80, 240), (3, 4)]
+    images = np.random.default_rng(0).uniform(0, 255, (3, 3, 112, 320)).astype(np.float32)
+    assert [value.shape for value in session.run(None, dict(images=images))] == [(3, 5, 112, 320), (3, 4)]
 
 
 @pytest.mark.parametrize('net', NETS)

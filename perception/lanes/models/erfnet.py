@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perception.lanes.models.base import LaneNet
 from perception.lanes.models.heads import LaneExist
 from perception.registry import MODELS
+from perception.utils.errors import ConfigError
 
 EPS = 1e-3  # of every batch norm
 DILATIONS = (2, 4, 8, 16)
@@ -23,8 +24,8 @@ DILATIONS = (2, 4, 8, 16)
 class ERFNet(LaneNet):
     """The net. Its encoder halves the size three times.
 
-    Taps: `stage1` (B, 64, H/4, W/4); `stage2`, the first cycle of dilations, and `stage3`, the second, which ends the
-    encoder (B, 128, H/8, W/8); `head_input` (B, 16, H/2, W/2); `logits` (B, C, H, W).
+    Taps: `stage1` (B, 4N, H/4, W/4); `stage2`, the first cycle of dilations, and `stage3`, the second, which ends the
+    encoder (B, 8N, H/8, W/8); `head_input` (B, N, H/2, W/2); `logits` (B, C, H, W); N = `base_channels`.
 
     `encoder_classifier` belongs to published weights, which trained the encoder alone first; it never runs.
 
@@ -37,6 +38,8 @@ class ERFNet(LaneNet):
         early_dropout: dropout of `stage1`; 0.03 in the paper, 0.1 in the lane papers' code.
         exist_pool: pooling of the existence head, 'max' or 'avg'.
         exist_channels: see LaneExist.
+        base_channels: N, more than 3; the net has N, 4N and 8N channels at half, a quarter and an eighth of the size,
+            16, 64 and 128 as published.
         **loss_arguments: see LaneNet.
     """
 
@@ -45,19 +48,25 @@ class ERFNet(LaneNet):
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 5, num_lanes: int = 4,
                  input_size: Sequence[int] = (208, 976), decoder: dict | Callable | None = None,
                  early_dropout: float = 0.1, exist_pool: str = 'max',
-                 exist_channels: int | None = None, **loss_arguments):
+                 exist_channels: int | None = None, base_channels: int = 16, **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
-        self.stem = DownBlock(3, 16)
-        self.stage1 = nn.Sequential(DownBlock(16, 64), *(FactorizedBlock(64, early_dropout) for _ in range(5)))
-        self.stage2 = nn.Sequential(DownBlock(64, 128), *(FactorizedBlock(128, 0.1, d) for d in DILATIONS))
-        self.stage3 = nn.Sequential(*(FactorizedBlock(128, 0.1, d) for d in DILATIONS))
-        self.encoder_classifier = nn.Conv2d(128, num_classes, 1).requires_grad_(False)
-        self.decoder = nn.Sequential(_up_block(128, 64), FactorizedBlock(64), FactorizedBlock(64),
-                                     _up_block(64, 16), FactorizedBlock(16), FactorizedBlock(16))
+        if base_channels < 4:
+            raise ConfigError(f'ERFNet: base_channels={base_channels}, expected 4 or more: the first convolution adds '
+                              "channels to the image's three. The paper has 16.")
+        quarter, eighth = 4 * base_channels, 8 * base_channels
+        self.stem = DownBlock(3, base_channels)
+        self.stage1 = nn.Sequential(DownBlock(base_channels, quarter),
+                                    *(FactorizedBlock(quarter, early_dropout) for _ in range(5)))
+        self.stage2 = nn.Sequential(DownBlock(quarter, eighth), *(FactorizedBlock(eighth, 0.1, d) for d in DILATIONS))
+        self.stage3 = nn.Sequential(*(FactorizedBlock(eighth, 0.1, d) for d in DILATIONS))
+        self.encoder_classifier = nn.Conv2d(eighth, num_classes, 1).requires_grad_(False)
+        self.decoder = nn.Sequential(_up_block(eighth, quarter), FactorizedBlock(quarter), FactorizedBlock(quarter),
+                                     _up_block(quarter, base_channels), FactorizedBlock(base_channels),
+                                     FactorizedBlock(base_channels))
         self.head_input = nn.Identity()
-        self.classifier = nn.ConvTranspose2d(16, num_classes, 2, stride=2)
+        self.classifier = nn.ConvTranspose2d(base_channels, num_classes, 2, stride=2)
         map_size = [n // 8 for n in self.input_size]
-        self.exist = LaneExist(128, num_lanes, map_size, exist_pool, exist_channels) if num_lanes else None
+        self.exist = LaneExist(eighth, num_lanes, map_size, exist_pool, exist_channels) if num_lanes else None
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See LaneNet."""

@@ -25,7 +25,8 @@ class PSPNet(LaneNet):
     ResNet-101 with 37 classes and no existence head has 65,592,933 parameters, as the released teacher.
 
     Taps: `stage1` (H/4 x W/4) and `stage2`, `stage3`, `stage4` (H/8 x W/8), the residual stages; `head_input`
-    (B, channels, H/8, W/8), the output of the context before its dropout; `logits` (B, C, H, W).
+    (B, channels, H/8, W/8), the output of the context (with `fine_channels` H/4 x W/4, that of both) before its
+    dropout; `logits` (B, C, H, W).
 
     Args:
         data_preprocessor: see LaneNet.
@@ -40,21 +41,29 @@ class PSPNet(LaneNet):
         bn_momentum: share of the newest batch in the running statistics. The released code has 0.95, which in
             PyTorch's meaning lets them follow the last batch alone; 0.05 was meant, in Caffe's.
         base_channels: of the ResNet's stem.
+        fine_channels: classify at H/4 x W/4: the context's output is enlarged and joined with so many channels of
+            `stage1`, as in DeepLabv3+ (Chen et al., ECCV 2018). 0, as published, classifies at H/8 x W/8, which
+            cannot represent a lane two pixels wide, as they are in small images.
         **loss_arguments: see LaneNet.
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 37, num_lanes: int = 0,
                  input_size: Sequence[int] = (460, 1380), decoder: dict | Callable | None = None, depth: int = 101,
                  channels: int = 512, scales: Sequence[int] = (10, 20, 30, 60), legacy: bool = False,
-                 bn_momentum: float = 0.05, base_channels: int = 64, **loss_arguments):
+                 bn_momentum: float = 0.05, base_channels: int = 64, fine_channels: int = 0,
+                 **loss_arguments):
         super().__init__(data_preprocessor, num_classes, num_lanes, input_size, decoder, **loss_arguments)
         backbone = ResNet(depth, base_channels)
         self.stem, self.stage1, self.stage2, self.stage3, self.stage4 = backbone.children()
         self.context = PSPP(backbone.channels[3], channels, scales, legacy)
+        self.fine = self.join = None
+        if fine_channels:
+            self.fine = _conv_norm_relu(backbone.channels[0], fine_channels, 1)
+            self.join = _conv_norm_relu(channels + fine_channels, channels, 3)
         self.head_input = nn.Identity()
         self.dropout = nn.Dropout2d(0.1)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
-        map_size = [-(-n // 8) for n in self.input_size]  # strides round up
+        map_size = [-(-n // (4 if fine_channels else 8)) for n in self.input_size]  # strides round up
         self.exist = SCNNExist(num_classes, num_lanes, map_size) if num_lanes else None
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
@@ -62,8 +71,12 @@ class PSPNet(LaneNet):
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See LaneNet."""
-        feats = self.stage4(self.stage3(self.stage2(self.stage1(self.stem(images)))))
-        coarse = self.classifier(self.dropout(self.head_input(self.context(feats))))  # (B, C, H/8, W/8)
+        early = self.stage1(self.stem(images))
+        feats = self.context(self.stage4(self.stage3(self.stage2(early))))  # (B, channels, H/8, W/8)
+        if self.fine is not None:
+            feats = F.interpolate(feats, size=early.shape[2:], mode='bilinear', align_corners=False)
+            feats = self.join(torch.cat([feats, self.fine(early)], dim=1))  # (B, channels, H/4, W/4)
+        coarse = self.classifier(self.dropout(self.head_input(feats)))
         logits = F.interpolate(coarse, size=images.shape[2:], mode='bilinear', align_corners=True)
         outputs = dict(logits=logits)
         if self.exist is not None:

@@ -90,3 +90,13 @@ def test_onnx_runtime_gives_the_same(exported, shuffled, tmp_path):
         out = net(dict(images=images))
     for ours, theirs in zip(out.values(), exported(net, images, tmp_path / 'erfnet.onnx')):
         np.testing.assert_allclose(theirs, ours.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_narrower_net():
+    net = ERFNet(**SMALL, base_channels=4)
+    with torch.no_grad(), record(net, {name: name for name in ('stage1', 'stage3', 'head_input')}) as out:
+        assert net(dict(images=torch.zeros(1, 3, 32, 48)))['logits'].shape == (1, 5, 32, 48)
+    assert {name: tuple(x.shape[1:]) for name, x in out.items()} == dict(stage1=(16, 8, 12), stage3=(32, 4, 6),
+                                                                         head_input=(4, 16, 24))
+    with pytest.raises(ConfigError, match='base_channels=3'):
+        ERFNet(**SMALL, base_channels=3)

@@ -105,15 +105,31 @@ def test_network_equals_its_parts(shuffled):
         logits=(5, 32, 48))
 
 
+def test_the_finer_head_joins_the_context_with_an_early_stage(shuffled):
+    torch.manual_seed(0)
+    net = shuffled(PSPNet(**SMALL, num_lanes=4, fine_channels=6))
+    taps = ('stage1', 'stage4', 'head_input')
+    with torch.no_grad(), record(net, {name: name for name in taps}) as out:
+        result = net(dict(images=torch.randn(2, 3, 32, 48)))
+        context = F.interpolate(net.context(out['stage4']), (8, 12), mode='bilinear', align_corners=False)
+        joined = net.join(torch.cat([context, net.fine(out['stage1'])], dim=1))
+        coarse = net.classifier(joined)
+    torch.testing.assert_close(out['head_input'], joined)
+    torch.testing.assert_close(result['logits'], F.interpolate(coarse, (32, 48), mode='bilinear', align_corners=True))
+    pooled = F.avg_pool2d(coarse.softmax(1), 2).flatten(1)
+    torch.testing.assert_close(result['exist_logits'], net.exist.classifier(pooled))
+    assert net.fine[0].weight.shape == (6, 64, 1, 1)
+
+
 def test_statistics_follow_slowly():
     assert {m.momentum for m in PSPNet(**SMALL).modules() if isinstance(m, nn.BatchNorm2d)} == {.05}
     assert {m.momentum for m in PSPNet(**SMALL, bn_momentum=.1).modules() if isinstance(m, nn.BatchNorm2d)} == {.1}
 
 
-@pytest.mark.parametrize('half', [False, True])
-def test_every_weight_learns(half):
+@pytest.mark.parametrize('half, fine_channels', [(False, 0), (True, 0), (False, 6)])
+def test_every_weight_learns(half, fine_channels):
     torch.manual_seed(0)
-    net = PSPNet(**SMALL, num_lanes=4).train()
+    net = PSPNet(**SMALL, num_lanes=4, fine_channels=fine_channels).train()
     inputs = dict(images=torch.randn(2, 3, 32, 48), labels=torch.randint(0, 5, (2, 32, 48)), exist=torch.ones(2, 4))
     with torch.autocast('cpu', torch.bfloat16, enabled=half):
         losses = net(inputs, mode='loss')

@@ -2,8 +2,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
+from perception.apis.config import load_config
+from perception.lanes.datasets.base import resize
 from perception.lanes.datasets.culane.decoder import CULaneDecoder
+from perception.lanes.datasets.culane.metric import compare_image, count
+from perception.lanes.datasets.culane.reader import LABEL_WIDTH
+from perception.lanes.mini import draw_polyline
 from perception.utils.errors import ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -73,3 +79,32 @@ def test_bad_input():
 def test_bad_arguments(arguments):
     with pytest.raises(ConfigError, match='expected an odd width'):
         CULaneDecoder(**arguments)
+
+
+def decoded_labels(size, stride, decoder):
+    """F1 of lanes whose labels are resized to a size, averaged to a map of a stride, enlarged again and decoded."""
+    lanes, rows = [], np.arange(590, 280, -10.0)
+    for bottom, top, bend in ((-250, 700, 1), (420, 760, 1.2), (1180, 840, 0.9), (1900, 900, 1)):
+        u = top + (bottom - top) * ((rows - 280) / 310) ** bend
+        lanes.append(np.stack([u, rows], 1)[(u > -100) & (u < 1740)])
+    labels = np.zeros((590, 1640), np.uint8)
+    for slot, lane in enumerate(lanes):
+        draw_polyline(labels, lane, slot + 1, LABEL_WIDTH)
+    small = resize(dict(image=labels, labels=labels), size)['labels']
+    probs = F.one_hot(torch.from_numpy(small).long(), 5).permute(2, 0, 1)[None].float()
+    if stride > 1:
+        probs = F.interpolate(F.adaptive_avg_pool2d(probs, [-(-n // stride) for n in size]), size, mode='bilinear',
+                              align_corners=True)
+    return count([compare_image(lanes, decoder(probs, None, [CULANE])[0])]).f1
+
+
+def test_a_map_can_represent_lanes_at_each_published_and_mini_scale():
+    """What a perfect net would reach: 1; at an eighth of 80 x 240 pixels a lane is a third of a cell, and nothing."""
+    assert decoded_labels((288, 800), 8, CULaneDecoder()) == 1
+    teacher = load_config('configs/lanes/pspnet_culane.py', mini=True).model
+    stride = 4 if teacher.fine_channels else 8
+    assert decoded_labels(teacher.input_size, stride, CULaneDecoder(kernel=teacher.decoder.kernel)) == 1
+    for name in ('erfnet', 'enet'):
+        net = load_config(f'configs/lanes/{name}_culane.py', mini=True).model
+        assert decoded_labels(net.input_size, 2, CULaneDecoder(kernel=net.decoder.kernel)) == 1
+    assert decoded_labels((80, 240), 8, CULaneDecoder(kernel=3)) == 0
