@@ -54,7 +54,7 @@ def test_costs_of_a_teacher_and_its_student(quick, mini_kitti, monkeypatch, tmp_
     names = ['configs/lidarseg/minkunet_kitti.py', 'configs/lidarseg/minkunet_half_kitti.py']
     teacher, student = rows = cost.run(arguments(*names, '--mini', '--samples', '2', *quick.words))
     assert [row['config'] for row in rows] == names
-    assert (teacher['parameters'], student['parameters']) == (1_361_019, 341_367)
+    assert (teacher['parameters'], student['parameters']) == (727_515, 182_727)
     assert teacher['gmac'] > 2 * student['gmac'] > 0
     assert min(row[key] for row in rows for key in ('preprocess_ms', 'cpu_ms')) > 0
     assert all(row['input'].endswith(' voxels') and ' points, ' in row['input'] for row in rows)

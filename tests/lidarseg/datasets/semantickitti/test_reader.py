@@ -258,13 +258,13 @@ def test_scans_of_any_name_in_sequences_of_any_number_are_read(tmp_path):
     for index in range(len(data)):
         item = data[index]
         assert item['inputs']['points'].shape == (3, 4) and item['data_samples'].labels.tolist() == [8, 0, 14]
-    assert data.official_size == 4071
+    assert data.official_size is None  # not all of them are official
     assert submission.prediction_name('100_left_front_2') == 'sequences/100/predictions/left_front_2.label'
     (tmp_path / 'sequences/100/labels/000000_old.label').unlink()
     with pytest.raises(DataError, match=r'100/labels/000000_old\.label: no such file \(1 of 10 scans'):
         SemanticKITTI(tmp_path, 'val', sequences=[8, 100])
     for wrong in (-1, 8.5, '../08', 'a_b', None):
-        with pytest.raises(ConfigError, match='sequences: '):
+        with pytest.raises(ConfigError, match='sequences[:=]'):
             SemanticKITTI(tmp_path, 'val', sequences=[wrong])
 
 
