@@ -171,13 +171,14 @@ def _in_short(report: dict) -> list[str]:
                    **{key: cost.COLUMNS[key] for key in ('parameters', 'gmac', 'cpu_ms')}}
         lines += ['', f'**In short, {title}:**', '', *cost.table(rows, columns), '']
         for arm, row in arms.items():
-            if arm not in ('teacher', 'student') and row['runs']:
-                gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
-                lines.append(f'* {arm} changes the student alone of the same seed by: {gains} ({row["runs"]} runs)'
-                             + (f'; it {row["verdict"]}.' if row['verdict'].startswith('h') else
-                                f'; {row["verdict"]}.' if row['verdict'] else '; one run shows no spread.'))
-    kind = 'Simulated data show that a method works, and ' if 'simulated' in report['data'] else 'So few scans '
-    return [*lines, '', kind + 'say nothing about the scores of a benchmark.'] if lines else []
+            if arm in ('teacher', 'student'):
+                continue
+            gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
+            verdict, count = row['verdict'] or 'one run shows no spread', row['runs']
+            lines.append(f'* {arm} changes the student alone of the same seed by: {gains} ({count} run'
+                         f'{"s" * (count > 1)}); {"it " * verdict.startswith("h")}{verdict}.')
+    kind = 'Simulated data' if 'simulated' in report['data'] else 'Nets of the mini scale'
+    return [*lines, '', f'{kind} say nothing about the scores of a benchmark.'] if lines else []
 
 
 def _details(runs: list[dict], setting: str) -> list[str]:
