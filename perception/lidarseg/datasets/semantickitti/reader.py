@@ -193,7 +193,7 @@ class SemanticKITTI(LidarScans):
     LABEL_SUFFIX = '.label'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
-                 sequences: int | str | Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
+                 sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0) -> None:
         check_choice('SemanticKITTI: split', split, SPLITS)
         super().__init__(pipeline, seed)
@@ -201,7 +201,7 @@ class SemanticKITTI(LidarScans):
         self.split = split
         if sequences is None:
             sequences = SPLITS[split]
-        self.sequences = tuple(sequences) if isinstance(sequences, (list, tuple, range)) else (sequences,)
+        self.sequences = tuple(sequences)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
         self.scans, self.points = list_scans(self.data_root, self.sequences), self.reader({})
         if split != 'test':
@@ -286,7 +286,7 @@ class SemanticKITTIMultiScan(SemanticKITTI):
     TABLE, RAW_IDS = learning_map(multi=True), inverse_map(multi=True)
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
-                 sequences: int | str | Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
+                 sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0, past_scans: int = PAST_SCANS) -> None:
         if past_scans < 0:
             raise ConfigError(f'SemanticKITTIMultiScan: past_scans={past_scans}, expected 0 or more. The published '

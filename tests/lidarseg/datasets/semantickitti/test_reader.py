@@ -316,8 +316,9 @@ def test_the_calibration_of_the_image_archives_is_recognised(shared, tmp_path):
         kitti.lidar_poses(folder, 1)
 
 
-def test_a_lone_sequence_is_one_and_none_are_refused(folder):
+def test_a_sequence_without_a_list_and_none_are_refused(folder):
     for lone in (0, '00'):
-        assert SemanticKITTI(folder, 'train', sequences=lone).sequences == (lone,)
+        with pytest.raises(ConfigError, match='sequences=.*expected a list'):
+            SemanticKITTI(folder, 'train', sequences=lone)
     with pytest.raises(ConfigError, match='sequences: none came'):
         SemanticKITTI(folder, 'train', sequences=[])
