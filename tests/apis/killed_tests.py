@@ -16,9 +16,12 @@ import tempfile
 import time
 from pathlib import Path
 
+import matplotlib.pyplot  # noqa: F401  (here once, not in each child)
 import torch
+import torch._dynamo  # noqa: F401
 
 from perception.apis.cli import run_command
+from perception.apis.config import load_config
 from perception.apis.test import test
 from perception.common import saving as saving
 
@@ -113,8 +116,10 @@ def free_port():
 
 def main():
     torch.set_num_threads(1)
-    done = []
-    for scenario in json.loads(sys.argv[1]):
+    done, scenarios = [], json.loads(sys.argv[1])
+    for config in {scenario['arguments']['config'] for scenario in scenarios}:
+        load_config(config)  # imports what it names
+    for scenario in scenarios:
         with tempfile.TemporaryDirectory() as folder:
             done.append(run(scenario, free_port(), folder))
     sys.stdout.write(json.dumps(done))
