@@ -12,13 +12,14 @@ iterations are counted again in batches of the new size. Every difference is sai
 a checkpoint is compared, never run.
 """
 import ast
+import contextlib
 import copy
 import inspect
 import logging
 import math
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,21 +100,18 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
     runner.logger.info(f'resumed epoch: {runner.epoch}, iter: {runner.iter}')
 
 
-class _plainly:
+@contextlib.contextmanager
+def _plainly(file: str, part: str) -> Iterator[None]:
     """Turns what damaged or forged parts of a checkpoint cause into one sentence."""
-
-    def __init__(self, file: str, part: str) -> None:
-        self.file, self.part = file, part
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, PerceptionError):
-            what = (str(error).splitlines() or [''])[0][:120]
-            raise CheckpointError(
-                f'{self.file}: {self.part} does not fit ({type(error).__name__}: {what}), expected that of this '
-                f'training. Start from its weights with --cfg-options load_from={self.file}.') from error
+    try:
+        yield
+    except PerceptionError:
+        raise
+    except Exception as error:
+        what = (str(error).splitlines() or [''])[0][:120]
+        raise CheckpointError(
+            f'{file}: {part} does not fit ({type(error).__name__}: {what}), expected that of this training. Start from '
+            f'its weights with --cfg-options load_from={file}.') from error
 
 
 def training_meta(checkpoint: dict, file: str | Path) -> dict:

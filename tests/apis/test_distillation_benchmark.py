@@ -13,7 +13,7 @@ from perception.apis.benchmarks import distillation, trainings
 from perception.apis.benchmarks.distillation_report import judge
 from perception.apis.benchmarks.trainings import Job
 from perception.apis.listing import add_options
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, TrainingError
 
 CYLINDER = ('configs/lidarseg/cylinder3d_half_kitti.py', 'configs/pvd/cylinder3d_kitti.py')
 MINK = 'configs/lidarseg/minkunet_half_kitti.py'
@@ -146,7 +146,7 @@ def test_a_variant_is_one_more_arm_beside_runs_that_are_there(bench):
 def test_continues_where_it_was_cut_off(bench):
     words = [*bench.words, '--seeds', '1']
     bench.fail.add('student_0')
-    with pytest.raises(RuntimeError, match='student_0: the training ended with code 1'):
+    with pytest.raises(TrainingError, match='student_0: the training ended with code 1'):
         distillation.run(arguments(*words))
     assert '1 of 3 runs finished' in (bench.folder / 'report.md').read_text()
     bench.fail.clear()
@@ -284,6 +284,9 @@ def test_leaves_out_one_place_after_the_other(bench, tmp_path):
     assert every['pvd']['runs'] == 4 and every['teacher']['runs'] == 2 and len(report['tables']) == 3
     assert every['pvd']['scores']['miou']['gain'] == pytest.approx([.1, .11, .1, .11])
     assert f'# cylinder3d_half_kitti on {tmp_path}: 10 of 10' in (bench.folder / 'report.md').read_text()
+    with pytest.raises(ConfigError, match='holds runs with setting equal='):  # of other data in the same folder
+        distillation.run(arguments(*bench.words))
+        distillation.run(arguments(*words))
     for odd in (['--leave-out', '02'], ['--sequences', '02'], ['--sequences', '00', '02', '--leave-out', '03'],
                 ['--sequences', '02', '--leave-out', '02']):
         with pytest.raises(ConfigError, match='--leave-out'):

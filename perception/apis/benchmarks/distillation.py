@@ -38,7 +38,7 @@ from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
-from perception.utils.paths import from_root, make_folder
+from perception.utils.paths import data_path, from_root, make_folder
 
 OPTIONS = {
     'student': {'metavar': 'STUDENT', 'help': 'config of the student alone, such as '
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> dict:
     settings, groups = find_settings(cfg, args)
     folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/evidence/{title}')).absolute())
     check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options), **{
-        f'setting {s.name}': [list(s.teacher), list(s.students)] for s in settings if s.name}))
+        f'setting {s.name or "equal"}': [list(s.teacher), list(s.students)] for s in settings}))
     if args.background:
         return start_in_background(folder)
     runs = make_jobs(arms, args.seeds, folder, args.cfg_options, settings)
@@ -152,7 +152,7 @@ def find_settings(cfg: Config, args: argparse.Namespace) -> tuple[list[Setting],
     if not args.data:
         return chosen, {setting.title: [setting.name] for setting in chosen}
     loaders = [f'{split}_dataloader.dataset' for split in ('train', 'val', 'test')]
-    data = tuple(f'{loader}.data_root={Path(args.data).expanduser().absolute()}' for loader in loaders)
+    data = tuple(f'{loader}.data_root={data_path(args.data)}' for loader in loaders)
     if not args.leave_out:
         chosen = [replace(s, teacher=data + s.teacher, students=data + s.students) for s in chosen]
         return chosen, {setting.title: [setting.name] for setting in chosen}

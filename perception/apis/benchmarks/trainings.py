@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 
 from perception.apis.config import load_config, parse_options
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, TrainingError
 from perception.utils.paths import PROJECT_ROOT, from_root
 
 
@@ -116,14 +116,14 @@ def save_predictions(job: Job) -> None:
     """Let a trained teacher predict the tested samples, for metrics that compare a student with it.
 
     Raises:
-        RuntimeError: it failed.
+        TrainingError: it failed.
     """
     command = [sys.executable, str(from_root('tools/test.py')), job.config, str(job.work_dir / 'model.pth'), '--mini',
                '--save', str(predictions_of(job.work_dir)), '--cfg-options', f'work_dir={job.work_dir}', *job.options]
     code = subprocess.run(command, cwd=PROJECT_ROOT, env=dict(os.environ)).returncode
     if code:
-        raise RuntimeError(f'{job.work_dir}: the test of the teacher ended with code {code}, expected 0. Its output is '
-                           'above; the same command tries again.')
+        raise TrainingError(f'{job.work_dir}: the test of the teacher ended with code {code}, expected 0. Its output '
+                            'is above; the same command tries again.')
 
 
 def check_settings(folder: Path, settings: dict) -> None:
@@ -154,7 +154,7 @@ def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], obje
         after_each: called whenever one is finished.
 
     Raises:
-        RuntimeError: a training failed.
+        TrainingError: a training failed.
     """
     failed, seconds = Event(), []
 
@@ -185,14 +185,14 @@ def train_job(job: Job, shares: int = 1) -> None:
         shares: trainings that run at once; each gets as many of the CPU's threads.
 
     Raises:
-        RuntimeError: the training failed.
+        TrainingError: the training failed.
     """
     print_log(f'{job.work_dir.name}, seed {job.seed}: {" ".join(job.command)}', 'current')
     threads = max(torch.get_num_threads() // shares, 1)
     code = subprocess.run(job.command, cwd=PROJECT_ROOT, env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
     if code:
-        raise RuntimeError(f'{job.work_dir.name}: the training ended with code {code}, expected 0. Its output is '
-                           f'above; the same command continues where it stopped.')
+        raise TrainingError(f'{job.work_dir.name}: the training ended with code {code}, expected 0. Its output is '
+                            'above; the same command continues where it stopped.')
 
 
 def read_run(job: Job) -> dict | None:
