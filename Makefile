@@ -35,7 +35,7 @@ lint: setup
 
 # Two processes with one thread each are faster than one with two: most tests are small.
 test: lint
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist loadfile --max-worker-restart 1
 
 clean:
 	rm -rf work_dirs data/mini

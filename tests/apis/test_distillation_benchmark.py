@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.utils import manager
 
 from perception.apis.benchmarks import distillation, trainings
 from perception.apis.benchmarks.distillation_report import judge
@@ -88,7 +89,8 @@ def bench(tmp_path, monkeypatch):
 
 def test_trains_students_side_by_side_after_the_teacher(bench, monkeypatch):
     monkeypatch.setattr(torch, 'get_num_threads', lambda: 4)
-    report = distillation.run(parse(*bench.words, '--seeds', '2', '--jobs', '2'))
+    with manager._lock:  # held by this thread for good after a logger could not be made
+        report = distillation.run(parse(*bench.words, '--seeds', '2', '--jobs', '2'))
     assert report['finished'] == 5
     assert bench.calls[0] == 'teacher'
     assert bench.threads == [4, 2, 2, 2, 2]

@@ -3,6 +3,7 @@
 Finished trainings are kept and one that was cut off is resumed, so the same command continues after any interruption.
 """
 import json
+import logging
 import math
 import os
 import statistics
@@ -16,7 +17,7 @@ from pathlib import Path
 from threading import Event
 
 import torch
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger, print_log
 
 from perception.apis.config import load_config, parse_options
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
@@ -157,15 +158,16 @@ def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], obje
         TrainingError: a training failed.
     """
     failed, seconds = Event(), []
+    logger = MMLogger.get_current_instance()  # found here: its lock stays with a thread in which that once failed
 
     def train(job: Job) -> None:
         if not failed.is_set():
             left = statistics.fmean(seconds) * (len(jobs) - len(seconds)) / side_by_side / 60 if seconds else None
             print_log(f'training {jobs.index(job) + 1} of {len(jobs)}'
-                      + ('' if left is None else f', about {math.ceil(left)} minutes to go'), 'current')
+                      + ('' if left is None else f', about {math.ceil(left)} minutes to go'), logger)
             start = time.perf_counter()
             try:
-                train_job(job, side_by_side)
+                train_job(job, side_by_side, logger)
                 seconds.append(time.perf_counter() - start)
             except BaseException:
                 failed.set()
@@ -177,17 +179,18 @@ def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], obje
             after_each()
 
 
-def train_job(job: Job, shares: int = 1) -> None:
+def train_job(job: Job, shares: int, logger: logging.Logger) -> None:
     """Train, or continue where a run was cut off.
 
     Args:
         job: the training.
         shares: trainings that run at once; each gets as many of the CPU's threads.
+        logger: gets the command.
 
     Raises:
         TrainingError: the training failed.
     """
-    print_log(f'{job.work_dir.name}, seed {job.seed}: {" ".join(job.command)}', 'current')
+    print_log(f'{job.work_dir.name}, seed {job.seed}: {" ".join(job.command)}', logger)
     threads = max(torch.get_num_threads() // shares, 1)
     code = subprocess.run(job.command, cwd=PROJECT_ROOT, env=dict(os.environ, OMP_NUM_THREADS=str(threads))).returncode
     if code:
