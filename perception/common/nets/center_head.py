@@ -18,6 +18,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from perception.common.nets.blocks import conv_bn_relu, init_convs
+from perception.ops.rotated import nms_circle, nms_rotated
 from perception.registry import MODELS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -294,7 +295,6 @@ class CenterHead(nn.Module):
             labels: (P,).
             task: its number.
         """
-        from perception.ops.rotated import nms_circle, nms_rotated
         groups = labels if self.nms_per_class else None
         if self.nms is None:
             kept = scores.argsort(descending=True, stable=True)
@@ -534,7 +534,7 @@ def peaks(scores: Tensor, count: int, window: int = 1) -> tuple[Tensor, Tensor, 
         scores (B, M), classes (B, M) int64, cells (B, M) int64 row * W + column.
     """
     if window > 1:
-        scores = scores * (F.max_pool2d(scores, window, 1, window // 2) == scores)
+        scores = scores.where(F.max_pool2d(scores, window, 1, window // 2) == scores, 0)
     height, width = scores.shape[2:]
     flat = scores.flatten(1)
     best, index = flat.topk(min(count, flat.shape[1]), dim=1)

@@ -147,6 +147,23 @@ def test_training_is_that_of_mmdet3d(golden, name, numbers):
         np.testing.assert_allclose(head.state_dict()[key.split('/', 1)[1]], part[key], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize('name', ['forward_vel', 'forward_novel'])
+@pytest.mark.parametrize(('kind', 'options'), [
+    ('rotate', dict(nms='rotated', nms_threshold=.2)),
+    ('circle', dict(nms='circle', nms_threshold=(2, .175 ** .5)))])  # recorded values are squares
+def test_boxes_kept_are_those_of_mmdet3d(golden, name, kind, options):
+    arrays = golden(name)
+    head = golden_head(arrays, **options)
+    maps = [{key: torch.from_numpy(arrays[f'eval/task{task}/{key}']) for key in (*head.branches, 'heatmap')}
+            for task in (0, 1)]
+    for i, (boxes, scores, labels) in enumerate(head.predict(maps)):
+        wanted = {key: arrays[f'final_{kind}/sample{i}/{key}'] for key in ('boxes_bottom', 'scores', 'labels')}
+        boxes[:, 2] -= boxes[:, 5] * .5
+        np.testing.assert_allclose(boxes[:, :wanted['boxes_bottom'].shape[1]], wanted['boxes_bottom'], atol=1e-4)
+        np.testing.assert_allclose(scores, wanted['scores'], atol=1e-6)
+        assert np.array_equal(labels, wanted['labels'])
+
+
 # ------------------------------------------------------------------------------------------------------------ drawing
 
 def drawn_one_by_one(centers, radii, shape, planes):
@@ -305,6 +322,15 @@ def test_boxes_that_are_no_numbers_are_not_found():
     assert len(head.predict(maps)[0][0]) == 398
 
 
+def test_classes_of_a_task_suppress_each_other_unless_told_not_to():
+    boxes, scores = torch.tensor([person(3, 1), person(3.2, 1), person(3.1, 1)]), torch.tensor([.5, .9, .7])
+    for per_class, left in ((False, [.9]), (True, [.9, .7])):
+        for options in (dict(nms='circle', nms_threshold=.3), dict(nms='rotated', nms_threshold=.2)):
+            head = small([('person', 'bicycle')], nms_per_class=per_class, **options)
+            assert head.suppress(boxes, scores, torch.tensor([0, 0, 1]), 0)[1].tolist() == pytest.approx(left)
+    assert len(small(nms=None, max_kept=2).suppress(boxes, scores, torch.zeros(3), 0)[0]) == 2
+
+
 # ---------------------------------------------------------------------------------------------------- wrong arguments
 
 @pytest.mark.parametrize(('options', 'message'), [
@@ -325,7 +351,7 @@ def test_a_range_that_cells_do_not_fill_is_refused(extent, voxel, stride):
 
 
 @pytest.mark.parametrize(('bad', 'message'), [
-    (BaseDataElement(), 'sample 7 without boxes'), (sample(torch.zeros(2, 8)), r'7 with boxes of shape \(2, 8\)'),
+    (BaseDataElement(), 'sample 7 without boxes'), (sample(torch.zeros(2, 8)), r'of shape \(2, 8\)'),
     (sample(torch.zeros(2, 9), [0]), r'labels of shape \(1,\)'), (sample(torch.zeros(2, 9), ignore=[True]), 'of all')])
 def test_wrong_samples_are_named(bad, message):
     bad.set_metainfo(dict(sample_id=7))
