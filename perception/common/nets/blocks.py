@@ -3,6 +3,8 @@ from collections import OrderedDict
 
 from torch import nn
 
+NORM = dict(eps=1e-3, momentum=0.01)  # of the nets that see LiDAR points from above
+
 
 def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
                  norm: dict | None = None) -> nn.Sequential:
@@ -13,7 +15,7 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stri
         out_channels: of the output.
         kernel_size: odd; the border is padded with zeros.
         stride: of the convolution, which has no bias.
-        norm: arguments of BatchNorm2d, such as `dict(eps=1e-3, momentum=0.01)`.
+        norm: arguments of BatchNorm2d, None for its defaults.
     """
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels, **(norm or {})),

@@ -162,12 +162,12 @@ class CenterHead(nn.Module):
         self.max_detections, self.peak_window, self.score_threshold = max_detections, peak_window, score_threshold
         self.post_range, self.nms, self.nms_thresholds = post_range, nms, thresholds
         self.nms_per_class, self.max_kept = nms_per_class, max_kept
-        label_of = torch.tensor([classes.index(name) for name in names])  # heat map, counted through tasks -> label
-        map_of = torch.full((len(classes),), -1).index_put((label_of,), torch.arange(len(names)))
-        task_of = torch.arange(len(tasks)).repeat_interleave(torch.tensor(self.counts))
-        code = torch.tensor(code_weights, dtype=torch.float32)[:sum(self.branches.values())]
+        label_of = [classes.index(name) for name in names]  # heat map, counted through the tasks -> label
+        map_of = [label_of.index(label) if label in label_of else -1 for label in range(len(classes))]
+        task_of = [task for task, n in enumerate(self.counts) for _ in range(n)]
+        code = [float(weight) for weight in code_weights][:sum(self.branches.values())]
         for name, value in dict(label_of=label_of, map_of=map_of, task_of=task_of, code_weights=code).items():
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, torch.tensor(value), persistent=False)
         self.shared_conv = conv_bn_relu(in_channels, shared_channels)
         self.task_heads = nn.ModuleList(TaskHead(shared_channels, head_channels, dict(self.branches, heatmap=n))
                                         for n in self.counts)
