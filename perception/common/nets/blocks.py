@@ -1,7 +1,8 @@
 """Convolution, batch normalisation and activation as one layer, with the names that mmcv's ConvModule gives them."""
 from collections import OrderedDict
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 NORM = dict(eps=1e-3, momentum=0.01)  # of the nets that see LiDAR points from above
 
@@ -29,3 +30,13 @@ def init_convs(net: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+class RowNorm(nn.BatchNorm1d):
+    """Batch normalisation of rows; fewer than two, which have no spread, are normalised as in evaluation."""
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(N, C) to (N, C)."""
+        if self.training and len(rows) < 2:
+            return F.batch_norm(rows, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(rows)
