@@ -310,6 +310,9 @@ def read_camera(path: Path) -> np.ndarray:
 
 
 # --- annotations -----------------------------------------------------------------------------------------------------
+_NUMBERS = {int, float}  # bool is none
+
+
 class _Misfit(Exception):
     """A value is not what a field asks for: what came, and what was expected."""
 
@@ -419,20 +422,28 @@ def _image_person(item: dict) -> tuple:
     corners = item.get('points')
     if corners is None or corners == []:
         return _joint(item), (*place, *size, *[np.nan] * 4)
-    if not isinstance(corners, list) or len(corners) != 8:
-        raise _Misfit(f'points {_short(corners)}, expected 8 corners')
-    u, v = zip(*[_numbers(corner, 'points', 'xy', -1e7, 1e7) for corner in corners])
-    return _joint(item), (*place, *size, min(u), min(v), max(u), max(v))
+    try:
+        uv = [corner[axis] for axis in 'xy' for corner in corners]
+    except (TypeError, KeyError, IndexError):
+        uv = []
+    if len(uv) != 16 or not _between(uv, -1e7, 1e7):
+        raise _Misfit(f'points {_short(corners)}, expected 8 corners with numbers x, y between -1e+07 and 1e+07')
+    return _joint(item), (*place, *size, min(uv[:8]), min(uv[8:]), max(uv[:8]), max(uv[8:]))
 
 
 def _numbers(values: Any, name: str, keys: Sequence[str], low: float = -FARTHEST, high: float = FARTHEST) -> list:
     """Values of an object, once it is sure that they are numbers between two others."""
     found = [values.get(key) for key in keys] if isinstance(values, dict) else [values]
-    if not all(type(value) in (int, float) and low <= value <= high for value in found) or len(found) != len(keys):
+    if len(found) != len(keys) or not _between(found, low, high):
         came = _short(values if len(keys) > 1 and not isinstance(values, dict) else found)
         raise _Misfit(f'{name} {came}, expected {len(keys)} number{"s" * (len(keys) > 1)} ({", ".join(keys)}) between '
                       f'{low:g} and {high:g}')
     return found
+
+
+def _between(values: list, low: float, high: float) -> bool:
+    """Whether all are numbers from one to another; NaN is not."""
+    return _NUMBERS.issuperset(map(type, values)) and all(low <= value <= high for value in values)
 
 
 def _whole(item: dict, name: str, most: int) -> int:
