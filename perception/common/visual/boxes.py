@@ -1,7 +1,7 @@
 """Boxes and tracks on pictures: cut at the near plane, the front face marked, truth dashed, labels that do not overlap.
 
-What is drawn alike is a `BoxLayer`: truth against predictions are two of them, one dashed, on an image (`draw_boxes`), from
-above (`bev.py`) and among points in space (`draw_boxes_in_view`). Lines go to OpenCV by one call for each colour.
+What is drawn alike is a `BoxLayer`: truth against predictions are two of them, one dashed, on an image (`draw_boxes`),
+from above (`bev.py`) and among points in space (`draw_boxes_in_view`). Lines go to OpenCV by one call for each colour.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -242,7 +242,8 @@ def write_labels(image: np.ndarray, texts: Sequence[str], hulls: np.ndarray, col
     return edges
 
 
-def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np.ndarray, size: int | None = None) -> None:
+def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np.ndarray,
+               size: int | None = None) -> None:
     """Draw boxes into the image of a camera, in place; nearer ones above farther ones.
 
     The front face is filled thinly and its edges are thicker; edges that the box itself hides are faint. Of a box that
