@@ -13,8 +13,16 @@ from perception.common.formats.images import read_image
 from perception.common.metrics.detection import match, rank
 from perception.common.visual import canvas
 from perception.common.visual.bev import BirdsEye, Trails
-from perception.common.visual.boxes import BoxLayer, draw_boxes, draw_boxes_in_view, legend, track_colors
+from perception.common.visual.boxes import (
+    BoxLayer,
+    draw_boxes,
+    draw_boxes_in_view,
+    draw_trails_on_image,
+    legend,
+    track_colors,
+)
 from perception.common.visual.points import View, height_greys, paint, visible_points
+from perception.common.visual.renderer import LARGEST
 from perception.registry import METRICS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
@@ -34,7 +42,7 @@ class Look(NamedTuple):
         distance: m in the plane that the centre of a prediction may lie from that of a person and still be found.
         front, back, side: m before, behind and at each side of the sensor that the view from above shows.
         forward: direction of travel in the LiDAR's frame, rad from x to y.
-        width: of the view from above in pixels; the other views are half as wide.
+        width: of the view from above in pixels; other views beside it are narrower.
     """
     min_score: float = 0.3
     distance: float = 0.5
@@ -43,6 +51,9 @@ class Look(NamedTuple):
     side: float = 36.0
     forward: float = 0.0
     width: int = 1280
+
+
+LOOK = Look()
 
 
 class Outcome(NamedTuple):
@@ -136,7 +147,7 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     ignored, points = values['ignore'], values.get('num_points')
     texts = [''] * len(boxes) if points is None else [f'{n} pt' for n in points]
     layers = [
-        BoxLayer(boxes[ignored], IGNORED, dashed=True, name='person that is ignored'),
+        BoxLayer(boxes[ignored], IGNORED, dashed=True, name='ignored'),
         BoxLayer(boxes[~missed & ~ignored], TRUTH, dashed=True, name='person'),
         BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)]),
         BoxLayer(preds[found], FOUND, [scores[i] for i in np.flatnonzero(found)], name='found'),
@@ -152,7 +163,7 @@ def _truth(values: Mapping, palette: Sequence[Sequence[int]]) -> list[BoxLayer]:
     ids, ignored = values.get('track_ids'), values['ignore']
     colors = np.array(palette, np.uint8)[values['labels'] % len(palette)] if ids is None else track_colors(ids)
     texts = [] if ids is None else [str(i) for i in ids[~ignored]]
-    return [BoxLayer(values['boxes'][ignored], IGNORED, dashed=True, name='person that is ignored'),
+    return [BoxLayer(values['boxes'][ignored], IGNORED, dashed=True, name='ignored'),
             BoxLayer(values['boxes'][~ignored], colors[~ignored], texts, name='person', ink=TRUTH)]
 
 
@@ -188,7 +199,11 @@ def draw_view(view: str, points: np.ndarray, layers: Sequence[BoxLayer], look: L
         picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale[0] < 1 else cv2.INTER_LINEAR)
         # u and v of the middle of the first pixel are 0 before and after
         matrix = np.array([[scale[0], 0, (scale[0] - 1) / 2], [0, scale[1], (scale[1] - 1) / 2], [0, 0, 1]])
-        draw_boxes(picture, layers, matrix @ np.asarray(lidar_to_image, np.float64)[:3])
+        matrix = matrix @ np.asarray(lidar_to_image, np.float64)[:3]
+        if trails is not None:
+            lines, ids, ages = trails.lines()
+            draw_trails_on_image(picture, lines, track_colors(ids), ages, matrix)
+        draw_boxes(picture, layers, matrix)
         return picture
     cos, sin = np.cos(look.forward), np.sin(look.forward)
     eye, target = (tuple(np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ place)
@@ -201,7 +216,7 @@ def draw_view(view: str, points: np.ndarray, layers: Sequence[BoxLayer], look: L
     return picture
 
 
-def draw_people(points: np.ndarray, sample: Mapping, palette: Sequence[Sequence[int]], look: Look = Look(),
+def draw_people(points: np.ndarray, sample: Mapping, palette: Sequence[Sequence[int]], look: Look = LOOK,
                 image: np.ndarray | None = None, title: str = '', views: Sequence[str] = VIEWS,
                 trails: Trails | None = None) -> np.ndarray:
     """Views of a scan beside each other, with a legend and what was found.
@@ -226,17 +241,22 @@ def draw_people(points: np.ndarray, sample: Mapping, palette: Sequence[Sequence[
     layers, score = layers_of(sample, palette, look)
     matrix = sample.get('lidar_to_image')
     shown = [view for view in VIEWS if view in views and (view != 'image' or image is not None and matrix is not None)]
-    half = look.width // 2
-    size = (half, half * 9 // 16) if {'image', 'bev'} <= set(shown) else (look.width, look.width * 9 // 16)
-    panels = {}
-    for view in shown:
-        shape = (size[0], round(size[0] * image.shape[0] / image.shape[1])) if view == 'image' else size
-        panels[view] = canvas.titled(draw_view(view, points, layers, look, image, matrix, trails, shape), TITLES[view])
-    column = [panels[view] for view in ('image', '3d') if view in panels]
-    body = canvas.beside([*([panels['bev']] if 'bev' in panels else []), *([canvas.stacked(column)] if column else [])])
-    rows = [canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score), body,
-            legend(layers, body.shape[1])]
-    return canvas.stacked(rows, gap=0)
+    panels = {'bev': draw_view('bev', points, layers, look, trails=trails)} if 'bev' in shown else {}
+    width = look.width if len(shown) < 3 else round(0.6 * look.width)
+    if 'image' in shown:
+        size = (width, round(width * image.shape[0] / image.shape[1]))
+        panels['image'] = draw_view('image', points, layers, look, image, matrix, trails, size)
+    if '3d' in shown:
+        height = width * 9 // 16
+        if 'bev' in panels:  # as high as what is beside it
+            height = max(height, panels['bev'].shape[0] - (panels['image'].shape[0] if 'image' in panels else 0))
+        panels['3d'] = draw_view('3d', points, layers, look, size=(width, min(height, LARGEST[1])))
+    key = legend(layers, look.width, canvas.text_size(look.width))
+    left = [canvas.titled(panels[view], TITLES[view]) for view in ('bev',) if view in panels] + [key]
+    right = [canvas.titled(panels[view], TITLES[view]) for view in ('image', '3d') if view in panels]
+    body = canvas.beside([canvas.stacked(column, 0) for column in (left, right) if column]) if 'bev' in panels else \
+        canvas.stacked([canvas.beside(right), key], 0)
+    return canvas.stacked([canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score), body], gap=0)
 
 
 @METRICS.register_module()

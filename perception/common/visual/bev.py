@@ -5,14 +5,13 @@ import numpy as np
 
 from perception.common.boxes import corners
 from perception.common.visual import canvas
-from perception.common.visual.boxes import FLOOR, BoxLayer, common_area, draw_lines, write_labels
+from perception.common.visual.boxes import FLOOR, BoxLayer, common_area, draw_lines, draw_trails, write_labels
 from perception.common.visual.points import BACKGROUND, height_greys
 from perception.utils.checks import check_positive
 from perception.utils.errors import ConfigError
 
 RING = (74, 76, 86)
 RING_INK = (150, 152, 162)
-TRAIL_STEPS = 6  # of fading
 MOST = 6  # rings
 
 
@@ -84,11 +83,7 @@ class BirdsEye:
             colors: (S, 3) RGB.
             ages: (S,) from 0, now, to 1; older ones are fainter.
         """
-        fade = 1 - 0.8 * np.floor(np.asarray(ages)[:, None] * TRAIL_STEPS) / TRAIL_STEPS
-        ground = np.array(BACKGROUND)
-        faded = np.round(ground + fade * (np.asarray(colors) - ground)).astype(np.uint8)
-        order = np.argsort(-np.asarray(ages), kind='stable')
-        draw_lines(self.image, self.pixels(lines)[order], faded[order], max(1, round(self.scale / 12)), shadow=False)
+        draw_trails(self.image, self.pixels(lines), colors, ages, max(1, round(self.scale / 12)), BACKGROUND)
 
     def draw_boxes(self, boxes: BoxLayer) -> None:
         """Draw the outlines of boxes, each with a line from its middle through the middle of its front."""

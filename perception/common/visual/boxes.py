@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
-from perception.common.boxes import corners
+from perception.common.boxes import CORNERS, EDGES, NEAR, corners, project, project_points
 from perception.common.visual import canvas
 from perception.common.visual.points import View, view_matrix
 from perception.utils.errors import DataError
 
 DASH, GAP = 5, 4  # pixels of a dashed line, times its width
 LIGHT = 125  # least brightness of the colour of a track
-NEAR = 0.1  # m before the camera, where lines are cut
 LARGE = 40  # pixels high, times the width of lines, is a box whose lines have their full width
 SHIFT = 4  # lines are drawn to 1/16 pixel
 SHADOW = (12, 12, 14)  # around lines, so that they are seen on anything
@@ -24,13 +23,9 @@ HIDDEN = 0.4  # strength of lines behind points
 SURFACE = 0.15  # m that a line may lie behind a point and still be seen
 PIECE = 4  # pixels of a line that are seen or hidden as one
 FILL = 0.25  # strength of the colour of front faces
-_UNIT = corners(np.array([[0, 0, 0, 2, 2, 2, 0.0]]))[0]  # signs of the corners
-EDGES = np.argwhere(np.triu((_UNIT[:, None] != _UNIT).sum(-1) == 1))  # (12, 2) corners that differ along one axis
-FRONT = np.all(_UNIT[EDGES][..., 0] > 0, axis=1)  # (12,) edges of the face in the direction of the heading
-FACE = np.flatnonzero(_UNIT[:, 0] > 0)
-FACE = FACE[np.argsort(np.arctan2(_UNIT[FACE, 2], _UNIT[FACE, 1]))]  # its corners around it
-FLOOR = np.flatnonzero(_UNIT[:, 2] < 0)
-FLOOR = FLOOR[np.argsort(np.arctan2(_UNIT[FLOOR, 1], _UNIT[FLOOR, 0]))]  # from the back right one, counter-clockwise
+FACE, FLOOR = [0, 1, 2, 3], [2, 3, 7, 6]  # corners of the front and of the bottom face, around it
+FRONT = np.isin(EDGES, FACE).all(1)  # (12,) edges of the front face
+TRAIL_STEPS = 6  # of fading
 
 
 @dataclass
@@ -81,26 +76,6 @@ def track_colors(ids: np.ndarray) -> np.ndarray:
     light = rgb @ (0.299, 0.587, 0.114)  # blue ones are whitened until they are seen on dark
     white = np.clip((LIGHT - light) / (255 - light), 0, 1)[:, None]
     return np.round(rgb + white * (255 - rgb)).astype(np.uint8)
-
-
-def cut_lines(ends: np.ndarray, near: float = NEAR) -> tuple[np.ndarray, np.ndarray]:
-    """Lines in homogeneous image coordinates, cut where they come nearer than the near plane.
-
-    Args:
-        ends: (S, 2, 3) of both ends u w, v w, w with w the depth [m].
-        near: smallest depth [m] that is drawn.
-
-    Returns:
-        (M, 2, 2) pixels u, v of the lines, or what is left of them, and (M,) which ones they are; those wholly behind
-        the near plane are left out.
-    """
-    rows = np.flatnonzero((ends[..., 2] >= near).any(1))
-    ends = ends[rows]
-    first, last = ends[:, :1, 2], ends[:, 1:, 2]
-    share = np.clip((near - first) / np.where(first == last, 1, last - first), 0, 1)  # from the first end
-    cut = ends[:, :1] + share[..., None] * (ends[:, 1:] - ends[:, :1])
-    ends = np.where((ends[..., 2] < near)[..., None], cut, ends)
-    return ends[..., :2] / np.maximum(ends[..., 2:], near), rows
 
 
 def clip_lines(lines: np.ndarray, width: float, height: float, margin: float = 8) -> tuple[np.ndarray, np.ndarray]:
@@ -266,9 +241,9 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
         kept.append((layer, ends, order))
     hulls, texts, colors, depths = [], [], [], []
     for layer, ends, order in kept:
-        lines, rows = cut_lines(ends[order][:, EDGES].reshape(-1, 2, 3))
-        box, front = order[rows // len(EDGES)], FRONT[rows % len(EDGES)]
-        back = _turned_away(layer.boxes, eye)[box, rows % len(EDGES)]
+        lines, box, edge = _edges(layer.boxes[order], matrix)
+        box = order[box]
+        back, front = _turned_away(layer.boxes, eye)[box, edge], FRONT[edge]
         draw_lines(image, lines[back], layer.rgb[box[back]] // 2, 1, layer.dashed, shadow=False)
         hull = hulls_of(lines, box, len(layer.boxes), image.shape[1], image.shape[0])
         large = (hull[:, 3] - hull[:, 1] > LARGE * width)[box]  # thick lines would fill small ones
@@ -285,6 +260,40 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
         order = np.argsort(np.concatenate(depths), kind='stable')
         hulls, colors = np.concatenate(hulls)[order], np.concatenate(colors)[order]
         write_labels(image, [texts[i] for i in order], hulls, colors, size)
+
+
+def draw_trails(image: np.ndarray, lines: np.ndarray, colors: np.ndarray, ages: np.ndarray, width: int = 1,
+                paper: Sequence[int] = canvas.FAINT) -> None:
+    """Draw where tracks have been, the older the fainter, in place; see `Trails` in `bev.py`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        lines: (S, 2, 2) pixels of both ends.
+        colors: (S, 3) RGB.
+        ages: (S,) 0 now to 1.
+        width: of the lines in pixels.
+        paper: RGB that old ones fade to.
+    """
+    fade = 1 - 0.8 * np.floor(np.asarray(ages)[:, None] * TRAIL_STEPS) / TRAIL_STEPS
+    faded = np.round(np.array(paper) + fade * (np.asarray(colors, np.float64) - paper)).astype(np.uint8)
+    order = np.argsort(-np.asarray(ages), kind='stable')
+    draw_lines(image, lines[order], faded[order], width, shadow=False)
+
+
+def draw_trails_on_image(image: np.ndarray, lines: np.ndarray, colors: np.ndarray, ages: np.ndarray,
+                         lidar_to_image: np.ndarray) -> None:
+    """Draw where tracks have been into the image of a camera, in place; what is not before the camera is left out.
+
+    Args:
+        image: (H, W, 3) uint8.
+        lines: (S, 2, 3) both ends [m], of `Trails.lines`.
+        colors, ages: (S, 3) RGB, (S,) 0 now to 1.
+        lidar_to_image: see `draw_boxes`.
+    """
+    with np.errstate(divide='ignore', invalid='ignore'):
+        pixels, depth = project_points(lines, lidar_to_image)
+    seen = (depth >= NEAR).all(1)
+    draw_trails(image, pixels[seen], colors[seen], ages[seen], max(1, round(image.shape[1] / 800)))
 
 
 def hulls_of(lines: np.ndarray, things: np.ndarray, count: int, width: int, height: int) -> np.ndarray:
@@ -323,12 +332,13 @@ def draw_boxes_in_view(picture: np.ndarray, visible: np.ndarray, points: np.ndar
     for layer in layers:
         places = corners(layer.boxes[:, :7]) @ matrix[:, :3].T + matrix[:, 3]  # (K, 8, 4)
         order = np.argsort(-places[..., 3].mean(1), kind='stable')  # the nearest last
-        lines, depths, rows = _pieces(places[order][:, EDGES].reshape(-1, 2, 4), visible.shape, layer.dashed)
+        lines, box, edge = _edges(layer.boxes[order], matrix)
+        lines, depths, rows = _pieces(lines, places[order][box[:, None], EDGES[edge]], visible.shape, layer.dashed)
+        box, edge = order[box[rows]], edge[rows]
         column, row = np.round(lines.mean(1)).astype(int).T
         inside = (column >= 0) & (column < visible.shape[1]) & (row >= 0) & (row < visible.shape[0])
         hidden = np.zeros(len(lines), bool)
         hidden[inside] = depths[inside] > far[row[inside], column[inside]] + SURFACE
-        box, edge = order[rows // len(EDGES)], rows % len(EDGES)
         drawn.append((lines, layer.rgb[box], FRONT[edge], hidden | _turned_away(layer.boxes, eye)[box, edge]))
     for lines, rgb, _, hidden in drawn:
         draw_lines(picture, lines[hidden], np.round(HIDDEN * rgb[hidden]).astype(np.uint8), shadow=False)
@@ -337,22 +347,34 @@ def draw_boxes_in_view(picture: np.ndarray, visible: np.ndarray, points: np.ndar
         draw_lines(picture, lines[front & ~hidden], rgb[front & ~hidden], 2, shadow=False)
 
 
-def _pieces(ends: np.ndarray, shape: tuple[int, int], dashed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Lines between places (S, 2, 4) u w, v w, w, depth in pieces of some pixels, or in dashes.
+def _edges(boxes: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Edges of boxes in an image: (S, 2, 2) pixels, (S,) of which box and (S,) which edge each one is."""
+    lines, seen = project(boxes[:, :7], matrix)
+    return lines[seen], *np.nonzero(seen)
+
+
+def _pieces(lines: np.ndarray, ends: np.ndarray, shape: tuple[int, int],
+            dashed: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lines in pieces of some pixels, or in dashes, and how far away these are.
+
+    Args:
+        lines: (S, 2, 2) pixels.
+        ends: (S, 2, 4) u w, v w, w, depth of the ends of what they show, uncut.
+        shape: rows and columns of the picture.
+        dashed: whether they are dashed.
 
     Returns:
         (M, 2, 2) pixels, (M,) depth of their middles [m], and (M,) of which line each is.
     """
-    lines, rows = cut_lines(ends[..., :3])
-    whole, kept = clip_lines(lines, shape[1], shape[0])
-    pieces, some = dashes(whole, PIECE, PIECE if dashed else 0)
-    rows = rows[kept[some]]
-    # along a line in space the share of w, and with it the depth, follows from two of its pixels
+    lines, kept = clip_lines(lines, shape[1], shape[0])
+    pieces, some = dashes(lines, PIECE, PIECE if dashed else 0)
+    rows = kept[some]
+    # how far along the line in space a pixel is follows from its u or v, whichever changes more
     start, step = ends[rows, 0], ends[rows, 1] - ends[rows, 0]
     middle = pieces.mean(1)
-    over = np.argmax(np.abs(step[:, :2] - middle * step[:, 2:3]), axis=1)[:, None]
-    top, bottom = (np.take_along_axis(part[:, :2] - middle * part[:, 2:3], over, 1)[:, 0] for part in (start, step))
-    share = np.clip(-top / np.where(bottom == 0, 1, bottom), 0, 1)
+    more = np.argmax(np.abs(step[:, :2] - middle * step[:, 2:3]), axis=1)[:, None]
+    off, gain = (np.take_along_axis(part[:, :2] - middle * part[:, 2:3], more, 1)[:, 0] for part in (start, step))
+    share = np.clip(-off / np.where(gain == 0, 1, gain), 0, 1)
     return pieces, start[:, 3] + share * step[:, 3], rows
 
 
@@ -360,7 +382,7 @@ def _turned_away(boxes: np.ndarray, eye: np.ndarray) -> np.ndarray:
     """Which edges (K, 12) of boxes (K, 7+) lie between faces that are turned away from an eye (3,) outside."""
     away, cos, sin = eye - boxes[:, :3], np.cos(boxes[:, 6]), np.sin(boxes[:, 6])
     own = np.stack([cos * away[:, 0] + sin * away[:, 1], cos * away[:, 1] - sin * away[:, 0], away[:, 2]], 1)
-    signs = _UNIT[EDGES].mean(1)  # (12, 3) of the two faces of each edge, 0 along it
+    signs = CORNERS[EDGES].mean(1)  # (12, 3) of the two faces of each edge, 0 along it
     seen = ((own[:, None] * signs > boxes[:, None, 3:6] / 2) & (signs != 0)).any(-1)
     return ~seen & seen.any(1, keepdims=True)
 
