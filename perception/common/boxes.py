@@ -71,7 +71,8 @@ def flat(boxes: Array) -> Array:
 def points_in_boxes(points: Array, boxes: Array) -> tuple[Array, Array]:
     """Points inside boxes or on their faces; a point may lie in several boxes.
 
-    The points are sorted once by cells of the ground, so a box looks only at those of the cells it touches. `rows` of box k are `np.split(rows, counts.cumsum()[:-1])[k]`, of tensors `rows.split(counts.tolist())[k]`.
+    The points are sorted once by cells of the ground, so a box looks only at those of the cells it touches. `rows` of
+    box k are `np.split(rows, counts.cumsum()[:-1])[k]`, of tensors `rows.split(counts.tolist())[k]`.
     A point that is not finite lies in no box.
 
     Args:

@@ -208,7 +208,8 @@ def draw_view(view: str, points: np.ndarray, layers: Sequence[BoxLayer], look: L
     cos, sin = np.cos(look.forward), np.sin(look.forward)
     eye, target = (tuple(np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]]) @ place)
                    for place in (BEHIND.eye, BEHIND.target))
-    camera = View(eye, target)
+    wide = np.tan(np.radians(BEHIND.fov) / 2) * max(16 / 9 * size[1] / size[0], 1)  # as much to the sides at least
+    camera = View(eye, target, fov=float(np.degrees(2 * np.arctan(wide))))
     visible = visible_points(points, camera, *size)
     low = np.percentile(points[:, 2], 5) if len(points) else 0.0
     picture = paint(visible, height_greys(points, low, low + 3))

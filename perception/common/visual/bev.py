@@ -51,8 +51,11 @@ class BirdsEye:
     def draw_points(self, points: np.ndarray, colors: np.ndarray | None = None) -> None:
         """Draw points (N, 3+) [m], higher ones above lower ones, in colours (N, 3); by default in greys by height."""
         points = np.asarray(points)
+        if not len(points):
+            return
         if colors is None:
-            colors = height_greys(points, *np.percentile(points[:, 2], (5, 95)) + (0, 0.5)) if len(points) else points
+            low, high = np.percentile(points[:, 2], (5, 95))
+            colors = height_greys(points, low, high + 0.5)
         column, row = np.round(self.pixels(points)).astype(np.int64).T
         inside = (column >= 0) & (column < self.image.shape[1]) & (row >= 0) & (row < self.image.shape[0])
         order = np.flatnonzero(inside)[np.argsort(points[inside, 2], kind='stable')]

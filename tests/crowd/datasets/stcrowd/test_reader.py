@@ -79,7 +79,8 @@ def test_a_track_with_a_gap_has_no_velocity(folder, make):
 
 @pytest.mark.parametrize(('place', 'pixel'), [  # LiDAR [m] -> u, v, depth; the unit test of the specification
     ((10, 0, 0), (683.67, 334.07, 9.92)), ((10, 2, -.5), (546.49, 369.33, 9.96)),
-    ((5, -3, -1), (1104.21, 459.97, 4.94)), ((20, 5, 0), (510.18, 340.22, 19.95)), ((10, 8, 0), (135.94, 337.47, 9.99))])
+    ((5, -3, -1), (1104.21, 459.97, 4.94)), ((20, 5, 0), (510.18, 340.22, 19.95)),
+    ((10, 8, 0), (135.94, 337.47, 9.99))])
 @pytest.mark.parametrize('own', [True, False], ids=['its camera.json', 'the official one'])
 def test_points_project_to_their_pixel(folder, place, pixel, own):
     if not own:
@@ -313,9 +314,10 @@ def test_an_empty_scan_may_be_tested(folder):
 
 
 def test_damaged_splits_and_cameras_are_refused(folder):
-    for text, message in (('{}', "'train' is None"), ('{"train": []}', 'expected a list'),
-                          ('{"train": [1, "1"]}', 'twice'), ('{"train": [1.5]}', '1.5'), ('{"train": ["../1"]}', r'\.\./1'), ('[', 'no valid JSON'),
-                          ('{"train": [1, 5]}', r'anno/5.json: no such file.*1 of 2')):
+    for text, message in (
+            ('{}', "'train' is None"), ('{"train": []}', 'expected a list'), ('{"train": [1, "1"]}', 'twice'),
+            ('{"train": [1.5]}', '1.5'), ('{"train": ["../1"]}', r'\.\./1'), ('[', 'no valid JSON'),
+            ('{"train": [1, 5]}', r'anno/5.json: no such file.*1 of 2')):
         (folder / 'split.json').write_text(text)
         with pytest.raises(DataError, match=message) as error:
             STCrowd(folder, 'train')
