@@ -150,6 +150,9 @@ class CenterHead(nn.Module):
         if not names or not all(tasks) or len({*names}) < len(names) or not {*names} <= {*classes}:
             raise ConfigError(f'CenterHead: tasks={[list(task) for task in tasks]} of the classes {classes}, expected '
                               'each name once, in a task, and among the classes. Correct the tasks.')
+        if len(code_weights) < 8 + 2 * velocity:
+            raise ConfigError(f'CenterHead: {len(code_weights)} code_weights, expected {8 + 2 * velocity}. Give one '
+                              'for each entry of a row.')
         thresholds = [nms_threshold] * len(tasks) if isinstance(nms_threshold, (int, float)) else [*nms_threshold]
         if len(thresholds) != len(tasks):
             raise ConfigError(f'CenterHead: {len(thresholds)} values of nms_threshold for {len(tasks)} tasks, expected '
@@ -181,57 +184,59 @@ class CenterHead(nn.Module):
     # ----------------------------------------------------------------------------------------------------- learning
 
     @torch.no_grad()
-    def targets(self, samples: Sequence[BaseDataElement], device: torch.device | None = None) -> list[TaskTargets]:
-        """What the maps of each task should be.
+    def targets(self, samples: Sequence[BaseDataElement]) -> list[TaskTargets]:
+        """What the maps of each task should be, on the device of the head.
 
-        Boxes of a task stand class by class, then in the order they came; those outside the map or without all three
-        lengths keep an empty slot. One whose centre lies less than a cell below the first cell belongs to it.
+        Boxes of a task stand class by class, then in the order they came; those that have no place on the map, see
+        `place_boxes`, keep an empty slot.
 
         Args:
             samples: with `boxes` (K, 7 or 9), `labels` (K,) and, where there are such, `ignore` (K,).
-            device: None for that of the head.
 
         Raises:
             DataError: samples without boxes, or of other shapes.
         """
-        device = self.label_of.device if device is None else device
-        boxes, labels, ignore, sample = join_boxes(samples, device)
-        weight = ignore_weights(self.grid, boxes[:, :2], ignore, sample, len(samples), self.ignore_disc)
-        known = (labels >= 0) & (labels < len(self.map_of))
-        plane = torch.where(known, self.map_of[labels.where(known, 0)], -1)
-        rows = (~ignore & (plane >= 0)).nonzero().squeeze(1)
-        tasks, size = self.task_of[plane[rows]], len(samples)
-        order = torch.argsort((tasks * size + sample[rows]) * len(self.label_of) + plane[rows], stable=True)
-        boxes, plane, sample, tasks = boxes[rows[order]], plane[rows[order]], sample[rows[order]], tasks[order]
-        group = tasks * size + sample
-        first = torch.bincount(group, minlength=len(self.counts) * size).cumsum(0)
-        slot = torch.arange(len(group), device=device) - torch.cat([first.new_zeros(1), first])[group]
-        slots = max((len(s.boxes) for s in samples), default=0) if self.max_objects is None else self.max_objects
+        size, maps = len(samples), len(self.label_of)
+        boxes, labels, ignore, sample = join_boxes(samples, self.label_of.device)
+        weight = ignore_weights(self.grid, boxes[:, :2], ignore, sample, size, self.ignore_disc)
+        rows, plane = self.sort(labels, ignore, sample, size)
+        boxes, sample, group = boxes[rows], sample[rows], self.task_of[plane] * size + sample[rows]
+        slot = torch.arange(len(group), device=group.device) - torch.searchsorted(group, group)
+        slots = max(len(s.boxes) for s in samples) if self.max_objects is None else self.max_objects
+        at, cells, placed = place_boxes(self.grid, boxes)
+        rows = (placed & (slot < slots)).nonzero().squeeze(1)
+        boxes, at, cells, sample, plane, group, slot = (
+            values[rows] for values in (boxes, at, cells, sample, plane, group, slot))
 
-        at = self.grid.to_cells(boxes[:, :2])
-        sizes = boxes[:, 3:5] / boxes.new_tensor(self.grid.voxel_size) / self.grid.stride
-        cells = at.nan_to_num(-1e6).clamp(-1e6, 1e6).long()  # truncates
-        height, width = self.grid.shape
-        kept = (boxes[:, :7].isfinite().all(1) & (boxes[:, 3:6] > 0).all(1) & (slot < slots) & (cells >= 0).all(1)
-                & (cells[:, 0] < width) & (cells[:, 1] < height)).nonzero().squeeze(1)
-        boxes, at, cells, sizes = boxes[kept], at[kept], cells[kept], sizes[kept]
-        group, slot, plane, sample = group[kept], slot[kept], plane[kept], sample[kept]
-
-        radii = gaussian_radius(sizes[:, 0], sizes[:, 1], self.overlap).long().clamp(self.min_radius)
-        heatmap = draw_heatmaps(cells, radii, (size, len(self.label_of), height, width),
-                                sample * len(self.label_of) + plane)
-        flat = cells[:, 1] * width + cells[:, 0]
+        radii = box_radii(self.grid, boxes, self.overlap, self.min_radius)
+        heatmap = draw_heatmaps(cells, radii, (size, maps, *self.grid.shape), sample * maps + plane)
+        flat = cells[:, 1] * self.grid.shape[1] + cells[:, 0]
         weight.view(size, -1)[sample, flat] = 1
         if self.ignore_radius is not None:
-            weight *= self.grid.centers(device).norm(dim=-1) <= self.ignore_radius
-        shape = len(self.counts) * size, slots
-        rows = encode_boxes(boxes, at - cells, self.log_sizes)[:, :len(self.code_weights)]
-        table = rows.new_zeros(*shape, rows.shape[1]).index_put((group, slot), rows)
-        index = flat.new_zeros(shape).index_put((group, slot), flat)
-        mask = torch.zeros(shape, dtype=torch.bool, device=device)
-        mask[group, slot] = True
-        return [TaskTargets(heat, weight, *parts) for heat, *parts in zip(
-            heatmap.split(self.counts, dim=1), table.split(size), index.split(size), mask.split(size))]
+            weight *= self.grid.centers(weight.device).norm(dim=-1) <= self.ignore_radius
+        codes = encode_boxes(boxes, at - cells, self.log_sizes)[:, :len(self.code_weights)]
+        parts = [values.new_zeros(len(self.counts), size, slots, *values.shape[1:]).flatten(0, 1).index_put(
+            (group, slot), values).unflatten(0, (len(self.counts), size)) for values in (codes, flat, flat >= 0)]
+        return [TaskTargets(heat, weight, *task) for heat, *task in zip(heatmap.split(self.counts, dim=1), *parts)]
+
+    def sort(self, labels: Tensor, ignore: Tensor, sample: Tensor, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Boxes that are learned: task by task, sample by sample, class by class, then in the order they came.
+
+        Args:
+            labels: (K,) of the data set.
+            ignore: (K,) bool.
+            sample: (K,) int64.
+            batch_size: B.
+
+        Returns:
+            (K',) int64 rows, and (K',) int64 heat map of each, counted through the tasks.
+        """
+        known = ~ignore & (labels >= 0) & (labels < len(self.map_of))
+        plane = torch.where(known, self.map_of[labels.where(known, 0)], -1)
+        rows = (plane >= 0).nonzero().squeeze(1)
+        key = (self.task_of[plane[rows]] * batch_size + sample[rows]) * len(self.label_of) + plane[rows]
+        rows = rows[key.argsort(stable=True)]
+        return rows, plane[rows]
 
     def loss(self, maps: list[dict[str, Tensor]], samples: Sequence[BaseDataElement]) -> dict[str, Tensor]:
         """Losses of heat maps (mean over peaks) and of boxes (mean over boxes).
@@ -244,7 +249,7 @@ class CenterHead(nn.Module):
             scalars `loss_heatmap` and `loss_bbox`; of several tasks `task0.loss_heatmap` and so on.
         """
         losses = {}
-        for task, (found, target) in enumerate(zip(maps, self.targets(samples, maps[0]['heatmap'].device))):
+        for task, (found, target) in enumerate(zip(maps, self.targets(samples))):
             prefix = f'task{task}.' if len(maps) > 1 else ''
             losses[f'{prefix}loss_heatmap'] = focal_loss(found['heatmap'], target.heatmap, target.weight)
             rows = torch.cat([gather(found[name], target.cells) for name in self.branches], dim=2)
@@ -361,6 +366,38 @@ def join_boxes(samples: Sequence[BaseDataElement], device: torch.device | None =
     if not parts:
         raise DataError('CenterHead: no sample, expected at least one. Pass the samples of the batch.')
     return tuple(torch.cat(column) for column in zip(*parts))
+
+
+def place_boxes(grid: BevGrid, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where boxes lie on a map.
+
+    One whose centre lies less than a cell below the first row or column belongs to it. Boxes beyond have no place, nor
+    have those that are no numbers (their velocities may be none) or whose lengths are not all above zero.
+
+    Args:
+        grid: of the map.
+        boxes: (K, 7 or 9).
+
+    Returns:
+        centres (K, 2) along x, y [cells], cells (K, 2) int64 column, row, and (K,) bool, which have a place.
+    """
+    at = grid.to_cells(boxes[:, :2])
+    cells = at.nan_to_num(-1e6).clamp(-1e6, 1e6).long()  # truncates
+    inside = ((cells >= 0) & (cells < cells.new_tensor(grid.shape[::-1]))).all(1)
+    return at, cells, inside & boxes[:, :7].isfinite().all(1) & (boxes[:, 3:6] > 0).all(1)
+
+
+def box_radii(grid: BevGrid, boxes: Tensor, overlap: float = 0.1, min_radius: int = 2) -> Tensor:
+    """(K,) int64 radii of the Gaussians of boxes [cells], see `gaussian_radius`.
+
+    Args:
+        grid: of the map.
+        boxes: (K, 7 or 9), with lengths above zero.
+        overlap: of a box with one whose centre lies on the rim (IoU).
+        min_radius: the least one [cells].
+    """
+    sizes = boxes[:, 3:5] / boxes.new_tensor(grid.voxel_size) / grid.stride
+    return gaussian_radius(sizes[:, 0], sizes[:, 1], overlap).clamp(max=1e6).long().clamp(min_radius)
 
 
 def gaussian_radius(length: Tensor, width: Tensor, overlap: float = 0.1) -> Tensor:
