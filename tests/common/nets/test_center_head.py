@@ -18,6 +18,7 @@ from perception.common.nets.center_head import (
 )
 from perception.utils.errors import ConfigError, DataError
 
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 RANGE = (0, -8, -4, 16, 8, 2)  # of `small`: 20 x 20 cells of 0.8 m
 
 
@@ -295,6 +296,26 @@ def test_cells_without_weight_get_no_gradient_and_count_no_peak():
     assert bool(((logits.grad != 0) == (weight == 1)).all())
 
 
+@pytest.mark.parametrize('device', DEVICES)
+def test_losses_gradients_and_boxes_on_each_device(device):
+    """Those of the CPU; samples may stay there."""
+    samples = [sample(torch.tensor([person(3.1, -2.3), person(9, 2), person(4, 4)]), [0, 1, 0], [False, False, True]),
+               sample(torch.zeros(0, 9))]
+    head = small([('person',), ('car',)], ignore_radius=12, nms='rotated', nms_threshold=.1)
+    maps = [{name: value.detach() for name, value in part.items()} for part in head(torch.randn(2, 4, 20, 20))]
+    results = []
+    for place in ('cpu', device):
+        head, moved = head.to(place), [{name: value.to(place).requires_grad_() for name, value in part.items()}
+                                       for part in maps]
+        losses = head.loss(moved, samples)
+        sum(losses.values()).backward()
+        results.append([*losses.values(), *(value.grad for part in moved for value in part.values()),
+                        *(value for found in head.predict(moved) for value in found)])
+    assert len(results[0][-1]) > 5
+    for ours, wanted in zip(*results[::-1], strict=True):
+        torch.testing.assert_close(ours.detach().cpu(), wanted.detach(), rtol=1e-4, atol=1e-5)
+
+
 def test_bfloat16_maps_are_judged_in_float32():
     head = small()
     maps = [{name: value.bfloat16() for name, value in part.items()} for part in head(torch.randn(1, 4, 20, 20))]
@@ -336,7 +357,8 @@ def test_classes_of_a_task_suppress_each_other_unless_told_not_to():
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(tasks=[('person',), ()]), r"\[\['person'\], \[\]\]"), (dict(tasks=[('person', 'person')]), 'each name once'),
     (dict(classes=('car',)), r"\['car'\]"), (dict(nms='soft'), "nms='soft'"),
-    (dict(nms_threshold=(.1, .2)), '2 values of nms_threshold for 1 tasks')])
+    (dict(nms_threshold=(.1, .2)), '2 values of nms_threshold for 1 tasks'),
+    (dict(code_weights=(1,) * 8), '8 code_weights, expected 10')])
 def test_wrong_arguments_are_named(options, message):
     with pytest.raises(ConfigError, match=message):
         small(**options)

@@ -9,6 +9,7 @@ from perception.common.nets.pillars import PillarEncoder
 from perception.ops.voxelize import range_voxels
 from perception.utils.errors import ConfigError, DataError
 
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 RANGE, PILLAR = (0, -4, -3, 8, 4, 1), (1, 1, 4)  # 8 x 8 pillars
 
 
@@ -105,6 +106,16 @@ def test_every_point_of_a_crowded_pillar_counts():
     canvas = encoder([points])
     assert torch.allclose(canvas, encoder([points.flip(0)]), atol=1e-6)
     assert not torch.allclose(canvas, encoder([points[:20]]), atol=1e-3)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('device', DEVICES)
+def test_maps_on_each_device(device):
+    encoder = PillarEncoder(4, RANGE, PILLAR, channels=(8, 6)).eval()
+    points = [torch.rand(30, 4) * 7, torch.zeros(0, 4), torch.rand(20, 4) * 3]
+    wanted = encoder(points)
+    canvas = encoder.to(device)([scan.to(device) for scan in points])
+    torch.testing.assert_close(canvas.cpu(), wanted, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

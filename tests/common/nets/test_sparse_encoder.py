@@ -9,6 +9,7 @@ from perception.common.nets.sparse_encoder import SparseBlock, SparseEncoder, Sp
 from perception.ops.sparse.modules import SubMConv3d
 from perception.utils.errors import ConfigError
 
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 RANGE, VOXEL = (0, 0, 0, 8, 12, 10), (1, 1, 1)  # 8 x 12 x 10 voxels
 
 
@@ -65,6 +66,16 @@ def test_maps_are_those_of_masked_dense_convolutions():
     out = net(scans)
     assert tuple(out.shape) == (2, net.out_channels, 3, 2) == (2, 6, 3, 2)
     torch.testing.assert_close(out, x.flatten(1, 2), rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('device', DEVICES)
+def test_maps_on_each_device(device):
+    net, scans = small().eval(), [scan(), torch.zeros(0, 4)]
+    wanted = net(scans)
+    assert bool((wanted[0] != 0).any())
+    out = net.to(device)([points.to(device) for points in scans])
+    torch.testing.assert_close(out.cpu(), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_voxel_is_the_mean_of_all_its_points():
