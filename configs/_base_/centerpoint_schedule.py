@@ -17,8 +17,8 @@ test_cfg = dict(type=TestLoop)
 mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(lr=3e-4)),
     param_scheduler=[
-        dict(type=CosineAnnealingLR, T_max=4, eta_min=3e-3, end=4, convert_to_iter_based=True),
-        dict(type=CosineAnnealingLR, T_max=6, eta_min=3e-7, begin=4, end=10, convert_to_iter_based=True),
-        dict(type=CosineAnnealingMomentum, T_max=4, eta_min=0.85, end=4, convert_to_iter_based=True),
-        dict(type=CosineAnnealingMomentum, T_max=6, eta_min=0.95, begin=4, end=10, convert_to_iter_based=True)],
-    train_cfg=dict(max_epochs=10, val_interval=5))
+        dict(type=CosineAnnealingLR, T_max=5, eta_min=3e-3, end=5, convert_to_iter_based=True),
+        dict(type=CosineAnnealingLR, T_max=7, eta_min=3e-7, begin=5, end=12, convert_to_iter_based=True),
+        dict(type=CosineAnnealingMomentum, T_max=5, eta_min=0.85, end=5, convert_to_iter_based=True),
+        dict(type=CosineAnnealingMomentum, T_max=7, eta_min=0.95, begin=5, end=12, convert_to_iter_based=True)],
+    train_cfg=dict(max_epochs=12, val_interval=12))
