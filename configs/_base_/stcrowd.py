@@ -7,6 +7,7 @@ from perception.crowd.datasets.stcrowd.mini import draw_sheet, write_stcrowd_min
 from perception.crowd.datasets.stcrowd.reader import STCrowd
 from perception.crowd.datasets.stcrowd.submission import STCrowdResults, STCrowdSubmission
 from perception.crowd.draw import DrawPeople
+from perception.crowd.models.flip import FlipDetector
 from perception.crowd.predictor import CrowdPredictor
 from perception.crowd.transforms import MoveScene, SamplePeople, WithinBounds
 
@@ -41,6 +42,7 @@ test_evaluator = dict(type=STCrowdMetric)
 predictor = dict(type=CrowdPredictor)
 predictions = dict(type=STCrowdResults)  # --predictions FILE
 submission = dict(type=STCrowdSubmission)  # --submit DIR
+tta_model = dict(type=FlipDetector)  # --tta flip
 draw = dict(type=DrawPeople)  # --draw DIR
 
 mini_data = dict(type=write_stcrowd_mini, root='data/mini/stcrowd')

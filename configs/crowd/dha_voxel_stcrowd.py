@@ -15,7 +15,8 @@ model = dict(
     type=CenterPoint,
     point_cloud_range=bounds,
     voxel_size=(0.05, 0.05, 0.15),  # m
-    encoder=dict(type=SparseEncoder, channels=(16, 32, 64, 128), blocks=2, paddings=(1, 1, (0, 1, 1)), last_channels=128),
+    encoder=dict(
+        type=SparseEncoder, channels=(16, 32, 64, 128), blocks=2, paddings=(1, 1, (0, 1, 1)), last_channels=128),
     backbone=dict(type=SECOND, channels=(128, 256), layers=(5, 5), strides=(1, 2)),
     neck=dict(type=SECONDFPN, channels=(256, 256), strides=(1, 2), conv_for_stride_1=True),
     head=dict(
