@@ -63,3 +63,19 @@ mini_loaders = dict(
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
     val_evaluator=mini_score, test_evaluator=mini_score)
+
+few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'
+parts = {name: f'model.head.{name}=False' for name in ('mixture', 'density', 'attention', 'adaptive_radius')}
+evidence = dict(  # of tools/benchmark.py crowd; each arm adds a part of DHA to the one before
+    options=few.split(),
+    scores={f'STCrowd/{name}': 'greater' for name in ('AP_0.25', 'AP_0.5', 'AP_1.0', 'AR_0', 'AR_1', 'AR_2',
+                                                      'mAP_density_4+', 'AP_0.25_density_4+', 'AR_2_density_4+')},
+    arms=dict(
+        centerpoint_s8=['configs/crowd/centerpoint_pillar_stcrowd.py', 'model.neck.strides=(0.5,1,2)',
+                        'model.head.stride=4'],
+        centerpoint_s4=['configs/crowd/centerpoint_pillar_stcrowd.py'],
+        hierarchy=['configs/crowd/dha_pillar_stcrowd.py', *parts.values()],
+        mixture=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[1:]],
+        density=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[2:]],
+        attention=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[3:]],
+        dha=['configs/crowd/dha_pillar_stcrowd.py']))

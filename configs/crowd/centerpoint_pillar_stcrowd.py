@@ -36,4 +36,4 @@ mini = dict(
         encoder=dict(channels=(16,)),
         backbone=dict(channels=(16, 32, 64), layers=(1, 2, 2)),
         neck=dict(channels=(16, 16, 16)),
-        head=dict(shared_channels=32, head_channels=32)))
+        head=dict(shared_channels=24, head_channels=24)))

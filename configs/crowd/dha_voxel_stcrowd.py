@@ -40,4 +40,4 @@ mini = dict(
         encoder=dict(channels=(8, 16, 32), blocks=1, paddings=(1, 1), last_channels=32),
         backbone=dict(channels=(32, 64), layers=(2, 2)),
         neck=dict(channels=(32, 32)),
-        head=dict(stride=2, shared_channels=32, head_channels=32)))
+        head=dict(stride=2, shared_channels=24, head_channels=24)))

@@ -58,7 +58,7 @@ class CenterPoint(BaseModel):
             mode: 'tensor', 'loss' or 'predict'.
 
         Returns:
-            'tensor': the maps of each task, see the head. 'loss': scalars `loss_*`. 'predict': the samples with
+            'tensor': the whole maps of each task, see the head. 'loss': scalars `loss_*`. 'predict': the samples with
             `pred_boxes` (P, 9), `pred_scores` (P,) and `pred_labels` (P,).
 
         Raises:
@@ -68,7 +68,7 @@ class CenterPoint(BaseModel):
         check_choice('CenterPoint: mode', mode, MODES)
         maps = self.maps(inputs['points'])
         if mode == 'tensor':
-            return maps
+            return self.head.complete(maps)
         if mode == 'loss':
             if not data_samples:
                 raise DataError('CenterPoint.loss: a batch without samples, expected the people of each scan. Train on '
