@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from perception.ops.ranges import range_members
 from perception.utils.errors import ConfigError, DataError
 
-CHUNK = 1 << 20  # candidate pairs looked at together, a bound on memory
+HULLS = 1 << 16  # hulls computed together, a bound on memory
 STEPS = 8        # of the suppression between two questions whether it has ended, each of which a GPU would wait for
 SLACK = 1e-9     # relative: more candidate pairs than rounding could lose
 
@@ -102,7 +103,7 @@ def giou_3d(a: Tensor, b: Tensor, aligned: bool = False) -> Tensor:
         return _giou_3d(a, b)
     i, j = (index.flatten() for index in torch.meshgrid(*(torch.arange(len(x), device=x.device) for x in (a, b)),
                                                         indexing='ij'))
-    parts = [_giou_3d(a[rows], b[columns]) for rows, columns in zip(i.split(CHUNK >> 4), j.split(CHUNK >> 4))]
+    parts = [_giou_3d(a[rows], b[columns]) for rows, columns in zip(i.split(HULLS), j.split(HULLS))]
     return torch.cat(parts).view(len(a), len(b)) if parts else a.new_zeros(len(a), len(b))
 
 
@@ -185,18 +186,15 @@ def _near_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     empty = torch.zeros(0, dtype=torch.int64, device=a.device)
     if not len(a) or not len(b):
         return empty, empty
-    spread = centers[1].nan_to_num().aminmax(dim=0)
+    spread = centers[1].nan_to_num(posinf=0).aminmax(dim=0)
     axis = int((spread.max - spread.min).argmax())
     along, order = centers[1][:, axis].sort()
     place, far = centers[0][:, axis].contiguous(), reach[0] + reach[1].amax()
     first = torch.searchsorted(along, place - far)
     last = torch.searchsorted(along, place + far, right=True)
-    ends = (last - first).clamp_(min=0).cumsum(0)
-    shift = last - ends  # from a place among all candidates to one among the sorted boxes
     found = [(empty, empty)]
-    for candidates in torch.arange(int(ends[-1]), device=a.device).split(CHUNK):
-        i = torch.searchsorted(ends, candidates, right=True)
-        j = order[candidates + shift[i]]
+    for i, places in range_members(first, last):
+        j = order[places]
         distance = (centers[0][i] - centers[1][j]).square_().sum(1).sqrt_()
         near = (distance <= reach[0][i] + reach[1][j]).nonzero().squeeze(1)
         found.append((i[near], j[near]))
@@ -204,10 +202,10 @@ def _near_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _circle(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Radius (N,) and centre (N, 2) of the circles around flat boxes, a little too large; NaN centres where broken."""
+    """Radius (N,) and centre (N, 2) of circles around flat boxes, a little too large; broken ones lie at infinity."""
     whole = boxes.isfinite().all(1)
     radius = boxes[:, 2:4].clamp(min=0).norm(dim=1) / 2 * (1 + SLACK) + SLACK * boxes[:, :2].abs().amax(1)
-    return radius.where(whole, 0), boxes[:, :2].where(whole[:, None], torch.nan)
+    return radius.where(whole, 0), boxes[:, :2].where(whole[:, None], torch.inf)
 
 
 def _rivals(boxes: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
