@@ -126,6 +126,46 @@ def cube_index(points: Tensor, point_batch: Tensor, batch_size: int, voxel_size:
     return index.T, grid_shape
 
 
+def range_voxels(points: Tensor, point_batch: Tensor, point_cloud_range: Sequence[float],
+                 voxel_size: Sequence[float]) -> tuple[Tensor, Tensor, Tensor]:
+    """Occupied voxels of a grid over a range, with all of their points: neither voxels nor points are capped.
+
+    Args:
+        points: (N, 3+) float32 x, y, z [m], further columns are ignored.
+        point_batch: (N,) int64 scan of each point.
+        point_cloud_range: least x, y, z, greatest x, y, z [m]; see `range_shape`.
+        voxel_size: along x, y, z [m].
+
+    Returns:
+        rows: (N',) int64 points within the range; NaN is not.
+        voxel_coords: (V, 4) int64 scan, z, y, x; sorted lexicographically.
+        point_to_voxel: (N',) int64 row of each of these points' voxel.
+    """
+    shape = range_shape(point_cloud_range, voxel_size)
+    low, size = (points.new_tensor(values) for values in (point_cloud_range[:3], voxel_size))
+    cells = ((points[:, :3] - low) / size).floor().flip(1)  # z, y, x
+    rows = ((cells >= 0) & (cells < cells.new_tensor(shape))).all(1).nonzero().squeeze(1)
+    return rows, *unique_voxels(cells[rows].long(), point_batch[rows], shape)
+
+
+def range_shape(point_cloud_range: Sequence[float], voxel_size: Sequence[float]) -> tuple[int, int, int]:
+    """Number of voxels in a range along z, y, x.
+
+    Args:
+        point_cloud_range: least x, y, z, greatest x, y, z [m].
+        voxel_size: along x, y, z [m].
+
+    Raises:
+        ConfigError: a range that voxels do not fill.
+    """
+    counts = [(high - low) / size for low, high, size in zip(point_cloud_range[:3], point_cloud_range[3:], voxel_size)]
+    if (len(point_cloud_range), len(voxel_size)) != (6, 3) or any(n < .5 or abs(n - round(n)) > 1e-3 for n in counts):
+        raise ConfigError(f'voxel grid: range {list(point_cloud_range)} of {" x ".join(f"{n:g}" for n in counts)} '
+                          f'voxels of {list(voxel_size)} m, expected whole numbers along x, y and z. Change the range '
+                          'or voxel_size.')
+    return tuple(round(n) for n in counts[::-1])
+
+
 def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:
     """(V,) row of the first point of each voxel; every voxel has one.
 

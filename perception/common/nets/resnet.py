@@ -1,14 +1,15 @@
-"""Deep Residual Learning for Image Recognition (ResNet), with dilation instead of the last two strides.
+"""Deep Residual Learning for Image Recognition (ResNet), with dilation instead of the last two strides if need be.
 
 Kaiming He, Xiangyu Zhang, Shaoqing Ren, Jian Sun. CVPR 2016. Output stride 8 as in DeepLab and PSPNet: stages 3 and 4
-keep the size and dilate by 2 and 4. Blocks are named as in torchvision, so its weights need their stages renamed only.
+keep the size and dilate by 2 and 4. With 16 stage 4 alone does so, by 2; with 32 none does, as published. Blocks are
+named as in torchvision, so its weights need their stages renamed only.
 
 Shapes: B images of H x W pixels.
 """
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.utils.errors import ConfigError
+from perception.utils.checks import check_choice
 
 
 class ResNet(nn.Module):
@@ -16,20 +17,21 @@ class ResNet(nn.Module):
 
     Attributes:
         channels: of the outputs of the four stages.
+        strides: of these outputs.
 
     Args:
         depth: 18, 34, 50 or 101.
         base_channels: of the stem; the stages have 1, 2, 4 and 8 times as many, bottlenecks four times that.
+        output_stride: of the last stage: 8, 16 or 32.
 
     Raises:
-        ConfigError: another depth.
+        ConfigError: another depth or stride.
     """
 
-    def __init__(self, depth: int = 18, base_channels: int = 64):
+    def __init__(self, depth: int = 18, base_channels: int = 64, output_stride: int = 8):
         super().__init__()
-        if depth not in LAYOUTS:
-            raise ConfigError(f'ResNet: depth={depth}, expected one of {", ".join(map(str, LAYOUTS))}. Choose one of '
-                              'them.')
+        check_choice('ResNet: output_stride', output_stride, (8, 16, 32))
+        check_choice('ResNet: depth', depth, LAYOUTS)
         block, counts = LAYOUTS[depth]
         widths = [base_channels << i for i in range(4)]
         self.channels = tuple(width * block.expansion for width in widths)
@@ -37,15 +39,17 @@ class ResNet(nn.Module):
                                   nn.BatchNorm2d(base_channels), nn.ReLU(inplace=True),
                                   nn.MaxPool2d(3, stride=2, padding=1))
         self.stage1 = _stage(block, base_channels, widths[0], counts[0])
+        third, fourth = {8: (1, 1), 16: (2, 1), 32: (2, 2)}[output_stride]
+        self.strides = (4, 8, 8 * third, 8 * third * fourth)
         self.stage2 = _stage(block, self.channels[0], widths[1], counts[1], stride=2)
-        self.stage3 = _stage(block, self.channels[1], widths[2], counts[2], dilation=2)
-        self.stage4 = _stage(block, self.channels[2], widths[3], counts[3], dilation=4)
+        self.stage3 = _stage(block, self.channels[1], widths[2], counts[2], third, dilation=2 // third)
+        self.stage4 = _stage(block, self.channels[2], widths[3], counts[3], fourth, dilation=4 // (third * fourth))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the outputs of the stages: one at H/4 x W/4 and three at H/8 x W/8, rounded up."""
+        """(B, 3, H, W) to the outputs of the four stages, H and W divided by `strides` and rounded up."""
         outputs = [self.stem(images)]
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             outputs.append(stage(outputs[-1]))

@@ -31,6 +31,19 @@ def test_the_children_are_the_stages_in_the_order_they_run():
     assert [name for name, _ in ResNet(18).named_children()] == ['stem', 'stage1', 'stage2', 'stage3', 'stage4']
 
 
+@pytest.mark.parametrize(('output_stride', 'strides', 'dilations'), [
+    (8, (4, 8, 8, 8), (1, 2, 4)), (16, (4, 8, 16, 16), (1, 1, 2)), (32, (4, 8, 16, 32), (1, 1, 1))])
+def test_output_stride(output_stride, strides, dilations):
+    """Sizes follow the strides, dilation makes up for those left out, and the same weights fit all."""
+    net = ResNet(50, base_channels=4, output_stride=output_stride).eval()
+    with torch.no_grad():
+        outputs = net(torch.zeros(1, 3, 64, 96))
+    assert net.strides == strides
+    assert [tuple(x.shape[1:]) for x in outputs] == [(c, 64 // s, 96 // s) for c, s in zip(net.channels, strides)]
+    assert tuple(getattr(net, f'stage{n}')[1].conv2.dilation[0] for n in (2, 3, 4)) == dilations
+    net.load_state_dict(ResNet(50, base_channels=4).state_dict())
+
+
 @pytest.mark.parametrize('stage', ['stage3', 'stage4'])
 @pytest.mark.parametrize('depth', [18, 50])
 def test_late_stages_dilate_instead_of_striding(depth, stage):
@@ -66,3 +79,5 @@ def test_stage_outputs_are_left_as_they_are_by_later_stages():
 def test_unknown_depth_is_refused():
     with pytest.raises(ConfigError, match='depth=42, expected one of 18, 34, 50, 101'):
         ResNet(42)
+    with pytest.raises(ConfigError, match='output_stride=4, expected one of 8, 16, 32'):
+        ResNet(output_stride=4)
