@@ -386,7 +386,8 @@ class Fuzzer:
             found = _in_child(lambda: self._read(uses))
         finally:
             path.write_bytes(good)
-        tally = self.tallies[f'{self.name} {"".join(path.suffixes[-2:])}']
+        ending = ''.join(part for part in path.suffixes[-2:] if not part[1:].isdigit())  # a time of day is none
+        tally = self.tallies[f'{self.name} {ending}']
         tally.outcomes[found['outcome']] += 1
         tally.seconds, tally.memory = max(tally.seconds, found['seconds']), max(tally.memory, found['memory'])
         if found['outcome'] in ('wrong', 'crash'):

@@ -140,8 +140,8 @@ class STCrowd(SeededDataset):
             return read_annotations(path)
         scans = self.data_root / 'pcd' / name
         if self.split == 'test' and scans.is_dir():
-            files = sorted((p.name for p in scans.glob('*.bin') if not p.name.startswith('.')), key=natural_order)
-            return bare_annotations([f'pcd/{name}/{file}' for file in files])
+            files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
+            return bare_annotations(sorted(files, key=lambda file: (np.nan_to_num(_seconds(file)), natural_order(file))))
         absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
         missing = scans if self.split == 'test' else path
         if len(absent) == len(names) or self.split == 'test':

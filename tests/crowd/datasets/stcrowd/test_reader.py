@@ -124,6 +124,13 @@ def test_test_frames_are_the_scans(folder):
     assert item['data_samples'].lidar_to_image.shape == (4, 4)
 
 
+def test_scans_without_annotations_are_in_order_of_time(folder):
+    for name in ('1617249430.9', '1617249430.10', '999.5'):
+        (folder / f'pcd/32/{name}.bin').write_bytes(bytes(16))
+    times = [item['data_samples'].timestamp for item in map(STCrowd(folder, 'test').__getitem__, range(5))]
+    assert times == sorted(times) and times[:2] == [999.5, 1617249430.1]
+
+
 def test_official_splits_part_the_sequences(folder):
     assert sorted(sum(SPLITS.values(), ())) == list(range(1, 85))
     assert [len(SPLITS[s]) for s in ('train', 'val', 'test')] == [31, 26, 27]
