@@ -141,7 +141,7 @@ class STCrowd(SeededDataset):
         scans = self.data_root / 'pcd' / name
         if self.split == 'test' and scans.is_dir():
             files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
-            return bare_annotations(sorted(files, key=lambda file: (np.nan_to_num(_seconds(file)), natural_order(file))))
+            return bare_annotations(sorted(files, key=lambda f: (np.nan_to_num(_seconds(f)), natural_order(f))))
         absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
         missing = scans if self.split == 'test' else path
         if len(absent) == len(names) or self.split == 'test':
