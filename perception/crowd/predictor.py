@@ -136,11 +136,13 @@ class CrowdPredictor(Predictor):
         """
         if file not in self._annotations:
             self._annotations[file] = read_annotations(file)
-        names = [Path(points).name for points in self._annotations[file].points]
-        if scan.name not in names:
-            raise DataError(f'{file}: no frame of {scan.name} among its {len(names):,}, expected the annotations of '
-                            'that scan. Name the file or folder that they stand in.')
-        return self._annotations[file], names.index(scan.name)
+        parts = scan.absolute().parts[-3:]
+        own = '/'.join(parts if parts[0] == 'pcd' else parts[-1:])  # sequences may have scans of the same name
+        frame = next((i for i, points in enumerate(self._annotations[file].points) if points.endswith(own)), None)
+        if frame is None:
+            raise DataError(f'{file}: no frame of {own} among its {len(self._annotations[file].points):,}, expected '
+                            'the annotations of that scan. Name the file or folder that they stand in.')
+        return self._annotations[file], frame
 
     def save(self, form: str, folder: Path, name: str, source: Scan, sample: BoxSample) -> Path:
         """Write the people of a scan.

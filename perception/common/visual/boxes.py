@@ -15,7 +15,7 @@ from perception.common.visual.points import View, view_matrix
 from perception.utils.errors import DataError
 
 DASH, GAP = 5, 4  # pixels of a dashed line, times its width
-LIGHT = 125  # least brightness of the colour of a track
+LIGHT = 125  # least brightness of colours that are made for dark pictures
 LARGE = 40  # pixels high, times the width of lines, is a box whose lines have their full width
 SHIFT = 4  # lines are drawn to 1/16 pixel
 SHADOW = (12, 12, 14)  # around lines, so that they are seen on anything
@@ -69,12 +69,19 @@ class BoxLayer:
 def track_colors(ids: np.ndarray) -> np.ndarray:
     """Colours (K, 3) uint8 RGB of tracks (K,) by their ids, far apart for ids that follow each other."""
     ids = np.asarray(ids, np.int64)
+    if not len(ids):
+        return np.zeros((0, 3), np.uint8)
     hue = (ids * 0.6180339887498949) % 1.0
     # H in half degrees, three steps of strength and of brightness
     hsv = np.stack([hue * 180, 255 - 60 * (ids % 3), 255 - 45 * (ids // 3 % 2)], -1)
-    rgb = cv2.cvtColor(hsv.astype(np.uint8).reshape(-1, 1, 3), cv2.COLOR_HSV2RGB).reshape(-1, 3).astype(np.float64)
-    light = rgb @ (0.299, 0.587, 0.114)  # blue ones are whitened until they are seen on dark
-    white = np.clip((LIGHT - light) / (255 - light), 0, 1)[:, None]
+    return bright(cv2.cvtColor(hsv.astype(np.uint8).reshape(-1, 1, 3), cv2.COLOR_HSV2RGB).reshape(-1, 3))
+
+
+def bright(colors: np.ndarray) -> np.ndarray:
+    """Colours (K, 3) uint8 RGB, whitened where they are so dark that lines are not seen on a dark picture."""
+    rgb = np.asarray(colors, np.float64).reshape(-1, 3)
+    light = rgb @ (0.299, 0.587, 0.114)
+    white = np.clip((LIGHT - light) / (255 - light).clip(1), 0, 1)[:, None]
     return np.round(rgb + white * (255 - rgb)).astype(np.uint8)
 
 

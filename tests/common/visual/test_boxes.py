@@ -64,9 +64,9 @@ def test_a_box_before_the_camera_is_drawn_where_it_projects():
 def test_the_front_face_is_filled_and_the_rear_one_is_not():
     filled, empty = image(), image()
     draw_boxes(filled, [BoxLayer(box(yaw=np.pi), GREEN)], CAMERA)  # looks at the camera
-    draw_boxes(empty, [BoxLayer(box(y=-3, yaw=np.pi / 2), GREEN)], CAMERA)  # looks to the left
+    draw_boxes(empty, [BoxLayer(box(y=-3, w=6, yaw=np.pi / 2), GREEN)], CAMERA)  # looks to the left
     assert filled[40, 50].tolist() == [0, 64, 0]
-    assert not empty[40, 80].any() and empty[40, 70, 1] == 64  # its right side, and its front at the left
+    assert not empty[40, 90].any() and empty[40, 72, 1] == 64  # its right side, and its front at the left
 
 
 def test_a_box_half_behind_the_camera_is_cut_and_not_folded():
@@ -137,6 +137,7 @@ def test_one_call_for_each_colour(monkeypatch):
 
 
 def test_colours_of_tracks_are_bright_and_far_apart():
+    assert track_colors(np.zeros(0)).shape == (0, 3)
     colors = track_colors(np.arange(30)).astype(int)
     assert (colors @ [0.299, 0.587, 0.114]).min() > 100
     assert np.abs(colors[:, None] - colors)[~np.eye(30, dtype=bool)].max(-1).min() >= 12
