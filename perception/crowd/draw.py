@@ -153,7 +153,7 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
         BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)]),
         BoxLayer(preds[found], FOUND, [scores[i] for i in np.flatnonzero(found)], name='found'),
         BoxLayer(preds[wrong], WRONG, [scores[i] for i in np.flatnonzero(wrong)], name='wrong'),
-        BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed')]
+        BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed, with its points')]
     score = (f'found {found.sum()} of {(~ignored).sum()}, {missed.sum()} missed, {wrong.sum()} wrong '
              f'(within {look.distance:g} m, score {look.min_score:g} or more)')
     return layers, score

@@ -103,6 +103,16 @@ def test_the_nearer_of_two_boxes_lies_above_whatever_the_order():
         assert picture[40, round(50 - 50 / 4.5), 1] > 200  # its left edge crosses the other's face
 
 
+def test_what_a_nearer_box_hides_is_faint():
+    far, both = box(10, -1, 0, 1, 2, 2), np.concatenate([box(5, 0, 0, 1, 1, 1), box(10, -1, 0, 1, 2, 2)])
+    alone, hidden = image(), image()
+    draw_boxes(alone, [BoxLayer(far, GREEN)], CAMERA)
+    draw_boxes(hidden, [BoxLayer(both, [RED, GREEN])], CAMERA)
+    u = 50  # its left edge lies behind the other box
+    assert alone[40, u, 1] > 200 and 40 < hidden[40, u, 1] < 160
+    assert (hidden[28:32, 60, 1] == alone[28:32, 60, 1]).all()  # its upper edge does not
+
+
 def test_edges_between_faces_that_look_away_are_told():
     away = _turned_away(box(), np.zeros(3))[0]
     assert away.sum() == 8  # of what is exactly behind a face but its own four edges
@@ -125,6 +135,9 @@ def test_dashes_begin_and_end_with_the_line():
     assert rows.tolist() == [0, 0, 0, 1, 2]
     np.testing.assert_allclose(pieces[:3, :, 0], [[0, 5], [9, 14], [18, 23]])
     np.testing.assert_allclose(pieces[3:], lines[1:])
+    pieces, rows = dashes(lines, 5, np.array([-1, 4, 4]))  # overlapping
+    assert rows.tolist() == [0, 0, 0, 0, 0, 0, 1, 2] and pieces[5, 1, 0] == pytest.approx(23)
+    np.testing.assert_allclose(pieces[:5, 1, 0] - pieces[1:6, 0, 0], 1)
 
 
 def test_one_call_for_each_colour(monkeypatch):
