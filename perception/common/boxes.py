@@ -26,7 +26,8 @@ CORNERS = np.array([[1, 1, 1], [1, -1, 1], [1, -1, -1], [1, 1, -1],
                     [-1, 1, 1], [-1, -1, 1], [-1, -1, -1], [-1, 1, -1]], float)
 # edges between corners: four around the front face, four around the rear face, four from front to rear
 EDGES = np.array([[0, 1], [1, 2], [2, 3], [3, 0], [4, 5], [5, 6], [6, 7], [7, 4], [0, 4], [1, 5], [2, 6], [3, 7]])
-NEAR = 0.1  # distance of the plane in front of a camera [m] at which boxes are cut
+CELLS = 512  # into which each side of a scan is cut to find the points of boxes
+NEAR = 0.1   # distance of the plane in front of a camera [m] at which boxes are cut
 
 
 # -------------------------------------------------------------------------------------------------------------- shape
@@ -70,8 +71,9 @@ def flat(boxes: Array) -> Array:
 def points_in_boxes(points: Array, boxes: Array) -> tuple[Array, Array]:
     """Points inside boxes or on their faces; a point may lie in several boxes.
 
-    The points are sorted once along x, so each box looks only at those of its own extent there. `rows` of box k are
-    `np.split(rows, counts.cumsum()[:-1])[k]`, of tensors `rows.split(counts.tolist())[k]`.
+    The points are sorted once by cells of the ground, so a box looks only at those of the cells it touches. `rows` of
+    box k are `np.split(rows, counts.cumsum()[:-1])[k]`, of tensors `rows.split(counts.tolist())[k]`.
+    A point that is not finite lies in no box.
 
     Args:
         points: (N, 3+) x, y, z in the LiDAR's frame, further columns are ignored.
@@ -92,22 +94,34 @@ def points_in_boxes(points: Array, boxes: Array) -> tuple[Array, Array]:
                                        torch.from_numpy(np.ascontiguousarray(boxes)))
         return rows.numpy(), counts.numpy()
     center, size, yaw, _ = _parts('points_in_boxes', boxes)
-    along, order = points[:, 0].to(torch.promote_types(points.dtype, torch.float32)).sort()
-    c, s = yaw[:, 0].cos(), yaw[:, 0].sin()
-    half = size / 2
-    extent = c.abs() * half[:, 0] + s.abs() * half[:, 1]
-    slack = 1e-6 * (1 + center[:, 0].abs() + extent)  # float32 points are compared with float32 borders
-    low, high = ((center[:, 0] + sign * (extent + slack)).to(along.dtype) for sign in (-1, 1))
+    whole = points[:, :3].isfinite().all(1).nonzero().squeeze(1)
+    if not len(whole) or not len(boxes):
+        return whole[:0], torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
+    c, s, half = yaw[:, 0].cos(), yaw[:, 0].sin(), size / 2
+    extent = torch.stack([c.abs() * half[:, 0] + s.abs() * half[:, 1], s.abs() * half[:, 0] + c.abs() * half[:, 1]], 1)
+    extent = extent * (1 + 1e-9) + center[:, :2].abs() * 1e-9  # rounding loses no point
+    place = points[whole, :2].T.contiguous().double()
+    low, high = place.aminmax(dim=1)
+    step = (high - low).clamp(min=1e-9) / CELLS
+    cell = ((place - low[:, None]) / step[:, None]).int()
+    key, order = cell[0].mul_(CELLS + 1).add_(cell[1]).sort()
+    order = whole[order]
+    first, last = (((torch.clamp(center[:, :2] + sign * extent, low, high).nan_to_num() - low) / step).int()
+                   for sign in (-1, 1))
     found = [(order[:0], order[:0])]
-    for box, places in range_members(torch.searchsorted(along, low), torch.searchsorted(along, high, right=True)):
-        rows = order[places]
-        dx, dy, dz = (points[rows, :3].double() - center[box]).unbind(1)
-        inside = ((c[box] * dx + s[box] * dy).abs() <= half[box, 0]) & \
-            ((c[box] * dy - s[box] * dx).abs() <= half[box, 1]) & (dz.abs() <= half[box, 2])
-        inside = inside.nonzero().squeeze(1)
-        found.append((box[inside], rows[inside]))
+    for owner, strip in range_members(first[:, 0].long(), last[:, 0].long() + 1):
+        strip = strip.int() * (CELLS + 1)
+        start = torch.searchsorted(key, strip + first[owner, 1])
+        end = torch.searchsorted(key, strip + last[owner, 1], right=True)
+        for range_, places in range_members(start, end):
+            box, rows = owner[range_], order[places]
+            dx, dy, dz = (points[rows, :3].double() - center[box]).unbind(1)
+            inside = ((c[box] * dx + s[box] * dy).abs() <= half[box, 0]) & \
+                ((c[box] * dy - s[box] * dx).abs() <= half[box, 1]) & (dz.abs() <= half[box, 2])
+            inside = inside.nonzero().squeeze(1)
+            found.append((box[inside], rows[inside]))
     box, rows = map(torch.cat, zip(*found))
-    rows = (box * len(points) + rows).sort().values % max(len(points), 1)
+    rows = (box * len(points) + rows).sort().values % len(points)
     return rows, torch.bincount(box, minlength=len(boxes))
 
 

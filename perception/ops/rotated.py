@@ -186,7 +186,7 @@ def _near_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     empty = torch.zeros(0, dtype=torch.int64, device=a.device)
     if not len(a) or not len(b):
         return empty, empty
-    spread = centers[1].nan_to_num().aminmax(dim=0)
+    spread = centers[1].nan_to_num(posinf=0).aminmax(dim=0)
     axis = int((spread.max - spread.min).argmax())
     along, order = centers[1][:, axis].sort()
     place, far = centers[0][:, axis].contiguous(), reach[0] + reach[1].amax()
@@ -202,10 +202,10 @@ def _near_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _circle(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Radius (N,) and centre (N, 2) of the circles around flat boxes, a little too large; NaN centres where broken."""
+    """Radius (N,) and centre (N, 2) of circles around flat boxes, a little too large; broken ones lie at infinity."""
     whole = boxes.isfinite().all(1)
     radius = boxes[:, 2:4].clamp(min=0).norm(dim=1) / 2 * (1 + SLACK) + SLACK * boxes[:, :2].abs().amax(1)
-    return radius.where(whole, 0), boxes[:, :2].where(whole[:, None], torch.nan)
+    return radius.where(whole, 0), boxes[:, :2].where(whole[:, None], torch.inf)
 
 
 def _rivals(boxes: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -94,3 +95,10 @@ def change(folder) -> Callable[[str, Callable[[dict], object]], None]:
         edit(record)
         (folder / name).write_text(json.dumps(record))
     return change
+
+
+@pytest.fixture(scope='session')
+def make() -> SimpleNamespace:
+    """The functions above, by name."""
+    return SimpleNamespace(person=person, image_person=image_person, frame_of=frame_of, write_sequence=write_sequence,
+                           write_stcrowd=write_stcrowd)

@@ -108,6 +108,47 @@ class Caster:
             hidden |= layer.scene.test_occlusions(rays, 0.0, float(reach)).numpy()
         return hidden
 
+    def pierced(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All things with an identity on rays, hidden ones too.
+
+        Args:
+            origin: (N, 3) metres.
+            direction: (N, 3).
+
+        Returns:
+            (M,) which ray and (M,) which instance it meets, each pair once.
+        """
+        rays = self._core.Tensor(np.concatenate([origin, direction], 1, dtype=np.float32))
+        pairs = [np.zeros((0, 2), np.int64)]
+        for layer in self._layers:
+            found = layer.scene.list_intersections(rays)
+            instance = layer.mesh.instance[found['primitive_ids'].numpy().astype(np.int64)]
+            pairs.append(np.stack([found['ray_ids'].numpy().astype(np.int64), instance], -1)[instance > 0])
+        ray, instance = np.unique(np.concatenate(pairs), axis=0).T
+        return ray, instance
+
+
+def visible_rays(caster: Caster, things: Caster, origin: np.ndarray, direction: np.ndarray,
+                 count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many rays meet each thing in the world, and how many would if it stood there alone.
+
+    Args:
+        caster: the world at this moment.
+        things: a caster into the meshes of the things, with the instances that they have in the world.
+        origin: (3,) where the rays start.
+        direction: (N, 3).
+        count: one more than the largest instance id.
+
+    Returns:
+        (count,) rays that see each instance and (count,) rays that would.
+    """
+    starts = np.broadcast_to(origin.astype(np.float32), direction.shape)
+    ray, instance = things.pierced(starts, direction)
+    alone = np.bincount(instance, minlength=count)
+    ray = np.unique(ray)
+    seen = caster.cast(starts[ray], direction[ray]).instance
+    return np.where(alone, np.bincount(seen, minlength=count), 0), alone
+
 
 def _lookup(layer: _Layer, answer: dict, direction: np.ndarray, smooth: bool) -> Hits:
     mesh = layer.mesh

@@ -140,8 +140,8 @@ class STCrowd(SeededDataset):
             return read_annotations(path)
         scans = self.data_root / 'pcd' / name
         if self.split == 'test' and scans.is_dir():
-            files = sorted((p.name for p in scans.glob('*.bin') if not p.name.startswith('.')), key=natural_order)
-            return bare_annotations([f'pcd/{name}/{file}' for file in files])
+            files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
+            return bare_annotations(sorted(files, key=lambda f: (np.nan_to_num(_seconds(f)), natural_order(f))))
         absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
         missing = scans if self.split == 'test' else path
         if len(absent) == len(names) or self.split == 'test':
@@ -310,6 +310,9 @@ def read_camera(path: Path) -> np.ndarray:
 
 
 # --- annotations -----------------------------------------------------------------------------------------------------
+_NUMBERS = {int, float}  # bool is none
+
+
 class _Misfit(Exception):
     """A value is not what a field asks for: what came, and what was expected."""
 
@@ -419,20 +422,28 @@ def _image_person(item: dict) -> tuple:
     corners = item.get('points')
     if corners is None or corners == []:
         return _joint(item), (*place, *size, *[np.nan] * 4)
-    if not isinstance(corners, list) or len(corners) != 8:
-        raise _Misfit(f'points {_short(corners)}, expected 8 corners')
-    u, v = zip(*[_numbers(corner, 'points', 'xy', -1e7, 1e7) for corner in corners])
-    return _joint(item), (*place, *size, min(u), min(v), max(u), max(v))
+    try:
+        uv = [corner[axis] for axis in 'xy' for corner in corners]
+    except (TypeError, KeyError, IndexError):
+        uv = []
+    if len(uv) != 16 or not _between(uv, -1e7, 1e7):
+        raise _Misfit(f'points {_short(corners)}, expected 8 corners with numbers x, y between -1e+07 and 1e+07')
+    return _joint(item), (*place, *size, min(uv[:8]), min(uv[8:]), max(uv[:8]), max(uv[8:]))
 
 
 def _numbers(values: Any, name: str, keys: Sequence[str], low: float = -FARTHEST, high: float = FARTHEST) -> list:
     """Values of an object, once it is sure that they are numbers between two others."""
     found = [values.get(key) for key in keys] if isinstance(values, dict) else [values]
-    if not all(type(value) in (int, float) and low <= value <= high for value in found) or len(found) != len(keys):
+    if len(found) != len(keys) or not _between(found, low, high):
         came = _short(values if len(keys) > 1 and not isinstance(values, dict) else found)
         raise _Misfit(f'{name} {came}, expected {len(keys)} number{"s" * (len(keys) > 1)} ({", ".join(keys)}) between '
                       f'{low:g} and {high:g}')
     return found
+
+
+def _between(values: list, low: float, high: float) -> bool:
+    """Whether all are numbers from one to another; NaN is not."""
+    return _NUMBERS.issuperset(map(type, values)) and all(low <= value <= high for value in values)
 
 
 def _whole(item: dict, name: str, most: int) -> int:
