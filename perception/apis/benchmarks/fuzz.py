@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from perception.apis.config import called, load_config, merge
 from perception.apis.inference import dataset_type
 from perception.apis.listing import BASES, mini_sets
+from perception.common.structures import PER_BOX
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError, PerceptionError
@@ -295,7 +296,7 @@ def _check_boxes(sample: Any) -> list[str]:
     boxes = sample.boxes
     problems = [] if bool((boxes[:, 3:6] > 0).all()) else ['boxes without a size']
     return problems + [f'{len(sample.get(name))} {name} of {len(boxes)} boxes'
-                       for name in ('labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density')
+                       for name in PER_BOX
                        if sample.get(name) is not None and len(sample.get(name)) != len(boxes)]
 
 
