@@ -95,7 +95,7 @@ class Job:
 
 def write_stcrowd_mini(root: str | Path = 'data/mini/stcrowd', seed: int = 0, train_sequences: int = 10,
                        train_frames: int = 12, val_sequences: int = 4, val_frames: int = 20, test_sequences: int = 1,
-                       test_frames: int = 12, columns: int = 2048, detail: float = .3, force: bool = False,
+                       test_frames: int = 6, columns: int = 2048, detail: float = .25, force: bool = False,
                        workers: int = 0) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
