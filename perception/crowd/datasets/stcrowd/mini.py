@@ -45,7 +45,7 @@ IMAGE_RATE = 15            # images a second, which count the images
 START = 1_617_249_430_419_396_352      # nanoseconds, of the first scan of sequence 1
 DELAY = 582_620_000        # nanoseconds from the name of a scan to that of its image
 REACH, LEAST_POINTS = 35.0, 15         # metres and points that a label needs
-LEVELS = (.90, .60)        # shares of the hits that a thing alone would get, down to which it has occlusion 0 and 1
+LEVELS = (.95, .60)        # shares of the hits that a thing alone would get, down to which it has occlusion 0 and 1
 PAD = .02                  # metres that boxes are larger than people on each side
 SCENE_CLASSES = (1, 2, 3, 5, 6, 7, 8, 9)
 STYLES = ('urban', 'residential', 'boulevard', 'avenue')
@@ -95,7 +95,7 @@ class Job:
 
 def write_stcrowd_mini(root: str | Path = 'data/mini/stcrowd', seed: int = 0, train_sequences: int = 10,
                        train_frames: int = 12, val_sequences: int = 4, val_frames: int = 20, test_sequences: int = 1,
-                       test_frames: int = 12, columns: int = 2048, detail: float = .3, force: bool = False,
+                       test_frames: int = 6, columns: int = 2048, detail: float = .25, force: bool = False,
                        workers: int = 0) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 

@@ -187,7 +187,8 @@ def test_points_of_people_lie_in_their_boxes_and_where_the_camera_sees_them(writ
     seen = np.zeros(len(points), bool)
     for u, v in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)):
         rays = pixel_rays(eye, ZED, pixels[:, 1] + .5 + v, pixels[:, 0] + .5 + u)
-        seen |= writer.caster.cast(np.broadcast_to(eye[:3, 3].astype(np.float32), rays.shape), rays).instance == instance
+        start = np.broadcast_to(eye[:3, 3].astype(np.float32), rays.shape)
+        seen |= writer.caster.cast(start, rays).instance == instance
     assert seen.mean() > .97
 
 
