@@ -71,7 +71,8 @@ class CrowdPredictor(Predictor):
             raise ConfigError(f'CrowdPredictor: images={images!r}, camera={camera!r}, expected both or none. Give the '
                               "folder of the images and the file of the camera's projection.")
         # what the data set does to points before the net sees them, such as leaving out those out of its bounds
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in data.get('pipeline', ())]
+        steps = data.get('pipeline', ())
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
         self.images = None if images is None else Path(images).expanduser()
         self.lidar_to_image = None if camera is None else _camera(camera)
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,

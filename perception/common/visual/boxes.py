@@ -22,7 +22,7 @@ SHADOW = (12, 12, 14)  # around lines, so that they are seen on anything
 HIDDEN = 0.4  # strength of lines behind points
 SURFACE = 0.15  # m that a line may lie behind a point and still be seen
 PIECE = 5  # pixels of a line that are seen or hidden as one
-FILL = 0.25  # strength of the colour of front faces
+FILL = 0.2  # strength of the colour of front faces
 FACE, FLOOR = [0, 1, 2, 3], [2, 3, 7, 6]  # corners of the front and of the bottom face, around it
 FRONT = np.isin(EDGES, FACE).all(1)  # (12,) edges of the front face
 TRAIL_STEPS = 6  # of fading
@@ -240,8 +240,8 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
                size: int | None = None) -> None:
     """Draw boxes into the image of a camera, in place; nearer ones above farther ones.
 
-    The front face is filled thinly and its edges are thicker; what the box itself or a nearer one of its layer hides is
-    faint. Of a box that is partly behind the camera what is before it is drawn.
+    The edges of the front face are thicker, and it is filled thinly unless lines are dashed. What the box itself or a
+    nearer one of its layer hides is faint. Of a box that is partly behind the camera what is before it is drawn.
 
     Args:
         image: (H, W, 3) uint8.
@@ -254,7 +254,8 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
     eye = -np.linalg.solve(matrix[:, :3], matrix[:, 3])  # where the camera stands
     layers = [layer.nearest_last(matrix[2]) for layer in layers]
     for layer in layers:
-        _fill_faces(image, corners(layer.boxes[:, :7])[:, FACE] @ matrix[:, :3].T + matrix[:, 3], layer.rgb)
+        if not layer.dashed:
+            _fill_faces(image, corners(layer.boxes[:, :7])[:, FACE] @ matrix[:, :3].T + matrix[:, 3], layer.rgb)
     hulls = []
     for layer in layers:
         lines, box, edge = _edges(layer.boxes, matrix)
@@ -436,12 +437,16 @@ def legend(layers: Sequence[BoxLayer], width: int, size: int | None = None) -> n
     """What the lines mean, in a strip: (H, width, 3) uint8; the layers that have a name."""
     size = size or canvas.text_size(width)
     layers = [layer for layer in layers if layer.name]
-    sample, row = 2.6 * size, round(1.6 * size)
-    column = max((canvas.text_width(layer.name, size) for layer in layers), default=0) + round(sample) + 28
-    columns = max(1, min(len(layers), (width - 8) // column))
-    image = canvas.blank(-(-len(layers) // columns) * row + 8, width)
-    for i, layer in enumerate(layers):
-        left, middle = 8 + i % columns * column, 4 + i // columns * row + row // 2
+    sample, row, left, middle = 2.6 * size, round(1.6 * size), 8, 4 + round(0.8 * size)
+    places = []
+    for layer in layers:
+        wide = round(sample) + 30 + canvas.text_width(layer.name, size)
+        if left > 8 and left + wide > width:
+            left, middle = 8, middle + row
+        places.append((left, middle))
+        left += wide
+    image = canvas.blank(middle + row // 2 + 4, width)
+    for layer, (left, middle) in zip(layers, places):
         line = np.array([[[left, middle], [left + sample, middle]]])
         draw_lines(image, line, np.array([layer.ink], np.uint8), 3, layer.dashed, shadow=False)
         canvas.write(image, layer.name, round(left + sample + 8), middle, size)

@@ -5,6 +5,7 @@ import pytest
 from perception.common.visual.boxes import (
     EDGES,
     FACE,
+    FILL,
     FLOOR,
     FRONT,
     HIDDEN,
@@ -65,8 +66,8 @@ def test_the_front_face_is_filled_and_the_rear_one_is_not():
     filled, empty = image(), image()
     draw_boxes(filled, [BoxLayer(box(yaw=np.pi), GREEN)], CAMERA)  # looks at the camera
     draw_boxes(empty, [BoxLayer(box(y=-3, w=6, yaw=np.pi / 2), GREEN)], CAMERA)  # looks to the left
-    assert filled[40, 50].tolist() == [0, 64, 0]
-    assert not empty[40, 90].any() and empty[40, 72, 1] == 64  # its right side, and its front at the left
+    assert filled[40, 50].tolist() == [0, FILL * 255, 0]
+    assert not empty[40, 90].any() and empty[40, 72, 1] == FILL * 255  # its right side, and its front at the left
 
 
 def test_a_box_half_behind_the_camera_is_cut_and_not_folded():
@@ -110,7 +111,7 @@ def test_what_a_nearer_box_hides_is_faint():
     draw_boxes(hidden, [BoxLayer(both, [RED, GREEN])], CAMERA)
     u = 50  # its left edge lies behind the other box
     assert alone[40, u, 1] > 200 and 40 < hidden[40, u, 1] < 160
-    assert (hidden[28:32, 60, 1] == alone[28:32, 60, 1]).all()  # its upper edge does not
+    assert (hidden[28:32, 67, 1] == alone[28:32, 67, 1]).all()  # the right of its upper edge does not
 
 
 def test_edges_between_faces_that_look_away_are_told():
@@ -200,6 +201,7 @@ def test_a_legend_has_a_line_for_each_named_layer():
     strip = legend(layers, 300)
     found, missed = (len(ink(strip, color)[1]) for color in (GREEN, RED))
     assert strip.shape[1] == 300 and found > missed > 0
+    assert len(legend(layers, 120)) > len(strip) and legend([], 300).shape[1] == 300
 
 
 # --- in space --------------------------------------------------------------------------------------------------------
