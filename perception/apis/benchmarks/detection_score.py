@@ -4,7 +4,7 @@ Matching, average precisions and errors of ten classes at four distances are com
 and by the development kit's `accumulate`, `calc_ap` and `calc_tp`, each from what it takes: arrays, and one Python
 object for each box, which are made before the clock starts. Scores have three digits, so that many are equal; some
 velocities and attributes are unknown. The validation split of nuScenes has 6,019 samples: `--samples 6019` takes
-several minutes and 8 GB, nearly all of it the development kit's.
+several minutes and 2.5 GB, nearly all of it the development kit's.
 """
 import argparse
 import time
