@@ -22,8 +22,10 @@ def main() -> None:
                '  python tools/test.py configs/lidarseg/cylinder3d_half_kitti.py '
                'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth --mini')
     parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
-    parser.add_argument('checkpoints', nargs='+', metavar='CKPT',
+    parser.add_argument('checkpoints', nargs='*', metavar='CKPT',
                         help='model.pth, student.pth or a training checkpoint of this config; several vote')
+    parser.add_argument('--predictions', metavar='FILE',
+                        help="score a file of anybody's results without a net, where the data set has such files")
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
@@ -50,7 +52,8 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.inference import parse_members
     from perception.apis.test import test
     test(args.config, args.checkpoints, args.mini, args.amp, args.tta, args.submit, args.draw,
-         parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble), args.metrics)
+         parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble), args.metrics,
+         args.predictions)
 
 
 if __name__ == '__main__':

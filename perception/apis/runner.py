@@ -166,7 +166,9 @@ class Runner(MMEngineRunner):
         return evaluator
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
-        """mmengine's, which asks for a device index that models on a CPU must not have."""
+        """mmengine's, which asks for a device index that models on a CPU must not have, and for parameters."""
+        if next(model.parameters(), None) is None:  # it hands out stored predictions
+            return model
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             return MMDistributedDataParallel(
                 model, broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))

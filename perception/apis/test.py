@@ -26,15 +26,17 @@ UNFINISHED = '.unfinished'  # folder inside that of a submission, until it is wh
 
 
 @names_config
-def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: bool = False, tta: str | None = None,
-         submit: str | None = None, draw: str | None = None, options: dict[str, Any] | None = None,
-         launcher: str = 'none', save: str | None = None, ensemble: Sequence[tuple[str | Path, str | Path]] = (),
-         metrics: Sequence[str] = ()) -> dict[str, float]:
-    """Test weights with the data and metric of a config.
+def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, amp: bool = False,
+         tta: str | None = None, submit: str | None = None, draw: str | None = None,
+         options: dict[str, Any] | None = None, launcher: str = 'none', save: str | None = None,
+         ensemble: Sequence[tuple[str | Path, str | Path]] = (), metrics: Sequence[str] = (),
+         predictions: str | Path | None = None) -> dict[str, float]:
+    """Test weights, or the predictions of a file, with the data and metric of a config.
 
     Args:
         config: the config file; of a distillation config the student is tested.
         checkpoint: `model.pth`, `student.pth` or a training checkpoint; of several the mean of probabilities decides.
+            None with `predictions`.
         mini: its mini section, on simulated data.
         amp: mixed precision.
         tta: mode of test-time augmentation, None for none.
@@ -45,6 +47,7 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
         save: folder for the predictions of each scan; a run that was cut off continues from it.
         ensemble: config and checkpoint of further models that vote; data and metric are those of `config`.
         metrics: names of further scores, of the config's `more_metrics`.
+        predictions: a file of anybody's results in the place of a net.
 
     Returns:
         the results of the metrics.
@@ -61,7 +64,10 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
         use_amp(cfg)
     prepare(cfg, submit, draw, metrics)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
-    check_vote(cfg, checkpoints, ensemble, tta)
+    if predictions is None:
+        check_vote(cfg, checkpoints, ensemble, tta)
+    else:
+        _stand_in(cfg, predictions, checkpoints=checkpoints, ensemble=ensemble, tta=tta, save=save, amp=amp)
     if save:
         need(cfg, '--save', 'saved_model', instead='Predictions of any net are written by `tools/visualize.py CONFIG '
              'CHECKPOINT FOLDER --save DIR`.')
@@ -75,21 +81,35 @@ def test(config: str | Path, checkpoint: Checkpoints, mini: bool = False, amp: b
             own_folder(submit)
         settings = _settings(cfg, tta, amp)
         runner = Runner.from_cfg(cfg)
-        device = next(runner.model.parameters()).device
-        model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
         saved = None
-        if save or (submit and cfg.get('saved_model')):
-            stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts],
-                         **settings)
-            model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED), stamp=stamp,
-                                   replace=not save)
-        if model is not unwrap(runner.model):
-            runner.model = model.to(device)
-        runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts) + (f' with {tta}' if tta else ''))
+        if predictions is not None:
+            unwrap(runner.model).check(len(runner.test_dataloader.dataset))
+        else:
+            device = next(runner.model.parameters()).device
+            model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
+            if save or (submit and cfg.get('saved_model')):
+                stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts],
+                             **settings)
+                model = saved = called(cfg.saved_model, model=model, folder=save or Path(submit, UNFINISHED),
+                                       stamp=stamp, replace=not save)
+            if model is not unwrap(runner.model):
+                runner.model = model.to(device)
+            runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts)
+                               + (f' with {tta}' if tta else ''))
         results = runner.test()
         if saved is not None and not save:
             saved.remove()
     return results
+
+
+def _stand_in(cfg: Config, predictions: str | Path, **others: Any) -> None:
+    """Put what reads predictions where the config has its net; nothing that needs one may be asked for beside it."""
+    for name, value in others.items():
+        if value:
+            raise ConfigError(f'--predictions: {predictions} came with {name}={value!r}, expected no net beside a file '
+                              'of predictions. Leave one of them out.')
+    need(cfg, '--predictions', 'predictions')
+    cfg.model = dict(cfg.predictions, path=str(predictions))
 
 
 def _settings(cfg: Config, tta: str | None, amp: bool) -> dict:

@@ -13,9 +13,9 @@ class SeededDataset(TypedArguments, Dataset):
     """Base of the data sets. One fills `METAINFO` and writes `__len__`, `read` and `pack`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(...), data_samples=...)`. The pipeline sees the arrays
-    of `read` with `rng` and `draw` beside them. `rng` depends on (seed, epoch, i) alone, so that augmentation is the
-    same for any number of workers and after a resume. `draw()` reads another sample, its index taken from `rng`, for
-    augmentation that mixes two.
+    of `read` with `rng`, `draw` and `epoch` beside them. `rng` depends on (seed, epoch, i) alone, so that augmentation
+    is the same for any number of workers and after a resume. `draw()` reads another sample, its index taken from
+    `rng`, for augmentation that mixes two. `epoch` is for augmentation that ends before the training does.
 
     Args:
         pipeline: augmentations, callables or their configs, applied in turn.
@@ -43,7 +43,7 @@ class SeededDataset(TypedArguments, Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
         rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))))
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch)
         for step in self.pipeline:
             sample = step(sample)
         return self.pack(sample, index)

@@ -5,6 +5,9 @@ Predictions are called `pred_...`. The meta information names what the room's Pr
 """
 from mmengine.structures import BaseDataElement
 
+# fields of BoxSample that there is one of for each box of the truth
+PER_BOX = ('boxes', 'labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density', 'joint')
+
 
 class PointSegSample(BaseDataElement):
     """Labels and predictions of one point cloud.
@@ -37,4 +40,31 @@ class LaneSample(BaseDataElement):
     `label_shape` (rows and columns that the files of the data set count in; another size where images were scaled),
     `crop_top` (rows cut off the original before resizing, 0 = none), `input_shape` (H, W), `category` (CULane test),
     `h_samples` (TuSimple, in pixels of the image).
+    """
+
+
+class BoxSample(BaseDataElement):
+    """Boxes and predictions of one point cloud.
+
+    A box is a row `x, y, z, l, w, h, yaw, vx, vy`: x, y, z its centre (not its bottom) in metres of the data set's
+    LiDAR frame, z up; l along the heading, w across, h up [m]; yaw counter-clockwise about +z from the frame's +x
+    [rad]; vx, vy in m/s of the same frame, NaN where unknown.
+
+    Data fields, all optional tensors, K boxes of the truth and P predictions:
+        boxes: (K, 9) float32.
+        labels: (K,) int64 classes 0..C-1.
+        ignore: (K,) bool, True where a box need not be found and is not wrong if it is.
+        occlusion: (K,) int64 levels, the higher the more is hidden.
+        track_ids: (K,) int64, the same for the same object of a sequence.
+        num_points: (K,) int64 LiDAR points in the box.
+        density: (K,) float32, how many other boxes stand within 2 m.
+        image_boxes: (M, 4) float32 u1, v1, u2, v2 [pixel] of the objects that the image shows, and `joint` (K,) int64,
+            which of them a box is, -1 where none; where the data set has them.
+        pred_boxes: (P, 9) float32.
+        pred_scores: (P,) float32.
+        pred_labels: (P,) int64.
+
+    Meta information: `sample_id` (unique, such as `'33_0004'`), `points_path`, `image_path` (empty where none belongs
+    to the scan), `sequence`, `frame` (number in the sequence), `timestamp` [s], and `lidar_to_image`, (4, 4) float64
+    that takes x, y, z, 1 to u w, v w, w, 1, with u, v in pixels and w the depth [m].
     """

@@ -84,6 +84,11 @@ def test_a_test_by_two_processes_gives_the_metric_of_one(two, notes, toy, toy_co
     assert notes[0]['results'] == notes[1]['results'] == one
 
 
+def test_a_file_of_predictions_is_scored_by_two_processes(notes, toy):
+    ones = int((toy.ToyDataset(size=11, seed=4).labels == 1).sum())
+    assert notes[0]['stored'] == notes[1]['stored'] == {'toy/accuracy': 100 * ones / 11, 'toy/count': 11}
+
+
 def test_one_process_alone_writes_files(two):
     assert not list(two.rglob('.collect')) and not list(two.rglob('.dist_test'))
     assert (two / 'data/mini/toy/calls.txt').read_text() == '3\n3\n'  # once by the training, once by the test

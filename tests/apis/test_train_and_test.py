@@ -1,5 +1,6 @@
 """Training and testing of a config in one process, with every switch of the tools."""
 import errno
+import json
 import re
 import sys
 from pathlib import Path
@@ -275,6 +276,39 @@ def test_a_submission_is_made_from_the_test_split(score, tmp_path):
     with pytest.raises(DataError, match=r'mine: 1 things .* such as answers\.txt, expected an empty folder'):
         score(submit=str(tmp_path / 'mine'))
     assert (tmp_path / 'mine/answers.txt').read_text() == 'mine'
+
+
+@pytest.fixture
+def answers(toy, tmp_path):
+    """A file with the right answers of the mini config's test set but one, and one that is not asked for."""
+    labels = dict(enumerate(toy.ToyDataset(size=11, seed=4).labels.tolist()))
+    path = tmp_path / 'answers.json'
+    path.write_text(json.dumps({**labels, 3: (labels[3] + 1) % 3, 99: 0}))
+    return path
+
+
+def test_a_file_of_predictions_is_scored_without_a_net(toy, toy_config, answers, tmp_path, heard, monkeypatch):
+    monkeypatch.setattr(toy.nn, 'Linear', None)  # no net is built
+    options = dict(work_dir=str(tmp_path / 'work'))
+    results = evaluate(toy_config, predictions=answers, options=options)
+    assert results == {'toy/accuracy': pytest.approx(1000 / 11), 'toy/count': 11}
+    assert '12 samples, 11 of which are tested' in heard.text
+    assert evaluate(toy_config, predictions=answers, options=options, submit=str(tmp_path / 'out')) == {
+        'toy/written': 7}
+    answers.write_text('{"0": 1}')
+    with pytest.raises(DataError, match=r'answers\.json: no results of 1, expected'):
+        evaluate(toy_config, predictions=answers, options=options)
+
+
+def test_nothing_that_needs_a_net_stands_beside_predictions(toy_config, answers, tmp_path):
+    for others in (dict(checkpoint='model.pth'), dict(tta='flip'), dict(save='x'), dict(amp=True),
+                   dict(ensemble=[('c', 'd')])):
+        with pytest.raises(ConfigError, match=rf'--predictions: .*answers\.json came with {next(iter(others))}'):
+            evaluate(toy_config, predictions=answers, options=dict(work_dir=str(tmp_path)), **others)
+    with pytest.raises(ConfigError, match='--predictions was asked for, expected the config to define predictions'):
+        evaluate(toy_config, predictions=answers, options=dict(work_dir=str(tmp_path), predictions=None))
+    with pytest.raises(ConfigError, match='no checkpoint came'):
+        evaluate(toy_config, options=dict(work_dir=str(tmp_path)))
 
 
 def test_pictures_come_from_a_metric_or_a_hook(toy, toy_config, trained, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ from toy_room import (
     ToyMetric,
     ToyModel,
     ToyPredictor,
+    ToyResults,
     ToySubmission,
     ToyTTA,
     ToyVote,
@@ -41,6 +42,7 @@ ensemble_model = dict(type=ToyVote)
 submit_dataloader = dict(batch_size=2, num_workers=0, dataset=dict(type=ToyDataset, size=7, seed=5),
                          sampler=dict(type=DefaultSampler, shuffle=False))
 submission = dict(type=ToySubmission)
+predictions = dict(type=ToyResults)
 
 mini_data = dict(type=write_toy_data, root='data/mini/toy', size=3)
 mini = dict(model=dict(width=8), train_cfg=dict(max_epochs=2))

@@ -1,4 +1,5 @@
 """A data set, a model and a metric so small that a whole training takes a second."""
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from perception.common.predictor import Predictor
+from perception.common.results import StoredResults
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
@@ -93,6 +95,13 @@ class ToySubmission(ToyMetric):
         Path(self.out_dir).mkdir(parents=True, exist_ok=True)
         Path(self.out_dir, 'answers.txt').write_text('\n'.join(f'{i} {p}' for i, p in results))
         return dict(written=len(results))
+
+
+class ToyResults(StoredResults):
+    """Answers of a JSON object of samples."""
+
+    def read(self, path):
+        return {int(name): dict(pred=answer) for name, answer in json.loads(path.read_text()).items()}
 
 
 class ToyVote(nn.Module):

@@ -2,6 +2,7 @@
 
 Usage: two_processes.py FOLDER
 """
+import json
 import sys
 from pathlib import Path
 
@@ -58,7 +59,10 @@ def main():
     Runner.from_cfg, OptimWrapper.zero_grad = classmethod(from_cfg_with_hook), note_gradients
     train(CONFIG, mini=True, work_dir=str(folder), launcher='pytorch')
     results = test(CONFIG, folder / 'model.pth', mini=True, launcher='pytorch', options=dict(work_dir=str(folder)))
-    notes = dict(recorder.notes, grads=grads[0], results=results)
+    answers = folder / f'answers_{torch.distributed.get_rank()}.json'
+    answers.write_text(json.dumps(dict.fromkeys(range(11), 1)))
+    stored = test(CONFIG, predictions=answers, launcher='pytorch', options=dict(work_dir=str(folder)))
+    notes = dict(recorder.notes, grads=grads[0], results=results, stored=stored)
     torch.save(notes, folder / f'notes_{torch.distributed.get_rank()}.pth')
 
 

@@ -15,6 +15,7 @@ from torch import nn
 
 from perception.apis.config import load_config
 from perception.common.predictor import Predictor
+from perception.common.results import StoredResults
 from perception.common.submission import Submission
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,8 @@ REQUIRED = ('train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evalua
 CALLED = dict(  # key -> base classes, arguments that it is called with
     predictor=((Predictor,), ('model', 'data')), tta_model=((nn.Module,), ('model', 'mode')),
     ensemble_model=((nn.Module,), ('models',)), saved_model=((nn.Module,), ('model', 'folder', 'stamp', 'replace')),
-    submission=((Submission,), ('out_dir',)), draw=((BaseMetric, Hook), ('out_dir',)),
+    predictions=((StoredResults,), ('path',)), submission=((Submission,), ('out_dir',)),
+    draw=((BaseMetric, Hook), ('out_dir',)),
     more_metrics=((BaseMetric,), ()), mini_data=((), ('root', 'seed', 'force')), mini_sheet=((), ('root', 'path')))
 
 

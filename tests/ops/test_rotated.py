@@ -141,7 +141,7 @@ def test_all_with_all_is_rows_with_rows(function):
 def test_many_pairs_in_pieces(monkeypatch):
     a, b = upright(30, 5), upright(20, 6)
     expected = iou_3d(a, b), giou_3d(a, b), nms_rotated(*crowd(40), .1).double()
-    monkeypatch.setattr(rotated, 'HULLS', 7)
+    monkeypatch.setattr(rotated, 'BLOCK', dict(cpu=7, cuda=7))
     monkeypatch.setattr('perception.ops.ranges.range_members.__defaults__', (3,))
     found = iou_3d(a, b), giou_3d(a, b), nms_rotated(*crowd(40), .1).double()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from perception.apis.config import called, load_config, merge
 from perception.apis.inference import dataset_type
 from perception.apis.listing import BASES, mini_sets
+from perception.common.structures import PER_BOX
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError, PerceptionError
@@ -253,15 +254,22 @@ def _build(part: dict) -> Any:
 def check_item(item: dict, num_classes: int | None = None) -> list[str]:
     """What is wrong with an item of a data set: values that are not finite, labels out of range or of another size.
 
+    Velocities of boxes may be NaN, which stands for unknown.
+
     Args:
         item: `inputs` and `data_samples`.
         num_classes: labels are below it, or 255.
     """
     problems, sample = [], item['data_samples']
     inputs = {name: value for name, value in item['inputs'].items() if isinstance(value, Tensor)}
+    boxes = sample.get('boxes')
     for name, value in [*inputs.items(), *_arrays(sample)]:
+        if name == 'boxes':  # velocities may be unknown
+            value = torch.cat([value[:, :7], value[:, 7:].nan_to_num(0, torch.inf, -torch.inf)], dim=1)
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             problems.append(f'{name} is not finite')
+    if boxes is not None:
+        problems += _check_boxes(sample)
     pad = sample.get('origin_len') or 0
     for name in ('labels', 'full_labels'):
         labels = sample.get(name)
@@ -271,7 +279,7 @@ def check_item(item: dict, num_classes: int | None = None) -> list[str]:
         if not bool(in_range.all()):
             problems.append(f'{name} are out of range')
         sizes = [shape for value in inputs.values() for shape in (value.shape[:1], value.shape[-2:])]
-        if name == 'labels' and tuple(labels.shape) not in [*map(tuple, sizes), (pad,)]:
+        if name == 'labels' and boxes is None and tuple(labels.shape) not in [*map(tuple, sizes), (pad,)]:
             shapes = ', '.join(str(tuple(value.shape)) for value in inputs.values())
             problems.append(f'labels of shape {tuple(labels.shape)} for inputs of {shapes}')
     return problems
@@ -281,6 +289,15 @@ def check_batch(batch: dict, num_classes: int | None = None) -> list[str]:
     """What is wrong with a batch that a net would be given; see `check_item`."""
     return [problem for i, sample in enumerate(batch['data_samples']) for problem in check_item(
         dict(inputs={name: values[i] for name, values in batch['inputs'].items()}, data_samples=sample), num_classes)]
+
+
+def _check_boxes(sample: Any) -> list[str]:
+    """What is wrong with boxes: sizes that are none, or another number of something that there is one of a box."""
+    boxes = sample.boxes
+    problems = [] if bool((boxes[:, 3:6] > 0).all()) else ['boxes without a size']
+    return problems + [f'{len(sample.get(name))} {name} of {len(boxes)} boxes'
+                       for name in PER_BOX
+                       if sample.get(name) is not None and len(sample.get(name)) != len(boxes)]
 
 
 def _arrays(sample: Any) -> list[tuple[str, Tensor]]:
@@ -370,7 +387,8 @@ class Fuzzer:
             found = _in_child(lambda: self._read(uses))
         finally:
             path.write_bytes(good)
-        tally = self.tallies[f'{self.name} {"".join(path.suffixes[-2:])}']
+        ending = ''.join(part for part in path.suffixes[-2:] if not part[1:].isdigit())  # a time of day is none
+        tally = self.tallies[f'{self.name} {ending}']
         tally.outcomes[found['outcome']] += 1
         tally.seconds, tally.memory = max(tally.seconds, found['seconds']), max(tally.memory, found['memory'])
         if found['outcome'] in ('wrong', 'crash'):

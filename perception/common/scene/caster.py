@@ -93,11 +93,14 @@ class Caster:
             smooth: whether vehicles and people get rounded normals, as a camera needs them.
         """
         rays = self._core.Tensor(np.concatenate([origin, direction], 1, dtype=np.float32))
-        best = None
-        for layer in self._layers:
-            answer = layer.scene.cast_rays(rays)
-            found = _lookup(layer, answer, direction, smooth)
-            best = found if best is None else _nearer(best, found)
+        first, *others = self._layers
+        best = _lookup(first, _answer(first, rays), direction, smooth)
+        for layer in others:
+            answer = _answer(layer, rays)
+            nearer = np.flatnonzero(answer['t_hit'] < np.where(best.hit, best.distance, np.inf))
+            found = _lookup(layer, {name: values[nearer] for name, values in answer.items()}, direction[nearer], smooth)
+            for field, new in zip(best, found):
+                field[nearer] = new
         return best
 
     def occluded(self, origin: np.ndarray, direction: np.ndarray, reach: float = np.inf) -> np.ndarray:
@@ -108,24 +111,71 @@ class Caster:
             hidden |= layer.scene.test_occlusions(rays, 0.0, float(reach)).numpy()
         return hidden
 
+    def pierced(self, origin: np.ndarray, direction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All things with an identity on rays, hidden ones too.
 
-def _lookup(layer: _Layer, answer: dict, direction: np.ndarray, smooth: bool) -> Hits:
+        Args:
+            origin: (N, 3) metres.
+            direction: (N, 3).
+
+        Returns:
+            (M,) which ray and (M,) which instance it meets, each pair once.
+        """
+        rays = self._core.Tensor(np.concatenate([origin, direction], 1, dtype=np.float32))
+        pairs = [np.zeros((0, 2), np.int64)]
+        for layer in self._layers:
+            found = layer.scene.list_intersections(rays)
+            instance = layer.mesh.instance[found['primitive_ids'].numpy().astype(np.int64)]
+            pairs.append(np.stack([found['ray_ids'].numpy().astype(np.int64), instance], -1)[instance > 0])
+        ray, instance = np.unique(np.concatenate(pairs), axis=0).T
+        return ray, instance
+
+
+def visible_rays(caster: Caster, things: Caster, origin: np.ndarray, direction: np.ndarray,
+                 count: int) -> tuple[np.ndarray, np.ndarray]:
+    """How many rays meet each thing in the world, and how many would if it stood there alone.
+
+    Args:
+        caster: the world at this moment.
+        things: a caster into the meshes of the things, with the instances that they have in the world.
+        origin: (3,) where the rays start.
+        direction: (N, 3).
+        count: one more than the largest instance id.
+
+    Returns:
+        (count,) rays that see each instance and (count,) rays that would.
+    """
+    starts = np.broadcast_to(origin.astype(np.float32), direction.shape)
+    ray, instance = things.pierced(starts, direction)
+    alone = np.bincount(instance, minlength=count)
+    ray = np.unique(ray)
+    seen = caster.cast(starts[ray], direction[ray]).instance
+    return np.where(alone, np.bincount(seen, minlength=count), 0), alone
+
+
+def _answer(layer: _Layer, rays) -> dict[str, np.ndarray]:
+    """What the nearest triangle of each ray is, as arrays."""
+    return {name: values.numpy() for name, values in layer.scene.cast_rays(rays).items()}
+
+
+def _lookup(layer: _Layer, answer: dict[str, np.ndarray], direction: np.ndarray, smooth: bool) -> Hits:
     mesh = layer.mesh
-    distance = answer['t_hit'].numpy()
+    distance = answer['t_hit']
     hit = np.isfinite(distance)
-    face = np.where(hit, answer['primitive_ids'].numpy(), 0).astype(np.int64)
-    normal = answer['primitive_normals'].numpy()
+    face = np.where(hit, answer['primitive_ids'], 0).astype(np.int64)
+    normal = answer['primitive_normals']
+    if not len(mesh.faces):
+        count, flat = len(hit), np.zeros((len(hit), 3), np.float32)
+        return Hits(hit, flat[:, 0].copy(), flat[:, 0].copy(), *(
+            np.zeros((count, *tag.shape[1:]), tag.dtype)
+            for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance, mesh.mark)), flat, hit.copy())
     length = np.maximum(np.linalg.norm(direction, axis=1) * np.linalg.norm(normal, axis=1), 1e-12)
     along = (normal * direction).sum(1) / length
-    if not len(mesh.faces):
-        empty = np.zeros(len(hit), np.int32)
-        return Hits(hit, np.zeros(len(hit), np.float32), empty, empty, np.zeros((len(hit), 3)), empty, empty, empty,
-                    np.zeros((len(hit), 3)), hit)
     tags = (np.where(hit.reshape(-1, *[1] * (tag.ndim - 1)), tag[face], tag.dtype.type(0))
             for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance, mesh.mark))
     normal = normal * np.where(along > 0, np.float32(-1), np.float32(1))[:, None]
     if smooth:
-        normal = _rounded(layer, face, hit, answer['primitive_uvs'].numpy(), normal)
+        normal = _rounded(layer, face, hit, answer['primitive_uvs'], normal)
     return Hits(hit, np.where(hit, distance, np.float32(0)), np.where(hit, np.abs(along), 0).astype(np.float32), *tags,
                 np.where(hit[:, None], normal, np.float32(0)), hit & layer.moving)
 
@@ -141,8 +191,3 @@ def _rounded(layer: _Layer, face: np.ndarray, hit: np.ndarray, uv: np.ndarray, n
     normal = normal.copy()
     normal[some] = blend / np.maximum(np.linalg.norm(blend, axis=1, keepdims=True), 1e-6)
     return normal
-
-
-def _nearer(a: Hits, b: Hits) -> Hits:
-    take_b = b.hit & (~a.hit | (b.distance < a.distance))
-    return Hits(*(np.where(take_b.reshape(-1, *[1] * (x.ndim - 1)), y, x) for x, y in zip(a, b)))

@@ -16,6 +16,7 @@ GLASS_PASSES = .75        # share of the rays that go on behind a car's window
 GLASS_RETURNS = .15       # share of the rest that comes back
 MIXED = .1                # share of the points at depth edges that lie between both surfaces
 OUTLIERS = 3e-4           # share of false echoes
+WET = ('road', 'marking', 'parking', 'sidewalk')     # wet, they throw the light away
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,16 @@ HDL64E = LidarSpec(elevations=(*np.linspace(2.39, -8.41, 32).tolist(), *np.linsp
 HDL32E = LidarSpec(elevations=tuple((10.667 - 4 / 3 * np.arange(32)).tolist()), columns=1084, height=1.84,
                    min_range=1.3, max_range=100.0, noise=.015, period=.05, roof=(.32, .80, .90, .525), start=90.0,
                    reference=1.0, echo=(99, .7, 12), most=255.0, decimals=0)
+# Ouster OS0-128 as on STCrowd's car; at 10 turns a second it has 1,024 columns or, as here, 2,048
+OS0_128 = LidarSpec(elevations=tuple(np.linspace(45, -45, 128).tolist()), columns=2048, height=1.6, min_range=.5,
+                    max_range=50.0, noise=.02, period=.1, start=0.0, echo=(162, .7, 12), most=255.0, decimals=0)
 
 
 class Scan(NamedTuple):
     """One turn, in the sensor's frame at its reference time, the middle of the turn unless the scanner says otherwise.
 
     Attributes:
-        points: (N, 4) float32 x, y, z [m], intensity in [0, 0.99] (nuScenes: 0 to 255).
+        points: (N, 4) float32 x, y, z [m], intensity in [0, 0.99] (HDL32E and OS0_128: 0 to 255).
         part: (N,) int16 part ids.
         instance: (N,) int32, 0 for what is no single thing.
         ring: (N,) int16, 0 at the top.
@@ -100,6 +104,33 @@ def scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Gener
     """
     found, _, seen, _ = _turn(caster, pose, spec, rng, velocity)
     return Scan(*(values[seen] for values in found))
+
+
+def rained(dry: Scan, strength: float, rng: np.random.Generator) -> Scan:
+    """What is left of a scan in the rain: fewer points, above all far ones and those on wet ground, and some drops.
+
+    Args:
+        dry: the scan.
+        strength: 0 for none to 1 for a downpour.
+        rng: source of all choices.
+    """
+    distance = np.linalg.norm(dry.points[:, :3], axis=1)
+    ground = np.isin(dry.part, [PART[name] for name in WET])
+    chance = (1 - .25 * strength) * np.exp(-strength * distance / 60) * np.where(ground, 1 - .5 * strength, 1)
+    stays = rng.random(len(distance)) < chance
+    drop = ~stays & (rng.random(len(distance)) < .02 * strength) & (distance > 2)
+    near = np.minimum(.8 + rng.exponential(2.5, len(distance)), .9 * distance)
+    points = dry.points.copy()
+    points[drop, :3] *= (near[drop] / distance[drop])[:, None].astype(np.float32)
+    points[:, 3] = np.floor(points[:, 3] * np.where(drop, .2, 1 - .3 * strength))
+    wet = Scan(points, np.where(drop, PART['outlier'], dry.part).astype(np.int16),
+               np.where(drop, 0, dry.instance).astype(np.int32), dry.ring, dry.time)
+    return Scan(*(values[stays | drop] for values in wet))
+
+
+def beams(pose: np.ndarray, spec: LidarSpec) -> np.ndarray:
+    """(R * C, 3) float32 unit directions in the world of a turn's beams without their jitter, ring by ring."""
+    return (_directions(spec, None) @ pose[:3, :3].T).astype(np.float32)
 
 
 def full_scan(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Generator,
@@ -150,13 +181,13 @@ def _turn(caster: Caster, pose: np.ndarray, spec: LidarSpec, rng: np.random.Gene
     return Scan(points.astype(np.float32), part, instance, ring, time.astype(np.float32)), origin, seen, local
 
 
-def _directions(spec: LidarSpec, rng: np.random.Generator) -> np.ndarray:
-    """(R * C, 3) unit directions in the sensor's frame, ring by ring, with the beams' jitter."""
+def _directions(spec: LidarSpec, rng: np.random.Generator | None) -> np.ndarray:
+    """(R * C, 3) unit directions in the sensor's frame, ring by ring, with the beams' jitter if `rng` draws it."""
     azimuth = np.deg2rad(spec.start) - 2 * np.pi * np.arange(spec.columns) / spec.columns
     elevation = np.deg2rad(spec.elevations)[:, None]
     shape = (len(spec.elevations), spec.columns)
-    azimuth = azimuth + JITTER * rng.standard_normal(shape)
-    elevation = elevation + JITTER * rng.standard_normal(shape)
+    noise = rng.standard_normal if rng else np.zeros
+    azimuth, elevation = azimuth + JITTER * noise(shape), elevation + JITTER * noise(shape)
     cos = np.cos(elevation)
     return np.stack([cos * np.cos(azimuth), cos * np.sin(azimuth), np.sin(elevation)], -1).reshape(-1, 3)
 

@@ -28,6 +28,7 @@ class Planner:
         meshes: everything without identity, in the world.
         actors: parked vehicles and other single things.
         lamps: where the street lamps shine from, (3,) each.
+        booked: (B, 3) discs x, y, radius in the world that are taken.
     """
 
     def __init__(self, street: Street, rng: np.random.Generator) -> None:
@@ -35,7 +36,7 @@ class Planner:
         self.meshes: list[Mesh] = []
         self.actors: list[Actor] = []
         self.lamps: list[np.ndarray] = []
-        self._booked = np.zeros((0, 3))
+        self.booked = np.zeros((0, 3))
         self.trees = [props.tree(rng, h) for h in rng.uniform(5, 12, 6)]
         self.conifers = [props.conifer(rng, h) for h in rng.uniform(5, 12, 3)]
         self.far_trees = [props.tree(rng, h, 800) for h in rng.uniform(8, 14, 3)]
@@ -67,10 +68,10 @@ class Planner:
         s, d = np.array(spots).T
         x, y, _ = self.street.at(s, d).T
         fits = np.abs(d) + radius < .85 / np.maximum(np.abs(self.street.curvature_at(s)), 1e-6)
-        gap = np.hypot(self._booked[:, :1] - x, self._booked[:, 1:2] - y) - self._booked[:, 2:]
+        gap = np.hypot(self.booked[:, :1] - x, self.booked[:, 1:2] - y) - self.booked[:, 2:]
         if not fits.all() or (gap < radius).any():
             return False
-        self._booked = np.concatenate([self._booked, np.stack([x, y, np.full(len(x), radius)], 1)])
+        self.booked = np.concatenate([self.booked, np.stack([x, y, np.full(len(x), radius)], 1)])
         return True
 
     def put(self, mesh: Mesh, s: float, d: float, yaw: float = 0.0, scale: float = 1.0) -> np.ndarray:

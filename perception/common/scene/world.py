@@ -2,19 +2,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from perception.common.scene.actors import Actor
 from perception.common.scene.caster import Caster
+from perception.common.scene.crowd import Crowd, add_crowd
 from perception.common.scene.drive import Drive
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import paint_special, paint_street
 from perception.common.scene.placement import Planner
 from perception.common.scene.street import LaneBoundary, Street, draw_street
 from perception.common.scene.traffic import add_traffic
+from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 
 LEAD_IN = 60.0          # metres of street before the ego's start and behind its end
@@ -88,7 +90,7 @@ class World:
 def build_world(seed: int | tuple[int, ...], style: str = 'residential', length: float = 300.0,
                 max_curvature: float | None = None, traffic: float = 1.0, *, ego_lane: int | None = None,
                 lane_changes: Sequence[tuple[float, int]] = (), painted: bool = True, special_marks: bool = False,
-                crowd: bool = False) -> World:
+                crowd: bool = False, people: dict[str, Any] | None = None) -> World:
     """Builds a world; the same arguments always give the same one.
 
     Args:
@@ -102,10 +104,14 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         painted: whether there is paint; without it the records of the lane boundaries are the same.
         special_marks: whether all kinds of arrows and other marks are painted on the lanes.
         crowd: whether vehicles stand close together ahead of the ego.
+        people: arguments of `crowd.Crowd`: a crowd of people takes the place of all traffic, and the ego crawls.
 
     Raises:
-        ConfigError: a lane that the street does not have.
+        ConfigError: a lane that the street does not have, or a crowd that cannot be.
     """
+    for name in people or ():
+        check_choice('build_world: people', name, [field.name for field in fields(Crowd)])
+    gathered = None if people is None else Crowd(**people)
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng([*seed, 1])
     street = draw_street(rng, style, length, max_curvature)
@@ -115,7 +121,8 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         raise ConfigError(f'build_world: lanes {wanted} of the ego, expected 0 to {len(own) - 1} on this street. Use '
                           'others, or a style with more lanes.')
     lane = own[ego_lane or 0]
-    drive = Drive(street, np.random.default_rng([*seed, 2]), LEAD_IN, lane.d, street.style.speed,
+    drive = Drive(street, np.random.default_rng([*seed, 2]), LEAD_IN, lane.d,
+                  gathered.speed if gathered else street.style.speed,
                   [(s, own[index].d) for s, index in lane_changes])
     ground = street.mesh(np.random.default_rng([*seed, 3]))
     paint = MeshBuilder()
@@ -126,7 +133,11 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
     planner = Planner(street, np.random.default_rng([*seed, 5]))
     planner.furnish()
     actors = planner.actors
-    add_traffic(actors, street, drive, lane, np.random.default_rng([*seed, 6]), traffic, crowd)
+    rng = np.random.default_rng([*seed, 6])
+    if gathered:
+        add_crowd(actors, street, drive, rng, gathered, planner.booked)
+    else:
+        add_traffic(actors, street, drive, lane, rng, traffic, crowd)
     parked = [actor.mesh(0.0) for actor in actors if not actor.moving]
     return World(seed, street, drive, merge([ground, paint.build(), *planner.meshes, *parked]), actors,
                  np.array(planner.lamps).reshape(-1, 3))

@@ -86,6 +86,29 @@ def visible_points(points: np.ndarray, view: View = BEHIND, width: int = 640, he
     return _renderer().draw(xyz, view, width, height).astype(np.int64)
 
 
+def view_matrix(view: View, width: int, height: int) -> np.ndarray:
+    """What a view does to a place: (4, 4), from x, y, z, 1 [m] to u w, v w, w, depth [m].
+
+    u, v are pixels, 0 in the middle of the first one; w is 1 in a parallel projection, else the depth.
+    """
+    eye, forward = np.array(view.eye, np.float64), np.subtract(view.target, view.eye).astype(np.float64)
+    forward /= np.linalg.norm(forward)
+    right = np.cross(forward, view.up)
+    right /= np.linalg.norm(right)
+    axes = np.stack([right, np.cross(forward, right), forward])  # right, down, forward
+    to_camera = np.concatenate([axes, -axes @ eye[:, None]], axis=1)
+    focal = height / 2 / np.tan(np.radians(view.fov) / 2) if view.fov else height / view.height
+    scale = to_camera[2] if view.fov else np.array([0, 0, 0, 1.0])
+    return np.stack([focal * to_camera[0] + (width - 1) / 2 * scale, focal * to_camera[1] + (height - 1) / 2 * scale,
+                     scale, to_camera[2]])
+
+
+def height_greys(points: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Greys (N, 3) uint8 RGB of points (N, 3+), brighter from z = low to z = high [m]: boxes in colours stand out."""
+    share = np.clip((np.asarray(points, np.float32)[:, 2] - low) / (high - low), 0, 1)
+    return np.round(72 + share[:, None] * (np.array([160, 170, 186]) - 72)).astype(np.uint8)
+
+
 def paint(visible: np.ndarray, colors: np.ndarray, background: Sequence[int] = BACKGROUND) -> np.ndarray:
     """The picture of a view for given point colours.
 

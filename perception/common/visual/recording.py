@@ -1,4 +1,4 @@
-"""Recordings for the viewer Rerun: points, images and lines on a time line, live or in a `.rrd` file."""
+"""Recordings for the viewer Rerun: points, boxes, images and lines on a time line, live or in a `.rrd` file."""
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -61,6 +61,21 @@ class Recording:
             colors: (N, 3) uint8 RGB.
         """
         self._log(place, self.rerun.Points3D(np.asarray(points, np.float32)[:, :3], colors=colors, radii=0.04))
+
+    def boxes(self, place: str, boxes: np.ndarray, colors: np.ndarray, texts: Sequence[str] = ()) -> None:
+        """Log boxes in space.
+
+        Args:
+            place: in the viewer's tree.
+            boxes: (K, 7+) x, y, z of the centre, l, w, h [m], yaw [rad].
+            colors: (K, 3) uint8 RGB.
+            texts: K texts beside them, or none.
+        """
+        boxes = np.asarray(boxes, np.float32)
+        half = boxes[:, 6] / 2
+        turns = np.stack([0 * half, 0 * half, np.sin(half), np.cos(half)], 1)  # x, y, z, w
+        self._log(place, self.rerun.Boxes3D(centers=boxes[:, :3], half_sizes=boxes[:, 3:6] / 2, quaternions=turns,
+                                            colors=colors, labels=list(texts) or None))
 
     def image(self, place: str, image: np.ndarray) -> None:
         """Log a picture (H, W, 3) uint8 RGB, as JPEG, which makes a small recording."""

@@ -18,6 +18,7 @@ from perception.common.visual.points import (
     render,
     shaded,
     show,
+    view_matrix,
     visible_points,
 )
 from perception.common.visual.renderer import point_sizes
@@ -66,6 +67,28 @@ def test_left_is_left_and_forward_is_forward(point, view, column, row):
     words = {'left': -1, 'upper': -1, 'middle': 0, 'right': 1}
     assert np.sign(round((columns.mean() + 0.5 - 80) / 4)) == words[column]
     assert np.sign(round((rows.mean() + 0.5 - 45) / 4)) == words[row]
+
+
+@pytest.mark.parametrize('view', [BEHIND, TOP, View((3, -20, 8), (0, 2, 0), fov=60)], ids=['behind', 'top', 'side'])
+def test_the_matrix_of_a_view_is_its_projection(view):
+    matrix = view_matrix(view, 200, 100)
+    looked_at = matrix @ (*view.target, 1)
+    np.testing.assert_allclose(looked_at[:2] / looked_at[2], [99.5, 49.5], atol=1e-9)
+    assert looked_at[3] == pytest.approx(np.linalg.norm(np.subtract(view.target, view.eye)))
+    assert looked_at[2] == pytest.approx(looked_at[3] if view.fov else 1)
+    if view is TOP:
+        left = matrix @ (0, view.height / 2, 0, 1)
+        assert left[1] == pytest.approx(-0.5)
+
+
+@needs_vulkan
+def test_points_lie_where_the_matrix_of_the_view_says():
+    view, points = View((0, 0, 0), (1, 0, 0), point_size=1, metres=0), np.array([[10, 2.0, 1], [7, -1, -1.5]])
+    visible = visible_points(points, view, 160, 90)
+    for number, point in enumerate(points):
+        u, v, w, _ = view_matrix(view, 160, 90) @ (*point, 1)
+        row, column = np.argwhere(visible == number)[0]
+        assert abs(u / w - column) <= 0.51 and abs(v / w - row) <= 0.51
 
 
 @needs_vulkan

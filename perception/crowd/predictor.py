@@ -1,0 +1,295 @@
+"""Finds people in scans with a trained net and draws them in the image, from above and in space."""
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
+from torch import Tensor, nn
+
+from perception.common.formats.images import SUFFIXES
+from perception.common.formats.point_files import is_recording, read_recording
+from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
+from perception.common.predictor import Found, Predictor
+from perception.common.structures import BoxSample
+from perception.common.visual import canvas
+from perception.common.visual.bev import Trails
+from perception.common.visual.points import height_greys
+from perception.common.visual.recording import Recording
+from perception.crowd.datasets.stcrowd.reader import Annotations, read_annotations, read_camera
+from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
+from perception.registry import TRANSFORMS
+from perception.utils.checkpoint import atomic_path
+from perception.utils.checks import check_choice
+from perception.utils.errors import ConfigError, DataError
+
+Scan = str | Path | np.ndarray | Tensor
+
+
+class CrowdPredictor(Predictor):
+    """Takes scans: a file of any format of `perception/common/formats/point_files.py`, or an array of points.
+
+    An array or tensor is (N, 4) of x, y, z [m] and intensity, (N, C) of the named `columns`, or structured. Of a scan
+    in STCrowd's layout, `<root>/pcd/<seq>/<seconds>.bin`, the image and the camera are known where the annotations of
+    its sequence are there; of others they are told by `images` and `camera`.
+
+    The views: 'plain' shows all there are beside each other, 'bev' from above, 'image' the camera's, '3d' in space,
+    which needs Open3D. Where the truth has tracks, from above and in the image it is seen where people came from.
+
+    Args:
+        model: in evaluation mode, or None.
+        data: config of the data set, its `type` a class with the `FRAME` of its scans.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic: how scans of another sensor
+            become such as the net was trained on, see PointReader; by default as the data set has its own.
+        images: folder of the images, each called as its scan.
+        camera: file of their projection, a JSON with p (3 x 4), r and t (4 x 4) such as STCrowd's camera.json.
+        min_score: predictions below it are not drawn.
+        front, back, side: m before, behind and at each side of the sensor that is drawn from above.
+
+    Raises:
+        ConfigError: options that cannot be, or images without a camera.
+        DataError: a camera that cannot be read.
+    """
+
+    noun = 'scan'
+    views = ('plain', *VIEWS)
+    saves = ('json', 'npy')
+
+    def __init__(self, model: nn.Module | None, data: dict, columns: str | Sequence[str] | None = None,
+                 intensity_scale: float | str | None = None, missing_intensity: float | None = None,
+                 unit: float | None = None, forward: str | None = None, height: float | None = None,
+                 invalid: str | None = None, topic: str | None = None, images: str | None = None,
+                 camera: str | None = None, min_score: float = 0.3, front: float = 36.0, back: float = 2.0,
+                 side: float = 36.0) -> None:
+        super().__init__(model, data)
+        options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
+                       forward=forward, height=height, invalid=invalid, topic=topic)
+        self.reader = PointReader(**{name: value for name, value in options.items() if value is not None},
+                                  frame=data['type'].FRAME)
+        if (images is None) != (camera is None):
+            raise ConfigError(f'CrowdPredictor: images={images!r}, camera={camera!r}, expected both or none. Give the '
+                              "folder of the images and the file of the camera's projection.")
+        # what the data set does to points before the net sees them, such as leaving out those out of its bounds
+        steps = data.get('pipeline', ())
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
+        self.images = None if images is None else Path(images).expanduser()
+        self.lidar_to_image = None if camera is None else _camera(camera)
+        self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
+                                   forward=self.meta.get('forward', 0.0)))
+        self._annotations: dict[Path, Annotations] = {}
+        self._trails, self._shape = Trails(), None  # of a film: where tracks have been, and the size of its images
+
+    def predict(self, sources: Sequence[Scan]) -> list[BoxSample]:
+        """Find the people of some scans.
+
+        Args:
+            sources: scans, N may be 0.
+
+        Returns:
+            their samples with `pred_boxes` (P, 9), `pred_scores` and `pred_labels` (P,) on the CPU, and what BoxSample
+            says of meta information.
+
+        Raises:
+            DataError: a scan that cannot be read, has another shape or is not finite.
+        """
+        batch = pseudo_collate([dict(inputs=dict(points=torch.from_numpy(self._seen(source))),
+                                     data_samples=BoxSample(metainfo=self.known(source))) for source in sources])
+        with torch.no_grad():
+            return [sample.cpu() for sample in self.model.test_step(batch)]
+
+    def cloud(self, source: Scan) -> Cloud:
+        """A scan with points (N, 4) float32 in the data set's frame, the intensity as its files have it.
+
+        Raises:
+            DataError: an unreadable file, an array of another shape.
+        """
+        return self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
+
+    def _seen(self, source: Scan) -> np.ndarray:
+        """Points (N, 4) float32 as the net takes them: as the data set reads them, after its pipeline."""
+        points = self.cloud(source).points
+        scale = self.data.get('intensity_scale', self.data['type'].FRAME.strongest)
+        points[:, 3] = np.tanh(points[:, 3] / np.float32(scale))
+        sample = dict(points=points, rng=np.random.default_rng(0))
+        for step in self.pipeline:
+            sample = step(sample)
+        return sample['points']
+
+    def known(self, source: Scan) -> dict:
+        """Meta information of a scan, see BoxSample: its name, and its image and camera where they are known."""
+        if not isinstance(source, (str, Path)):
+            return dict(sample_id='scan', points_path='', image_path='')
+        path = Path(source)
+        known = dict(sample_id=scan_name(path), points_path=str(source), image_path='')
+        if self.images is not None:
+            image = next((file for ending in SUFFIXES if (file := self.images / f'{scan_name(path)}{ending}').exists()),
+                         None)
+            return dict(known, image_path=str(image or ''), lidar_to_image=self.lidar_to_image)
+        root = path.absolute().parent.parent.parent
+        file = root / 'anno' / f'{path.absolute().parent.name}.json'
+        if path.absolute().parent.parent.name == 'pcd' and file.is_file():
+            annotations, frame = self._frame(file, path)
+            image = annotations.images[frame]
+            known['lidar_to_image'] = read_camera(root / 'camera.json')
+            known['image_path'] = str(root / image) if image else ''
+        return known
+
+    def _frame(self, file: Path, scan: Path) -> tuple[Annotations, int]:
+        """Annotations of a file, and which frame of it a scan is.
+
+        Raises:
+            DataError: the file cannot be read, or is of other scans.
+        """
+        if file not in self._annotations:
+            self._annotations[file] = read_annotations(file)
+        parts = scan.absolute().parts[-3:]
+        own = '/'.join(parts if parts[0] == 'pcd' else parts[-1:])  # sequences may have scans of the same name
+        frame = next((i for i, points in enumerate(self._annotations[file].points) if points.endswith(own)), None)
+        if frame is None:
+            raise DataError(f'{file}: no frame of {own} among its {len(self._annotations[file].points):,}, expected '
+                            'the annotations of that scan. Name the file or folder that they stand in.')
+        return self._annotations[file], frame
+
+    def save(self, form: str, folder: Path, name: str, source: Scan, sample: BoxSample) -> Path:
+        """Write the people of a scan.
+
+        Args:
+            form: 'json', a list of objects with `class`, `score` and `box` (x, y, z of the centre, l, w, h [m], yaw
+                [rad], vx, vy [m/s], null where unknown), the best first; 'npy', (P, 11) float32 of the box, the score
+                and the number of the class.
+            folder, name, source, sample: see Predictor.
+
+        Returns:
+            the file.
+
+        Raises:
+            ConfigError: another form.
+            DataError: the file cannot be written.
+        """
+        check_choice('--save-as', form, self.saves)
+        values, path = arrays_of(sample), folder / f'{name}.{form}'
+        order = np.argsort(-values['pred_scores'], kind='stable')
+        boxes, scores, labels = (values[key][order] for key in ('pred_boxes', 'pred_scores', 'pred_labels'))
+        with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+            if form == 'npy':
+                np.save(file, np.concatenate([boxes, scores[:, None], labels[:, None]], 1).astype(np.float32))
+            else:
+                rows = np.where(np.isfinite(boxes), np.round(boxes.astype(np.float64), 4), None).tolist()
+                found = [{'class': self.meta['classes'][label], 'score': round(float(score), 4), 'box': row}
+                         for label, score, row in zip(labels, scores, rows)]
+                file.write(json.dumps(found).encode())
+        return path
+
+    def sources(self, path: str | Path) -> Iterator[tuple[str, Scan]]:
+        """Name and file of the scan, or of each scan in a folder; of a ROS recording name and points of each cloud."""
+        for file in find_points(path):
+            if is_recording(file):
+                yield from read_recording(file, self.reader.topic)
+            else:
+                yield scan_name(file), file
+
+    def truth(self, labels: str | Path, name: str, source: Scan) -> dict[str, np.ndarray]:
+        """The people of a scan, as arrays of what BoxSample says of the truth.
+
+        Args:
+            labels: STCrowd's annotations, `<seq>.json`, or the folder `anno` of all, in which the folder of the scan
+                tells the sequence.
+            name, source: of `sources`.
+
+        Raises:
+            DataError: they cannot be read, or are of other scans.
+        """
+        path = Path(labels).expanduser()
+        if not isinstance(source, (str, Path)):
+            raise DataError(f'--labels {labels}: {name} is no file, expected a scan that the annotations name. Draw it '
+                            'without.')
+        source = Path(source).absolute()
+        annotations, frame = self._frame(path / f'{source.parent.name}.json' if path.is_dir() else path, source)
+        own = slice(*annotations.rows[frame:frame + 2])
+        boxes = annotations.boxes[own]
+        return dict(boxes=boxes, labels=np.zeros(len(boxes), np.int64), track_ids=annotations.track_ids[own],
+                    num_points=annotations.num_points[own], ignore=boxes[:, 5] < self.data.get('min_height', 1.2))
+
+    def begin(self, path: str | Path, view: str) -> None:
+        """See Predictor; tracks begin anew."""
+        self._trails, self._shape = Trails(), None
+
+    def draw(self, source: Scan, sample: BoxSample | None = None, truth: Mapping | None = None,
+             title: str = '') -> np.ndarray:
+        """Views of a scan beside each other; with the truth, what was found, missed and wrong.
+
+        Args:
+            source: what the predictor was called with.
+            sample: what it returned.
+            truth: what `truth` returned.
+            title: written above it; the name of the sample by default.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        return self._picture(VIEWS, source, sample, truth, title)
+
+    def view(self, view: str, source: Scan, sample: BoxSample | None, truth: Mapping | None,
+             name: str) -> np.ndarray:
+        """One picture of the kind `view`, of one size for all scans of a film.
+
+        Raises:
+            DataError: for 'image', a scan of which none is known.
+        """
+        if truth is not None and 'track_ids' in truth:
+            feet = truth['boxes'][:, :3] - [0, 0, 0.5] * truth['boxes'][:, 5:6]
+            self._trails.add(truth['track_ids'], feet)
+        return self._picture(VIEWS if view == 'plain' else (view,), source, sample, truth, name, self._trails)
+
+    def _picture(self, views: Sequence[str], source: Scan, sample: BoxSample | None, truth: Mapping | None,
+                 title: str, trails: Trails | None = None) -> np.ndarray:
+        known = self.known(source)
+        everything = self._all(known, sample, truth)
+        image = image_of(known) if 'image' in views else None
+        if image is None and self._shape is not None and 'image' in views:
+            image = canvas.blank(*self._shape)  # frames of a film are of one size
+        if image is None and tuple(views) == ('image',):
+            raise DataError(f'--view image: no image of {known["sample_id"]} is known, expected a scan in STCrowd\'s '
+                            'layout with its annotations. Give images and camera, or take --view bev.')
+        self._shape = self._shape if image is None or trails is None else image.shape[:2]
+        return draw_people(self.cloud(source).points, everything, self.meta['palette'], self.look, image,
+                           title or known['sample_id'], views, trails)
+
+    @staticmethod
+    def _all(known: Mapping, sample: BoxSample | None, truth: Mapping | None) -> dict:
+        """What is known of a scan, predicted and true."""
+        predicted = {} if sample is None else arrays_of(
+            {key: sample.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels')})
+        return {**known, **predicted, **(truth or {})}
+
+    def log(self, recording: Recording, found: Found) -> None:
+        """Put a scan into a recording: its points by height, its image, and the boxes true and predicted."""
+        known, points = self.known(found.source), self.cloud(found.source).points
+        low = np.percentile(points[:, 2], 5) if len(points) else 0.0
+        recording.points('scan/points', points, height_greys(points, low, low + 3))
+        layers, _ = layers_of(self._all(known, found.sample, found.truth), self.meta['palette'], self.look)
+        for number, layer in enumerate(layers):
+            recording.boxes(f'scan/{layer.name or number}', layer.boxes, layer.rgb, layer.texts)
+        image = image_of(known)
+        if image is not None:
+            recording.image('image', image)
+
+    def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
+        """See Predictor; boxes lie in the image as the augmentation left its projection."""
+        people = sample['data_samples']
+        return draw_people(sample['inputs']['points'].numpy(), people, self.meta['palette'], self.look,
+                           image_of(people), title)
+
+
+def _camera(path: str | Path) -> np.ndarray:
+    """The projection (4, 4) of a file, see `read_camera`, which takes STCrowd's where there is none.
+
+    Raises:
+        DataError: no such file, or no projection in it.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise DataError(f'{path}: no such file, expected the projection of the images, a JSON with p, r and t. Correct '
+                        'camera.')
+    return read_camera(path)

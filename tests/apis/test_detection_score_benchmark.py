@@ -1,0 +1,25 @@
+"""The benchmark of the detection score runs on few boxes, and both ways give the same numbers."""
+import argparse
+
+import pytest
+
+from perception.apis.benchmarks import detection_score
+from perception.apis.listing import add_options
+from perception.utils.errors import ConfigError
+
+
+def arguments(*words):
+    parser = add_options(argparse.ArgumentParser(), detection_score.OPTIONS)
+    return parser.parse_args([str(word) for word in words])
+
+
+def test_the_numbers_are_those_of_the_development_kit():
+    pytest.importorskip('nuscenes')
+    result = detection_score.run(arguments('--samples', 6, '--preds', 60))
+    assert result.equal == result.numbers == 90 and result.seconds < result.kit_seconds
+
+
+@pytest.mark.parametrize('name', ['samples', 'preds', 'truth'])
+def test_bad_arguments(name):
+    with pytest.raises(ConfigError, match=f'detection_score: {name}=0'):
+        detection_score.run(arguments(f'--{name}', 0))
