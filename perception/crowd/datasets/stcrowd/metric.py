@@ -298,7 +298,7 @@ class _Whole:
             return np.concatenate([np.zeros((0, *shape)), *(getattr(frame, name) for frame in frames)])
 
         def numbers(name: str) -> np.ndarray:
-            return np.repeat(np.arange(len(frames)), [len(getattr(frame, name)) for frame in frames])
+            return np.repeat(np.arange(len(frames)), np.array([len(getattr(f, name)) for f in frames], np.int64))
 
         self.boxes, self.groups = joined('boxes', 9), numbers('boxes')
         self.occlusion, self.num_points, self.density = map(joined, ('occlusion', 'num_points', 'density'))
