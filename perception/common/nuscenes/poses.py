@@ -1,6 +1,7 @@
 """Rigid motions as nuScenes' tables have them: a translation [m] and a quaternion w, x, y, z."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,10 +46,11 @@ def rigid(record: dict, where: str) -> np.ndarray:
     """
     translation = finite_numbers(record.get('translation'), (3,), f'{where}: translation')
     quaternion = finite_numbers(record.get('rotation'), (4,), f'{where}: rotation')
-    return transforms(np.concatenate([translation, unit_quaternions(quaternion, lambda bad: where)]))
+    unit_quaternions(quaternion, lambda bad: where)      # its last bit may be another one; mini data depend on it
+    return transforms(np.concatenate([translation, quaternion / np.linalg.norm(quaternion)]))
 
 
-def unit_quaternions(quaternions: np.ndarray, where) -> np.ndarray:
+def unit_quaternions(quaternions: np.ndarray, where: Callable[[int], str]) -> np.ndarray:
     """Quaternions (..., 4) with a length of exactly 1.
 
     Args:

@@ -169,11 +169,11 @@ class Block(NamedTuple):
             DataError: a token that refers to nothing.
         """
         try:
-            return np.array([known[row[field]] if row[field] or not empty else -1 for row in self.rows], np.int64)
+            return np.array([-1 if empty and row[field] == '' else known[row[field]] for row in self.rows], np.int64)
         except (KeyError, TypeError):
             values = [row.get(field) for row in self.rows]
             number = next(number for number, value in enumerate(values) if not (
-                isinstance(value, str) and (value in known or empty and not value)))
+                isinstance(value, str) and (value in known or empty and value == '')))
             self.stray(number, field, values[number], target)
 
     def stray(self, number: int, field: str, token: Any, target: str) -> NoReturn:
