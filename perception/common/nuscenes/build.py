@@ -20,7 +20,7 @@ from perception.utils.errors import DataError
 
 LEVELS = ('v0-40', 'v40-60', 'v60-80', 'v80-100')     # of visibility, per cent
 GAP = 1.5             # seconds between annotations over which the development kit takes velocities
-MANY = 1 << 17        # boxes whose matrices are in memory at a time
+MANY = 1 << 17        # rows whose matrices or texts are in memory at a time
 
 
 def build_index(root: Path, version: str) -> Index:
@@ -124,7 +124,7 @@ def _records(folder: Path, channels: np.ndarray, calibrations: dict[str, int], s
         raise DataError(f'{path}: record {tokens[late][0].decode()} names a later one as prev, expected sweeps in the '
                         f'order of time. Unpack the metadata again.')
     poses = _ego_poses(folder, egos, tokens, ego)[ego]
-    return _Records(tokens, files, times, poses, calibration, sizes, before.astype(np.int32), channel, sample, keys)
+    return _Records(tokens, files, times, poses, calibration, sizes, before, channel, sample, keys)
 
 
 def _image_sizes(block: Block) -> np.ndarray:
@@ -201,9 +201,8 @@ def _categories(folder: Path) -> dict[str, np.ndarray]:
 def _annotations(folder: Path, sample_rows: dict[str, int], times: np.ndarray,
                  lidar_to_world: np.ndarray) -> dict[str, np.ndarray]:
     """The columns of boxes, in the LiDAR's frame (N, 4, 4) of their samples."""
-    attributes, instances, levels = read_table(folder, 'attribute'), read_table(folder, 'instance'), _levels(folder)
-    categories = instances.rows_of('category_token', 'category', read_table(folder, 'category').numbered())
-    attribute_rows, instance_rows, columns = attributes.numbered(), instances.numbered(), []
+    attributes, levels, columns = read_table(folder, 'attribute'), _levels(folder), []
+    attribute_rows, (instance_rows, categories) = attributes.numbered(), _instances(folder)
     for block in read_blocks(folder, 'sample_annotation'):
         sample = block.rows_of('sample_token', 'sample', sample_rows)
         block, sample = block.keep(sample >= 0), sample[sample >= 0]
@@ -217,6 +216,7 @@ def _annotations(folder: Path, sample_rows: dict[str, int], times: np.ndarray,
         _joined(columns))
     path = folder / 'sample_annotation.json'
     before, after = _links(path, tokens, prev=prev, next=following)
+    del prev, following      # a quarter of the memory
     for field, other in (('prev', before), ('next', after)):
         strange = (other >= 0) & (instance[other] != instance)
         if strange.any():
@@ -237,9 +237,16 @@ def _annotations(folder: Path, sample_rows: dict[str, int], times: np.ndarray,
             [center[..., 0], sizes[rows][:, [1, 0, 2]], yaw, velocity[:, :2, 0]], 1)
     return dict(attribute_names=attributes.names('name'), instance_tokens=np.array(list(instance_rows), str),
                 box_offsets=np.searchsorted(sample[order], np.arange(len(times) + 1)), boxes=boxes,
-                box_categories=categories.astype(np.int16)[instance[order]], box_attributes=attribute[order],
+                box_categories=categories[instance[order]], box_attributes=attribute[order],
                 box_visibility=visibility[order], box_lidar_points=lidar_points[order],
                 box_radar_points=radar_points[order], box_instances=instance[order])
+
+
+def _instances(folder: Path) -> tuple[dict[str, int], np.ndarray]:
+    """Token -> row of an instance; (I,) int16 rows of their categories."""
+    table = read_table(folder, 'instance')
+    categories = table.rows_of('category_token', 'category', read_table(folder, 'category').numbered())
+    return table.numbered(), categories.astype(np.int16)
 
 
 def _sizes(block: Block) -> np.ndarray:
@@ -309,14 +316,15 @@ def _links(path: Path, tokens: np.ndarray, **columns: np.ndarray) -> list[np.nda
         raise DataError(f'{path}: two records have the token {ordered[twice[0]].decode()[:80]!r}, expected one each. '
                         f'Unpack the metadata again.')
     for field, wanted in columns.items():
-        rows, some = np.full(len(tokens), -1), np.flatnonzero(wanted != b'')
-        places = np.searchsorted(ordered, wanted[some]).clip(max=len(tokens) - 1)
-        stray = some[ordered[places] != wanted[some]]
-        if len(stray):
-            raise DataError(f'{path}: record {tokens[stray[0]].decode()[:80]} names {field} '
-                            f'{wanted[stray[0]].decode()[:80]!r}, which is not in {path.name}, expected tables that '
-                            f'belong together. Unpack the metadata again.')
-        rows[some] = order[places]
+        rows, named = np.full(len(tokens), -1, np.int32), np.flatnonzero(wanted != b'')
+        for some in np.split(named, range(MANY, len(named), MANY)):
+            places = np.searchsorted(ordered, wanted[some]).clip(max=len(tokens) - 1)
+            stray = some[ordered[places] != wanted[some]]
+            if len(stray):
+                raise DataError(f'{path}: record {tokens[stray[0]].decode()[:80]} names {field} '
+                                f'{wanted[stray[0]].decode()[:80]!r}, which is not in {path.name}, expected tables '
+                                f'that belong together. Unpack the metadata again.')
+            rows[some] = order[places]
         found.append(rows)
     return found
 
