@@ -34,7 +34,7 @@ CATEGORIES = (  # names in the category.json of nuScenes-lidarseg, in the order 
     'vehicle.emergency.police', 'vehicle.motorcycle', 'vehicle.trailer', 'vehicle.truck', 'flat.driveable_surface',
     'flat.other', 'flat.sidewalk', 'flat.terrain', 'static.manmade', 'static.other', 'static.vegetation',
     'vehicle.ego')
-CHUNK = 1 << 23       # characters that are decoded at a time
+CHUNK = 1 << 21       # characters that are decoded at a time
 _TOKEN = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,150}')
 _FILE = re.compile(r'(?!/)(?!(.*/)?\.\.?(/|$))(?=.{1,3000}$)[^/\\\x00-\x1f]{1,200}(/[^/\\\x00-\x1f]{1,200})*')
 _BETWEEN = re.compile(r'[\s,]*')
