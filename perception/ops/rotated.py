@@ -9,6 +9,8 @@ other one; to the suppression it meets nobody, so it stays and removes nothing.
 Shapes: N and M boxes, K pairs of them.
 """
 from collections.abc import Callable
+from math import inf
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -106,7 +108,7 @@ def giou_3d(a: Tensor, b: Tensor, aligned: bool = False) -> Tensor:
     return _in_blocks(_giou_3d, a[i], b[j]).view(len(a), len(b))
 
 
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------- suppression
 
 def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
     """Greedy suppression: in order of score, a box is removed if its IoU with a kept one is more than the threshold.
@@ -122,7 +124,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a threshold that is no number.
+        ConfigError: a threshold below zero, or no finite number.
     """
     _check_number('nms_rotated: threshold', threshold)
     boxes, _ = _checked('nms_rotated', boxes, boxes, 5, True)
@@ -150,7 +152,7 @@ def nms_circle(centers: Tensor, scores: Tensor, radius: float, labels: Tensor | 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a radius that is no number.
+        ConfigError: a radius below zero, or no finite number.
     """
     _check_number('nms_circle: radius', radius)
     centers, _ = _checked('nms_circle', centers, centers, 2, True)
@@ -406,5 +408,5 @@ def _by_score(where: str, boxes: Tensor, scores: Tensor, labels: Tensor | None) 
 
 
 def _check_number(what: str, value: float) -> None:
-    if not value >= 0:
-        raise ConfigError(f'{what}={value!r}, expected a number of at least 0. Correct it.')
+    if not isinstance(value, Real) or not 0 <= value < inf:
+        raise ConfigError(f'{what}={value!r}, expected a finite number of at least 0. Correct it.')

@@ -102,6 +102,16 @@ def test_boxes_whose_edges_coincide(shift):
     assert (found <= 1 + 1e-12).all()
 
 
+@pytest.mark.parametrize('turn', [pi / 2, pi / 4])
+def test_boxes_on_a_grid_whose_edges_often_coincide(turn):
+    rng = np.random.default_rng(0)
+    boxes = torch.from_numpy(np.concatenate([rng.integers(-3, 4, (24, 2)) / 2, rng.integers(1, 5, (24, 2)) / 2,
+                                             turn * rng.integers(-8, 9, (24, 1))], 1))
+    for given in (boxes, boxes.float()):
+        expected = torch.tensor([[clipped_area(x, y) for y in given] for x in given], dtype=torch.float64)
+        torch.testing.assert_close(rotated_intersection(given, given), expected, rtol=0, atol=1e-12)
+
+
 def test_boxes_without_a_size_have_no_overlap():
     boxes = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 3, 0, .4], [0, 0, -2, 1, 0], [0, 0, 2, 1, 0]], dtype=torch.float64)
     expected = torch.zeros(4, 4, dtype=torch.float64)
@@ -315,7 +325,7 @@ def test_shapes_that_do_not_fit_are_refused():
         nms_circle(boxes[:, :2], torch.zeros(3), .5, torch.zeros(4))
     with pytest.raises(DataError, match=r'nms_circle: shapes \(3, 5\)'):
         nms_circle(boxes, torch.zeros(3), .5)
-    for value in (-1.0, torch.nan):
+    for value in (-1.0, torch.nan, torch.inf, None):
         with pytest.raises(ConfigError, match=f'threshold={value}'):
             nms_rotated(boxes, torch.zeros(3), value)
         with pytest.raises(ConfigError, match=f'radius={value}'):
