@@ -214,6 +214,17 @@ def test_volumes_equal_exact_values(shared, device):
                                atol=1e-9)
 
 
+def test_volumes_of_all_with_all_equal_exact_values(shared):
+    golden = np.load(shared / 'goldens/detection/nuscenes_boxes_ops_A.npz')
+    a, b = (torch.from_numpy(golden[name])[:, :7].double() for name in ('boxes_bottom', 'boxes2_bottom'))
+    for boxes in (a, b):
+        boxes[:, 2] += boxes[:, 5] / 2
+    torch.testing.assert_close(iou_3d(a, b), torch.from_numpy(golden['overlaps_iou3d_exact']), rtol=0, atol=1e-9)
+    flat = [boxes[:, [0, 1, 3, 4, 6]] for boxes in (a, b)]
+    mmdet3d = torch.from_numpy(golden['overlaps_bev_iou']).double()
+    torch.testing.assert_close(rotated_iou(*flat), mmdet3d, rtol=0, atol=1e-5)
+
+
 def test_hull_equals_that_of_scipy():
     a, b = upright(8, 11), upright(8, 12)
     a[0], b[1] = a[1], a[1]          # identical
