@@ -9,7 +9,7 @@ other one; to the suppression it meets nobody, so it stays and removes nothing.
 Shapes: N and M boxes, K pairs of them.
 """
 from collections.abc import Callable
-from math import inf
+from math import inf, prod
 from numbers import Real
 
 import torch
@@ -171,7 +171,7 @@ def _matrix(a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]) 
     """(N, M) values of all pairs: those of a function where boxes are near each other, zero elsewhere."""
     i, j = _near_pairs(_flat(a).detach(), _flat(b).detach())
     values = function(a.index_select(0, i), b.index_select(0, j))
-    table = a.new_zeros(len(a), len(b)).index_put((i, j), values)
+    table = a.new_zeros(len(a), len(b)).index_put_((i, j), values)
     broken = [~x.detach().isfinite().all(1) for x in (a, b)]
     if any(map(torch.any, broken)):
         table = table.masked_fill(broken[0][:, None] | broken[1], torch.nan)
@@ -275,7 +275,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 def _size(boxes: Tensor, first: int, last: int) -> Tensor:
     """(K,) product of the lengths in some columns."""
-    return boxes[:, first:last].clamp(min=0).prod(1)
+    return prod(boxes[:, first:last].clamp(min=0).unbind(1))
 
 
 def _flat(boxes: Tensor) -> Tensor:
