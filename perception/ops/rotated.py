@@ -9,6 +9,8 @@ other one; to the suppression it meets nobody, so it stays and removes nothing.
 Shapes: N and M boxes, K pairs of them.
 """
 from collections.abc import Callable
+from math import inf, prod
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -106,7 +108,7 @@ def giou_3d(a: Tensor, b: Tensor, aligned: bool = False) -> Tensor:
     return _in_blocks(_giou_3d, a[i], b[j]).view(len(a), len(b))
 
 
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------- suppression
 
 def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
     """Greedy suppression: in order of score, a box is removed if its IoU with a kept one is more than the threshold.
@@ -122,7 +124,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a threshold that is no number.
+        ConfigError: a threshold below zero, or no finite number.
     """
     _check_number('nms_rotated: threshold', threshold)
     boxes, _ = _checked('nms_rotated', boxes, boxes, 5, True)
@@ -150,7 +152,7 @@ def nms_circle(centers: Tensor, scores: Tensor, radius: float, labels: Tensor | 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a radius that is no number.
+        ConfigError: a radius below zero, or no finite number.
     """
     _check_number('nms_circle: radius', radius)
     centers, _ = _checked('nms_circle', centers, centers, 2, True)
@@ -169,7 +171,7 @@ def _matrix(a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]) 
     """(N, M) values of all pairs: those of a function where boxes are near each other, zero elsewhere."""
     i, j = _near_pairs(_flat(a).detach(), _flat(b).detach())
     values = function(a.index_select(0, i), b.index_select(0, j))
-    table = a.new_zeros(len(a), len(b)).index_put((i, j), values)
+    table = a.new_zeros(len(a), len(b)).index_put_((i, j), values)
     broken = [~x.detach().isfinite().all(1) for x in (a, b)]
     if any(map(torch.any, broken)):
         table = table.masked_fill(broken[0][:, None] | broken[1], torch.nan)
@@ -273,7 +275,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 def _size(boxes: Tensor, first: int, last: int) -> Tensor:
     """(K,) product of the lengths in some columns."""
-    return boxes[:, first:last].clamp(min=0).prod(1)
+    return prod(boxes[:, first:last].clamp(min=0).unbind(1))
 
 
 def _flat(boxes: Tensor) -> Tensor:
@@ -406,5 +408,5 @@ def _by_score(where: str, boxes: Tensor, scores: Tensor, labels: Tensor | None) 
 
 
 def _check_number(what: str, value: float) -> None:
-    if not value >= 0:
-        raise ConfigError(f'{what}={value!r}, expected a number of at least 0. Correct it.')
+    if not isinstance(value, Real) or not 0 <= value < inf:
+        raise ConfigError(f'{what}={value!r}, expected a finite number of at least 0. Correct it.')
