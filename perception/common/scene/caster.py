@@ -153,6 +153,11 @@ def visible_rays(caster: Caster, things: Caster, origin: np.ndarray, direction: 
     return np.where(alone, np.bincount(seen, minlength=count), 0), alone
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N,) dot products of rows (N, 3); the same to the bit as sum(1) and several times faster."""
+    return a[:, 0] * b[:, 0] + a[:, 1] * b[:, 1] + a[:, 2] * b[:, 2]
+
+
 def _answer(layer: _Layer, rays) -> dict[str, np.ndarray]:
     """What the nearest triangle of each ray is, as arrays."""
     return {name: values.numpy() for name, values in layer.scene.cast_rays(rays).items()}
@@ -169,8 +174,8 @@ def _lookup(layer: _Layer, answer: dict[str, np.ndarray], direction: np.ndarray,
         return Hits(hit, flat[:, 0].copy(), flat[:, 0].copy(), *(
             np.zeros((count, *tag.shape[1:]), tag.dtype)
             for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance, mesh.mark)), flat, hit.copy())
-    length = np.maximum(np.linalg.norm(direction, axis=1) * np.linalg.norm(normal, axis=1), 1e-12)
-    along = (normal * direction).sum(1) / length
+    length = np.maximum(np.sqrt(_dot(direction, direction)) * np.sqrt(_dot(normal, normal)), 1e-12)
+    along = _dot(normal, direction) / length
     tags = (np.where(hit.reshape(-1, *[1] * (tag.ndim - 1)), tag[face], tag.dtype.type(0))
             for tag in (mesh.material, mesh.albedo, mesh.part, mesh.instance, mesh.mark))
     normal = normal * np.where(along > 0, np.float32(-1), np.float32(1))[:, None]
@@ -187,7 +192,7 @@ def _rounded(layer: _Layer, face: np.ndarray, hit: np.ndarray, uv: np.ndarray, n
     some = np.flatnonzero(hit & (row >= 0))
     weight = np.stack([1 - uv[some].sum(1), uv[some, 0], uv[some, 1]], -1)[..., None]
     blend = (corners[row[some]] * weight).sum(1)
-    blend *= np.where((blend * normal[some]).sum(1, keepdims=True) < 0, np.float32(-1), np.float32(1))
+    blend *= np.where(_dot(blend, normal[some])[:, None] < 0, np.float32(-1), np.float32(1))
     normal = normal.copy()
-    normal[some] = blend / np.maximum(np.linalg.norm(blend, axis=1, keepdims=True), 1e-6)
+    normal[some] = blend / np.maximum(np.sqrt(_dot(blend, blend))[:, None], 1e-6)
     return normal
