@@ -53,9 +53,12 @@ def run(args: argparse.Namespace) -> Result:
         MissingDependency: nuscenes-devkit is not installed.
     """
     check_positive('detection_score', samples=args.samples, preds=args.preds, truth=args.truth)
-    kit = {name: import_optional(f'nuscenes.eval.{name}', 'the benchmark detection_score',
-                                 'pip install "perception[nuscenes]"')
-           for name in ('detection.algo', 'detection.data_classes', 'common.utils', 'common.data_classes')}
+    purpose, install = 'the benchmark detection_score', 'pip install "perception[nuscenes]"'
+    kit = {
+        'detection.algo': import_optional('nuscenes.eval.detection.algo', purpose, install),
+        'detection.data_classes': import_optional('nuscenes.eval.detection.data_classes', purpose, install),
+        'common.utils': import_optional('nuscenes.eval.common.utils', purpose, install),
+        'common.data_classes': import_optional('nuscenes.eval.common.data_classes', purpose, install)}
     turns = make_turns(kit['common.utils'])
     truth, preds = make_boxes(args.samples, args.preds, args.truth, np.array(list(turns)))
     names = list(CLASSES)
