@@ -31,6 +31,7 @@ setup(
         'heic': ['pillow-heif'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
+        'shapely': ['shapely>=2.0'],  # to measure beside it
         'spconv': ['spconv>=2.3.6'],
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
         'tensorboard': ['tensorboard'],

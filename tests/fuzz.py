@@ -33,7 +33,7 @@ from perception.apis.benchmarks.fuzz import (
 from perception.apis.config import called
 from perception.common.formats.kitti import read_calib, read_poses, read_times
 from perception.common.saving import STAMP, read_prediction, read_stamp, write_prediction
-from perception.common.structures import PointSegSample
+from perception.common.structures import BoxSample, PointSegSample
 from perception.lidarseg.convert.cylinder3d import MODULES, convert_cylinder3d
 from perception.lidarseg.convert.minkunet import PROJECTS, convert_minkunet, find_origins
 from perception.lidarseg.convert.spvnas import convert_spvnas
@@ -51,7 +51,7 @@ from perception.utils.errors import CheckpointError, ConfigError, DataError
 SETS = {'semantickitti': ('semantickitti', 25), 'semantickitti_multiscan': ('semantickitti', 20),
         'nuscenes': ('nuscenes', 20), 'point_folder': ('point_folder', 25), 'culane': ('culane', 25),
         'tusimple': ('tusimple', 15), 'bdd100k': ('bdd100k', 12), 'llamas': ('llamas', 12),
-        'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6)}
+        'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6), 'stcrowd': ('stcrowd', 20)}
 
 
 @pytest.fixture(autouse=True)
@@ -143,6 +143,26 @@ def test_whatever_goes_wrong_is_noticed(tmp_path, monkeypatch, text, outcome, wh
     found = ' '.join(fuzzer.tallies['bad .txt'].examples)
     assert re.search(why, found)
     assert (tmp_path / 'kept/bad_0_a.txt').is_file() == (outcome in ('wrong', 'crash'))
+
+
+def boxes_of(**changes):
+    """An item with two boxes, the velocity of one unknown."""
+    boxes = torch.ones(2, 9)
+    boxes[0, 7:] = np.nan
+    fields = dict(boxes=boxes, labels=torch.zeros(2, dtype=torch.int64), ignore=torch.zeros(2, dtype=torch.bool))
+    return dict(inputs=dict(points=torch.zeros(4, 4)), data_samples=BoxSample(**dict(fields, **changes)))
+
+
+@pytest.mark.parametrize(('changes', 'why'), [
+    ({}, None), (dict(boxes=torch.full((2, 9), torch.inf)), 'boxes is not finite'),
+    (dict(boxes=torch.cat([torch.ones(2, 8), torch.full((2, 1), torch.inf)], 1)), 'boxes is not finite'),
+    (dict(boxes=torch.full((2, 9), torch.nan)), 'boxes is not finite'),
+    (dict(boxes=torch.zeros(2, 9)), 'boxes without a size'), (dict(ignore=torch.zeros(3)), '3 ignore of 2 boxes'),
+    (dict(labels=torch.zeros(4, dtype=torch.int64)), '4 labels of 2 boxes'),
+    (dict(labels=torch.tensor([0, 3])), 'labels are out of range')])
+def test_boxes_are_judged_too(changes, why):
+    problems = fuzz.check_item(boxes_of(**changes), num_classes=1)
+    assert problems == [] if why is None else why in problems
 
 
 def test_a_set_that_is_bad_without_damage_is_said(tmp_path):

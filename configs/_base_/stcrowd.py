@@ -47,7 +47,7 @@ draw = dict(type=DrawPeople)  # --draw DIR
 
 mini_data = dict(type=write_stcrowd_mini, root='data/mini/stcrowd')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_sequences=1, train_frames=2, val_sequences=1, val_frames=1, test_sequences=1, test_frames=1, columns=64,
+    train_sequences=1, train_frames=2, val_sequences=1, val_frames=1, test_sequences=1, test_frames=1, columns=256,
     detail=0.05, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_bounds = (0, -19.2, -4, 19.2, 19.2, 2)  # m; few cells, for a training on two cores

@@ -6,7 +6,7 @@ the centre of the box (also of its height) [m], length along the heading, width 
 called another frame below is told where it comes. All is computed in float64 and returned in the dtype that came;
 arrays give arrays, tensors give tensors on the same device. Boxes that hold NaN give NaN and hold no point.
 """
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import pi
 from types import ModuleType
 from typing import Any, NamedTuple, TypeVar
@@ -89,40 +89,49 @@ def points_in_boxes(points: Array, boxes: Array) -> tuple[Array, Array]:
     if points.ndim != 2 or points.shape[1] < 3:
         raise DataError(f'points_in_boxes: points of shape {tuple(points.shape)}, expected (N, 3) or more columns. '
                         'Pass x, y, z of each point.')
-    if isinstance(boxes, np.ndarray):
-        rows, counts = points_in_boxes(torch.from_numpy(np.ascontiguousarray(points)),
-                                       torch.from_numpy(np.ascontiguousarray(boxes)))
+    if isinstance(boxes, np.ndarray):  # of copies where memory must not be written to
+        rows, counts = points_in_boxes(*(torch.from_numpy(np.require(v, requirements='CW')) for v in (points, boxes)))
         return rows.numpy(), counts.numpy()
     center, size, yaw, _ = _parts('points_in_boxes', boxes)
-    whole = points[:, :3].isfinite().all(1).nonzero().squeeze(1)
-    if not len(whole) or not len(boxes):
-        return whole[:0], torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device)
     c, s, half = yaw[:, 0].cos(), yaw[:, 0].sin(), size / 2
-    extent = torch.stack([c.abs() * half[:, 0] + s.abs() * half[:, 1], s.abs() * half[:, 0] + c.abs() * half[:, 1]], 1)
-    extent = extent * (1 + 1e-9) + center[:, :2].abs() * 1e-9  # rounding loses no point
+    reach = torch.stack([c.abs() * half[:, 0] + s.abs() * half[:, 1], s.abs() * half[:, 0] + c.abs() * half[:, 1]], 1)
+    reach = reach * (1 + 1e-9) + center[:, :2].abs() * 1e-9  # rounding loses no point
+    found = [(torch.zeros(0, dtype=torch.int64, device=boxes.device),) * 2]
+    for box, rows in _near_points(points, center[:, :2] - reach, center[:, :2] + reach):
+        dx, dy, dz = (points[rows, :3].double() - center[box]).unbind(1)
+        inside = ((c[box] * dx + s[box] * dy).abs() <= half[box, 0]) & \
+            ((c[box] * dy - s[box] * dx).abs() <= half[box, 1]) & (dz.abs() <= half[box, 2])
+        inside = inside.nonzero().squeeze(1)
+        found.append((box[inside], rows[inside]))
+    box, rows = map(torch.cat, zip(*found))
+    rows = (box * len(points) + rows).sort().values % max(len(points), 1)
+    return rows, torch.bincount(box, minlength=len(boxes))
+
+
+def _near_points(points: Tensor, first: Tensor, last: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Pairs (P,) of a rectangle and a row of points (N, 3+) in a cell that it touches, in pieces.
+
+    Args:
+        points: (N, 3+); those that are not finite are left out.
+        first, last: (K, 2) corners of rectangles along the axes.
+    """
+    whole = points[:, :3].isfinite().all(1).nonzero().squeeze(1)
+    if not len(whole):
+        return
     place = points[whole, :2].T.contiguous().double()
     low, high = place.aminmax(dim=1)
     step = (high - low).clamp(min=1e-9) / CELLS
     cell = ((place - low[:, None]) / step[:, None]).int()
-    key, order = cell[0].mul_(CELLS + 1).add_(cell[1]).sort()
+    key, order = cell[0].mul_(CELLS + 1).add_(cell[1]).sort()  # cells of one x lie behind each other
     order = whole[order]
-    first, last = (((torch.clamp(center[:, :2] + sign * extent, low, high).nan_to_num() - low) / step).int()
-                   for sign in (-1, 1))
-    found = [(order[:0], order[:0])]
-    for owner, strip in range_members(first[:, 0].long(), last[:, 0].long() + 1):
-        strip = strip.int() * (CELLS + 1)
-        start = torch.searchsorted(key, strip + first[owner, 1])
-        end = torch.searchsorted(key, strip + last[owner, 1], right=True)
-        for range_, places in range_members(start, end):
-            box, rows = owner[range_], order[places]
-            dx, dy, dz = (points[rows, :3].double() - center[box]).unbind(1)
-            inside = ((c[box] * dx + s[box] * dy).abs() <= half[box, 0]) & \
-                ((c[box] * dy - s[box] * dx).abs() <= half[box, 1]) & (dz.abs() <= half[box, 2])
-            inside = inside.nonzero().squeeze(1)
-            found.append((box[inside], rows[inside]))
-    box, rows = map(torch.cat, zip(*found))
-    rows = (box * len(points) + rows).sort().values % len(points)
-    return rows, torch.bincount(box, minlength=len(boxes))
+    (first_x, first_y), (last_x, last_y) = (((v.clamp(low, high) - low).nan_to_num() / step).int().T
+                                            for v in (first, last))
+    for owner, x in range_members(first_x.long(), last_x.long() + 1):
+        column = x.int() * (CELLS + 1)
+        start = torch.searchsorted(key, column + first_y[owner])
+        end = torch.searchsorted(key, column + last_y[owner], right=True)
+        for which, places in range_members(start, end):
+            yield owner[which], order[places]
 
 
 # ------------------------------------------------------------------------------------------------------------ motions

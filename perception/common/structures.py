@@ -5,6 +5,9 @@ Predictions are called `pred_...`. The meta information names what the room's Pr
 """
 from mmengine.structures import BaseDataElement
 
+# fields of BoxSample that there is one of for each box of the truth
+PER_BOX = ('boxes', 'labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density', 'joint')
+
 
 class PointSegSample(BaseDataElement):
     """Labels and predictions of one point cloud.

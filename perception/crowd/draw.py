@@ -15,6 +15,7 @@ from perception.common.visual import canvas
 from perception.common.visual.bev import BirdsEye, Trails
 from perception.common.visual.boxes import (
     BoxLayer,
+    bright,
     draw_boxes,
     draw_boxes_in_view,
     draw_trails_on_image,
@@ -140,7 +141,7 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
         return _truth(values, palette) if true else [], f'{len(values["boxes"])} people' if true else ''
     boxes, preds = values.get('boxes'), values['pred_boxes']
     if not true:
-        colors = np.array(palette, np.uint8)[values['pred_labels'] % len(palette)]
+        colors = bright(np.array(palette)[values['pred_labels'] % len(palette)])
         return [BoxLayer(preds, colors, scores, name=f'prediction, score {look.min_score:g} or more')], \
             f'{len(preds)} predictions'
     found, wrong, missed = outcome(values, look.distance)
@@ -152,7 +153,7 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
         BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)]),
         BoxLayer(preds[found], FOUND, [scores[i] for i in np.flatnonzero(found)], name='found'),
         BoxLayer(preds[wrong], WRONG, [scores[i] for i in np.flatnonzero(wrong)], name='wrong'),
-        BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed')]
+        BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed, with its points')]
     score = (f'found {found.sum()} of {(~ignored).sum()}, {missed.sum()} missed, {wrong.sum()} wrong '
              f'(within {look.distance:g} m, score {look.min_score:g} or more)')
     return layers, score
@@ -161,7 +162,7 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
 def _truth(values: Mapping, palette: Sequence[Sequence[int]]) -> list[BoxLayer]:
     """People in the colours of their tracks, or of their classes."""
     ids, ignored = values.get('track_ids'), values['ignore']
-    colors = np.array(palette, np.uint8)[values['labels'] % len(palette)] if ids is None else track_colors(ids)
+    colors = bright(np.array(palette)[values['labels'] % len(palette)]) if ids is None else track_colors(ids)
     texts = [] if ids is None else [str(i) for i in ids[~ignored]]
     return [BoxLayer(values['boxes'][ignored], IGNORED, dashed=True, name='ignored'),
             BoxLayer(values['boxes'][~ignored], colors[~ignored], texts, name='person', ink=TRUTH)]

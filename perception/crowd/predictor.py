@@ -19,6 +19,7 @@ from perception.common.visual.points import height_greys
 from perception.common.visual.recording import Recording
 from perception.crowd.datasets.stcrowd.reader import Annotations, read_annotations, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
+from perception.registry import TRANSFORMS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -69,6 +70,9 @@ class CrowdPredictor(Predictor):
         if (images is None) != (camera is None):
             raise ConfigError(f'CrowdPredictor: images={images!r}, camera={camera!r}, expected both or none. Give the '
                               "folder of the images and the file of the camera's projection.")
+        # what the data set does to points before the net sees them, such as leaving out those out of its bounds
+        steps = data.get('pipeline', ())
+        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
         self.images = None if images is None else Path(images).expanduser()
         self.lidar_to_image = None if camera is None else _camera(camera)
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
@@ -103,11 +107,14 @@ class CrowdPredictor(Predictor):
         return self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
 
     def _seen(self, source: Scan) -> np.ndarray:
-        """Points (N, 4) float32 as the net takes them, see `stcrowd/reader.py`."""
+        """Points (N, 4) float32 as the net takes them: as the data set reads them, after its pipeline."""
         points = self.cloud(source).points
         scale = self.data.get('intensity_scale', self.data['type'].FRAME.strongest)
         points[:, 3] = np.tanh(points[:, 3] / np.float32(scale))
-        return points
+        sample = dict(points=points, rng=np.random.default_rng(0))
+        for step in self.pipeline:
+            sample = step(sample)
+        return sample['points']
 
     def known(self, source: Scan) -> dict:
         """Meta information of a scan, see BoxSample: its name, and its image and camera where they are known."""
@@ -136,11 +143,13 @@ class CrowdPredictor(Predictor):
         """
         if file not in self._annotations:
             self._annotations[file] = read_annotations(file)
-        names = [Path(points).name for points in self._annotations[file].points]
-        if scan.name not in names:
-            raise DataError(f'{file}: no frame of {scan.name} among its {len(names):,}, expected the annotations of '
-                            'that scan. Name the file or folder that they stand in.')
-        return self._annotations[file], names.index(scan.name)
+        parts = scan.absolute().parts[-3:]
+        own = '/'.join(parts if parts[0] == 'pcd' else parts[-1:])  # sequences may have scans of the same name
+        frame = next((i for i, points in enumerate(self._annotations[file].points) if points.endswith(own)), None)
+        if frame is None:
+            raise DataError(f'{file}: no frame of {own} among its {len(self._annotations[file].points):,}, expected '
+                            'the annotations of that scan. Name the file or folder that they stand in.')
+        return self._annotations[file], frame
 
     def save(self, form: str, folder: Path, name: str, source: Scan, sample: BoxSample) -> Path:
         """Write the people of a scan.

@@ -2,7 +2,7 @@
 
 The order of a training is `WithinBounds`, `SamplePeople`, `MoveScene`, `WithinBounds`: the first one takes away what
 lies behind, where nobody is labelled and which the turn would bring to the front. Files are never changed: arrays are
-replaced by new ones. What there is one of for each person is named by `PER_PERSON` of STCrowd's reader.
+replaced by new ones. What there is one of for each person is named by `PER_BOX` of `common/structures.py`.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from perception.common import boxes as geometry
-from perception.crowd.datasets.stcrowd.reader import PER_PERSON
+from perception.common.structures import PER_BOX
 from perception.crowd.density import count_neighbours
 from perception.ops.rotated import rotated_intersection
 from perception.registry import TRANSFORMS
@@ -170,11 +170,11 @@ def move_points(points: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 def select_people(sample: Mapping[str, Any], rows: np.ndarray) -> dict:
     """The sample with some of its people, in the order of rows (k,)."""
-    return dict(sample, **{key: sample[key][rows] for key in PER_PERSON if key in sample})
+    return dict(sample, **{key: sample[key][rows] for key in PER_BOX if key in sample})
 
 
 def add_people(sample: dict, other: Mapping[str, Any]) -> dict:
     """The sample with the people of another one behind its own, whose track and place in the image are unknown."""
     joined = {key: np.concatenate([sample[key], np.full_like(other[key], UNKNOWN[key]) if key in UNKNOWN
-                                   else other[key]]) for key in PER_PERSON if key in sample}
+                                   else other[key]]) for key in PER_BOX if key in sample}
     return dict(sample, **dict(joined, density=count_neighbours(joined['boxes'])))

@@ -9,6 +9,8 @@ other one; to the suppression it meets nobody, so it stays and removes nothing.
 Shapes: N and M boxes, K pairs of them.
 """
 from collections.abc import Callable
+from math import inf, prod
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -17,9 +19,9 @@ from torch.autograd.function import once_differentiable
 from perception.ops.ranges import range_members
 from perception.utils.errors import ConfigError, DataError
 
-HULLS = 1 << 16  # hulls computed together, a bound on memory
-STEPS = 8        # of the suppression between two questions whether it has ended, each of which a GPU would wait for
-SLACK = 1e-9     # relative: more candidate pairs than rounding could lose
+BLOCK = dict(cpu=1 << 13, cuda=1 << 20)  # pairs computed together: a processor's cache, a bound on memory
+STEPS = 8     # of the suppression between two questions whether it has ended, each of which a GPU would wait for
+SLACK = 1e-9  # relative: more candidate pairs than rounding could lose
 
 
 # ------------------------------------------------------------------------------------------------------- flat overlap
@@ -103,11 +105,10 @@ def giou_3d(a: Tensor, b: Tensor, aligned: bool = False) -> Tensor:
         return _giou_3d(a, b)
     i, j = (index.flatten() for index in torch.meshgrid(*(torch.arange(len(x), device=x.device) for x in (a, b)),
                                                         indexing='ij'))
-    parts = [_giou_3d(a[rows], b[columns]) for rows, columns in zip(i.split(HULLS), j.split(HULLS))]
-    return torch.cat(parts).view(len(a), len(b)) if parts else a.new_zeros(len(a), len(b))
+    return _in_blocks(_giou_3d, a[i], b[j]).view(len(a), len(b))
 
 
-# --------------------------------------------------------------------------------------------------------
+# -------------------------------------------------------------------------------------------------------- suppression
 
 def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor | None = None) -> Tensor:
     """Greedy suppression: in order of score, a box is removed if its IoU with a kept one is more than the threshold.
@@ -123,7 +124,7 @@ def nms_rotated(boxes: Tensor, scores: Tensor, threshold: float, labels: Tensor 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a threshold that is no number.
+        ConfigError: a threshold below zero, or no finite number.
     """
     _check_number('nms_rotated: threshold', threshold)
     boxes, _ = _checked('nms_rotated', boxes, boxes, 5, True)
@@ -151,7 +152,7 @@ def nms_circle(centers: Tensor, scores: Tensor, radius: float, labels: Tensor | 
 
     Raises:
         DataError: shapes that do not fit.
-        ConfigError: a radius that is no number.
+        ConfigError: a radius below zero, or no finite number.
     """
     _check_number('nms_circle: radius', radius)
     centers, _ = _checked('nms_circle', centers, centers, 2, True)
@@ -170,52 +171,55 @@ def _matrix(a: Tensor, b: Tensor, function: Callable[[Tensor, Tensor], Tensor]) 
     """(N, M) values of all pairs: those of a function where boxes are near each other, zero elsewhere."""
     i, j = _near_pairs(_flat(a).detach(), _flat(b).detach())
     values = function(a.index_select(0, i), b.index_select(0, j))
-    table = a.new_zeros(len(a), len(b)).index_put((i, j), values)
+    table = a.new_zeros(len(a), len(b)).index_put_((i, j), values)
     broken = [~x.detach().isfinite().all(1) for x in (a, b)]
     if any(map(torch.any, broken)):
         table = table.masked_fill(broken[0][:, None] | broken[1], torch.nan)
     return table
 
 
-def _near_pairs(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+def _near_pairs(a: Tensor, b: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(K,) rows of flat boxes a and b whose circles around them meet, or nearly; broken boxes meet nobody.
 
     Boxes are sorted along the axis on which they are spread more; those that a box can reach follow each other there.
+    Without b the pairs of a with itself, each once, the smaller row first.
     """
-    reach, centers = zip(*map(_circle, (a, b)))
+    radius, centers = _circle(a)
+    other_radius, others = (radius, centers) if b is None else _circle(b)
     empty = torch.zeros(0, dtype=torch.int64, device=a.device)
-    if not len(a) or not len(b):
+    if not radius.numel() or not other_radius.numel():
         return empty, empty
-    spread = centers[1].nan_to_num(posinf=0).aminmax(dim=0)
+    spread = others.nan_to_num(posinf=0).aminmax(dim=1)
     axis = int((spread.max - spread.min).argmax())
-    along, order = centers[1][:, axis].sort()
-    place, far = centers[0][:, axis].contiguous(), reach[0] + reach[1].amax()
-    first = torch.searchsorted(along, place - far)
-    last = torch.searchsorted(along, place + far, right=True)
+    along, order = others[axis].sort()
+    rows = order if b is None else torch.arange(len(a), device=a.device)
+    place, far = centers[axis][rows], radius[rows] + other_radius.amax()
+    first = torch.arange(1, len(a) + 1, device=a.device) if b is None else torch.searchsorted(along, place - far)
     found = [(empty, empty)]
-    for i, places in range_members(first, last):
-        j = order[places]
-        distance = (centers[0][i] - centers[1][j]).square_().sum(1).sqrt_()
-        near = (distance <= reach[0][i] + reach[1][j]).nonzero().squeeze(1)
+    for owner, places in range_members(first, torch.searchsorted(along, place + far, right=True)):
+        i, j = rows[owner], order[places]
+        (x, y), (other_x, other_y) = centers, others
+        distance = (x[i] - other_x[j]).square_().add_((y[i] - other_y[j]).square_()).sqrt_()
+        near = (distance <= radius[i] + other_radius[j]).nonzero().squeeze(1)
         found.append((i[near], j[near]))
-    return tuple(map(torch.cat, zip(*found)))
+    i, j = map(torch.cat, zip(*found))
+    return (i, j) if b is not None else (torch.minimum(i, j), torch.maximum(i, j))
 
 
 def _circle(boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Radius (N,) and centre (N, 2) of circles around flat boxes, a little too large; broken ones lie at infinity."""
+    """Radius (N,) and centre (2, N) of circles around flat boxes, a little too large; broken ones lie at infinity."""
     whole = boxes.isfinite().all(1)
     radius = boxes[:, 2:4].clamp(min=0).norm(dim=1) / 2 * (1 + SLACK) + SLACK * boxes[:, :2].abs().amax(1)
-    return radius.where(whole, 0), boxes[:, :2].where(whole[:, None], torch.inf)
+    return radius.where(whole, 0), boxes[:, :2].T.where(whole, torch.inf).contiguous()
 
 
 def _rivals(boxes: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
     """(K,) rows of near pairs of flat boxes sorted by score, the better one first, and of one label if any."""
-    better, worse = _near_pairs(boxes, boxes)
-    ours = better < worse
-    if labels is not None:
-        ours &= labels[better] == labels[worse]
-    ours = ours.nonzero().squeeze(1)
-    return better[ours], worse[ours]
+    better, worse = _near_pairs(boxes)
+    if labels is None:
+        return better, worse
+    same = (labels[better] == labels[worse]).nonzero().squeeze(1)
+    return better[same], worse[same]
 
 
 def _survivors(better: Tensor, worse: Tensor, count: int) -> Tensor:
@@ -271,7 +275,7 @@ def _share(part: Tensor, whole: Tensor) -> Tensor:
 
 def _size(boxes: Tensor, first: int, last: int) -> Tensor:
     """(K,) product of the lengths in some columns."""
-    return boxes[:, first:last].clamp(min=0).prod(1)
+    return prod(boxes[:, first:last].clamp(min=0).unbind(1))
 
 
 def _flat(boxes: Tensor) -> Tensor:
@@ -309,24 +313,35 @@ class _Intersection(torch.autograd.Function):
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor) -> Tensor:
         ctx.save_for_backward(a, b)
-        x, y, reach_x, reach_y = _corners(a, b)
-        cut = y.clamp(-reach_y, reach_y)
-        x_step, y_step, cut_step = (v.roll(-1, 0) - v for v in (x, y, cut))
-        share = 1 / y_step.masked_fill(y_step == 0, 1)
-        start = x + x_step * ((cut - y) * share).clamp_(0, 1)
-        end = start + x_step * (cut_step * share)
-        low, high = torch.minimum(start, end), torch.maximum(start, end)
-        low_in, high_in = low.clamp(-reach_x, reach_x), high.clamp(-reach_x, reach_x)
-        # mean of clamp(x) along the edge: lengths within b, right of it and left of it, each by its mean value
-        right, left = (high - low.maximum(reach_x)).clamp_(min=0), (high.minimum(-reach_x) - low).clamp_(min=0)
-        mean = ((high_in - low_in) * (high_in + low_in) / 2 + reach_x * (right - left)) / (high - low)
-        return (torch.where(high > low, mean, low_in) * cut_step).sum(0).clamp_(min=0)
+        return _in_blocks(_area, a, b)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor]:
         a, b = ctx.saved_tensors
-        return grad[:, None] * _growth(a, b), grad[:, None] * _growth(b, a)
+        return grad[:, None] * _in_blocks(_growth, a, b), grad[:, None] * _in_blocks(_growth, b, a)
+
+
+def _in_blocks(function: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """Values of K pairs of rows, of a block of pairs after the other."""
+    size = BLOCK.get(a.device.type, BLOCK['cuda'])
+    return torch.cat([function(*pairs) for pairs in zip(a.split(size), b.split(size))])
+
+
+def _area(a: Tensor, b: Tensor) -> Tensor:
+    """(K,) common area of flat boxes, see `_Intersection`."""
+    x, y, reach_x, reach_y = _corners(a, b)
+    cut = y.clamp(-reach_y, reach_y)
+    x_step, y_step, cut_step = (v.roll(-1, 0) - v for v in (x, y, cut))
+    share = 1 / y_step.masked_fill(y_step == 0, 1)
+    start = x + x_step * ((cut - y) * share).clamp_(0, 1)
+    end = start + x_step * (cut_step * share)
+    low, high = torch.minimum(start, end), torch.maximum(start, end)
+    low_in, high_in = low.clamp(-reach_x, reach_x), high.clamp(-reach_x, reach_x)
+    # mean of clamp(x) along the edge: lengths within b, right of it and left of it, each by its mean value
+    right, left = (high - low.maximum(reach_x)).clamp_(min=0), (high.minimum(-reach_x) - low).clamp_(min=0)
+    mean = ((high_in - low_in) * (high_in + low_in) / 2 + reach_x * (right - left)) / (high - low)
+    return (torch.where(high > low, mean, low_in) * cut_step).sum(0).clamp_(min=0)
 
 
 def _growth(a: Tensor, b: Tensor) -> Tensor:
@@ -393,5 +408,5 @@ def _by_score(where: str, boxes: Tensor, scores: Tensor, labels: Tensor | None) 
 
 
 def _check_number(what: str, value: float) -> None:
-    if not value >= 0:
-        raise ConfigError(f'{what}={value!r}, expected a number of at least 0. Correct it.')
+    if not isinstance(value, Real) or not 0 <= value < inf:
+        raise ConfigError(f'{what}={value!r}, expected a finite number of at least 0. Correct it.')

@@ -16,7 +16,7 @@ def call(root, *words):
 
 
 def test_what_can_be_run_is_listed():
-    assert {'cost', 'distillation', 'lanes/culane_metric', 'lanes/many_lanes', 'lidarseg/augmentation',
+    assert {'cost', 'distillation', 'rotated', 'lanes/culane_metric', 'lanes/many_lanes', 'lidarseg/augmentation',
             'lidarseg/cylinder3d', 'lidarseg/sparse'} <= set(BENCHMARKS)
     assert list(BENCHMARKS)[:2] == ['cost', 'distillation']
 

@@ -1,3 +1,4 @@
+import warnings
 from math import pi
 
 import numpy as np
@@ -198,6 +199,12 @@ def test_points_on_faces_and_what_is_not_finite():
     assert rows.tolist() == [] and counts.tolist() == [0] * 5
     rows, counts = points_in_boxes(np.zeros((1, 3), np.float32), boxes)
     assert counts.tolist() == [1, 1, 0, 0, 1]
+    far = points.copy()
+    far[:, 0] += 1e9
+    far.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert points_in_boxes(far, translate(boxes[:4], [1e9, 0, 0]))[1].tolist() == [2, 3, 0, 1]
     with pytest.raises(DataError, match=r'points of shape \(5, 2\), expected \(N, 3\)'):
         points_in_boxes(np.zeros((5, 2)), boxes)
 

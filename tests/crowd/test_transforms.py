@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from perception.common.boxes import points_in_boxes, project_points
-from perception.crowd.datasets.stcrowd.reader import PER_PERSON, STCrowd
+from perception.common.structures import PER_BOX
+from perception.crowd.datasets.stcrowd.reader import STCrowd
 from perception.crowd.transforms import MoveScene, SamplePeople, WithinBounds
 from perception.utils.errors import ConfigError
 
@@ -74,7 +75,7 @@ def test_bounds_drop_points_and_people_with_all_that_is_theirs():
     scene = people((10, 0), (-3, 0), (36, 0), (0, 30))
     inside = WithinBounds()(scene)
     assert inside['boxes'][:, :2].tolist() == [[10, 0], [0, 30]] and inside['track_ids'].tolist() == [0, 3]
-    assert all(len(inside[key]) == 2 for key in PER_PERSON)
+    assert all(len(inside[key]) == 2 for key in PER_BOX)
     assert inside['points'][:, 0].min() >= 0 and len(scene['boxes']) == 4
     kept = WithinBounds(people=False)(scene)
     assert len(kept['boxes']) == 4 and len(kept['points']) == len(inside['points'])
@@ -90,7 +91,7 @@ def test_people_are_put_where_they_stood_with_their_points():
     order = np.argsort(result['boxes'][1:, 1])
     assert result['boxes'][1:, :2][order].tolist() == [[15, -4], [9, 3], [9, 4]]  # not the one who sits
     assert result['track_ids'].tolist() == [0, -1, -1, -1] and result['joint'].tolist() == [0, -1, -1, -1]
-    assert not result['ignore'].any() and all(len(result[key]) == 4 for key in PER_PERSON)
+    assert not result['ignore'].any() and all(len(result[key]) == 4 for key in PER_BOX)
     rows, counts = points_in_boxes(result['points'], result['boxes'])
     there, expected = points_in_boxes(other['points'], other['boxes'])
     np.testing.assert_array_equal(counts[1:], result['num_points'][1:])

@@ -102,6 +102,16 @@ def test_boxes_whose_edges_coincide(shift):
     assert (found <= 1 + 1e-12).all()
 
 
+@pytest.mark.parametrize('turn', [pi / 2, pi / 4])
+def test_boxes_on_a_grid_whose_edges_often_coincide(turn):
+    rng = np.random.default_rng(0)
+    boxes = torch.from_numpy(np.concatenate([rng.integers(-3, 4, (24, 2)) / 2, rng.integers(1, 5, (24, 2)) / 2,
+                                             turn * rng.integers(-8, 9, (24, 1))], 1))
+    for given in (boxes, boxes.float()):
+        expected = torch.tensor([[clipped_area(x, y) for y in given] for x in given], dtype=torch.float64)
+        torch.testing.assert_close(rotated_intersection(given, given), expected, rtol=0, atol=1e-12)
+
+
 def test_boxes_without_a_size_have_no_overlap():
     boxes = torch.tensor([[0, 0, 0, 0, 0], [0, 0, 3, 0, .4], [0, 0, -2, 1, 0], [0, 0, 2, 1, 0]], dtype=torch.float64)
     expected = torch.zeros(4, 4, dtype=torch.float64)
@@ -141,7 +151,7 @@ def test_all_with_all_is_rows_with_rows(function):
 def test_many_pairs_in_pieces(monkeypatch):
     a, b = upright(30, 5), upright(20, 6)
     expected = iou_3d(a, b), giou_3d(a, b), nms_rotated(*crowd(40), .1).double()
-    monkeypatch.setattr(rotated, 'HULLS', 7)
+    monkeypatch.setattr(rotated, 'BLOCK', dict(cpu=7, cuda=7))
     monkeypatch.setattr('perception.ops.ranges.range_members.__defaults__', (3,))
     found = iou_3d(a, b), giou_3d(a, b), nms_rotated(*crowd(40), .1).double()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
@@ -202,6 +212,18 @@ def test_volumes_equal_exact_values(shared, device):
     on_ground = giou_3d(flat_a[:, flat.to(device)], flat_b, aligned=True)
     torch.testing.assert_close(on_ground.cpu(), torch.from_numpy(golden['giou_bev_exact_convex_hull']), rtol=0,
                                atol=1e-9)
+
+
+def test_volumes_of_all_with_all_equal_the_references(shared):
+    golden = np.load(shared / 'goldens/detection/nuscenes_boxes_ops_A.npz')
+    a, b = (torch.from_numpy(golden[name])[:, :7].double() for name in ('boxes_bottom', 'boxes2_bottom'))
+    for boxes in (a, b):
+        boxes[:, 2] += boxes[:, 5] / 2
+    torch.testing.assert_close(iou_3d(a, b), torch.from_numpy(golden['overlaps_iou3d_exact']), rtol=0,
+                               atol=1e-7)  # their common heights were computed in float32
+    flat = [boxes[:, [0, 1, 3, 4, 6]] for boxes in (a, b)]
+    mmdet3d = torch.from_numpy(golden['overlaps_bev_iou']).double()
+    torch.testing.assert_close(rotated_iou(*flat), mmdet3d, rtol=0, atol=1e-5)
 
 
 def test_hull_equals_that_of_scipy():
@@ -315,7 +337,7 @@ def test_shapes_that_do_not_fit_are_refused():
         nms_circle(boxes[:, :2], torch.zeros(3), .5, torch.zeros(4))
     with pytest.raises(DataError, match=r'nms_circle: shapes \(3, 5\)'):
         nms_circle(boxes, torch.zeros(3), .5)
-    for value in (-1.0, torch.nan):
+    for value in (-1.0, torch.nan, torch.inf, None):
         with pytest.raises(ConfigError, match=f'threshold={value}'):
             nms_rotated(boxes, torch.zeros(3), value)
         with pytest.raises(ConfigError, match=f'radius={value}'):

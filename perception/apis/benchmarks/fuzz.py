@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from perception.apis.config import called, load_config, merge
 from perception.apis.inference import dataset_type
 from perception.apis.listing import BASES, mini_sets
+from perception.common.structures import PER_BOX
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError, PerceptionError
@@ -295,7 +296,7 @@ def _check_boxes(sample: Any) -> list[str]:
     boxes = sample.boxes
     problems = [] if bool((boxes[:, 3:6] > 0).all()) else ['boxes without a size']
     return problems + [f'{len(sample.get(name))} {name} of {len(boxes)} boxes'
-                       for name in ('labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density')
+                       for name in PER_BOX
                        if sample.get(name) is not None and len(sample.get(name)) != len(boxes)]
 
 
@@ -386,7 +387,8 @@ class Fuzzer:
             found = _in_child(lambda: self._read(uses))
         finally:
             path.write_bytes(good)
-        tally = self.tallies[f'{self.name} {"".join(path.suffixes[-2:])}']
+        ending = ''.join(part for part in path.suffixes[-2:] if not part[1:].isdigit())  # a time of day is none
+        tally = self.tallies[f'{self.name} {ending}']
         tally.outcomes[found['outcome']] += 1
         tally.seconds, tally.memory = max(tally.seconds, found['seconds']), max(tally.memory, found['memory'])
         if found['outcome'] in ('wrong', 'crash'):

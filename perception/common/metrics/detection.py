@@ -15,7 +15,7 @@ from perception.utils.errors import DataError
 
 TIES = ('later', 'earlier')
 RECALLS = np.linspace(0, 1, 101)
-MAX_PAIRS = 1 << 22  # distances computed at a time
+MAX_PAIRS = 1 << 20  # distances computed at a time
 
 
 class Boxes(NamedTuple):
@@ -95,24 +95,34 @@ def match(pred_centers: np.ndarray, pred_groups: np.ndarray, centers: np.ndarray
     Returns:
         (T, P) int64 true box of each prediction, -1 for none.
     """
-    preds, boxes, distances = near_pairs(pred_centers, pred_groups, centers, groups, max(thresholds))
-    order = np.lexsort((distances, preds))  # stable: equally near ones stay in the order of boxes
-    preds, boxes, distances = preds[order], boxes[order], distances[order]
-    return np.stack([_serve(preds[near], boxes[near], len(pred_centers), len(centers))
-                     for near in (distances < threshold for threshold in thresholds)])
+    pairs = near_pairs(pred_centers, pred_groups, centers, groups, max(thresholds))
+    return np.stack([serve(pairs.nearer(threshold), len(pred_centers), len(centers)) for threshold in thresholds])
+
+
+class Pairs(NamedTuple):
+    """Predictions and true boxes near to each other, by prediction, the nearest box first, then the first box.
+
+    Attributes:
+        preds, boxes: (N,) int64, rows of the prediction and of the box.
+        distances: (N,) m.
+    """
+
+    preds: np.ndarray
+    boxes: np.ndarray
+    distances: np.ndarray
+
+    def of(self, chosen: np.ndarray) -> 'Pairs':
+        """Some of them, by a mask (N,)."""
+        return Pairs(*(values[chosen] for values in self))
+
+    def nearer(self, threshold: float) -> 'Pairs':
+        """Those nearer than a threshold [m]."""
+        return self.of(self.distances < threshold)
 
 
 def near_pairs(pred_centers: np.ndarray, pred_groups: np.ndarray, centers: np.ndarray, groups: np.ndarray,
-               threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All predictions and true boxes of one group that are nearer than a threshold.
-
-    Args:
-        pred_centers, pred_groups, centers, groups: as `match` has them.
-        threshold: m.
-
-    Returns:
-        (N,) prediction, (N,) box, (N,) distance [m] of each pair, by prediction, then by box.
-    """
+               threshold: float) -> Pairs:
+    """All predictions and true boxes of one group that are nearer than a threshold [m]; see `match`."""
     pred_centers, centers = np.asarray(pred_centers, np.float64), np.asarray(centers, np.float64)
     by_group = np.argsort(groups, kind='stable')
     ordered = np.asarray(groups)[by_group]
@@ -132,21 +142,26 @@ def near_pairs(pred_centers: np.ndarray, pred_groups: np.ndarray, centers: np.nd
         found.append((preds[near], boxes[near], distances[near]))
         start = stop
     empty = np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    preds, boxes, distances = (np.concatenate(parts) for parts in zip(empty, *found))
-    return preds, boxes, distances
+    pairs = Pairs(*(np.concatenate(parts) for parts in zip(empty, *found)))
+    return pairs.of(np.lexsort((pairs.distances, pairs.preds)))  # stable: equally near ones stay in the order of boxes
 
 
-def _serve(preds: np.ndarray, boxes: np.ndarray, num_preds: int, num_boxes: int) -> np.ndarray:
-    """The box of each prediction, -1 for none, where each in turn takes the first of its list that is free.
+def serve(pairs: Pairs, num_preds: int, num_boxes: int) -> np.ndarray:
+    """The box of each prediction, -1 for none, where each in turn takes the nearest of its pairs that is free.
 
     All ask at once for the first box of their lists; who is refused, or has to leave for a better one, asks for the
     next. Since all boxes prefer the same predictions, this ends where serving one after the other does.
 
     Args:
-        preds, boxes: (N,) each prediction's list, by prediction.
+        pairs: each prediction's list.
+        num_preds, num_boxes: P and K.
+
+    Returns:
+        (P,) int64.
     """
-    ends = np.searchsorted(preds, np.arange(num_preds), 'right')
-    place = np.searchsorted(preds, np.arange(num_preds), 'left')
+    counts = np.bincount(pairs.preds, minlength=num_preds)
+    ends = np.cumsum(counts)
+    place, boxes = ends - counts, pairs.boxes
     holder = np.full(num_boxes, num_preds)
     asking = np.flatnonzero(place < ends)
     while len(asking):

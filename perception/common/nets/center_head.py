@@ -177,7 +177,15 @@ class CenterHead(nn.Module):
         init_convs(self.shared_conv)
 
     def forward(self, features: Tensor) -> list[dict[str, Tensor]]:
-        """(B, in_channels, H, W) features to the maps of each task, see `TaskHead`."""
+        """(B, in_channels, H, W) features to the maps of each task, see `TaskHead`.
+
+        Raises:
+            ConfigError: features of another size than the grid of the range.
+        """
+        if features.shape[2:] != self.grid.shape:
+            raise ConfigError(f'CenterHead: features of {tuple(features.shape[2:])} rows and columns, expected '
+                              f'{self.grid.shape} for its range at stride {self.grid.stride}. Correct stride, or those '
+                              'of the backbone and neck.')
         features = self.shared_conv(features)
         return [head(features) for head in self.task_heads]
 
@@ -450,23 +458,27 @@ def draw_heatmaps(centers: Tensor, radii: Tensor, shape: Sequence[int], planes: 
         float32 maps, zero where no Gaussian reaches, one at each centre.
     """
     *_, height, width = shape
-    last = centers.new_tensor([width - 1, height - 1])
-    before = torch.minimum(centers, radii[:, None])  # cells of the square left of and below the centre, on the map
-    sides = before + torch.minimum(last - centers, radii[:, None]) + 1
-    ends = sides.prod(1).cumsum(0)
-    total = int(ends[-1]) if len(ends) else 0
-    rows = torch.arange(len(ends), device=ends.device).repeat_interleave(sides.prod(1), output_size=total)
-    place = torch.arange(total, device=ends.device) - (ends - sides.prod(1))[rows]
-    dy = place.div(sides[rows, 0], rounding_mode='floor')
-    dx = place - dy * sides[rows, 0] - before[rows, 0]
-    dy -= before[rows, 1]
-    exponent = (dx ** 2 + dy ** 2) * (-18 / (2 * radii + 1).float() ** 2)[rows]
-    target = (centers[:, 1] * width + centers[:, 0])[rows] + dy * width + dx
+    low = (centers - radii[:, None]).clamp(min=0)
+    high = torch.minimum(centers + radii[:, None], centers.new_tensor([width - 1, height - 1]))
+    scale = -18 / (2 * radii + 1).float() ** 2
+    box, y = _runs(low[:, 1], high[:, 1])  # all rows of all squares
+    row, x = _runs(low[box, 0], high[box, 0])  # all cells of these rows
+    up, start = scale[box] * (y - centers[box, 1]) ** 2, y * width
     if planes is not None:
-        target += planes[rows] * (height * width)
+        start += planes[box] * (height * width)
+    exponent = scale[box][row] * (x - centers[box, 0][row]) ** 2 + up[row]
     maps = torch.zeros(tuple(shape), device=centers.device)
-    maps.view(-1).scatter_reduce_(0, target, exponent.exp(), 'amax')
+    maps.view(-1).scatter_reduce_(0, start[row] + x, exponent.exp(), 'amax')
     return maps
+
+
+def _runs(first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers of K runs (K,) from first to last, one run after the other: run (T,) and number (T,)."""
+    lengths = last - first + 1
+    ends = lengths.cumsum(0)
+    total = int(ends[-1]) if len(ends) else 0
+    run = torch.arange(len(ends), device=ends.device).repeat_interleave(lengths, output_size=total)
+    return run, torch.arange(total, device=ends.device) + (last + 1 - ends)[run]
 
 
 def ignore_weights(grid: BevGrid, centers: Tensor, ignore: Tensor, sample: Tensor, batch_size: int,

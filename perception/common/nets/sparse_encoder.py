@@ -8,6 +8,7 @@ Shapes: B scans with N points in V voxels, maps of H rows (along y) and W column
 """
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -88,8 +89,10 @@ class SparseEncoder(nn.Module):
         return SparseTensor(scatter_mean(table[rows], voxel, len(coords)), coords, self.grid_shape, len(points))
 
     def encode(self, voxels: SparseTensor) -> SparseTensor:
-        """Voxels to those of the last layer."""
-        return self.conv_out(self.encoder_layers(self.conv_input(voxels)))
+        """Voxels to those of the last layer; the first layer works in float32 always, for it reads coordinates."""
+        with torch.autocast(voxels.feats.device.type, enabled=False):
+            voxels = self.conv_input(voxels)
+        return self.conv_out(self.encoder_layers(voxels))
 
 
 class SparseBlock(nn.Module):

@@ -1,45 +1,28 @@
-"""The tables of nuScenes, read by its development kit: key frames, splits, categories, camera images.
+"""The tables of nuScenes: JSON files of records that name each other by tokens, read in blocks and checked.
 
     <data_root>/v1.0-{mini,trainval,test}/*.json     13 tables, with lidarseg also lidarseg.json
-    <data_root>/{samples,lidarseg,maps}              files that the tables name
+    <data_root>/{samples,sweeps,lidarseg,maps}       files that the tables name
 
-The development kit takes the better part of a minute and several gigabytes for the full set, so the few facts that
-reading key frames needs are kept as JSON in the user's cache folder once that took long. The file's name depends on the
-sizes and times of the tables, so that it is never out of date.
+The two largest tables of v1.0-trainval hold 2.6 million records each, most of them of sensors between the key frames;
+no table is ever in memory as a whole.
 """
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
 import re
-import time
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import NoneType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
-from mmengine.logging import print_log
 
-from perception.utils.checkpoint import atomic_path
-from perception.utils.checks import check_choice
+from perception.common.nuscenes.poses import finite_numbers, unit_quaternions
 from perception.utils.errors import DataError, PerceptionError
-from perception.utils.optional import import_optional
 
 DOWNLOAD = 'https://www.nuscenes.org/nuscenes#download'
-REFERENCES = dict(  # table -> field -> table of the token in it
-    category={}, attribute={}, visibility={}, sensor={}, ego_pose={}, log={}, map={},
-    instance=dict(category_token='category'), calibrated_sensor=dict(sensor_token='sensor'),
-    scene=dict(log_token='log', first_sample_token='sample', last_sample_token='sample'),
-    sample=dict(scene_token='scene'),
-    sample_data=dict(sample_token='sample', ego_pose_token='ego_pose',
-                     calibrated_sensor_token='calibrated_sensor'),
-    sample_annotation=dict(sample_token='sample', instance_token='instance'))
-TABLES = tuple(REFERENCES)
-LIDAR = 'LIDAR_TOP'
+TABLES = ('category', 'attribute', 'visibility', 'sensor', 'ego_pose', 'log', 'map', 'instance', 'calibrated_sensor',
+          'scene', 'sample', 'sample_data', 'sample_annotation')
 VERSIONS = dict(train='v1.0-trainval', val='v1.0-trainval', test='v1.0-test', mini_train='v1.0-mini',
                 mini_val='v1.0-mini')
 CATEGORIES = (  # names in the category.json of nuScenes-lidarseg, in the order of their index
@@ -51,82 +34,12 @@ CATEGORIES = (  # names in the category.json of nuScenes-lidarseg, in the order 
     'vehicle.emergency.police', 'vehicle.motorcycle', 'vehicle.trailer', 'vehicle.truck', 'flat.driveable_surface',
     'flat.other', 'flat.sidewalk', 'flat.terrain', 'static.manmade', 'static.other', 'static.vegetation',
     'vehicle.ego')
-CACHE_VERSION = 2     # goes up when the cached file changes
-SLOW = 5.0            # seconds from which on the index is cached
-RIGID = 1e-3          # how far the length of a quaternion may be from 1
-
-
-class KeyFrame(NamedTuple):
-    """A key frame of the LiDAR.
-
-    Attributes:
-        token: of its `sample_data` record, by which predictions are named.
-        scene: name, such as `'scene-0103'`.
-        points: file of the points, relative to the data root.
-        labels: file of the point labels, relative to the data root; None where there are none.
-    """
-    token: str
-    scene: str
-    points: str
-    labels: str | None
-
-
-class Index(NamedTuple):
-    """What reading key frames needs.
-
-    Attributes:
-        frames: all key frames of a version, scene by scene, in order.
-        categories: fine id in the label files -> name.
-    """
-    frames: list[KeyFrame]
-    categories: dict[int, str]
-
-
-def load_tables(data_root: str | Path, version: str):
-    """The development kit's `NuScenes` of a version.
-
-    Args:
-        data_root: folder that holds `v1.0-...`.
-        version: such as `'v1.0-mini'`.
-
-    Raises:
-        DataError: the data set or a table is not there, or a table is damaged.
-        MissingDependency: nuscenes-devkit is not installed.
-    """
-    root = Path(data_root)
-    check_folders(root, version)
-    kit = import_optional('nuscenes.nuscenes', 'reading the tables of nuScenes', 'pip install nuscenes-devkit')
-    anything = defaultdict(tuple)  # its colours are not used; unknown categories are told by their readers
-    tables = guarded(root / version, lambda: kit.NuScenes(version, str(root), verbose=False, colormap=anything))
-    problem = find_bad_name(root / version, {name: list(getattr(tables, name, ())) for name in (*TABLES, 'lidarseg')})
-    if problem:
-        raise DataError(f'{problem}. Unpack the metadata again.')
-    return tables
-
-
-def find_bad_name(folder: Path, tables: dict[str, list]) -> str | None:
-    """The first name in some tables that cannot be a file's, or not one in its folder, as the start of a message.
-
-    Tokens and names of scenes become names of predictions and pictures; a `filename` is one below the data root.
-
-    Args:
-        folder: of the tables.
-        tables: name -> records.
-    """
-    for table, rows in tables.items():
-        for field, good, wanted in (('token', _TOKEN, 'letters, digits and - _ . +'),
-                                    ('filename', _FILE, 'a path below the data root'),
-                                    *((('name', _TOKEN, 'a plain name'),) if table == 'scene' else ())):
-            wrong = next((row for row in rows if field in row and not (
-                isinstance(row[field], str) and good.fullmatch(row[field].encode(errors='replace').decode('latin-1')))),
-                None)  # file systems count bytes
-            if wrong is not None:
-                return f'{folder / table}.json: the {field} {str(wrong[field])[:80]!r} of a record, expected {wanted}'
-    return None
-
-
+CHUNK = 1 << 21       # characters that are decoded at a time
 _TOKEN = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.+-]{0,150}')
 _FILE = re.compile(r'(?!/)(?!(.*/)?\.\.?(/|$))(?=.{1,3000}$)[^/\\\x00-\x1f]{1,200}(/[^/\\\x00-\x1f]{1,200})*')
+_BETWEEN = re.compile(r'[\s,]*')
+_KINDS = dict(token=(_TOKEN, 'letters, digits and - _ . +'), filename=(_FILE, 'a path below the data root'),
+              name=(_TOKEN, 'a plain name'))
 
 
 def check_folders(root: Path, version: str) -> None:
@@ -155,276 +68,252 @@ def check_folders(root: Path, version: str) -> None:
                         f'empty folder will do there.')
 
 
-def guarded(folder: Path, work: Callable[[], Any]) -> Any:
-    """The result of work on tables; whatever goes wrong there becomes one sentence about the damaged record.
+class Block(NamedTuple):
+    """Some rows of a table, whose fields are read as columns.
+
+    Attributes:
+        path: of the table's file, for messages.
+        rows: records; each has a `token`, a text.
+    """
+    path: Path
+    rows: list[dict]
+
+    def keep(self, wanted: np.ndarray) -> Block:
+        """The rows where `wanted` (N,) bool is set."""
+        return Block(self.path, [self.rows[number] for number in np.flatnonzero(wanted)])
+
+    def refuse(self, number: int, field: str, expected: str) -> NoReturn:
+        """Raise a DataError about a field of a row."""
+        row = self.rows[number]
+        raise DataError(f'{self.path}: record {row["token"][:80]!r} has the {field} {str(row.get(field))[:80]!r}, '
+                        f'expected {expected}. Unpack the metadata again.')
+
+    def texts(self, field: str, names: bool = False) -> list[str]:
+        """A column of texts; `names` are names of records or files, which can be parts of paths below a folder.
+
+        Raises:
+            DataError: a value of another type, or a name that would lead elsewhere.
+        """
+        values = [row.get(field) for row in self.rows]
+        if not set(map(type, values)) <= {str}:
+            number = next(number for number, value in enumerate(values) if not isinstance(value, str))
+            if not names:
+                self.refuse(number, field, 'a text')
+        if names and (problem := find_bad_name(self.path, field, values)):
+            raise DataError(f'{problem}. Unpack the metadata again.')
+        return values
+
+    def names(self, field: str) -> np.ndarray:
+        """A column (N,) of names; see `texts`."""
+        return np.array(self.texts(field, names=True), str)
+
+    def integers(self, field: str) -> np.ndarray:
+        """A column (N,) int64 of whole numbers.
+
+        Raises:
+            DataError: something else.
+        """
+        values = [row.get(field) for row in self.rows]
+        if not set(map(type, values)) <= {int} or np.array(values or [0]).dtype != np.int64:
+            self.refuse(next(number for number, value in enumerate(values)
+                             if type(value) is not int or not -1 << 63 <= value < 1 << 63), field, 'a whole number')
+        return np.array(values, np.int64)
+
+    def flags(self, field: str) -> np.ndarray:
+        """A column (N,) of true and false.
+
+        Raises:
+            DataError: something else.
+        """
+        values = [row.get(field) for row in self.rows]
+        if not set(map(type, values)) <= {bool}:
+            self.refuse(next(number for number, value in enumerate(values) if not isinstance(value, bool)), field,
+                        'true or false')
+        return np.array(values, bool)
+
+    def numbers(self, field: str, *shape: int) -> np.ndarray:
+        """A column (N, *shape) float64.
+
+        Raises:
+            DataError: another shape, or something that is no finite number.
+        """
+        values = [row.get(field) for row in self.rows]
+        try:
+            column = np.array(values)
+        except ValueError:
+            column = np.full(0, np.nan)
+        if column.shape == (len(values), *shape) and column.dtype.kind in 'iuf' and np.isfinite(column).all():
+            return column.astype(np.float64)
+        return np.array([finite_numbers(value, shape, f'{self._where(number)}: {field}')
+                         for number, value in enumerate(values)]).reshape(-1, *shape)
+
+    def poses(self) -> np.ndarray:
+        """Columns (N, 7) of `translation` [m] and `rotation`, a quaternion w, x, y, z with a length of exactly 1.
+
+        Raises:
+            DataError: one is missing or not finite, or the quaternion's length is not nearly 1.
+        """
+        rotation = unit_quaternions(self.numbers('rotation', 4), self._where)
+        return np.concatenate([self.numbers('translation', 3), rotation], 1)
+
+    def rows_of(self, field: str, target: str, known: Mapping[str, int], empty: bool = False) -> np.ndarray:
+        """A column (N,) of tokens as the rows of their records, int64.
+
+        Args:
+            field: of the tokens.
+            target: table of these records.
+            known: token -> row there.
+            empty: whether no record, an empty text, will do: row -1.
+
+        Raises:
+            DataError: a token that refers to nothing.
+        """
+        try:
+            return np.array([-1 if empty and row[field] == '' else known[row[field]] for row in self.rows], np.int64)
+        except (KeyError, TypeError):
+            values = [row.get(field) for row in self.rows]
+            number = next(number for number, value in enumerate(values) if not (
+                isinstance(value, str) and (value in known or empty and value == '')))
+            self.stray(number, field, values[number], target)
+
+    def stray(self, number: int, field: str, token: Any, target: str) -> NoReturn:
+        """Raise a DataError about a token in a row that refers to nothing."""
+        raise DataError(f'{self.path}: record {self.rows[number]["token"][:80]} names {field} {token!r:.90}, which is '
+                        f'not in {target}.json, expected tables that belong together. Unpack the metadata again.')
+
+    def numbered(self) -> dict[str, int]:
+        """Token -> row.
+
+        Raises:
+            DataError: a token that is no plain name, or comes twice.
+        """
+        tokens = self.texts('token', names=True)
+        found = {token: number for number, token in enumerate(tokens)}
+        if len(found) != len(tokens):
+            twice = next(number for number, token in enumerate(tokens) if found[token] != number)
+            self.refuse(twice, 'token', 'one of its own; it comes twice')
+        return found
+
+    def _where(self, number: int) -> str:
+        return f'{self.path}: record {self.rows[number]["token"][:80]}'
+
+
+def encoded(texts: list[str]) -> np.ndarray:
+    """Texts as an array (N,) of UTF-8."""
+    return np.array([text.encode() for text in texts], 'S') if texts else np.zeros(0, 'S1')
+
+
+def find_bad_name(path: Path, field: str, values: list) -> str | None:
+    """The first of some names that cannot be a file's, or not one in its folder, as the start of a message.
+
+    Tokens and names of scenes become names of predictions and pictures; a `filename` is one below the data root.
 
     Args:
-        folder: `<data_root>/<version>`.
-        work: reads tables.
-
-    Raises:
-        DataError: it failed.
+        path: file of the table.
+        field: 'token', 'filename' or 'name'; tokens stand in other fields too.
+        values: of the field.
     """
-    try:
-        return work()
-    except (PerceptionError, MemoryError):
-        raise
-    except Exception as error:  # damaged tables fail in the development kit in many ways
-        problem = find_problem(folder) or (f'{folder}: the development kit fails on the tables '
-                                           f'({type(error).__name__}: {str(error)[:160]}), expected those of nuScenes')
-        raise DataError(f'{problem}. Unpack the metadata (and nuScenes-lidarseg, whose category.json has an index) '
-                        f'again.') from error
-
-
-def find_problem(folder: Path) -> str | None:
-    """The first thing wrong with the tables of a folder, as the start of a message; None when nothing is found."""
-    tables: dict[str, list] = {}
-    lidarseg = (folder / 'lidarseg.json').is_file()
-    for name in (*TABLES, *(['lidarseg'] if lidarseg else [])):
-        path = folder / f'{name}.json'
-        try:
-            tables[name] = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            return f'{path}: not readable ({str(error)[:100]}), expected a JSON table'
-        if not isinstance(tables[name], list) or not all(
-                isinstance(row, dict) and isinstance(row.get('token'), str) for row in tables[name]):
-            return f'{path}: a record without a token, expected a list of records with one each'
-    if bad_name := find_bad_name(folder, tables):
-        return bad_name
-    tokens = {name: {row['token'] for row in rows} for name, rows in tables.items()}
-    references = dict(REFERENCES, **(dict(lidarseg=dict(sample_data_token='sample_data')) if lidarseg else {}))
-    for name, fields in references.items():
-        for field, target in fields.items():
-            for row in tables[name]:
-                token = row.get(field)
-                if not isinstance(token, str) or token not in tokens[target]:
-                    return (f'{folder / name}.json: record {row["token"]} names {field} {token!r}, which is not in '
-                            f'{target}.json, expected tables that belong together')
-    return _other_problem(folder, tables)
-
-
-def _other_problem(folder: Path, tables: dict[str, list]) -> str | None:
-    if 'lidarseg' in tables:
-        for row in tables['category']:
-            if type(row.get('index')) is not int or not isinstance(row.get('name'), str):
-                return (f'{folder / "category.json"}: category {row.get("name")!r} has the index {row.get("index")!r}, '
-                        f'expected a whole number, as in the category.json that comes with nuScenes-lidarseg')
-        files = {path.name for path in (folder.parent / 'lidarseg' / folder.name).glob('*.bin')}
-        named = {Path(str(row.get('filename'))).name for row in tables['lidarseg']}
-        if files != named:
-            odd = sorted(files ^ named)
-            return (f'{folder.parent / "lidarseg" / folder.name}: {len(files):,} label files for {len(named):,} '
-                    f'records of lidarseg.json (such as {odd[0]}), expected one for each')
-    for row in tables['map']:
-        if not os.path.isfile(folder.parent / str(row.get('filename'))):  # False too of a path that is too long
-            return f'{folder.parent / str(row.get("filename"))}: no such file, expected the mask that map.json names'
+    good, wanted = _KINDS.get(field, _KINDS['token'])
+    for value in values:
+        # file systems count bytes
+        if not (isinstance(value, str) and good.fullmatch(
+                value if value.isascii() else value.encode(errors='backslashreplace').decode('latin-1'))):
+            return f'{path}: the {field} {str(value)[:80]!r} of a record, expected {wanted}'
     return None
 
 
-def read_index(data_root: str | Path, version: str) -> Index:
-    """Key frames of a version, from the cache where the tables are large.
-
-    Raises:
-        DataError: see `load_tables`; records that do not belong together.
-    """
-    root = Path(data_root)
-    check_folders(root, version)
-    cache = _cache_path(root, version)
-    try:
-        found = json.loads(cache.read_bytes())
-        return Index([KeyFrame(*row) for row in found['frames']], {int(k): v for k, v in found['categories'].items()})
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # none yet, or damaged: it is made anew
-    start = time.perf_counter()
-    tables = load_tables(root, version)
-    index = guarded(root / version, lambda: _index(tables, root / version))
-    if time.perf_counter() - start > SLOW:
-        _keep(cache, index)
-    return index
+def read_table(folder: Path, table: str) -> Block:
+    """All rows of a table that is small; see `read_blocks`."""
+    return Block(folder / f'{table}.json', [row for block in read_blocks(folder, table) for row in block.rows])
 
 
-def _index(tables, folder: Path) -> Index:
-    labels = {row['sample_data_token']: row['filename'] for row in getattr(tables, 'lidarseg', [])}
-    names: dict[int, str] = {}
-    for row in tables.category:
-        if 'index' not in row:
-            continue
-        if type(row['index']) is not int or not isinstance(row['name'], str):
-            raise TypeError(f'category {row["name"]!r} has the index {row["index"]!r}')
-        if names.setdefault(row['index'], row['name']) != row['name']:
-            raise DataError(f'{folder / "category.json"}: index {row["index"]} stands for {names[row["index"]]} and '
-                            f'{row["name"]}, expected one category each. Unpack nuScenes-lidarseg again.')
-    frames = []
-    for scene in tables.scene:
-        token, seen = scene['first_sample_token'], set()
-        while token:
-            if token in seen:
-                raise DataError(f'{folder / "sample.json"}: sample {token} of {scene["name"]} comes again in its '
-                                f'chain of next samples, expected an end. Unpack the metadata again.')
-            seen.add(token)
-            sample = tables.get('sample', token)
-            if LIDAR not in sample['data']:
-                raise DataError(f'{folder / "sample_data.json"}: sample {token} of {scene["name"]} has no key frame of '
-                                f'{LIDAR}, expected one. Unpack the metadata again.')
-            data = tables.get('sample_data', sample['data'][LIDAR])
-            frame = KeyFrame(data['token'], scene['name'], data['filename'], labels.get(data['token']))
-            if not all(isinstance(value, str) for value in frame[:3]) or not isinstance(frame.labels, (str, NoneType)):
-                raise TypeError(f'{frame} is not all text')
-            frames.append(frame)
-            token = sample['next']
-    return Index(frames, names)
-
-
-def _cache_path(root: Path, version: str) -> Path:
-    base = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    state = [CACHE_VERSION, str(root.resolve()), version]
-    for path in sorted((root / version).glob('*.json')):
-        stat = path.stat()
-        state.append((path.name, stat.st_size, stat.st_mtime_ns))
-    digest = hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]
-    return base / 'perception' / f'nuscenes_{version}_{digest}.json'
-
-
-def _keep(path: Path, index: Index) -> None:
-    """Cache an index; where that fails, the tables are read again next time."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path, DataError) as part:
-            part.write_text(json.dumps(dict(frames=index.frames, categories=index.categories)))
-    except (OSError, DataError) as error:
-        print_log(f'{path}: the index of nuScenes cannot be kept ({error}); reading the tables takes as long next '
-                  f'time.', 'current', logging.WARNING)
-
-
-def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]]:
-    """The index of a split's version, and the split's key frames, scene by scene in the tables' order.
+def read_blocks(folder: Path, table: str) -> Iterator[Block]:
+    """The rows of a table, some thousand at a time.
 
     Args:
-        data_root: folder that holds `v1.0-...`.
-        split: a key of `VERSIONS`.
+        folder: `<data_root>/<version>`.
+        table: name, such as `'sample_data'`.
 
     Raises:
-        ConfigError: an unknown split.
-        DataError: missing or damaged tables, scenes that are not there.
+        DataError: a file that is missing, no JSON or no list of records that have a token each.
     """
-    check_choice('nuScenes: split', split, VERSIONS)
-    index = read_index(data_root, VERSIONS[split])
-    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', 'pip install nuscenes-devkit')
-    scenes = set(splits.create_splits_scenes()[split])
-    frames = [frame for frame in index.frames if frame.scene in scenes]
-    if not frames:
-        there = sorted({frame.scene for frame in index.frames})
-        raise DataError(f'{Path(data_root) / VERSIONS[split]}: no key frame of the split {split} (found scenes: '
-                        f'{", ".join(there[:5]) or "none"}), expected its scenes, such as {min(scenes)}. Unpack the '
-                        f'metadata from {DOWNLOAD} again.')
-    return index, frames
+    path = folder / f'{table}.json'
+    try:
+        for rows in _decoded(path):
+            if not all(isinstance(row, dict) and isinstance(row.get('token'), str) for row in rows):
+                raise DataError(f'{path}: a record without a token, expected a list of records with one each. Unpack '
+                                f'the metadata again.')
+            yield Block(path, rows)
+    except PerceptionError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f'{path}: not readable ({str(error)[:100]}), expected a JSON table. Unpack the metadata '
+                        f'again.') from error
 
 
-class View(NamedTuple):
-    """A camera image of a key frame.
+def _decoded(path: Path) -> Iterator[list]:
+    with open(path, encoding='utf-8-sig') as file:
+        text = file.read(CHUNK).lstrip()
+        if not text.startswith('['):
+            raise DataError(f'{path}: it begins with {text[:20]!r}, expected a list of records with a token each. '
+                            f'Unpack the metadata again.')
+        text, rows = text[1:], []
+        while more := file.read(CHUNK):
+            rows, end = _records(text)
+            if not rows and len(text) > CHUNK:      # no record is that long
+                break
+            yield rows
+            text = text[end:] + more
+    rows, end = _one_by_one(text)
+    yield rows
+    if (rest := text[end:].strip(' \t\r\n,')) != ']':
+        json.loads(f'[{rest}')      # says what is wrong
 
-    Attributes:
-        channel: such as `'CAM_FRONT'`.
-        image: file, relative to the data root.
-        width, height: pixels.
-        cam_to_img: (3, 3) intrinsics.
-        lidar_to_cam: (4, 4) from the LiDAR at its time to the camera at its own time, through the ego's motion.
+
+def _records(text: str) -> tuple[list, int]:
+    """Whole records that a text begins with, and where they end."""
+    if end := text.rfind('},') + 1:
+        try:
+            return json.loads(f'[{text[:end]}]'), end + 1
+        except ValueError:
+            pass      # `},` stands in a text, or something is wrong
+    return _one_by_one(text)
+
+
+def _one_by_one(text: str) -> tuple[list, int]:
+    rows, decode, end = [], json.JSONDecoder().raw_decode, 0
+    while True:
+        try:
+            row, end = decode(text, _BETWEEN.match(text, end).end())
+        except ValueError:
+            return rows, end
+        rows.append(row)
+
+
+def check_maps(root: Path, rows: Block) -> None:
+    """Make sure that the masks that map.json names are there.
+
+    Raises:
+        DataError: one is not.
     """
-    channel: str
-    image: str
-    width: int
-    height: int
-    cam_to_img: np.ndarray
-    lidar_to_cam: np.ndarray
+    for name in rows.texts('filename', names=True):
+        if not os.path.isfile(root / name):  # False too of a path that is too long
+            raise DataError(f'{root / name}: no such file, expected the mask that map.json names. Unpack the metadata '
+                            f'again.')
 
 
-def camera_views(tables, token: str) -> dict[str, View]:
-    """The camera images of a key frame: channel -> view, as many as the tables have.
+def check_label_files(folder: Path, names: list[str]) -> None:
+    """Make sure that the point labels that lidarseg.json names are there, and no others.
 
     Args:
-        tables: see `load_tables`.
-        token: of the key frame's LiDAR record.
+        folder: `<data_root>/lidarseg/<version>`.
+        names: of the files.
 
     Raises:
-        DataError: an unknown token, calibration or pose that is missing or not rigid.
+        DataError: one is missing, or belongs to no record.
     """
-    folder = Path(tables.table_root)
-    return guarded(folder, lambda: _views(tables, token, folder))
-
-
-def _views(tables, token: str, folder: Path) -> dict[str, View]:
-    lidar = _record(tables, 'sample_data', token, folder)
-    lidar_to_world = _pose(tables, lidar, folder)
-    views = {}
-    for channel, camera_token in _record(tables, 'sample', lidar['sample_token'], folder)['data'].items():
-        camera = tables.get('sample_data', camera_token)
-        if camera['sensor_modality'] != 'camera':
-            continue
-        cam_to_world = _pose(tables, camera, folder)
-        calibration = tables.get('calibrated_sensor', camera['calibrated_sensor_token'])
-        intrinsics = _numbers(calibration.get('camera_intrinsic'), (3, 3),
-                              f'{folder / "calibrated_sensor.json"}: camera_intrinsic of {calibration["token"]}')
-        size = _numbers([camera.get('width'), camera.get('height')], (2,),
-                        f'{folder / "sample_data.json"}: width and height of {camera_token}').astype(int)
-        if not ((size > 0) & (size < 1 << 15)).all():
-            raise DataError(f'{folder / "sample_data.json"}: an image of {size[0]} x {size[1]} pixels in '
-                            f'{camera_token}, expected its real size. Unpack the metadata again.')
-        views[channel] = View(channel, str(camera['filename']), int(size[0]), int(size[1]), intrinsics,
-                              inverse_rigid(cam_to_world) @ lidar_to_world)
-    return views
-
-
-def _record(tables, table: str, token: str, folder: Path) -> dict:
-    try:
-        return tables.get(table, token)
-    except KeyError as error:
-        raise DataError(f'{folder / table}.json: no record {token!r}, expected one. Take tokens of this version of the '
-                        f'data set.') from error
-
-
-def _pose(tables, data: dict, folder: Path) -> np.ndarray:
-    """(4, 4) from a sensor to the world, at the time of a `sample_data` record."""
-    sensor = _record(tables, 'calibrated_sensor', data['calibrated_sensor_token'], folder)
-    ego = _record(tables, 'ego_pose', data['ego_pose_token'], folder)
-    return (rigid(ego, f'{folder / "ego_pose.json"}: record {ego["token"]}')
-            @ rigid(sensor, f'{folder / "calibrated_sensor.json"}: record {sensor["token"]}'))
-
-
-def rigid(record: dict, where: str) -> np.ndarray:
-    """The (4, 4) float64 transform of a record with `translation` [m] and `rotation` (a quaternion w, x, y, z).
-
-    Raises:
-        DataError: one is missing or not finite, or the quaternion's length is not 1.
-    """
-    translation = _numbers(record.get('translation'), (3,), f'{where}: translation')
-    quaternion = _numbers(record.get('rotation'), (4,), f'{where}: rotation')
-    length = float(np.linalg.norm(quaternion))
-    if abs(length - 1) > RIGID:
-        raise DataError(f'{where}: a rotation of length {length:.6g}, expected a quaternion of length 1, which keeps '
-                        f'bodies rigid. Correct the calibration or unpack the metadata again.')
-    w, x, y, z = quaternion / length
-    transform = np.eye(4)
-    transform[:3, :3] = [[1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-                         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-                         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]]
-    transform[:3, 3] = translation
-    return transform
-
-
-def inverse_rigid(transform: np.ndarray) -> np.ndarray:
-    """Inverse of a (4, 4) rigid transform."""
-    inverse = np.eye(4)
-    inverse[:3, :3] = transform[:3, :3].T
-    inverse[:3, 3] = -transform[:3, :3].T @ transform[:3, 3]
-    return inverse
-
-
-def _numbers(values: Any, shape: tuple[int, ...], where: str) -> np.ndarray:
-    try:
-        array = np.array(values, np.float64)
-    except (TypeError, ValueError):
-        array = np.full(0, np.nan)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise DataError(f'{where} is {str(values)[:60]}, expected {" x ".join(map(str, shape))} finite numbers. '
-                        f'Correct the calibration or unpack the metadata again.')
-    return array
+    files, named = {path.name for path in folder.glob('*.bin')}, {Path(name).name for name in names}
+    if files != named:
+        raise DataError(f'{folder}: {len(files):,} label files for {len(named):,} records of lidarseg.json (such as '
+                        f'{min(files ^ named)}), expected one for each. Unpack the metadata and nuScenes-lidarseg '
+                        f'again.')

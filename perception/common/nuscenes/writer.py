@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from perception.common.nuscenes.tables import TABLES, rigid
+from perception.common.nuscenes.poses import rigid
+from perception.common.nuscenes.tables import TABLES
 from perception.common.scene.labels import NUSCENES
 
 ATTRIBUTES = ('vehicle.moving', 'vehicle.stopped', 'vehicle.parked', 'cycle.with_rider', 'cycle.without_rider',

@@ -15,8 +15,8 @@ REACH = 35.0              # metres ahead in which people are counted
 STEP = .2                 # seconds between the moments at which nobody may touch anybody
 SPACE = .45               # metres between the middles of two people who carry nothing
 EGO = 2.3                 # metres around the sensor that stay free
-GROUPS = (.20, .22, .22, .20, .16)          # shares of groups of 1, 2, ... people
-SPOTS, GATHERED = 3, .65    # places where groups meet, and share of the groups that are near one
+GROUPS = (.14, .20, .23, .23, .20)          # shares of groups of 1, 2, ... people
+SPOTS, GATHERED = 3, .70    # places where groups meet, and share of the groups that are near one
 TRIES = 1500
 
 
@@ -29,7 +29,7 @@ class Crowd:
         least, most: of them at any moment.
         seconds: from t = 0, for which this holds.
         speed: of the ego, m/s; it crawls.
-        width: metres to both sides of the street's middle where people are.
+        width: metres to both sides of the street's middle where people may be, but never beyond the sidewalks.
         standing: share of the groups that stay where they are.
         low: share of the people who bend or sit, below 1.2 m.
         umbrellas: share of the people upright who hold one.
@@ -78,28 +78,31 @@ class Gathering:
         self._tracks, self._radii = [self._ego], [EGO]       # (T, 2) in the world, metres
         near = np.linalg.norm(booked[:, None, :2] - self._ego[::10], axis=2).min(1) < REACH + 15
         self._booked = booked[near]
-        self._hot = np.stack([rng.uniform(6, 19, SPOTS), rng.uniform(-.7, .7, SPOTS) * crowd.width], -1)
+        walks = [strips.outer for block in street.blocks for side in (1, -1)
+                 if (strips := block.strip(side, 'sidewalk'))]
+        self.width = min([crowd.width, *(edge - .4 for edge in walks)])
+        self._hot = np.stack([rng.uniform(5, 17, SPOTS), rng.uniform(-.7, .7, SPOTS) * self.width], -1)
         self.ahead = np.zeros(len(self.times), int)
 
     def fill(self) -> None:
         """Adds groups where there are fewest people until there are as many as wanted."""
-        crowd, rng = self.crowd, self.rng
+        crowd = self.crowd
         for _ in range(TRIES):
             if self.ahead.mean() >= crowd.count and self.ahead.min() >= crowd.least:
                 return
             self.group(float(self.times[self.ahead.argmin()]), self._middle())
-        raise ConfigError(f'build_world: {self.ahead.mean():.0f} people found room, expected {crowd.count:.0f} of them. '
-                          'Ask for fewer, or for a greater width.')
+        raise ConfigError(f'build_world: {self.ahead.mean():.0f} people found room, expected {crowd.count:.0f} of '
+                          'them. Ask for fewer, or for a greater width.')
 
     def elsewhere(self) -> None:
         """Adds a few groups behind the ego and farther away than people are counted."""
         for low, high in ((-22, -3), (-22, -3), (36, 46), (36, 46)):
-            spot = np.array([self.rng.uniform(low, high), self.rng.uniform(-self.crowd.width, self.crowd.width)])
+            spot = np.array([self.rng.uniform(low, high), self.rng.uniform(-self.width, self.width)])
             self.group(float(self.rng.uniform(0, self.crowd.seconds)), spot)
 
     def _middle(self) -> np.ndarray:
         """Where a group may be: metres ahead of the ego, and to the left of the street's middle."""
-        rng, width = self.rng, self.crowd.width
+        rng, width = self.rng, self.width
         spot = np.array([rng.uniform(3, 30), rng.uniform(-width, width)])
         if rng.random() < GATHERED:
             spot = self._hot[rng.integers(len(self._hot))] + rng.normal(0, (3.0, 2.2))
@@ -147,7 +150,8 @@ class Gathering:
         if 'pram' in carries:
             tracks, radii = [place, place + PRAM * forward], [radius, .5]
         ahead = self._ahead(place)
-        if (self.ahead + ahead).max() > self.crowd.most or not self._free(np.stack(tracks), np.array(radii)):
+        if np.abs(d).max() > self.width + .5 or (self.ahead + ahead).max() > self.crowd.most or \
+                not self._free(np.stack(tracks), np.array(radii)):
             return False
         self._tracks += tracks
         self._radii += radii

@@ -4,7 +4,7 @@ from __future__ import annotations
 import numpy as np
 
 from perception.common.scene.mesh import Mesh, MeshBuilder
-from perception.common.scene.people import PHASES, _figure, _leg, clothes
+from perception.common.scene.people import PHASES, figure, leg
 
 ACTS = ('walking', 'standing', 'bending', 'sitting')
 HAIR = ((.02, .017, .015), (.05, .035, .02), (.12, .07, .03), (.35, .33, .30))
@@ -28,7 +28,7 @@ def passer_by(rng: np.random.Generator, act: str, child: bool = False, carries: 
     """
     part = 'child' if child else 'person'
     height = rng.uniform(1.05, 1.45) if child else float(np.clip(rng.normal(1.70, .085), 1.5, 1.95))
-    looks = dict(colours=clothes(rng), hair=HAIR[rng.choice(4, p=[.45, .3, .1, .15])],
+    looks = dict(colours=_clothes(rng), hair=HAIR[rng.choice(4, p=[.45, .3, .1, .15])],
                  bag=BRIGHT[rng.integers(len(BRIGHT))], stance=rng.uniform(0, 1, 3))
     if act == 'sitting':
         return _sitting(part, height, looks, carries)
@@ -42,11 +42,19 @@ def passer_by(rng: np.random.Generator, act: str, child: bool = False, carries: 
     return result
 
 
+def _clothes(rng: np.random.Generator) -> np.ndarray:
+    """(2, 3) colours of the upper half, of any hue, and of the lower half, dark or blue."""
+    value, grey = rng.uniform(.03, .45), rng.uniform(0, 1)
+    hue = (1 + np.cos(2 * np.pi * (rng.random() + np.arange(3) / 3))) / 2
+    legs = (.03, .07)[rng.integers(2)] * np.array([[1, 1, 1.05], [.5, .8, 2.2], [1.5, 1.3, 1.0]][rng.integers(3)])
+    return np.stack([value * (grey + (1 - grey) * hue), legs])
+
+
 def _body(part: str, height: float, looks: dict, hip: np.ndarray, lean: float, legs: list, hands: list,
           carries: frozenset[str]) -> Mesh:
-    """A figure with its hair and luggage; the mesh's origin is the ground below x = y = 0."""
+    """A figure with its hair and luggage; its lowest point is on the ground."""
     builder = MeshBuilder()
-    neck = _figure(builder, height, hip, lean, legs, hands, looks['colours'], part, helmet=False)
+    neck = figure(builder, height, hip, lean, legs, hands, looks['colours'], part, helmet=False)
     up = np.array([np.sin(lean), 0, np.cos(lean)])
     back = np.array([-up[2], 0, up[0]])
     builder.balls(neck + .098 * height * up + .012 * height * back, np.array([.066, .058, .067]) * height, 'cloth',
@@ -59,7 +67,9 @@ def _body(part: str, height: float, looks: dict, hip: np.ndarray, lean: float, l
         bottom = max(hands[1][2] - .36, .02)
         builder.boxes([*hands[1][:2], bottom], [.30, .11, .26], 'cloth', looks['bag'], part, taper=.92)
         builder.tubes([*hands[1][:2], bottom + .25], hands[1], .012, 'cloth', looks['bag'], part, sides=4)
-    return builder.build()
+    mesh, pose = builder.build(), np.eye(4)
+    pose[2, 3] = -mesh.bounds()[0][2]
+    return mesh.moved(pose)
 
 
 def _upright(part: str, height: float, looks: dict, carries: frozenset[str], phase: float | None) -> Mesh:
@@ -69,13 +79,13 @@ def _upright(part: str, height: float, looks: dict, carries: frozenset[str], pha
     for side, shift in ((1, 0), (-1, np.pi)):
         foot = hip + np.array([0, side * .05 * height, 0])
         if phase is None:
-            legs.append(_leg(foot, .12 * (stance[0] - .5) * side, .04, .245 * height))
+            legs.append(leg(foot, .12 * (stance[0] - .5) * side, .04, .245 * height))
             low, high = [.02, .145, .46], [.16, .06, .66]          # an arm hangs down, or the hand is at the chest
             raised = stance[1] < .35 or (stance[1] < .55 and side > 0)
             hands.append(np.array(high if raised else low) * [1, side, 1] * height)
         else:
             swing = np.sin(phase + shift)
-            legs.append(_leg(foot, .45 * swing, .7 * max(0.0, -np.sin(phase + shift - .6)), .245 * height))
+            legs.append(leg(foot, .45 * swing, .7 * max(0.0, -np.sin(phase + shift - .6)), .245 * height))
             hands.append(np.array([-.17 * swing, side * .14, .47 + .03 * abs(swing)]) * height)
     if 'pram' in carries:
         hands = [np.array([.26, side * .11, .57]) * height for side in (1, -1)]
@@ -87,8 +97,8 @@ def _upright(part: str, height: float, looks: dict, carries: frozenset[str], pha
 def _bending(part: str, height: float, looks: dict, carries: frozenset[str]) -> Mesh:
     """Somebody who ties a shoe or picks something up."""
     lean = 1.5 + .2 * looks['stance'][0]
-    hip = np.array([-.17, 0, .49]) * height
-    legs = [_leg(hip + np.array([0, side * .055 * height, 0]), .25, .35, .245 * height) for side in (1, -1)]
+    hip = np.array([-.17, 0, .43]) * height
+    legs = [leg(hip + np.array([0, side * .055 * height, 0]), .70, 1.2, .245 * height) for side in (1, -1)]
     neck = hip + .30 * height * np.array([np.sin(lean), 0, np.cos(lean)])
     hands = [np.array([neck[0] + .02 * height, side * .08 * height, .16 * height]) for side in (1, -1)]
     return _body(part, height, looks, hip, lean, legs, hands, carries - {'bag'})
@@ -103,7 +113,7 @@ def _sitting(part: str, height: float, looks: dict, carries: frozenset[str]) -> 
         start, thigh = hip + np.array([0, side * .07 * height, 0]), 1.95 - step
         knee = start + length * np.array([np.sin(thigh), 0, -np.cos(thigh)])
         shank = np.arccos(np.clip((knee[2] - .05 * height) / length, -1, 1))
-        legs.append(_leg(start, thigh, thigh - shank, length))
+        legs.append(leg(start, thigh, thigh - shank, length))
     hands = [leg[0] + np.array([-.02, 0, .04]) * height for leg in legs]
     result = {part: [_body(part, height, looks, hip, .12 + .25 * looks['stance'][1], legs, hands, carries - {'bag'})]}
     if step > .05:

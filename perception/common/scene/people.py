@@ -17,15 +17,27 @@ def clothes(rng: np.random.Generator) -> np.ndarray:
     return value * (1 - rng.uniform(0, .5, (2, 1)) * rng.random((2, 3)))
 
 
-def _leg(hip: np.ndarray, thigh: float, bend: float, length: float) -> tuple[np.ndarray, np.ndarray]:
+def leg(hip: np.ndarray, thigh: float, bend: float, length: float) -> tuple[np.ndarray, np.ndarray]:
     """Knee and ankle for a thigh turned forward by `thigh` and a knee bent by `bend` radians."""
     knee = hip + length * np.array([np.sin(thigh), 0, -np.cos(thigh)])
     return knee, knee + length * np.array([np.sin(thigh - bend), 0, -np.cos(thigh - bend)])
 
 
-def _figure(builder: MeshBuilder, height: float, hip: np.ndarray, lean: float, legs: list, hands: list,
+def figure(builder: MeshBuilder, height: float, hip: np.ndarray, lean: float, legs: list, hands: list,
             colours: np.ndarray, part: str, helmet: bool) -> np.ndarray:
-    """Torso, head, arms and legs; returns where the neck is."""
+    """Adds torso, head, arms and legs of somebody; returns where the neck is.
+
+    Args:
+        builder: takes them.
+        height: metres when upright.
+        hip: (3,) metres.
+        lean: of the torso, radians forward.
+        legs: (knee, ankle) of the left and of the right leg, see `leg`.
+        hands: (3,) of the left and of the right one.
+        colours: (2, 3) of the upper and of the lower half.
+        part: name in `PARTS`.
+        helmet: whether there is one on the head.
+    """
     up = np.array([np.sin(lean), 0, np.cos(lean)])
     neck, waist = hip + .30 * height * up, hip + .10 * height * up
     side = np.array([0, 1.0, 0])
@@ -70,10 +82,10 @@ def person(rng: np.random.Generator, part: str = 'person', moving: bool = True) 
         for side, shift in ((1, 0), (-1, np.pi)):
             bend = .7 * max(0.0, -np.sin(phase + shift - .6)) if moving else .03
             foot = hip + np.array([0, side * .05 * height, 0])
-            legs.append(_leg(foot, swing * np.sin(phase + shift), bend, .245 * height))
+            legs.append(leg(foot, swing * np.sin(phase + shift), bend, .245 * height))
             reach = -.38 * swing * np.sin(phase + shift) * height + (0 if moving else stance * .5)
             hands.append(np.array([reach, side * .15 * height, .47 * height]))
-        neck = _figure(builder, height, hip, .04, legs, hands, colours, part, helmet=False)
+        neck = figure(builder, height, hip, .04, legs, hands, colours, part, helmet=False)
         if rucksack:
             builder.boxes(neck + [-.16, 0, -.45], [.2, .3, .42], 'cloth', BAG, part)
         if bag:
@@ -98,10 +110,10 @@ def rider(rng: np.random.Generator, part: str) -> list[Mesh]:
     legs = []
     for side in (1, -1):
         start = hip + np.array([0, side * (.05 if on_bicycle else .09) * height, 0])
-        legs.append(_leg(start, 1.0 + (side * turn if on_bicycle else .25), 1.1 + (side * turn if on_bicycle else .5),
+        legs.append(leg(start, 1.0 + (side * turn if on_bicycle else .25), 1.1 + (side * turn if on_bicycle else .5),
                          .245 * height))
     hands = [bar + np.array([0, side * .27, 0]) for side in (1, -1)]
     lean = rng.uniform(.35, .6) if on_bicycle else rng.uniform(.2, .4)
-    _figure(builder, height, hip, lean, legs, hands, clothes(rng), part, helmet=True)
+    figure(builder, height, hip, lean, legs, hands, clothes(rng), part, helmet=True)
     cycle = bicycle(part) if on_bicycle else motorcycle(part, tuple(rng.uniform(.02, .4, 3)))
     return [merge([builder.build(), cycle])]

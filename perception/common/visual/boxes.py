@@ -15,14 +15,14 @@ from perception.common.visual.points import View, view_matrix
 from perception.utils.errors import DataError
 
 DASH, GAP = 5, 4  # pixels of a dashed line, times its width
-LIGHT = 125  # least brightness of the colour of a track
+LIGHT = 125  # least brightness of colours that are made for dark pictures
 LARGE = 40  # pixels high, times the width of lines, is a box whose lines have their full width
 SHIFT = 4  # lines are drawn to 1/16 pixel
 SHADOW = (12, 12, 14)  # around lines, so that they are seen on anything
 HIDDEN = 0.4  # strength of lines behind points
 SURFACE = 0.15  # m that a line may lie behind a point and still be seen
-PIECE = 4  # pixels of a line that are seen or hidden as one
-FILL = 0.25  # strength of the colour of front faces
+PIECE = 5  # pixels of a line that are seen or hidden as one
+FILL = 0.2  # strength of the colour of front faces
 FACE, FLOOR = [0, 1, 2, 3], [2, 3, 7, 6]  # corners of the front and of the bottom face, around it
 FRONT = np.isin(EDGES, FACE).all(1)  # (12,) edges of the front face
 TRAIL_STEPS = 6  # of fading
@@ -65,16 +65,29 @@ class BoxLayer:
             self.boxes, self.rgb = self.boxes[finite], self.rgb[finite]
             self.texts = [text for text, one in zip(self.texts, finite) if one]
 
+    def nearest_last(self, axis: np.ndarray) -> 'BoxLayer':
+        """The same boxes in another order, by their depth along an axis (3+,) that points away from the eye."""
+        order = np.argsort(-self.boxes[:, :3] @ axis[:3], kind='stable')
+        texts = [self.texts[i] for i in order] if len(self.texts) else ()
+        return BoxLayer(self.boxes[order], self.rgb[order], texts, self.dashed, self.name, self.ink)
+
 
 def track_colors(ids: np.ndarray) -> np.ndarray:
     """Colours (K, 3) uint8 RGB of tracks (K,) by their ids, far apart for ids that follow each other."""
     ids = np.asarray(ids, np.int64)
+    if not len(ids):
+        return np.zeros((0, 3), np.uint8)
     hue = (ids * 0.6180339887498949) % 1.0
     # H in half degrees, three steps of strength and of brightness
     hsv = np.stack([hue * 180, 255 - 60 * (ids % 3), 255 - 45 * (ids // 3 % 2)], -1)
-    rgb = cv2.cvtColor(hsv.astype(np.uint8).reshape(-1, 1, 3), cv2.COLOR_HSV2RGB).reshape(-1, 3).astype(np.float64)
-    light = rgb @ (0.299, 0.587, 0.114)  # blue ones are whitened until they are seen on dark
-    white = np.clip((LIGHT - light) / (255 - light), 0, 1)[:, None]
+    return bright(cv2.cvtColor(hsv.astype(np.uint8).reshape(-1, 1, 3), cv2.COLOR_HSV2RGB).reshape(-1, 3))
+
+
+def bright(colors: np.ndarray) -> np.ndarray:
+    """Colours (K, 3) uint8 RGB, whitened where they are so dark that lines are not seen on a dark picture."""
+    rgb = np.asarray(colors, np.float64).reshape(-1, 3)
+    light = rgb @ (0.299, 0.587, 0.114)
+    white = np.clip((LIGHT - light) / (255 - light).clip(1), 0, 1)[:, None]
     return np.round(rgb + white * (255 - rgb)).astype(np.uint8)
 
 
@@ -96,8 +109,14 @@ def clip_lines(lines: np.ndarray, width: float, height: float, margin: float = 8
     return start[rows, None] + shares[..., None] * step[rows, None], rows
 
 
-def dashes(lines: np.ndarray, dash: float, gap: float) -> tuple[np.ndarray, np.ndarray]:
-    """Lines (S, 2, 2) in pixels as dashes (M, 2, 2), each line begins and ends with one, and (M,) whose they are."""
+def dashes(lines: np.ndarray, dash: float | np.ndarray, gap: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lines (S, 2, 2) in pixels as dashes (M, 2, 2), each line begins and ends with one, and (M,) whose they are.
+
+    Args:
+        lines: to cut.
+        dash, gap: length of the dashes and between them in pixels, of all or (S,) of each line; -1 lets them overlap.
+    """
+    dash, gap = (np.broadcast_to(np.asarray(pixels, np.float64), len(lines)) for pixels in (dash, gap))
     length = np.linalg.norm(lines[:, 1] - lines[:, 0], axis=1)
     count = np.maximum(np.round((length + gap) / (dash + gap)).astype(int), 1)
     rows = np.repeat(np.arange(len(lines)), count)
@@ -105,7 +124,7 @@ def dashes(lines: np.ndarray, dash: float, gap: float) -> tuple[np.ndarray, np.n
     period = (length + gap)[rows] / count[rows]
     period[count[rows] == 1] = 0
     begin = number * period
-    until = np.where(count[rows] == 1, length[rows], begin + np.maximum(period - gap, 0))
+    until = np.where(count[rows] == 1, length[rows], begin + np.maximum(period - gap[rows], 0))
     shares = np.stack([begin, until], 1) / np.maximum(length[rows], 1e-9)[:, None]
     return lines[rows, 0][:, None] + shares[..., None] * (lines[rows, 1] - lines[rows, 0])[:, None], rows
 
@@ -221,8 +240,8 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
                size: int | None = None) -> None:
     """Draw boxes into the image of a camera, in place; nearer ones above farther ones.
 
-    The front face is filled thinly and its edges are thicker; edges that the box itself hides are faint. Of a box that
-    is partly behind the camera what is before it is drawn.
+    The edges of the front face are thicker, and it is filled thinly unless lines are dashed. What the box itself or a
+    nearer one of its layer hides is faint. Of a box that is partly behind the camera what is before it is drawn.
 
     Args:
         image: (H, W, 3) uint8.
@@ -230,36 +249,53 @@ def draw_boxes(image: np.ndarray, layers: Sequence[BoxLayer], lidar_to_image: np
         lidar_to_image: (4, 4) or (3, 4), from x, y, z, 1 of the boxes' frame [m] to u w, v w, w.
         size: of the letters; by default it follows the picture.
     """
-    matrix = np.asarray(lidar_to_image, np.float64)[:3]
-    size, width = size or canvas.text_size(image.shape[1]), max(1, round(image.shape[1] / 1000))
+    matrix, (height, width) = np.asarray(lidar_to_image, np.float64)[:3], image.shape[:2]
+    size, thickness = size or max(canvas.text_size(width) - 3, 11), max(1, round(width / 1000))
     eye = -np.linalg.solve(matrix[:, :3], matrix[:, 3])  # where the camera stands
-    kept = []
+    layers = [layer.nearest_last(matrix[2]) for layer in layers]
     for layer in layers:
-        ends = corners(layer.boxes[:, :7]) @ matrix[:, :3].T + matrix[:, 3]  # (K, 8, 3)
-        order = np.argsort(-ends[..., 2].mean(1), kind='stable')  # the nearest last
-        _fill_faces(image, ends[order][:, FACE], layer.rgb[order])
-        kept.append((layer, ends, order))
-    hulls, texts, colors, depths = [], [], [], []
-    for layer, ends, order in kept:
-        lines, box, edge = _edges(layer.boxes[order], matrix)
-        box = order[box]
-        back, front = _turned_away(layer.boxes, eye)[box, edge], FRONT[edge]
-        draw_lines(image, lines[back], layer.rgb[box[back]] // 2, 1, layer.dashed, shadow=False)
-        hull = hulls_of(lines, box, len(layer.boxes), image.shape[1], image.shape[0])
-        large = (hull[:, 3] - hull[:, 1] > LARGE * width)[box]  # thick lines would fill small ones
-        for some, thickness in ((~back & ~large, 1), (~back & large, width)):
-            draw_lines(image, lines[some], layer.rgb[box[some]], thickness, layer.dashed)
-        front &= large & ~back
-        draw_lines(image, lines[front], layer.rgb[box[front]], width + 1, layer.dashed, shadow=False)
-        seen = np.flatnonzero(hull[:, 0] <= hull[:, 2])
-        hulls.append(hull[seen])
-        texts += [layer.texts[i] if layer.texts else '' for i in seen]
-        colors.append(layer.rgb[seen])
-        depths.append(ends[seen][..., 2].mean(1))
-    if texts:
-        order = np.argsort(np.concatenate(depths), kind='stable')
-        hulls, colors = np.concatenate(hulls)[order], np.concatenate(colors)[order]
-        write_labels(image, [texts[i] for i in order], hulls, colors, size)
+        if not layer.dashed:
+            _fill_faces(image, corners(layer.boxes[:, :7])[:, FACE] @ matrix[:, :3].T + matrix[:, 3], layer.rgb)
+    hulls = []
+    for layer in layers:
+        lines, box, edge = _edges(layer.boxes, matrix)
+        owner = _owners(lines, box, image.shape[:2])
+        lines, rows = clip_lines(lines, width, height)
+        box, edge = box[rows], edge[rows]
+        hulls.append(hulls_of(lines, box, len(layer.boxes), width, height))
+        tall = hulls[-1][:, 3] - hulls[-1][:, 1]
+        thick = np.where(tall > LARGE * thickness, thickness, 1)[box]  # thick lines would fill small ones
+        lines, rows = dashes(lines, DASH * thick, GAP * thick) if layer.dashed else dashes(lines, PIECE, -1)
+        box, edge, thick = box[rows], edge[rows], thick[rows]
+        column, row = np.round(lines.mean(1)).astype(int).clip(0, (width - 1, height - 1)).T
+        faint = _turned_away(layer.boxes, eye)[box, edge] | (owner[row, column] > box)
+        draw_lines(image, lines[faint], layer.rgb[box[faint]] // 2, shadow=False)
+        for some, pixels in ((thick == 1, 1), (thick > 1, thickness)):
+            draw_lines(image, lines[some & ~faint], layer.rgb[box[some & ~faint]], pixels)
+        front = FRONT[edge] & ~faint & (tall[box] > LARGE * thickness)
+        draw_lines(image, lines[front], layer.rgb[box[front]], thickness + 1, shadow=False)
+    if layers:
+        hulls, colors = np.concatenate(hulls), np.concatenate([layer.rgb for layer in layers])
+        depths = np.concatenate([layer.boxes[:, :3] for layer in layers]) @ matrix[2, :3]
+        texts = [text for layer in layers for text in layer.texts or [''] * len(layer.boxes)]
+        order = [i for i in np.argsort(depths) if hulls[i, 0] <= hulls[i, 2]]  # near ones choose first
+        write_labels(image, [texts[i] for i in order], hulls[order], colors[order], size)
+
+
+def _owners(lines: np.ndarray, boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Which box covers each pixel (H, W) of a picture, -1 where none does.
+
+    Args:
+        lines: (S, 2, 2) pixels of edges, by box.
+        boxes: (S,) numbers of the boxes, larger ones cover smaller ones.
+        shape: rows and columns.
+    """
+    owner = np.full(shape, -1, np.float32)
+    places = np.round(lines).clip(-1e5, 1e5).astype(np.int32)
+    numbers, first = np.unique(boxes, return_index=True)
+    for number, ends in zip(numbers.tolist(), np.split(places, first[1:])):
+        cv2.fillConvexPoly(owner, cv2.convexHull(ends.reshape(-1, 2)), number)
+    return owner
 
 
 def draw_trails(image: np.ndarray, lines: np.ndarray, colors: np.ndarray, ages: np.ndarray, width: int = 1,
@@ -330,16 +366,14 @@ def draw_boxes_in_view(picture: np.ndarray, visible: np.ndarray, points: np.ndar
     far = cv2.erode(far, np.ones((3, 3), np.uint8))  # a point stands for a bit of surface around it
     drawn = []
     for layer in layers:
+        layer = layer.nearest_last(matrix[3])
         places = corners(layer.boxes[:, :7]) @ matrix[:, :3].T + matrix[:, 3]  # (K, 8, 4)
-        order = np.argsort(-places[..., 3].mean(1), kind='stable')  # the nearest last
-        lines, box, edge = _edges(layer.boxes[order], matrix)
-        lines, depths, rows = _pieces(lines, places[order][box[:, None], EDGES[edge]], visible.shape, layer.dashed)
-        box, edge = order[box[rows]], edge[rows]
-        column, row = np.round(lines.mean(1)).astype(int).T
-        inside = (column >= 0) & (column < visible.shape[1]) & (row >= 0) & (row < visible.shape[0])
-        hidden = np.zeros(len(lines), bool)
-        hidden[inside] = depths[inside] > far[row[inside], column[inside]] + SURFACE
-        drawn.append((lines, layer.rgb[box], FRONT[edge], hidden | _turned_away(layer.boxes, eye)[box, edge]))
+        lines, box, edge = _edges(layer.boxes, matrix)
+        lines, depths, rows = _pieces(lines, places[box[:, None], EDGES[edge]], visible.shape, layer.dashed)
+        box, edge = box[rows], edge[rows]
+        column, row = np.round(lines.mean(1)).astype(int).clip(0, (visible.shape[1] - 1, visible.shape[0] - 1)).T
+        hidden = (depths > far[row, column] + SURFACE) | _turned_away(layer.boxes, eye)[box, edge]
+        drawn.append((lines, layer.rgb[box], FRONT[edge], hidden))
     for lines, rgb, _, hidden in drawn:
         draw_lines(picture, lines[hidden], np.round(HIDDEN * rgb[hidden]).astype(np.uint8), shadow=False)
     for lines, rgb, front, hidden in drawn:
@@ -367,7 +401,7 @@ def _pieces(lines: np.ndarray, ends: np.ndarray, shape: tuple[int, int],
         (M, 2, 2) pixels, (M,) depth of their middles [m], and (M,) of which line each is.
     """
     lines, kept = clip_lines(lines, shape[1], shape[0])
-    pieces, some = dashes(lines, PIECE, PIECE if dashed else 0)
+    pieces, some = dashes(lines, PIECE, PIECE if dashed else -1)
     rows = kept[some]
     # how far along the line in space a pixel is follows from its u or v, whichever changes more
     start, step = ends[rows, 0], ends[rows, 1] - ends[rows, 0]
@@ -403,12 +437,16 @@ def legend(layers: Sequence[BoxLayer], width: int, size: int | None = None) -> n
     """What the lines mean, in a strip: (H, width, 3) uint8; the layers that have a name."""
     size = size or canvas.text_size(width)
     layers = [layer for layer in layers if layer.name]
-    sample, row = 2.6 * size, round(1.6 * size)
-    column = max((canvas.text_width(layer.name, size) for layer in layers), default=0) + round(sample) + 28
-    columns = max(1, min(len(layers), (width - 8) // column))
-    image = canvas.blank(-(-len(layers) // columns) * row + 8, width)
-    for i, layer in enumerate(layers):
-        left, middle = 8 + i % columns * column, 4 + i // columns * row + row // 2
+    sample, row, left, middle = 2.6 * size, round(1.6 * size), 8, 4 + round(0.8 * size)
+    places = []
+    for layer in layers:
+        wide = round(sample) + 30 + canvas.text_width(layer.name, size)
+        if left > 8 and left + wide > width:
+            left, middle = 8, middle + row
+        places.append((left, middle))
+        left += wide
+    image = canvas.blank(middle + row // 2 + 4, width)
+    for layer, (left, middle) in zip(layers, places):
         line = np.array([[[left, middle], [left + sample, middle]]])
         draw_lines(image, line, np.array([layer.ink], np.uint8), 3, layer.dashed, shadow=False)
         canvas.write(image, layer.name, round(left + sample + 8), middle, size)

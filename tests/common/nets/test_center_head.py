@@ -364,6 +364,11 @@ def test_wrong_arguments_are_named(options, message):
         small(**options)
 
 
+def test_features_of_another_size_are_refused():
+    with pytest.raises(ConfigError, match=r'features of \(20, 10\) rows and columns, expected \(20, 20\)'):
+        small()(torch.zeros(1, 4, 20, 10))
+
+
 @pytest.mark.parametrize(('extent', 'voxel', 'stride'), [((0, 0, 0, 10, 10, 1), (.3, .2), 1),
                                                          ((0, 0, 0, 10, 10, 1), (.2, .2), 4),
                                                          ((0, 0, 0, 0, 10, 1), (.2, .2), 1)])

@@ -78,6 +78,18 @@ def test_maps_on_each_device(device):
     torch.testing.assert_close(out.cpu(), wanted, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_autocast_does_not_round_coordinates():
+    """The first layer gives what it gives without, the others work in half precision."""
+    net, seen = small().eval(), []
+    net.conv_input.register_forward_hook(lambda module, inputs, out: seen.append(out.feats))
+    wanted = net([scan()])
+    with torch.autocast('cpu', torch.bfloat16):
+        out = net([scan()])
+    assert torch.equal(*seen) and out.dtype == torch.bfloat16
+    torch.testing.assert_close(out.float(), wanted, rtol=.05, atol=.05)
+
+
 def test_a_voxel_is_the_mean_of_all_its_points():
     points = torch.tensor([[2.5, 3.5, 9.5, 1.], [2.7, 3.1, 9.1, 3.], [2.5, 3.5, 9.5, 8.], [-1, 0, 0, 1]])
     voxels = small().voxelise([points[3:], points])

@@ -8,20 +8,22 @@ from perception.common.formats import stamped
 from perception.common.formats.images import read_image
 from perception.common.nuscenes import mini as mini_nuscenes
 from perception.common.nuscenes.mini import CAMERAS, inside, write_nuscenes_mini
-from perception.common.nuscenes.tables import CATEGORIES, TABLES, camera_views, load_tables, rigid
+from perception.common.nuscenes.poses import rigid
+from perception.common.nuscenes.reader import read_index
+from perception.common.nuscenes.tables import CATEGORIES, TABLES
 from perception.common.scene.lidar import HDL32E
 from perception.lidarseg.datasets.nuscenes.draw import draw_sheet, project_to_image
 from perception.lidarseg.datasets.nuscenes.reader import CHALLENGE, CLASSES, NuScenesLidarSeg, read_sweep
 from perception.utils.errors import DataError
 
-pytest.importorskip('nuscenes', reason='nuscenes-devkit is not installed')
+KIT = pytest.importorskip('nuscenes', reason='nuscenes-devkit is not installed')
 SMALL = dict(train_frames=1, val_frames=1, test_frames=1, train_scenes=1, test_scenes=1, columns=64, detail=.01,
              workers=1)
 
 
 @pytest.fixture(scope='module')
 def tables(mini_nuscenes):
-    return load_tables(mini_nuscenes, 'v1.0-mini')
+    return KIT.NuScenes('v1.0-mini', str(mini_nuscenes), verbose=False)
 
 
 def test_layout_and_stamp(mini_nuscenes):
@@ -179,7 +181,8 @@ def test_points_of_people_and_vehicles_fall_on_them(mini_nuscenes, tables):
     sample = data[0]
     points, labels = sample['inputs']['points'].numpy(), sample['data_samples'].labels.numpy()
     hits = 0
-    for channel, view in camera_views(tables, data.frames[0].token).items():
+    index = read_index(mini_nuscenes, 'v1.0-mini')
+    for channel, view in index.views(data.frames[0].row).items():
         token = tables.get('sample', tables.get('sample_data', data.frames[0].token)['sample_token'])['data'][channel]
         boxes = [box for box in tables.get_sample_data(token)[1] if box.name == 'vehicle.car']
         rows, pixels, _ = project_to_image(points, view)

@@ -5,7 +5,7 @@ import pytest
 
 from perception.common.scene.caster import Caster
 from perception.common.scene.labels import PART
-from perception.common.scene.lidar import HDL64E, scan
+from perception.common.scene.lidar import HDL64E, OS0_128, rained, scan
 from perception.common.scene.materials import MATERIAL
 from perception.common.scene.mesh import MeshBuilder, merge
 
@@ -152,3 +152,32 @@ def test_the_same_seed_gives_the_same_scan_on_any_number_of_threads():
     assert all(np.array_equal(x, y) for x, y in zip(a, b))
     other = scan(Caster(mesh), at(), SPEC, np.random.default_rng(6))
     assert a.points.shape != other.points.shape or not np.array_equal(a.points, other.points)
+
+
+def test_os0_128_looks_half_up_and_half_down():
+    found = scan(Caster(boxes(GROUND, FACADE)), at(z=1.6), replace(OS0_128, columns=256), np.random.default_rng(0))
+    assert len(OS0_128.elevations) == 128
+    assert OS0_128.columns == 2048
+    elevation = np.rad2deg(np.arcsin(found.points[:, 2] / np.linalg.norm(found.points[:, :3], axis=1)))
+    assert np.abs(elevation - np.array(OS0_128.elevations)[found.ring]).max() < .1
+    assert elevation.min() < -44
+    assert elevation.max() > 44
+    assert np.linalg.norm(found.points[:, :3], axis=1).max() <= 50
+    assert (found.points[:, 3] == np.round(found.points[:, 3])).all()
+    assert 20 < np.median(found.points[:, 3]) < 200
+    assert found.points[:, 3].max() <= 255
+
+
+def test_rain_thins_a_scan_and_adds_drops():
+    dry = scan(Caster(boxes(GROUND, FACADE)), at(), replace(HDL64E, columns=720), np.random.default_rng(0))
+    wet = rained(dry, .8, np.random.default_rng(1))
+    again = rained(dry, .8, np.random.default_rng(1))
+    assert all(np.array_equal(x, y) for x, y in zip(wet, again))
+    left = {name: ((wet.part == PART[name]).sum() / (dry.part == PART[name]).sum()) for name in ('road', 'building')}
+    assert .2 < left['road'] < .5 < left['building'] < .75
+    reach = np.linalg.norm(wet.points[wet.part == PART['outlier'], :3], axis=1)
+    assert 20 < len(reach) < .02 * len(dry.points)
+    assert np.median(reach) < 5
+    assert np.isfinite(wet.points).all()
+    none = rained(dry, 0.0, np.random.default_rng(1))
+    assert np.array_equal(none.points[:, :3], dry.points[:, :3])

@@ -5,6 +5,7 @@ import pytest
 from perception.common.visual.boxes import (
     EDGES,
     FACE,
+    FILL,
     FLOOR,
     FRONT,
     HIDDEN,
@@ -64,9 +65,9 @@ def test_a_box_before_the_camera_is_drawn_where_it_projects():
 def test_the_front_face_is_filled_and_the_rear_one_is_not():
     filled, empty = image(), image()
     draw_boxes(filled, [BoxLayer(box(yaw=np.pi), GREEN)], CAMERA)  # looks at the camera
-    draw_boxes(empty, [BoxLayer(box(y=-3, yaw=np.pi / 2), GREEN)], CAMERA)  # looks to the left
-    assert filled[40, 50].tolist() == [0, 64, 0]
-    assert not empty[40, 80].any() and empty[40, 70, 1] == 64  # its right side, and its front at the left
+    draw_boxes(empty, [BoxLayer(box(y=-3, w=6, yaw=np.pi / 2), GREEN)], CAMERA)  # looks to the left
+    assert filled[40, 50].tolist() == [0, FILL * 255, 0]
+    assert not empty[40, 90].any() and empty[40, 72, 1] == FILL * 255  # its right side, and its front at the left
 
 
 def test_a_box_half_behind_the_camera_is_cut_and_not_folded():
@@ -103,6 +104,16 @@ def test_the_nearer_of_two_boxes_lies_above_whatever_the_order():
         assert picture[40, round(50 - 50 / 4.5), 1] > 200  # its left edge crosses the other's face
 
 
+def test_what_a_nearer_box_hides_is_faint():
+    far, both = box(10, -1, 0, 1, 2, 2), np.concatenate([box(5, 0, 0, 1, 1, 1), box(10, -1, 0, 1, 2, 2)])
+    alone, hidden = image(), image()
+    draw_boxes(alone, [BoxLayer(far, GREEN)], CAMERA)
+    draw_boxes(hidden, [BoxLayer(both, [RED, GREEN])], CAMERA)
+    u = 50  # its left edge lies behind the other box
+    assert alone[40, u, 1] > 200 and 40 < hidden[40, u, 1] < 160
+    assert (hidden[28:32, 67, 1] == alone[28:32, 67, 1]).all()  # the right of its upper edge does not
+
+
 def test_edges_between_faces_that_look_away_are_told():
     away = _turned_away(box(), np.zeros(3))[0]
     assert away.sum() == 8  # of what is exactly behind a face but its own four edges
@@ -125,6 +136,9 @@ def test_dashes_begin_and_end_with_the_line():
     assert rows.tolist() == [0, 0, 0, 1, 2]
     np.testing.assert_allclose(pieces[:3, :, 0], [[0, 5], [9, 14], [18, 23]])
     np.testing.assert_allclose(pieces[3:], lines[1:])
+    pieces, rows = dashes(lines, 5, np.array([-1, 4, 4]))  # overlapping
+    assert rows.tolist() == [0, 0, 0, 0, 0, 0, 1, 2] and pieces[5, 1, 0] == pytest.approx(23)
+    np.testing.assert_allclose(pieces[:5, 1, 0] - pieces[1:6, 0, 0], 1)
 
 
 def test_one_call_for_each_colour(monkeypatch):
@@ -137,6 +151,7 @@ def test_one_call_for_each_colour(monkeypatch):
 
 
 def test_colours_of_tracks_are_bright_and_far_apart():
+    assert track_colors(np.zeros(0)).shape == (0, 3)
     colors = track_colors(np.arange(30)).astype(int)
     assert (colors @ [0.299, 0.587, 0.114]).min() > 100
     assert np.abs(colors[:, None] - colors)[~np.eye(30, dtype=bool)].max(-1).min() >= 12
@@ -186,6 +201,7 @@ def test_a_legend_has_a_line_for_each_named_layer():
     strip = legend(layers, 300)
     found, missed = (len(ink(strip, color)[1]) for color in (GREEN, RED))
     assert strip.shape[1] == 300 and found > missed > 0
+    assert len(legend(layers, 120)) > len(strip) and legend([], 300).shape[1] == 300
 
 
 # --- in space --------------------------------------------------------------------------------------------------------

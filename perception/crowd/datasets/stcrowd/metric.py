@@ -22,13 +22,14 @@ from mmengine.logging import print_log
 from perception.common.metrics.detection import (
     TIES,
     Curve,
+    Pairs,
     average_precision,
     box_errors,
     make_curve,
-    match,
     mean_error,
     near_pairs,
     rank,
+    serve,
 )
 from perception.registry import METRICS
 from perception.utils.checks import check_choice, check_positive
@@ -297,9 +298,8 @@ class _Whole:
             return np.concatenate([np.zeros((0, *shape)), *(getattr(frame, name) for frame in frames)])
 
         def numbers(name: str) -> np.ndarray:
-            return np.repeat(np.arange(len(frames)), [len(getattr(frame, name)) for frame in frames])
+            return np.repeat(np.arange(len(frames)), np.array([len(getattr(f, name)) for f in frames], np.int64))
 
-        self.dimensions = DIMENSIONS[dist]
         self.boxes, self.groups = joined('boxes', 9), numbers('boxes')
         self.occlusion, self.num_points, self.density = map(joined, ('occlusion', 'num_points', 'density'))
         scores = joined('pred_scores')
@@ -307,24 +307,30 @@ class _Whole:
         self.scores, self.pred_groups = scores[order], numbers('pred_scores')[order]
         self.pred_boxes = joined('pred_boxes', 9)[order]
         self.num_recalled = int((self.scores >= recall_score).sum())
-        self.matched = self.match(np.ones(len(self.boxes), bool), len(self.scores))  # (T, P)
+        dims = DIMENSIONS[dist]
+        self.pairs = self.near(self.boxes, self.groups, dims, max(DISTANCES))
+        self.neighbours = self.near(self.boxes, self.groups, 2, NEIGHBOURHOOD)
+        self.matched = self.match(self.pairs)  # (T, P)
         self.left_out = np.zeros(self.matched.shape, bool)
         if free:
-            ignored = joined('ignored', 3)[:, :self.dimensions], numbers('ignored')
+            ignored = self.near(joined('ignored', 3), numbers('ignored'), dims, max(DISTANCES))
             for row, distance in zip(self.left_out, DISTANCES):
-                row[near_pairs(self.pred_boxes[:, :self.dimensions], self.pred_groups, *ignored, distance)[0]] = True
+                row[ignored.nearer(distance).preds] = True
             self.left_out &= self.matched < 0
 
-    def match(self, part: np.ndarray, num_preds: int) -> np.ndarray:
-        """(T, num_preds) person of each of the best predictions, among those of a part (K,) alone; -1 for none."""
-        people = np.append(np.flatnonzero(part), -1)
-        return people[match(self.pred_boxes[:num_preds, :self.dimensions], self.pred_groups[:num_preds],
-                            self.boxes[part, :self.dimensions], self.groups[part], DISTANCES)]
+    def near(self, boxes: np.ndarray, groups: np.ndarray, dims: int, distance: float) -> Pairs:
+        """Predictions near to some boxes."""
+        return near_pairs(self.pred_boxes[:, :dims], self.pred_groups, boxes[:, :dims], groups, distance)
+
+    def match(self, pairs: Pairs) -> np.ndarray:
+        """(T, P) person of each prediction, at each distance, -1 for none."""
+        return np.stack([serve(pairs.nearer(distance), len(self.scores), len(self.boxes)) for distance in DISTANCES])
 
     def found_of(self, part: np.ndarray) -> np.ndarray:
         """(T, K) bool, which people of a part are found by the predictions that recall is made of."""
-        found = np.zeros((len(DISTANCES), len(self.boxes) + 1), bool)
-        np.put_along_axis(found, self.match(part, self.num_recalled), True, axis=1)
+        found = np.zeros((len(DISTANCES), len(self.boxes) + 1), bool)  # the last one takes those that find nobody
+        pairs = self.pairs.of(part[self.pairs.boxes] & (self.pairs.preds < self.num_recalled))
+        np.put_along_axis(found, self.match(pairs), True, axis=1)
         return found[:, :-1]
 
     def curves(self, part: np.ndarray, preds: np.ndarray) -> list[Curve]:
@@ -343,10 +349,7 @@ class _Whole:
             return tuple(np.hypot(boxes[:, 0], boxes[:, 1]) for boxes in (self.boxes, self.pred_boxes))
         values = self.density if what == 'density' else self.num_points
         result = np.full(len(self.scores), 0.0 if what == 'density' else np.nan)
-        preds, people, distances = near_pairs(self.pred_boxes[:, :2], self.pred_groups, self.boxes[:, :2], self.groups,
-                                              NEIGHBOURHOOD)
-        order = np.lexsort((-distances, preds))  # the last one that is written stays: the nearest
-        result[preds[order]] = values[people[order]]
+        result[self.neighbours.preds[::-1]] = values[self.neighbours.boxes[::-1]]  # the nearest is written last
         return values, result
 
 

@@ -33,7 +33,7 @@ from perception.common.dataset import SeededDataset
 from perception.common.formats.kitti import read_points
 from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
-from perception.common.structures import BoxSample
+from perception.common.structures import PER_BOX, BoxSample
 from perception.crowd.density import count_neighbours
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
@@ -55,7 +55,6 @@ INTERVAL = 0.4  # s between annotated frames
 FAKE = 0.01  # m; a box that is smaller in all directions is the converter's stand-in for none
 FARTHEST, SMALLEST, LARGEST = 1000.0, 1e-6, 100.0  # m, of a position and of sizes that can be meant so
 PROBED = 200  # 2D boxes that tell whether they are given by their centre or by their corner
-PER_PERSON = ('boxes', 'labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density', 'joint')
 
 
 class Annotations(NamedTuple):
@@ -93,7 +92,7 @@ class STCrowd(SeededDataset):
     """Scans of STCrowd with the people in them, in the official layout.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=BoxSample)`. The
-    pipeline sees `points`, `lidar_to_image`, what `PER_PERSON` names, `image_boxes` and `sample_id`, see SeededDataset.
+    pipeline sees `points`, `lidar_to_image`, what `PER_BOX` names, `image_boxes` and `sample_id`, see SeededDataset.
 
     Args:
         data_root: folder that holds `anno` and `pcd`; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -140,8 +139,8 @@ class STCrowd(SeededDataset):
             return read_annotations(path)
         scans = self.data_root / 'pcd' / name
         if self.split == 'test' and scans.is_dir():
-            files = sorted((p.name for p in scans.glob('*.bin') if not p.name.startswith('.')), key=natural_order)
-            return bare_annotations([f'pcd/{name}/{file}' for file in files])
+            files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
+            return bare_annotations(sorted(files, key=lambda f: (np.nan_to_num(_seconds(f)), natural_order(f))))
         absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
         missing = scans if self.split == 'test' else path
         if len(absent) == len(names) or self.split == 'test':
@@ -224,7 +223,7 @@ class STCrowd(SeededDataset):
             sample_id=sample['sample_id'], points_path=self.path(index),
             image_path=str(self.data_root / image) if image else '', sequence=name.zfill(2), frame=frame,
             timestamp=_seconds(annotations.points[frame]), lidar_to_image=sample['lidar_to_image']))
-        for key in (*PER_PERSON, 'image_boxes'):
+        for key in (*PER_BOX, 'image_boxes'):
             if key in sample:
                 data_sample.set_field(torch.from_numpy(np.ascontiguousarray(sample[key])), key)
         return dict(inputs=dict(points=torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))),
@@ -327,8 +326,8 @@ def bare_annotations(points: list[str]) -> Annotations:
 def read_annotations(path: Path) -> Annotations:
     """Read `anno/<seq>.json`; lists that are absent are empty, ids may be numbers or text.
 
-    A person whose id occurred in the frame before is kept as another one, with a warning, since boxes can be learned
-    without tracks.
+    Whoever has an id that somebody before in the same frame has is kept as another person, with a warning, since boxes
+    can be learned without tracks.
 
     Raises:
         DataError: something that is no annotation, with file, frame and item.

@@ -7,7 +7,9 @@ import cv2
 import numpy as np
 
 from perception.common.formats.images import read_image
-from perception.common.nuscenes.tables import VERSIONS, View, camera_views, load_tables
+from perception.common.nuscenes.index import View
+from perception.common.nuscenes.reader import read_index
+from perception.common.nuscenes.tables import VERSIONS
 from perception.common.visual import canvas
 from perception.lidarseg.datasets.nuscenes.reader import CLASSES, PALETTE, NuScenesLidarSeg
 from perception.lidarseg.draw import DrawScans, draw_scan, label_colors
@@ -74,7 +76,7 @@ def draw_cameras(points: np.ndarray, colors: np.ndarray, views: dict[str, View],
     Args:
         points: (N, 3+) in the LiDAR's frame.
         colors: (N, 3) uint8 RGB.
-        views: channel -> camera image, see `camera_views`.
+        views: channel -> camera image, see `Index.views`.
         data_root: folder that their files are relative to.
         panel: width and height of one image in pixels.
 
@@ -140,15 +142,15 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     Raises:
         DataError: tables or files are missing, or the picture cannot be written.
     """
-    tables, rows, seen = load_tables(root, VERSIONS['mini_val']), [], set()
+    index, rows, seen = read_index(root, VERSIONS['mini_val']), [], set()
     for split in ('mini_train', 'mini_val'):
         data = NuScenesLidarSeg(root, split)
-        for index, frame in enumerate(data.frames):
+        for number, frame in enumerate(data.frames):
             if frame.scene not in seen:
                 seen.add(frame.scene)
-                sample = data[index]
+                sample = data[number]
                 colors = label_colors(sample['data_samples'].labels.numpy(), PALETTE)
-                views = camera_views(tables, frame.token)
+                views = index.views(frame.row)
                 cameras = draw_cameras(sample['inputs']['points'].numpy(), colors, views, root, (320, 180))
                 rows.append(canvas.titled(cameras, frame.scene))
     return canvas.save_png(path, canvas.stacked(rows))
@@ -156,12 +158,9 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
 
 @METRICS.register_module()
 class DrawKeyFrames(DrawScans):
-    """Draws each key frame that is evaluated into a PNG; see `DrawScans`.
+    """Draws each key frame that is evaluated into a PNG; see `DrawScans`."""
 
-    The tables are loaded at the first picture, which takes a while for the full data set.
-    """
-
-    _tables = None
+    _index = None
 
     def picture(self, points: np.ndarray, pred_labels: np.ndarray, labels: np.ndarray | None,
                 sample_id: str) -> np.ndarray:
@@ -170,7 +169,7 @@ class DrawKeyFrames(DrawScans):
         if 'data_root' not in meta or meta.get('split') not in VERSIONS:
             raise ConfigError(f'DrawKeyFrames: the data set describes itself by {sorted(meta)}, expected data_root and '
                               'split of nuScenes. Draw other data sets with DrawScans.')
-        if self._tables is None:
-            self._tables = load_tables(meta['data_root'], VERSIONS[meta['split']])
-        views = camera_views(self._tables, sample_id)
+        if self._index is None:
+            self._index = read_index(meta['data_root'], VERSIONS[meta['split']])
+        views = self._index.views(self._index.row_of(sample_id))
         return draw_key_frame(points, views, meta['data_root'], pred_labels, labels, sample_id, self.panel)

@@ -14,7 +14,8 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.metrics.confusion import ConfusionMetric, confusion_matrix
-from perception.common.nuscenes.tables import VERSIONS, read_split
+from perception.common.nuscenes.reader import read_split
+from perception.common.nuscenes.tables import VERSIONS
 from perception.lidarseg.datasets.base import IGNORE, labels_of
 from perception.lidarseg.datasets.nuscenes.reader import (
     CLASSES,

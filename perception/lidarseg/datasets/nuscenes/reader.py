@@ -2,7 +2,7 @@
 
 Whye Kit Fong, Rohit Mohan, Juana Valeria Hurtado, Lubing Zhou, Holger Caesar, Oscar Beijbom, Abhinav Valada.
 
-The official folders are read as they are unpacked; nuscenes-devkit reads the tables:
+The official folders are read as they are unpacked; nuscenes-devkit knows the splits:
 
     <data_root>/v1.0-{trainval,test,mini}/*.json                     tables, with lidarseg.json and its category.json
     <data_root>/samples/LIDAR_TOP/*.pcd.bin                          five float32 a point: x, y, z, intensity, ring
@@ -24,7 +24,9 @@ from perception.common.formats.kinds import check_size
 from perception.common.formats.kitti import read_points
 from perception.common.formats.point_columns import NUSCENES_COLUMNS
 from perception.common.formats.points import Frame
-from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS, Index, KeyFrame, read_split
+from perception.common.nuscenes.index import Index, KeyFrame
+from perception.common.nuscenes.reader import read_split
+from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches

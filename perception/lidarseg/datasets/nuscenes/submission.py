@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 from mmengine.logging import print_log
 
-from perception.common.nuscenes.tables import KeyFrame, read_split
+from perception.common.nuscenes.index import KeyFrame
+from perception.common.nuscenes.reader import read_split
 from perception.common.submission import Submission, zip_files
 from perception.lidarseg.datasets.base import predictions_of
 from perception.lidarseg.datasets.nuscenes.reader import CLASSES, POINT_BYTES, to_official_ids

@@ -279,6 +279,7 @@ def test_frames_without_people_or_predictions(people):
     assert scores['STCrowd/mAP'] == pytest.approx(0 if people else np.nan, nan_ok=True)
     metric.process(None, [sample([], [box(5, 0)], [.9])])
     assert np.isnan(metric.evaluate(1)['STCrowd/mAP'])
+    assert np.isnan(score_frames([])['mAP'])
 
 
 def test_parts_that_nobody_knows_are_left_out():

@@ -12,6 +12,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 
 from perception.apis.benchmarks.fuzz import Fuzzer, Reader, check_item, report
+from perception.common.structures import PER_BOX
 from perception.crowd.datasets.stcrowd import reader as stcrowd
 from perception.crowd.datasets.stcrowd.reader import (
     CAMERA,
@@ -124,6 +125,13 @@ def test_test_frames_are_the_scans(folder):
     assert item['data_samples'].lidar_to_image.shape == (4, 4)
 
 
+def test_scans_without_annotations_are_in_order_of_time(folder):
+    for name in ('1617249430.9', '1617249430.10', '999.5'):
+        (folder / f'pcd/32/{name}.bin').write_bytes(bytes(16))
+    times = [item['data_samples'].timestamp for item in map(STCrowd(folder, 'test').__getitem__, range(5))]
+    assert times == sorted(times) and times[:2] == [999.5, 1617249430.1]
+
+
 def test_official_splits_part_the_sequences(folder):
     assert sorted(sum(SPLITS.values(), ())) == list(range(1, 85))
     assert [len(SPLITS[s]) for s in ('train', 'val', 'test')] == [31, 26, 27]
@@ -172,7 +180,7 @@ def test_what_the_files_hold_in_either_way_is_read_alike(folder, change, changes
     expected = first(folder)
     change('anno/1.json', edit_item(**changes))
     sample = first(folder)
-    for key in stcrowd.PER_PERSON:
+    for key in PER_BOX:
         torch.testing.assert_close(sample.get(key), expected.get(key), equal_nan=True, rtol=0, atol=0)
 
 
@@ -358,9 +366,9 @@ def test_a_training_split_without_people_is_refused(folder, change):
 def test_damaged_files_are_read_or_refused(folder):
     readers = [Reader(split, lambda split=split: STCrowd(folder, split), check_item) for split in SPLITS]
     fuzzer = Fuzzer('stcrowd', folder, readers)
-    outcomes = [fuzzer.step() for _ in range(40)]
+    outcomes = [fuzzer.step() for _ in range(20)]
     assert set(outcomes) <= {'read', 'refused'}, report(fuzzer.tallies, 0)
-    assert outcomes.count('refused') > 10
+    assert outcomes.count('refused') > 5
 
 
 def test_values_of_any_kind_anywhere_are_read_or_refused(folder):

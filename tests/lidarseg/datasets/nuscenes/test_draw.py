@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from perception.common.formats.images import read_image
-from perception.common.nuscenes.tables import View, camera_views, load_tables, rigid
+from perception.common.nuscenes.index import View
+from perception.common.nuscenes.reader import read_index
 from perception.lidarseg.datasets.nuscenes.draw import (
     CHANNELS,
     DrawKeyFrames,
@@ -18,7 +19,7 @@ from perception.lidarseg.datasets.nuscenes.draw import (
 from perception.lidarseg.datasets.nuscenes.reader import CLASSES, PALETTE, NuScenesLidarSeg, read_sweep
 from perception.utils.errors import ConfigError, DataError
 
-pytest.importorskip('nuscenes', reason='nuscenes-devkit is not installed')
+KIT = pytest.importorskip('nuscenes', reason='nuscenes-devkit is not installed')
 
 
 def devkit_pixels(tables, token, camera):
@@ -38,11 +39,11 @@ def assert_same_pixels(ours, theirs):
 
 
 def test_projection_equals_the_development_kits(mini_nuscenes):
-    tables = load_tables(mini_nuscenes, 'v1.0-mini')
-    data = NuScenesLidarSeg(mini_nuscenes, 'mini_val')
+    tables = KIT.NuScenes('v1.0-mini', str(mini_nuscenes), verbose=False)
+    index, data = read_index(mini_nuscenes, 'v1.0-mini'), NuScenesLidarSeg(mini_nuscenes, 'mini_val')
     for frame in data.frames[1:3]:
         points = read_sweep(mini_nuscenes / frame.points)
-        views = camera_views(tables, frame.token)
+        views = index.views(frame.row)
         assert sorted(views) == sorted(CHANNELS)
         sample = tables.get('sample', tables.get('sample_data', frame.token)['sample_token'])
         for channel, view in views.items():
@@ -93,9 +94,9 @@ def _real_tables(shared, root):
 
 def test_a_real_key_frame_is_projected_alike(shared, tmp_path):
     frame, tokens = _real_tables(shared, tmp_path)
-    tables = load_tables(tmp_path, 'v1.0-mini')
-    views = camera_views(tables, tokens['LIDAR_TOP'])
-    points = read_sweep(tmp_path / tables.get('sample_data', tokens['LIDAR_TOP'])['filename'])
+    tables, index = KIT.NuScenes('v1.0-mini', str(tmp_path), verbose=False), read_index(tmp_path, 'v1.0-mini')
+    row = index.row_of(tokens['LIDAR_TOP'])
+    views, points = index.views(row), read_sweep(tmp_path / index.frames[row].points)
     still = []
     for channel, view in views.items():
         _, pixels, depth = project_to_image(points, view)
@@ -112,10 +113,9 @@ def test_a_real_key_frame_is_projected_alike(shared, tmp_path):
 
 def test_labels_of_points_are_those_of_the_pixels(mini_nuscenes):
     """The simulated points lie on what the simulated cameras see: sky has none, and the road is below the horizon."""
-    tables = load_tables(mini_nuscenes, 'v1.0-mini')
     data = NuScenesLidarSeg(mini_nuscenes, 'mini_val')
     sample = data[1]
-    view = camera_views(tables, data.frames[1].token)['CAM_FRONT']
+    view = read_index(mini_nuscenes, 'v1.0-mini').views(data.frames[1].row)['CAM_FRONT']
     rows, pixels, _ = project_to_image(sample['inputs']['points'].numpy(), view)
     labels = sample['data_samples'].labels.numpy()[rows]
     road = labels == CLASSES.index('driveable_surface')
@@ -134,53 +134,11 @@ def test_near_points_lie_over_far_ones():
     assert picture[0, 0].tolist() == [55, 55, 55]
 
 
-@pytest.mark.parametrize(('table', 'change', 'match'), [
-    ('calibrated_sensor', dict(rotation=[.7, .7, .7, .7]), 'a rotation of length 1.4, expected a quaternion of length'),
-    ('calibrated_sensor', dict(rotation=None), 'rotation is None, expected 4 finite numbers'),
-    ('calibrated_sensor', dict(translation=[1, 2]), r'translation is \[1, 2\], expected 3 finite numbers'),
-    ('calibrated_sensor', dict(camera_intrinsic=[]), r'camera_intrinsic of .* is \[\], expected 3 x 3 finite'),
-    ('ego_pose', dict(rotation=[1, 0, 0, float('nan')]), 'rotation is'),
-    ('ego_pose', dict(translation='here'), 'translation is here'),
-    ('sample_data', dict(width=None), 'width and height of'),
-    ('sample_data', dict(width=0), 'an image of 0 x 900 pixels'),
-])
-def test_missing_or_non_rigid_calibration_is_told(mini_nuscenes, table, change, match):
-    tables = load_tables(mini_nuscenes, 'v1.0-mini')
-    token = NuScenesLidarSeg(mini_nuscenes, 'mini_val').frames[0].token
-    for row in getattr(tables, table):
-        row.update(change)
-    with pytest.raises(DataError, match=match):
-        camera_views(tables, token)
-
-
-def test_a_missing_record_is_told(mini_nuscenes):
-    tables = load_tables(mini_nuscenes, 'v1.0-mini')
-    with pytest.raises(DataError, match="sample_data.json: no record 'gone', expected one"):
-        camera_views(tables, 'gone')
-    token = NuScenesLidarSeg(mini_nuscenes, 'mini_val').frames[0].token
-    tables.get('sample_data', token)['ego_pose_token'] = 'gone'
-    with pytest.raises(DataError, match="ego_pose.json: no record 'gone'"):
-        camera_views(tables, token)
-
-
-def test_rotations_equal_pyquaternion():
-    from pyquaternion import Quaternion
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        rotation, translation = rng.normal(size=4), rng.normal(size=3)
-        rotation /= np.linalg.norm(rotation)
-        found = rigid(dict(rotation=rotation.tolist(), translation=translation.tolist()), 'x')
-        assert np.allclose(found, Quaternion(rotation).transformation_matrix + np.pad(
-            translation[:, None], ((0, 1), (3, 0))), atol=1e-12)
-
-
 def test_an_image_of_another_size_is_told(mini_nuscenes):
-    view = View('CAM_FRONT', 'a.png', 10, 10, np.eye(3), np.eye(4))
+    view = View('CAM_FRONT', 'a.png', 10, 10, np.eye(3), np.eye(4), np.eye(4), np.eye(4), 0)
     with pytest.raises(DataError, match='a.png: not readable'):
         draw_cameras(np.zeros((1, 4)), np.zeros((1, 3)), {'CAM_FRONT': view}, mini_nuscenes)
-    tables = load_tables(mini_nuscenes, 'v1.0-mini')
-    token = NuScenesLidarSeg(mini_nuscenes, 'mini_val').frames[0].token
-    view = camera_views(tables, token)['CAM_FRONT']._replace(width=1280)
+    view = read_index(mini_nuscenes, 'v1.0-mini').views(0)['CAM_FRONT']._replace(width=1280)
     with pytest.raises(DataError, match='1600 x 900 pixels, expected 1280 x 900'):
         draw_cameras(np.zeros((1, 4)), np.zeros((1, 3)), {'CAM_FRONT': view}, mini_nuscenes)
     with pytest.raises(DataError, match='no camera image'):

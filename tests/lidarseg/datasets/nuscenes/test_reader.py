@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from perception.common.nuscenes import tables as nuscenes_tables
-from perception.common.nuscenes.tables import CATEGORIES, find_problem, read_index
+from perception.common.nuscenes.reader import read_index
+from perception.common.nuscenes.tables import CATEGORIES
 from perception.lidarseg.datasets.nuscenes.reader import (
     CHALLENGE,
     CLASSES,
@@ -214,16 +214,7 @@ def _cycle(rows):
     ('sample_data', lambda rows: [r.update(is_key_frame=False) for r in rows], 'no key frame of LIDAR_TOP'),
     ('scene', lambda rows: [r.update(name='scene-9') for r in rows], 'no key frame of the split mini_val'),
     ('map', lambda rows: rows[0].update(filename='maps/gone.png'), 'expected the mask that map.json names'),
-    ('log', lambda rows: rows.append(3), 'expected a list of records'),
-    ('sample_data', lambda rows: [r.update(filename=3) for r in rows], "sample_data.json: the filename '3'"),
-    ('sample_data', lambda rows: rows[1].update(token='../../x'), r"sample_data.json: the token '../../x'"),
-    ('sample', lambda rows: rows[0].update(token='a/b'), "the token 'a/b'"),
-    ('scene', lambda rows: rows[0].update(name='../scene'), "the name '../scene'"),
-    ('sample_data', lambda rows: rows[0].update(filename='../../etc/passwd'), 'a path below the data root'),
-    ('sample_data', lambda rows: rows[0].update(filename='/etc/passwd'), 'a path below the data root'),
     ('lidarseg', lambda rows: rows[0].update(filename='lidarseg/../../x.bin'), 'a path below the data root'),
-    ('map', lambda rows: rows[0].update(filename='maps/' + 'x' * 5000), r"map.json: the filename 'maps/xxx"),
-    ('map', lambda rows: rows[0].update(filename='maps/\0'), 'map.json: the filename'),
 ])
 def test_damaged_tables_are_told_in_one_sentence(copy, table, change, match):
     edit(copy, table, change)
@@ -240,28 +231,6 @@ def test_a_table_that_is_no_json_is_named(copy):
     shutil.rmtree(copy / 'lidarseg/v1.0-mini')
     with pytest.raises(DataError, match='expected the label files that lidarseg.json names'):
         NuScenesLidarSeg(copy, 'mini_val')
-
-
-def test_nothing_is_wrong_with_whole_tables(mini_nuscenes):
-    for version in ('v1.0-mini', 'v1.0-test'):
-        assert find_problem(mini_nuscenes / version) is None
-
-
-def test_the_index_is_kept_where_tables_are_slow(copy, tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    fresh = read_index(copy, 'v1.0-mini')
-    assert not (tmp_path / 'cache').exists()     # fast tables leave nothing
-    monkeypatch.setattr(nuscenes_tables, 'SLOW', 0.0)
-    assert read_index(copy, 'v1.0-mini') == fresh
-    (kept,) = (tmp_path / 'cache/perception').iterdir()
-    monkeypatch.setattr(nuscenes_tables, 'load_tables', None)     # would fail if it were called
-    assert read_index(copy, 'v1.0-mini') == fresh
-    monkeypatch.undo()
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
-    kept.write_text('{"frames": 3}')     # damaged: made anew
-    assert read_index(copy, 'v1.0-mini') == fresh
-    edit(copy, 'scene', lambda rows: rows.pop(0))     # other tables: another file
-    assert len(read_index(copy, 'v1.0-mini').frames) < len(fresh.frames)
 
 
 def test_fuzz_whatever_is_damaged_is_read_right_or_refused(copy):
