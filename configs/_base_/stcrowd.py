@@ -1,5 +1,6 @@
 """STCrowd: data loaders with augmentation, its evaluation, results file, pictures; the simulated data."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.runner import EpochBasedTrainLoop
 
 from perception.common.samplers import EpochSampler
 from perception.crowd.datasets.stcrowd.metric import STCrowdMetric
@@ -13,10 +14,11 @@ from perception.crowd.transforms import MoveScene, SamplePeople, WithinBounds
 
 data_root = 'data/stcrowd'  # PERCEPTION_DATA replaces the leading data
 bounds = (0, -35.2, -4, 35.2, 35.2, 2)  # m; holds the half disc of 35 m where people are labelled
+epochs, mini_epochs = 40, 12  # in the last fifth of them nobody is added
 
 train_pipeline = [  # the first step takes away the rear, where nobody is labelled, before a turn brings it to the front
     dict(type=WithinBounds, bounds=bounds),
-    dict(type=SamplePeople, count=10, min_points=15, epochs=40, fade=0.2),  # epochs of the schedule
+    dict(type=SamplePeople, count=10, min_points=15, epochs=epochs, fade=0.2),
     dict(type=MoveScene, max_radians=0.3925, low=0.95, high=1.05, std=0.2, flip=0.5),
     dict(type=WithinBounds, bounds=bounds)]
 test_pipeline = [dict(type=WithinBounds, bounds=bounds, people=False)]  # the metric has filters of its own
@@ -39,6 +41,8 @@ submit_dataloader = test_dataloader  # there is no server: a results file that p
 val_evaluator = dict(type=STCrowdMetric)
 test_evaluator = dict(type=STCrowdMetric)
 
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=5)
+
 predictor = dict(type=CrowdPredictor)
 predictions = dict(type=STCrowdResults)  # --predictions FILE
 submission = dict(type=STCrowdSubmission)  # --submit DIR
@@ -52,8 +56,9 @@ tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet)
 mini_bounds = (0, -19.2, -4, 19.2, 19.2, 2)  # m; few cells, for a training on two cores
 mini_test = [dict(type=WithinBounds, bounds=mini_bounds, people=False)]
-mini_train = [dict(type=WithinBounds, bounds=mini_bounds), dict(type=SamplePeople, count=10, epochs=12, fade=0.2),
-              train_pipeline[2], dict(type=WithinBounds, bounds=mini_bounds)]
+mini_train = [dict(type=WithinBounds, bounds=mini_bounds),
+              dict(type=SamplePeople, count=10, min_points=15, epochs=mini_epochs, fade=0.2), train_pipeline[2],
+              dict(type=WithinBounds, bounds=mini_bounds)]
 mini_score = dict(type=STCrowdMetric, max_range=19)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
@@ -62,7 +67,8 @@ mini_loaders = dict(
                         dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
-    val_evaluator=mini_score, test_evaluator=mini_score)
+    val_evaluator=mini_score, test_evaluator=mini_score,
+    train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 
 few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'
 parts = {name: f'model.head.{name}=False' for name in ('mixture', 'density', 'attention', 'adaptive_radius')}

@@ -24,6 +24,7 @@ from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 BOX_MAPS = dict(reg=2, height=1, dim=3, rot=2, vel=2)  # name -> channels, in the order of a box's row
+SIZES = (0.001, 100)  # m; a box that is smaller or larger in any direction is no detection
 HEAT_BIAS = -2.19  # an empty map starts with scores of 0.1
 
 
@@ -291,7 +292,9 @@ class CenterHead(nn.Module):
         """
         scores, planes, cells = peaks(found['heatmap'].float().sigmoid(), self.max_detections, self.peak_window)
         boxes = decode_boxes(self.rows_at(found, cells, task), cells, self.grid, self.log_sizes)
+        sizes = boxes[..., 3:6]
         kept = (scores > self.score_threshold) & boxes[..., :7].isfinite().all(-1)
+        kept &= ((sizes >= SIZES[0]) & (sizes <= SIZES[1])).all(-1)
         if self.post_range is not None:
             low, high = boxes.new_tensor(self.post_range).view(2, 3)
             kept &= ((boxes[..., :3] >= low) & (boxes[..., :3] <= high)).all(-1)
