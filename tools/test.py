@@ -30,7 +30,7 @@ def main() -> None:
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
-    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4 or grid36')
+    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4, grid36; for people flip')
     parser.add_argument('--metrics', nargs='+', action='extend', default=[], metavar='NAME',
                         help="further scores, of the config's more_metrics, such as distance of LiDAR configs")
     parser.add_argument('--save', metavar='DIR',

@@ -56,7 +56,7 @@ def main() -> None:
                              'or fixed (from beside the road, where poses.txt and calib.txt lie beside the folder of '
                              'scans); of images plain or attention (where the stages of the net look)')
     parser.add_argument('--against', metavar='CKPT', help='an earlier checkpoint, whose picture is drawn above each')
-    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4 or grid36')
+    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4, grid36; for people flip')
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--viewer', choices=['rerun'],
