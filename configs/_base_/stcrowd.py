@@ -8,12 +8,13 @@ from perception.crowd.datasets.stcrowd.mini import draw_sheet, write_stcrowd_min
 from perception.crowd.datasets.stcrowd.reader import STCrowd
 from perception.crowd.datasets.stcrowd.submission import STCrowdResults, STCrowdSubmission
 from perception.crowd.draw import DrawPeople
+from perception.crowd.models.flip import FlipDetector
 from perception.crowd.predictor import CrowdPredictor
 from perception.crowd.transforms import MoveScene, SamplePeople, WithinBounds
 
 data_root = 'data/stcrowd'  # PERCEPTION_DATA replaces the leading data
-bounds = (0, -35.2, -4, 35.2, 35.2, 2)  # m; the half disc of 35 m where people are labelled
-epochs = 40  # also those in whose last fifth nobody is added
+bounds = (0, -35.2, -4, 35.2, 35.2, 2)  # m; holds the half disc of 35 m where people are labelled
+epochs, mini_epochs = 40, 12  # in the last fifth of them nobody is added
 
 train_pipeline = [  # the first step takes away the rear, where nobody is labelled, before a turn brings it to the front
     dict(type=WithinBounds, bounds=bounds),
@@ -22,19 +23,19 @@ train_pipeline = [  # the first step takes away the rear, where nobody is labell
     dict(type=WithinBounds, bounds=bounds)]
 test_pipeline = [dict(type=WithinBounds, bounds=bounds, people=False)]  # the metric has filters of its own
 
-# sequences=None: those of split.json
+# the sequences of split.json
 train_dataloader = dict(
     batch_size=16, num_workers=4, persistent_workers=True,
     sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
-    dataset=dict(type=STCrowd, data_root=data_root, split='train', sequences=None, pipeline=train_pipeline, seed=0))
+    dataset=dict(type=STCrowd, data_root=data_root, split='train', pipeline=train_pipeline, seed=0))
 val_dataloader = dict(
     batch_size=1, num_workers=2, persistent_workers=True,
     sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
-    dataset=dict(type=STCrowd, data_root=data_root, split='val', sequences=None, pipeline=test_pipeline))
+    dataset=dict(type=STCrowd, data_root=data_root, split='val', pipeline=test_pipeline))
 test_dataloader = dict(  # the labelled frames; annotations of the test split were never published
     batch_size=1, num_workers=2, persistent_workers=False,
     sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
-    dataset=dict(type=STCrowd, data_root=data_root, split='val', sequences=None, pipeline=test_pipeline))
+    dataset=dict(type=STCrowd, data_root=data_root, split='val', pipeline=test_pipeline))
 submit_dataloader = test_dataloader  # there is no server: a results file that people exchange
 
 val_evaluator = dict(type=STCrowdMetric)
@@ -45,6 +46,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=5)
 predictor = dict(type=CrowdPredictor)
 predictions = dict(type=STCrowdResults)  # --predictions FILE
 submission = dict(type=STCrowdSubmission)  # --submit DIR
+tta_model = dict(type=FlipDetector)  # --tta flip
 draw = dict(type=DrawPeople)  # --draw DIR
 
 mini_data = dict(type=write_stcrowd_mini, root='data/mini/stcrowd')
@@ -52,13 +54,34 @@ tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
     train_sequences=1, train_frames=2, val_sequences=1, val_frames=1, test_sequences=1, test_frames=1, columns=256,
     detail=0.05, workers=1))
 mini_sheet = dict(type=draw_sheet)
-mini_epochs = 12
-mini_pipeline = [*train_pipeline[:1], dict(type=SamplePeople, count=10, min_points=15, epochs=mini_epochs, fade=0.2),
-                 *train_pipeline[2:]]
+mini_bounds = (0, -19.2, -4, 19.2, 19.2, 2)  # m; few cells, for a training on two cores
+mini_test = [dict(type=WithinBounds, bounds=mini_bounds, people=False)]
+mini_train = [dict(type=WithinBounds, bounds=mini_bounds),
+              dict(type=SamplePeople, count=10, min_points=15, epochs=mini_epochs, fade=0.2), train_pipeline[2],
+              dict(type=WithinBounds, bounds=mini_bounds)]
+mini_score = dict(type=STCrowdMetric, max_range=19)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
-                          dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_pipeline)),
-    val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=dict(data_root='data/mini/stcrowd')),
-    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd')),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd')),
+                          dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_train)),
+    val_dataloader=dict(num_workers=0, persistent_workers=False,
+                        dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
+    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
+    val_evaluator=mini_score, test_evaluator=mini_score,
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
+
+few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'
+parts = {name: f'model.head.{name}=False' for name in ('mixture', 'density', 'attention', 'adaptive_radius')}
+evidence = dict(  # of tools/benchmark.py crowd; each arm adds a part of DHA to the one before
+    options=few.split(),
+    scores={f'STCrowd/{name}': 'greater' for name in ('AP_0.25', 'AP_0.5', 'AP_1.0', 'AR_0', 'AR_1', 'AR_2',
+                                                      'mAP_density_4+', 'AP_0.25_density_4+', 'AR_2_density_4+')},
+    arms=dict(
+        centerpoint_s8=['configs/crowd/centerpoint_pillar_stcrowd.py', 'model.neck.strides=(0.5,1,2)',
+                        'model.head.stride=4'],
+        centerpoint_s4=['configs/crowd/centerpoint_pillar_stcrowd.py'],
+        hierarchy=['configs/crowd/dha_pillar_stcrowd.py', *parts.values()],
+        mixture=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[1:]],
+        density=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[2:]],
+        attention=['configs/crowd/dha_pillar_stcrowd.py', *list(parts.values())[3:]],
+        dha=['configs/crowd/dha_pillar_stcrowd.py']))

@@ -100,7 +100,8 @@ def test_trains_predicts_scores_and_submits(path, small, tmp_path):
     net = getattr(model, 'student', model).eval()
     predictor = called(cfg.predictor, model=net, data=dict(cfg.test_dataloader.dataset, type=dataset_type(cfg)))
     sample = DATASETS.build(cfg.val_dataloader.dataset)[0]['data_samples']
-    keys = [key for key in sample.metainfo_keys() if key == 'source' or key.endswith('_path')]
+    # points before the image that belongs to them
+    keys = sorted((k for k in sample.metainfo_keys() if k == 'source' or k.endswith('_path')), reverse=True)
     assert keys, 'a sample names its source, see perception/common/structures.py'
     source = sample.get(keys[0])
     assert any(name.startswith('pred_') for name in predictor(source).keys())  # noqa: SIM118

@@ -25,12 +25,14 @@ class Comparison:
         groups: title of each table -> names of the settings whose runs it counts together.
         rule: 'less' where less of the metric is better.
         scores: further results to compare -> 'greater' or 'less'.
+        reference: the arm that gains are over.
     """
     title: str
     data: str
     groups: Mapping[str, list[str]]
     rule: str | None
     scores: Mapping[str, str]
+    reference: str = 'student'
 
 
 def write_report(jobs: list[Job], comparison: Comparison, folder: Path) -> dict:
@@ -49,7 +51,7 @@ def write_report(jobs: list[Job], comparison: Comparison, folder: Path) -> dict:
                  **result) for job in jobs if (result := read_run(job)) is not None]
     metric = next((run['metric'] for run in runs), 'score')
     tables = {title: table(runs, names, metric, comparison) for title, names in comparison.groups.items()}
-    report = dict(title=comparison.title, data=comparison.data, metric=metric,
+    report = dict(title=comparison.title, data=comparison.data, metric=metric, reference=comparison.reference,
                   arms=list(dict.fromkeys(job.arm for job in jobs)), finished=len(runs), planned=len(jobs),
                   torch=torch.__version__, tables=tables, runs=runs,
                   efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
@@ -80,12 +82,12 @@ def table(runs: list[dict], settings: list[str], metric: str, comparison: Compar
 
     Returns:
         arm -> `runs`, their number; `scores`, for each score the values of the last epoch (`last`), their change since
-        the validation before (`rise`, of the metric alone) and their gain over the student alone of the same setting
-        and seed (`gain`); and `verdict`.
+        the validation before (`rise`, of the metric alone) and their gain over the reference of the same setting and
+        seed (`gain`); and `verdict`.
     """
     rules = {metric: comparison.rule or 'greater', **comparison.scores}
     runs = [run for run in runs if run['setting'] in settings]
-    alone = {(run['setting'], run['seed']): run for run in runs if run['arm'] == 'student'}
+    alone = {(run['setting'], run['seed']): run for run in runs if run['arm'] == comparison.reference}
     rows = {}
     for arm in dict.fromkeys(run['arm'] for run in runs):
         members = [run for run in runs if run['arm'] == arm]
@@ -94,11 +96,11 @@ def table(runs: list[dict], settings: list[str], metric: str, comparison: Compar
             pairs = [(_score(run, name), _score(alone.get((run['setting'], run['seed']), {}), name)) for run in members]
             scores[name] = dict(last=[value for value, _ in pairs if value is not None],
                                 gain=[value - base for value, base in pairs if None not in (value, base)]
-                                if arm not in ('teacher', 'student') else [])
+                                if arm not in ('teacher', comparison.reference) else [])
         scores[metric]['rise'] = [run['scores'][-1] - run['scores'][-2] for run in members if len(run['scores']) > 1]
         verdict = judge({name: found['gain'] for name, found in scores.items()}, rules)
         rows[arm] = dict(runs=len(members), scores=scores,
-                         verdict=verdict if arm not in ('teacher', 'student') else '')
+                         verdict=verdict if arm not in ('teacher', comparison.reference) else '')
     return rows
 
 
@@ -126,9 +128,11 @@ def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
 def to_markdown(report: dict) -> str:
     """The report as tables."""
     runs, metric = report['runs'], report['metric']
-    about = ('Validation scores of the last epoch, mean and standard deviation over runs. Gains are over the student '
-             'alone of the same seed: same start, same samples in the same order. `rise`: change of the score since '
-             f'the validation before. A gain counts from {CERTAIN} standard errors on.')
+    reference = report['reference']
+    base = 'the student alone' if reference == 'student' else reference
+    about = (f'Validation scores of the last epoch, mean and standard deviation over runs. Gains are over {base} of '
+             'the same seed: same start, same samples in the same order. `rise`: change of the score since the '
+             f'validation before. A gain counts from {CERTAIN} standard errors on.')
     lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
              about]
     lines += _in_short(report)
@@ -159,11 +163,14 @@ def to_markdown(report: dict) -> str:
 def _in_short(report: dict) -> list[str]:
     """A few lines on each table: the scores of the nets beside what they cost, and what that means."""
     costs = {row['config']: row for row in report['efficiency'].get('mini', [])}
+    reference = report['reference']
+    student = 'student with ' if reference == 'student' else ''
+    base = 'the student alone' if reference == 'student' else reference
     costs |= {arm: costs['student'] for arm in report['arms'] if arm not in costs and 'student' in costs}
     lines = []
     for title, arms in report['tables'].items() if costs else ():
         names = list(next(iter(arms.values()))['scores']) if arms else []
-        rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', 'student') else f'student with {arm}'),
+        rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', reference) else f'{student}{arm}'),
                      **{name: to_text(row['scores'][name]['last'], 3) for name in names},
                      **{key: costs[arm][key] for key in ('parameters', 'gmac', 'cpu_ms')})
                 for arm, row in arms.items() if arm in costs]
@@ -171,11 +178,11 @@ def _in_short(report: dict) -> list[str]:
                    **{key: cost.COLUMNS[key] for key in ('parameters', 'gmac', 'cpu_ms')}}
         lines += ['', f'**In short, {title}:**', '', *cost.table(rows, columns), '']
         for arm, row in arms.items():
-            if arm in ('teacher', 'student'):
+            if arm in ('teacher', reference):
                 continue
             gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
             verdict, count = row['verdict'] or 'one run shows no spread', row['runs']
-            lines.append(f'* {arm} changes the student alone of the same seed by: {gains} ({count} run'
+            lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} run'
                          f'{"s" * (count > 1)}); {"it " * verdict.startswith("h")}{verdict}.')
     kind = 'Simulated data' if 'simulated' in report['data'] else 'Nets of the mini scale'
     return [*lines, '', f'{kind} say nothing about the scores of a benchmark.'] if lines else []

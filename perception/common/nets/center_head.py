@@ -24,6 +24,7 @@ from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 BOX_MAPS = dict(reg=2, height=1, dim=3, rot=2, vel=2)  # name -> channels, in the order of a box's row
+SIZES = (0.001, 100)  # m; a box that is smaller or larger in any direction is no detection
 HEAT_BIAS = -2.19  # an empty map starts with scores of 0.1
 
 
@@ -290,14 +291,32 @@ class CenterHead(nn.Module):
             task: its number.
         """
         scores, planes, cells = peaks(found['heatmap'].float().sigmoid(), self.max_detections, self.peak_window)
-        rows = torch.cat([gather(found[name].float(), cells) for name in self.branches], dim=2)
-        boxes = decode_boxes(rows, cells, self.grid, self.log_sizes)
+        boxes = decode_boxes(self.rows_at(found, cells, task), cells, self.grid, self.log_sizes)
+        sizes = boxes[..., 3:6]
         kept = (scores > self.score_threshold) & boxes[..., :7].isfinite().all(-1)
+        kept &= ((sizes >= SIZES[0]) & (sizes <= SIZES[1])).all(-1)
         if self.post_range is not None:
             low, high = boxes.new_tensor(self.post_range).view(2, 3)
             kept &= ((boxes[..., :3] >= low) & (boxes[..., :3] <= high)).all(-1)
         labels = self.label_of[planes + sum(self.counts[:task])]
         return [(b[k], s[k], n[k]) for b, s, n, k in zip(boxes, scores, labels, kept)]
+
+    def rows_at(self, found: dict[str, Tensor], cells: Tensor, task: int) -> Tensor:
+        """Rows of boxes in some cells; heads that make no whole maps of boxes make them here.
+
+        Args:
+            found: maps of the task.
+            cells: (B, M) int64, row * W + column.
+            task: its number.
+
+        Returns:
+            (B, M, D) float32.
+        """
+        return torch.cat([gather(found[name].float(), cells) for name in self.branches], dim=2)
+
+    def complete(self, maps: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Maps of `forward` with those of boxes, for heads that leave them to `rows_at`."""
+        return maps
 
     def suppress(self, boxes: Tensor, scores: Tensor, labels: Tensor, task: int) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes of one task of a sample without those near to or overlapping a better one.

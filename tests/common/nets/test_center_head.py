@@ -336,11 +336,12 @@ def test_peaks_are_the_highest_of_their_neighbours():
     assert gather(scores, cells)[0, :3].tolist() == [pytest.approx(v) for v in ([.9, 0], [.8, .7], [0, .6])]
 
 
-def test_boxes_that_are_no_numbers_are_not_found():
+def test_boxes_that_are_no_numbers_or_that_nothing_fits_are_not_found():
     head = small(nms=None)
     maps = [{name: torch.zeros(1, n, 20, 20) for name, n in dict(head.branches, heatmap=1).items()}]
     maps[0]['dim'][0, 1, 3, 4], maps[0]['height'][0, 0, 5, 6] = 1000, torch.nan
-    assert len(head.predict(maps)[0][0]) == 398
+    maps[0]['dim'][0, :2, 7, 8] = torch.tensor([5, -8])  # 148 m, 0.3 mm
+    assert len(head.predict(maps)[0][0]) == 397
 
 
 def test_classes_of_a_task_suppress_each_other_unless_told_not_to():

@@ -1,0 +1,49 @@
+"""CenterPoint on voxels of 0.05 m, one transposed convolution to maps of 0.2 m, on STCrowd."""
+from mmengine.config import read_base
+
+from perception.common.nets.second import SECOND, SECONDFPN
+from perception.common.nets.sparse_encoder import SparseEncoder
+from perception.crowd.models.centerpoint import CenterPoint
+from perception.crowd.models.dha import DHAHead
+
+with read_base():
+    from .._base_.centerpoint_schedule import *
+    from .._base_.runtime import *
+    from .._base_.stcrowd import *
+
+model = dict(
+    type=CenterPoint,
+    point_cloud_range=bounds,
+    voxel_size=(0.05, 0.05, 0.15),  # m
+    encoder=dict(
+        type=SparseEncoder, channels=(16, 32, 64, 128), blocks=2, paddings=(1, 1, (0, 1, 1)), last_channels=128),
+    backbone=dict(type=SECOND, channels=(128, 256), layers=(5, 5), strides=(1, 2)),
+    neck=dict(type=SECONDFPN, channels=(256, 256), strides=(1, 2), conv_for_stride_1=True),
+    head=dict(
+        type=DHAHead,
+        tasks=[['pedestrian']],
+        stride=4,  # of the finest level
+        base_level=1,
+        levels=(0,),
+        mixture=False,
+        density=False,
+        attention=False,
+        fuse=False,
+        delta=False,
+        adaptive_radius=False,
+        ignore_radius=35,  # m
+        peak_window=3,
+        max_detections=200,
+        score_threshold=0.05,
+        post_range=(-1, -36, -5, 36.2, 36, 3),
+        nms_threshold=0.3))  # m between centres
+
+mini = dict(
+    mini_loaders, **mini_schedule,
+    model=dict(
+        point_cloud_range=mini_bounds,
+        voxel_size=(0.1, 0.1, 0.3),
+        encoder=dict(channels=(8, 16, 32), blocks=1, paddings=(1, 1), last_channels=32),
+        backbone=dict(channels=(32, 64), layers=(2, 2)),
+        neck=dict(channels=(32, 32)),
+        head=dict(stride=2, shared_channels=24, head_channels=24)))
