@@ -32,6 +32,12 @@ def init_convs(net: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def init_last(conv: nn.Conv2d, bias: float = 0.0) -> None:
+    """Small weights for the convolution that makes a map, which then starts near its bias everywhere."""
+    nn.init.normal_(conv.weight, std=0.01)
+    nn.init.constant_(conv.bias, bias)
+
+
 class RowNorm(nn.BatchNorm1d):
     """Batch normalisation of rows; fewer than two, which have no spread, are normalised as in evaluation."""
 

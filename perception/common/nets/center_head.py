@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from perception.common.nets.blocks import conv_bn_relu, init_convs
+from perception.common.nets.blocks import conv_bn_relu, init_convs, init_last
 from perception.ops.rotated import nms_circle, nms_rotated
 from perception.registry import MODELS
 from perception.utils.checks import check_choice
@@ -341,6 +341,9 @@ class CenterHead(nn.Module):
 class TaskHead(nn.ModuleDict):
     """A branch of two convolutions for each map.
 
+    The last ones start with small weights, other than in mmdet3d, where logits of 10 and more at first cost hundreds of
+    steps.
+
     Args:
         in_channels: of the features.
         channels: between the convolutions.
@@ -351,8 +354,8 @@ class TaskHead(nn.ModuleDict):
         super().__init__({name: nn.Sequential(conv_bn_relu(in_channels, channels), nn.Conv2d(channels, n, 3, padding=1))
                           for name, n in maps.items()})
         init_convs(self)
-        if 'heatmap' in maps:
-            nn.init.constant_(self['heatmap'][-1].bias, HEAT_BIAS)
+        for name, branch in self.items():
+            init_last(branch[-1], HEAT_BIAS if name == 'heatmap' else 0)
 
     def forward(self, features: Tensor) -> dict[str, Tensor]:
         """(B, in_channels, H, W) features to name -> (B, n, H, W), heat maps as logits."""

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
-from perception.common.nets.blocks import conv_bn_relu, init_convs
+from perception.common.nets.blocks import conv_bn_relu, init_convs, init_last
 from perception.common.nets.center_head import (
     HEAT_BIAS,
     BevGrid,
@@ -286,20 +286,20 @@ class HeatBlock(nn.Module):
             layers = nn.Sequential(conv_bn_relu(channels, hidden),
                                    nn.Conv2d(hidden, outputs, kernel_size, padding=kernel_size // 2))
             init_convs(layers)
+            init_last(layers[-1])
             return layers
 
         self.density_level = density_level
         self.hm = nn.ModuleList([finest, *(branch(classes) for _ in range(1, levels))])
         for coarse in self.hm[1:]:
-            nn.init.constant_(coarse[-1].bias, HEAT_BIAS)
+            init_last(coarse[-1], HEAT_BIAS)
         self.density = None if density_level is None else branch(1, 1)
         self.attn = nn.ModuleList(nn.Conv2d(3, 1, 7, padding=3) for _ in range(levels)) if attention else None
         self.mix = self.delta = None
         if mixture and levels > 1:
             self.mix = nn.Sequential(conv_bn_relu(levels + (density_level is not None), 16), nn.Conv2d(16, levels, 1))
             init_convs(self.mix[0])
-            nn.init.normal_(self.mix[1].weight, std=.01)  # equal weights of the levels at first
-            nn.init.zeros_(self.mix[1].bias)
+            init_last(self.mix[1])  # equal weights of the levels at first
         if delta:
             self.delta = branch(classes)
             nn.init.zeros_(self.delta[-1].weight)
