@@ -6,7 +6,7 @@ export PYTHON TORCH_INDEX OPS
 RUN := .venv/bin/python
 STUDENT := configs/lidarseg/minkunet_half_kitti.py
 METHODS := configs/pvd/minkunet_kitti.py configs/cd/minkunet_kitti.py
-SEMI := --variant practical model.losses.pvd.reading=practical --setting semi --seeds 1 --work-dir work_dirs/demo
+SEMI := --variant literal model.losses.pvd.reading=literal --setting semi --seeds 1 --work-dir work_dirs/demo
 ALONE := work_dirs/demo/semi/student_0/model.pth
 TAUGHT := work_dirs/demo/semi/cd_0/model.pth
 
@@ -16,7 +16,7 @@ setup:
 # A teacher, students alone and students taught by it, on simulated data; cut off, it continues where it was.
 demo: setup
 	@echo "1 of 4, about 10 minutes on two cores: train a teacher with all labels, then with 0.1 % of them a student alone"
-	@echo "and three that the teacher taught, by PVD as printed (pvd) and by its practical reading, and by CD"
+	@echo "and three that the teacher taught, by PVD, by its formulas as printed (literal), and by CD"
 	$(RUN) tools/benchmark.py distillation $(STUDENT) $(METHODS) $(SEMI)
 	@echo "2 of 4, less than a minute: draw the scans on which the one taught by CD betters the one alone the most"
 	$(RUN) tools/test.py $(STUDENT) $(ALONE) --mini --save work_dirs/demo/alone

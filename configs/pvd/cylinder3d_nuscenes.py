@@ -25,7 +25,7 @@ model = dict(
         type=FrozenTeacher, model=teacher, taps=taps, trained_by='configs/lidarseg/cylinder3d_nuscenes.py')),
     losses=dict(pvd=dict(
         type=PVDLoss, teacher='full',
-        reading='literal', alpha=None,  # eq. (7), output terms (point, voxel): (0.1, 0.15); 'practical': (0.4, 0.6)
+        reading='practical', alpha=None,  # eq. (7), output terms (point, voxel): (0.4, 0.6); 'literal': (0.1, 0.15)
         beta=(0.15, 0.25),  # affinity terms (point, voxel)
         supervoxel_size=(120, 60, 8),  # cells of (rho, phi, z), table 5: 4 x 6 x 4 supervoxels
         num_supervoxels=4, num_points=1024, num_voxels=512,  # K, N_p, N_v
