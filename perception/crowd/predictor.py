@@ -49,7 +49,7 @@ class CrowdPredictor(Predictor):
 
     Raises:
         ConfigError: options that cannot be, or images without a camera.
-        DataError: a camera that cannot be read.
+        DataError: a folder of images that is not there, a camera that cannot be read.
     """
 
     noun = 'scan'
@@ -74,6 +74,9 @@ class CrowdPredictor(Predictor):
         steps = data.get('pipeline', ())
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
         self.images = None if images is None else Path(images).expanduser()
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(f'{images}: no such folder, expected that of the images, each called as its scan. Correct '
+                            'images.')
         self.lidar_to_image = None if camera is None else _camera(camera)
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
                                    forward=self.meta.get('forward', 0.0)))
@@ -250,8 +253,10 @@ class CrowdPredictor(Predictor):
         if image is None and self._shape is not None and 'image' in views:
             image = canvas.blank(*self._shape)  # frames of a film are of one size
         if image is None and tuple(views) == ('image',):
-            raise DataError(f'--view image: no image of {known["sample_id"]} is known, expected a scan in STCrowd\'s '
-                            'layout with its annotations. Give images and camera, or take --view bev.')
+            asked = 'a scan in STCrowd\'s layout with its annotations. Give images and camera' if self.images is None \
+                else f'{self.images / known["sample_id"]} with the ending of an image. Call the image as its scan'
+            raise DataError(f'--view image: no image of {known["sample_id"]} is known, expected {asked}, or take '
+                            '--view bev.')
         self._shape = self._shape if image is None or trails is None else image.shape[:2]
         return draw_people(self.cloud(source).points, everything, self.meta['palette'], self.look, image,
                            title or known['sample_id'], views, trails)

@@ -86,6 +86,10 @@ def test_images_of_others_are_told_by_options(folder, tmp_path):
     predictor = CrowdPredictor(None, DATA, images=str(tmp_path / 'images'), camera=str(folder / 'camera.json'))
     assert predictor.known(scan)['image_path'].endswith('.png') and predictor.known(scan)['lidar_to_image'][0, 0] != 0
     assert predictor.known(scans_of(folder)[1])['image_path'] == ''
+    with pytest.raises(DataError, match=f'images/{scans_of(folder)[1].stem} with the ending'):
+        predictor.view('image', scans_of(folder)[1], None, None, '')
+    with pytest.raises(DataError, match='pictures: no such folder'):
+        CrowdPredictor(None, DATA, images=str(tmp_path / 'pictures'), camera=str(folder / 'camera.json'))
     for options in (dict(images='a'), dict(camera='b')):
         with pytest.raises(ConfigError, match='expected both'):
             CrowdPredictor(None, DATA, **options)
