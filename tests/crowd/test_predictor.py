@@ -94,7 +94,7 @@ def test_images_of_others_are_told_by_options(folder, tmp_path):
         with pytest.raises(ConfigError, match='expected both'):
             CrowdPredictor(None, DATA, **options)
     with pytest.raises(DataError, match='none.json: no such file'):
-        CrowdPredictor(None, DATA, images='a', camera='none.json')
+        CrowdPredictor(None, DATA, images=str(tmp_path), camera='none.json')
 
 
 def test_sources_are_all_scans_of_a_folder(predictor, folder):
