@@ -1,11 +1,13 @@
 """Finds people in scans with a trained net and draws them in the image, from above and in space."""
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common.formats.images import SUFFIXES
@@ -81,6 +83,7 @@ class CrowdPredictor(Predictor):
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
                                    forward=self.meta.get('forward', 0.0)))
         self._annotations: dict[Path, Annotations] = {}
+        self._refused: set[Path] = set()  # files of annotations that cannot be read
         self._trails, self._shape = Trails(), None  # of a film: where tracks have been, and the size of its images
 
     def predict(self, sources: Sequence[Scan]) -> list[BoxSample]:
@@ -132,7 +135,13 @@ class CrowdPredictor(Predictor):
         root = path.absolute().parent.parent.parent
         file = root / 'anno' / f'{path.absolute().parent.name}.json'
         if path.absolute().parent.parent.name == 'pcd' and file.is_file():
-            annotations, frame = self._frame(file, path)
+            try:
+                annotations, frame = self._frame(file, path)
+            except DataError as error:  # people are found without them, also where the scan is none of the annotated
+                if file not in self._annotations and file not in self._refused:
+                    print_log(f'{error} Scans are drawn without their images.', 'current', logging.WARNING)
+                    self._refused.add(file)
+                return known
             image = annotations.images[frame]
             known['lidar_to_image'] = read_camera(root / 'camera.json')
             known['image_path'] = str(root / image) if image else ''

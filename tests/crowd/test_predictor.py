@@ -79,6 +79,18 @@ def test_image_and_camera_are_known_in_the_official_layout(predictor, folder):
     assert predictor.known(scans_of(folder, 32)[0])['image_path'] == ''  # no annotations, so nobody knows
 
 
+def test_people_are_found_where_annotations_do_not_help(predictor, folder):
+    other = scans_of(folder)[0].with_name('1617249999.5.bin')
+    other.write_bytes(scans_of(folder)[0].read_bytes())
+    assert len(predictor(other).pred_boxes) == 2 and predictor.known(other)['image_path'] == ''
+    with pytest.raises(DataError, match='no frame of pcd/33/1617249999.5.bin'):
+        predictor.truth(folder / 'anno', 'x', other)
+    (folder / 'anno/33.json').write_text('{"frames": 7}')
+    again = CrowdPredictor(Finder(), DATA)
+    for scan in (other, *scans_of(folder)):
+        assert len(again(scan).pred_boxes) == 2 and 'lidar_to_image' not in again.known(scan)
+
+
 def test_images_of_others_are_told_by_options(folder, tmp_path):
     (tmp_path / 'images').mkdir()
     scan = scans_of(folder)[0]
