@@ -142,16 +142,16 @@ class STCrowd(SeededDataset):
         if self.split == 'test' and scans.is_dir():
             files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
             return bare_annotations(sorted(files, key=lambda f: (np.nan_to_num(_seconds(f)), natural_order(f))))
-        absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
-        missing = scans if self.split == 'test' else path
-        if len(absent) == len(names) or self.split == 'test':
+        missing, things, ending = (scans, 'scans', '') if self.split == 'test' else (path, 'annotations', '.json')
+        absent = [n for n in names if not (missing.parent / f'{n}{ending}').exists()]
+        if not missing.parent.is_dir():
             raise DataError(f'{self.data_root}: no {missing}, expected STCrowd in its official layout ({LAYOUT}). '
                             f'Download it from {DOWNLOAD} and unpack or link it there, set PERCEPTION_DATA to the '
                             'folder that replaces data/, or try simulated data with `python tools/train.py CONFIG '
                             '--mini`.')
-        raise DataError(f'{path}: no such file, expected annotations of sequence {name}, which the {self.split} split '
-                        f'names ({len(absent)} of {len(names)} are missing). Unpack the annotations again from '
-                        f'{DOWNLOAD}, or name other sequences.')
+        raise DataError(f'{missing}: no such file or folder, expected {things} of sequence {name} of the '
+                        f'{self.split} split ({len(absent)} of {len(names)} are missing). Unpack the {things} again from {DOWNLOAD}, or '
+                        'name other sequences.')
 
     def _check(self) -> None:
         """See that the first scan is there and that there is something to learn; say what was found."""

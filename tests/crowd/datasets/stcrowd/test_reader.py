@@ -356,6 +356,14 @@ def test_wrong_arguments_are_refused(folder):
             STCrowd(folder, **{'split': 'train', **arguments})
 
 
+def test_sequences_that_are_not_there_are_told_from_data_that_are_not(folder):
+    for split, place in (('train', 'anno/85.json'), ('test', 'pcd/85')):
+        with pytest.raises(DataError, match=rf'{place}: no such .* sequence 85 of the {split} split \(1 of 1'):
+            STCrowd(folder, split, sequences=[85])
+    with pytest.raises(DataError, match='official layout.*Download'):
+        STCrowd(folder / 'anno', 'train', sequences=[1])
+
+
 def test_a_training_split_without_people_is_refused(folder, change):
     for name in ('1', '2'):
         change(f'anno/{name}.json', lambda record: [frame.update(items=[]) for frame in record['frames']])
