@@ -150,8 +150,8 @@ class STCrowd(SeededDataset):
                             'folder that replaces data/, or try simulated data with `python tools/train.py CONFIG '
                             '--mini`.')
         raise DataError(f'{missing}: no such file or folder, expected {things} of sequence {name} of the '
-                        f'{self.split} split ({len(absent)} of {len(names)} are missing). Unpack the {things} again from {DOWNLOAD}, or '
-                        'name other sequences.')
+                        f'{self.split} split ({len(absent)} of {len(names)} are missing). Unpack the {things} '
+                        f'again from {DOWNLOAD}, or name other sequences.')
 
     def _check(self) -> None:
         """See that the first scan is there and that there is something to learn; say what was found."""
