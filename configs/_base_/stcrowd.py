@@ -59,14 +59,15 @@ mini_test = [dict(type=WithinBounds, bounds=mini_bounds, people=False)]
 mini_train = [dict(type=WithinBounds, bounds=mini_bounds),
               dict(type=SamplePeople, count=10, min_points=15, epochs=mini_epochs, fade=0.2), train_pipeline[2],
               dict(type=WithinBounds, bounds=mini_bounds)]
+mini_place = dict(data_root='data/mini/stcrowd', sequences=None)
 mini_score = dict(type=STCrowdMetric, max_range=19)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
-                          dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_train)),
+                          dataset=dict(mini_place, pipeline=mini_train)),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
-                        dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
-    test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/stcrowd', pipeline=mini_test)),
+                        dataset=dict(mini_place, pipeline=mini_test)),
+    test_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
+    submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     val_evaluator=mini_score, test_evaluator=mini_score,
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 

@@ -5,6 +5,7 @@ import errno
 import logging
 import os
 import re
+import select
 import shlex
 import signal
 import sys
@@ -26,8 +27,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
 
     A line is written at once where a long command still has to import libraries that take seconds. Bad input, a full
     disk and a package that is not installed end the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM
-    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1; defects
-    keep their traceback.
+    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1, a reader of
+    the output that went away, such as `head`, with code 141; defects keep their traceback.
 
     Args:
         function: what the tool does.
@@ -45,7 +46,9 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     logging.raiseExceptions = False  # a log on a full disk; the next result that cannot be written ends the command
     with noticing_interrupts() as interrupts:
         try:
-            return function(*args, **kwargs)
+            result = function(*args, **kwargs)
+            sys.stdout.flush()
+            return result
         except (Exception, KeyboardInterrupt) as error:
             cause = None if isinstance(error, PerceptionError) else ended_elsewhere(error)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
@@ -53,6 +56,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 stopped = signal.SIGTERM in interrupts
                 sys.stderr.write(f'\n{"Stopped by SIGTERM" if stopped else "Interrupted"}.{hint}\n')
                 sys.exit(143 if stopped else 130)
+            if isinstance(error, BrokenPipeError) and cause is None and _nobody_reads():
+                sys.exit(141)
             if isinstance(error, PerceptionError):
                 if is_first() or not getattr(error, 'in_all_processes', False):
                     sys.stderr.write(f'{type(error).__name__}: {sentence(error)}\n')
@@ -116,6 +121,16 @@ def noticing_interrupts() -> Iterator[list[int]]:
             signal.signal(number, usual[number])
         if taken and not seen:
             sys.unraisablehook = hook
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of the output has gone; what is left of the output is then thrown away."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    gone = any(event & select.POLLERR for _, event in output.poll(0))
+    if gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return gone
 
 
 def split_flags(words: Sequence[str], parser: argparse.ArgumentParser) -> tuple[list[str], dict[str, str]]:

@@ -30,6 +30,7 @@ from mmengine.config import Config
 from torch import nn
 
 from perception.apis.config import called, load_config, names_config, need
+from perception.common.hooks.start import check_classes
 from perception.common.predictor import Found, Predictor
 from perception.common.visual.canvas import save_png, stacked, titled
 from perception.common.visual.recording import Recording
@@ -134,6 +135,7 @@ def combine(cfg: Config, net: nn.Module, checkpoints: Checkpoints,
     nets = [net, *(copy.deepcopy(net) for _ in checkpoints[1:])]
     for one, checkpoint in zip(nets, checkpoints):
         load_weights(one, checkpoint)
+    check_classes(net, describe(cfg).get('classes'), f'the test data ({dataset_type(cfg).__name__})', student_of(cfg))
     nets += [_member(cfg, config, checkpoint, mini) for config, checkpoint in ensemble]
     if tta:
         nets = [called(cfg.tta_model, model=one, mode=tta) for one in nets]

@@ -138,12 +138,13 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     true, predicted = 'boxes' in values, 'pred_boxes' in values
     scores = [f'{score:.2f}' for score in values.get('pred_scores', ())]
     if not predicted:
-        return _truth(values, palette) if true else [], f'{len(values["boxes"])} people' if true else ''
+        return _truth(values, palette) if true else [], _count(values['boxes'], 'person', 'people') if true else ''
     boxes, preds = values.get('boxes'), values['pred_boxes']
     if not true:
         colors = bright(np.array(palette)[values['pred_labels'] % len(palette)])
-        return [BoxLayer(preds, colors, scores, name=f'prediction, score {look.min_score:g} or more')], \
-            f'{len(preds)} predictions'
+        name = f'prediction, score {look.min_score:g} or more'
+        return [BoxLayer(preds, colors, scores, name=name, ink=bright(np.array(palette[:1]))[0])], \
+            _count(preds, 'prediction', 'predictions')
     found, wrong, missed = outcome(values, look.distance)
     ignored, points = values['ignore'], values.get('num_points')
     texts = [''] * len(boxes) if points is None else [f'{n} pt' for n in points]
@@ -159,11 +160,15 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     return layers, score
 
 
+def _count(things: Sequence, one: str, more: str) -> str:
+    return f'{len(things):,} {one if len(things) == 1 else more}'
+
+
 def _truth(values: Mapping, palette: Sequence[Sequence[int]]) -> list[BoxLayer]:
     """People in the colours of their tracks, or of their classes."""
     ids, ignored = values.get('track_ids'), values['ignore']
     colors = bright(np.array(palette)[values['labels'] % len(palette)]) if ids is None else track_colors(ids)
-    texts = [] if ids is None else [str(i) for i in ids[~ignored]]
+    texts = [] if ids is None else [str(i) if i >= 0 else '' for i in ids[~ignored]]  # people who were added have none
     return [BoxLayer(values['boxes'][ignored], IGNORED, dashed=True, name='ignored'),
             BoxLayer(values['boxes'][~ignored], colors[~ignored], texts, name='person', ink=TRUTH)]
 
@@ -258,7 +263,8 @@ def draw_people(points: np.ndarray, sample: Mapping, palette: Sequence[Sequence[
     right = [canvas.titled(panels[view], TITLES[view]) for view in ('image', '3d') if view in panels]
     body = canvas.beside([canvas.stacked(column, 0) for column in (left, right) if column]) if 'bev' in panels else \
         canvas.stacked([canvas.beside(right), key], 0)
-    return canvas.stacked([canvas.bar(body.shape[1], f'{title}   {len(points):,} points', score), body], gap=0)
+    title = f'{title}   {_count(points, "point", "points")}'
+    return canvas.stacked([canvas.bar(body.shape[1], title, score), body], gap=0)
 
 
 @METRICS.register_module()

@@ -1,11 +1,13 @@
 """Finds people in scans with a trained net and draws them in the image, from above and in space."""
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common.formats.images import SUFFIXES
@@ -49,7 +51,7 @@ class CrowdPredictor(Predictor):
 
     Raises:
         ConfigError: options that cannot be, or images without a camera.
-        DataError: a camera that cannot be read.
+        DataError: a folder of images that is not there, a camera that cannot be read.
     """
 
     noun = 'scan'
@@ -74,10 +76,14 @@ class CrowdPredictor(Predictor):
         steps = data.get('pipeline', ())
         self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
         self.images = None if images is None else Path(images).expanduser()
+        if self.images is not None and not self.images.is_dir():
+            raise DataError(f'{images}: no such folder, expected that of the images, each called as its scan. Correct '
+                            'images.')
         self.lidar_to_image = None if camera is None else _camera(camera)
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
                                    forward=self.meta.get('forward', 0.0)))
         self._annotations: dict[Path, Annotations] = {}
+        self._refused: set[Path] = set()  # files of annotations that cannot be read
         self._trails, self._shape = Trails(), None  # of a film: where tracks have been, and the size of its images
 
     def predict(self, sources: Sequence[Scan]) -> list[BoxSample]:
@@ -129,7 +135,13 @@ class CrowdPredictor(Predictor):
         root = path.absolute().parent.parent.parent
         file = root / 'anno' / f'{path.absolute().parent.name}.json'
         if path.absolute().parent.parent.name == 'pcd' and file.is_file():
-            annotations, frame = self._frame(file, path)
+            try:
+                annotations, frame = self._frame(file, path)
+            except DataError as error:  # people are found without them, also where the scan is none of the annotated
+                if file not in self._annotations and file not in self._refused:
+                    print_log(f'{error} Scans are drawn without their images.', 'current', logging.WARNING)
+                    self._refused.add(file)
+                return known
             image = annotations.images[frame]
             known['lidar_to_image'] = read_camera(root / 'camera.json')
             known['image_path'] = str(root / image) if image else ''
@@ -250,8 +262,10 @@ class CrowdPredictor(Predictor):
         if image is None and self._shape is not None and 'image' in views:
             image = canvas.blank(*self._shape)  # frames of a film are of one size
         if image is None and tuple(views) == ('image',):
-            raise DataError(f'--view image: no image of {known["sample_id"]} is known, expected a scan in STCrowd\'s '
-                            'layout with its annotations. Give images and camera, or take --view bev.')
+            asked = 'a scan in STCrowd\'s layout with its annotations. Give images and camera' if self.images is None \
+                else f'{self.images / known["sample_id"]} with the ending of an image. Call the image as its scan'
+            raise DataError(f'--view image: no image of {known["sample_id"]} is known, expected {asked}, or take '
+                            '--view bev.')
         self._shape = self._shape if image is None or trails is None else image.shape[:2]
         return draw_people(self.cloud(source).points, everything, self.meta['palette'], self.look, image,
                            title or known['sample_id'], views, trails)

@@ -47,8 +47,14 @@ class WithinBounds:
         sample = dict(sample, points=points[inside])
         if not self.people or 'boxes' not in sample:
             return sample
-        xy = sample['boxes'][:, :2]
-        return select_people(sample, np.flatnonzero(((xy >= self.low[:2]) & (xy <= self.high[:2])).all(axis=1)))
+        return select_people(sample, np.flatnonzero(self.holds(sample['boxes'])))
+
+    def __repr__(self) -> str:
+        return 'x {:g} to {:g}, y {:g} to {:g} m'.format(*np.stack([self.low, self.high], axis=1)[:2].flat)
+
+    def holds(self, boxes: np.ndarray) -> np.ndarray:
+        """(K,) bool, which boxes (K, 9) have their centre above the ground of the block."""
+        return ((boxes[:, :2] >= self.low[:2]) & (boxes[:, :2] <= self.high[:2])).all(axis=1)
 
 
 @TRANSFORMS.register_module()

@@ -4,6 +4,8 @@ import errno
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import time
 import weakref
 
@@ -182,3 +184,13 @@ def test_flags_that_a_parser_does_not_know_are_taken_out(text, rest, flags):
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument('--out')
     assert split_flags(text.split(), parser) == (rest.split(), flags)
+
+
+@pytest.mark.parametrize('size', [10, 10 ** 6])
+def test_a_reader_that_goes_away_ends_the_command_silently(size):
+    read, write = os.pipe()
+    os.close(read)
+    code = f'from perception.apis.cli import run_command; run_command(print, "x" * {size})'
+    done = subprocess.run([sys.executable, '-c', code], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert done.returncode == 141 and not done.stderr

@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from perception.common.hooks.start import check_classes
 from perception.common.nets.center_head import CenterHead
 from perception.common.nets.pillars import PillarEncoder
 from perception.common.nets.second import SECOND, SECONDFPN
@@ -120,3 +121,14 @@ def test_maps_that_are_mirrored_twice_are_the_same():
 def test_what_cannot_be_mirrored(changes, mode, named):
     with pytest.raises(ConfigError, match=named):
         FlipDetector(net('pillars', **changes), mode)
+
+
+@pytest.mark.parametrize('head', [HEAD, DHA])
+def test_classes_are_compared_by_name(head):
+    check_classes(net('pillars', head=head), ('pedestrian',), 'the test data')
+    two = net('pillars', head=dict(head, tasks=[['pedestrian'], ['cyclist']]))
+    for classes in (('pedestrian',), ('cyclist', 'pedestrian')):
+        with pytest.raises(ConfigError, match=f'pedestrian, cyclist came for the test data, expected {classes[0]}'):
+            check_classes(two, classes, 'the test data')
+    other = net('pillars', head=dict(head, tasks=[['pedestrian'], ['cyclist']], classes=['cyclist', 'pedestrian']))
+    check_classes(other, ('cyclist', 'pedestrian'), 'the test data')

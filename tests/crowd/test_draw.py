@@ -86,6 +86,16 @@ def test_each_kind_has_its_colour_dashes_and_text():
     assert score == 'found 1 of 2, 1 missed, 1 wrong (within 0.5 m, score 0.3 or more)'
 
 
+def test_one_is_counted_as_one_and_who_was_added_has_no_track():
+    added = dict(boxes=people((5, 1)), labels=None, num_points=None, ignore=None, track_ids=np.array([-1]))
+    (_, layer), score = layers_of(sample(pred_boxes=None, pred_scores=None, pred_labels=None, **added), PALETTE, LOOK)
+    assert list(layer.texts) == [''] and score == '1 person'
+    predicted = dict(boxes=None, labels=None, ignore=None, num_points=None)
+    for min_score, count in ((.75, '1 prediction'), (.9, '0 predictions')):
+        (layer,), score = layers_of(sample(**predicted), PALETTE, LOOK._replace(min_score=min_score))
+        assert score == count and layer.ink[2] > layer.ink[0]  # the colour of the class, also where there is none
+
+
 def test_truth_alone_tells_tracks_and_predictions_alone_scores():
     truth = sample(pred_boxes=None, pred_scores=None, pred_labels=None, track_ids=np.array([4, 5, 6]))
     layers, score = layers_of(truth, PALETTE, LOOK)

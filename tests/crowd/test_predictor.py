@@ -79,6 +79,18 @@ def test_image_and_camera_are_known_in_the_official_layout(predictor, folder):
     assert predictor.known(scans_of(folder, 32)[0])['image_path'] == ''  # no annotations, so nobody knows
 
 
+def test_people_are_found_where_annotations_do_not_help(predictor, folder):
+    other = scans_of(folder)[0].with_name('1617249999.5.bin')
+    other.write_bytes(scans_of(folder)[0].read_bytes())
+    assert len(predictor(other).pred_boxes) == 2 and predictor.known(other)['image_path'] == ''
+    with pytest.raises(DataError, match='no frame of pcd/33/1617249999.5.bin'):
+        predictor.truth(folder / 'anno', 'x', other)
+    (folder / 'anno/33.json').write_text('{"frames": 7}')
+    again = CrowdPredictor(Finder(), DATA)
+    for scan in (other, *scans_of(folder)):
+        assert len(again(scan).pred_boxes) == 2 and 'lidar_to_image' not in again.known(scan)
+
+
 def test_images_of_others_are_told_by_options(folder, tmp_path):
     (tmp_path / 'images').mkdir()
     scan = scans_of(folder)[0]
@@ -86,11 +98,15 @@ def test_images_of_others_are_told_by_options(folder, tmp_path):
     predictor = CrowdPredictor(None, DATA, images=str(tmp_path / 'images'), camera=str(folder / 'camera.json'))
     assert predictor.known(scan)['image_path'].endswith('.png') and predictor.known(scan)['lidar_to_image'][0, 0] != 0
     assert predictor.known(scans_of(folder)[1])['image_path'] == ''
+    with pytest.raises(DataError, match=f'images/{scans_of(folder)[1].stem} with the ending'):
+        predictor.view('image', scans_of(folder)[1], None, None, '')
+    with pytest.raises(DataError, match='pictures: no such folder'):
+        CrowdPredictor(None, DATA, images=str(tmp_path / 'pictures'), camera=str(folder / 'camera.json'))
     for options in (dict(images='a'), dict(camera='b')):
         with pytest.raises(ConfigError, match='expected both'):
             CrowdPredictor(None, DATA, **options)
     with pytest.raises(DataError, match='none.json: no such file'):
-        CrowdPredictor(None, DATA, images='a', camera='none.json')
+        CrowdPredictor(None, DATA, images=str(tmp_path), camera='none.json')
 
 
 def test_sources_are_all_scans_of_a_folder(predictor, folder):

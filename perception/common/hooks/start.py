@@ -1,8 +1,10 @@
 """What a reader of the log wants to know before the first step."""
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from torch import nn
 
 from perception.ops.sparse import functional
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
@@ -16,8 +18,7 @@ class StartHook(Hook):
     """Logs the size of each data set, beside its official size where the data set states one as `official_size`, and
     what computes the sparse convolutions of a net that has some. Refuses a net with other classes than the data.
 
-    The net's are its attribute `num_classes`, or `num_classes` of its config, those of the data the `classes` in their
-    `metainfo`. A net whose classes are none of the data set's says `own_classes = True`.
+    See `check_classes`; those of the data are the `classes` in their `metainfo`.
     """
 
     priority = 'VERY_LOW'
@@ -59,14 +60,40 @@ class StartHook(Hook):
 
 
 def _check_classes(runner: Runner, use: str, dataset: Any) -> None:
-    """Compare the number of classes of a net, or of a distiller's student, with that of a data set."""
+    """Compare the classes of a net, or of a distiller's student, with those of a data set."""
     model, config, where = unwrap(runner.model), runner.cfg.get('model'), 'model'
     if hasattr(model, 'student'):
         model, config, where = model.student, config.get('student') if config else None, 'model.student'
+    check_classes(model, (getattr(dataset, 'metainfo', None) or {}).get('classes'),
+                  f'the {use} data ({type(dataset).__name__})', config, where)
+
+
+def check_classes(model: nn.Module, classes: Sequence[str] | None, data: str, config: Any = None,
+                  where: str = 'model') -> None:
+    """See that a net has the classes of the data.
+
+    Those of the net are the names in its attribute `class_names`, else its `num_classes`, or `num_classes` of its
+    config. A net whose classes are none of the data set's says `own_classes = True`.
+
+    Args:
+        model: the net.
+        classes: names of those of the data, None where they have none.
+        data: what the data are called in the error.
+        config: of the net.
+        where: the net stands in a config.
+
+    Raises:
+        ConfigError: it has others.
+    """
+    if classes is None or getattr(model, 'own_classes', False):
+        return
+    names = getattr(model, 'class_names', None)
+    if names is not None and [*names] != [*classes]:
+        raise ConfigError(f'{where}.head: the classes {", ".join(names)} came for {data}, expected '
+                          f'{", ".join(classes)}. Name them so in {where}.head.tasks, or in {where}.head.classes where '
+                          'tasks have another order.')
     ours = getattr(model, 'num_classes', (config or {}).get('num_classes') if isinstance(config, dict) else None)
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-    if isinstance(ours, int) and classes is not None and ours != len(classes) and not getattr(
-            model, 'own_classes', False):
-        raise ConfigError(f'{where}.num_classes={ours} came for the {len(classes)} classes of the {use} data '
-                          f'({type(dataset).__name__}), expected {len(classes)}. Set {where}.num_classes={len(classes)}'
-                          ', or correct the classes of the data.')
+    if isinstance(ours, int) and ours != len(classes):
+        raise ConfigError(f'{where}.num_classes={ours} came for the {len(classes)} classes of {data}, expected '
+                          f'{len(classes)}. Set {where}.num_classes={len(classes)}, or correct the classes of the '
+                          'data.')

@@ -158,6 +158,7 @@ class CenterHead(nn.Module):
         if len(thresholds) != len(tasks):
             raise ConfigError(f'CenterHead: {len(thresholds)} values of nms_threshold for {len(tasks)} tasks, expected '
                               'equal numbers. Give one number for all, or one for each task.')
+        self.classes = tuple(classes)  # in the order of labels
         self.grid = BevGrid.of(point_cloud_range, voxel_size, stride)
         self.counts = [len(task) for task in tasks]
         self.branches = {name: n for name, n in BOX_MAPS.items() if velocity or name != 'vel'}

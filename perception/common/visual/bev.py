@@ -13,6 +13,7 @@ from perception.utils.errors import ConfigError
 RING = (74, 76, 86)
 RING_INK = (150, 152, 162)
 MOST = 6  # rings
+TALLEST = 16  # halves of its width that a picture may be high
 
 
 class BirdsEye:
@@ -25,15 +26,15 @@ class BirdsEye:
         size: of the letters; by default it follows the width.
 
     Raises:
-        ConfigError: it shows nothing.
+        ConfigError: it shows nothing, or would be a ribbon.
     """
 
     def __init__(self, width: int = 720, front: float = 40.0, back: float = 4.0, side: float = 30.0,
                  forward: float = 0.0, size: int | None = None) -> None:
         check_positive('picture from above', width=width, side=side)
-        if not front + back > 0:
-            raise ConfigError(f'picture from above: front={front}, back={back}, expected more than 0 metres together. '
-                              'Correct them.')
+        if not 0 < front + back <= TALLEST * side:
+            raise ConfigError(f'picture from above: front={front}, back={back}, expected more than 0 and at most '
+                              f'{TALLEST * side:g} metres together, {TALLEST} times side. Correct them.')
         self.front, self.side, self.scale = front, side, width / (2 * side)
         cos, sin = np.cos(forward), np.sin(forward)
         # x, y, 1 -> column, row, 0 in the middle of the first pixel

@@ -49,6 +49,11 @@ class CenterPoint(BaseModel):
         self.neck = MODELS.build(dict(neck, in_channels=self.backbone.channels))
         self.head = MODELS.build(dict(head, in_channels=self.neck.out_channels, **place))
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in the order of labels, which StartHook compares with those of the data."""
+        return self.head.classes
+
     def forward(self, inputs: dict, data_samples: list | None = None, mode: str = 'tensor') -> dict | list:
         """Run the net on a batch.
 

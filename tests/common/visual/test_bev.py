@@ -93,8 +93,9 @@ def test_texts_of_a_crowd_of_thirty_are_all_there():
 
 
 @pytest.mark.parametrize(('changes', 'named'), [
-    (dict(side=0), 'side=0'), (dict(width=-1), 'width=-1'), (dict(front=-5, back=5), 'front=-5')])
-def test_a_picture_of_nothing_is_refused(changes, named):
+    (dict(side=0), 'side=0'), (dict(width=-1), 'width=-1'), (dict(front=-5, back=5), 'front=-5'),
+    (dict(side=0.1), 'at most 1.6 metres')])
+def test_a_picture_of_nothing_or_like_a_ribbon_is_refused(changes, named):
     with pytest.raises(ConfigError, match=named):
         view(**changes)
 

@@ -35,6 +35,7 @@ from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
 from perception.common.structures import PER_BOX, BoxSample
 from perception.crowd.density import count_neighbours
+from perception.crowd.transforms import WithinBounds
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
@@ -141,16 +142,16 @@ class STCrowd(SeededDataset):
         if self.split == 'test' and scans.is_dir():
             files = [f'pcd/{name}/{p.name}' for p in scans.glob('*.bin') if not p.name.startswith('.')]
             return bare_annotations(sorted(files, key=lambda f: (np.nan_to_num(_seconds(f)), natural_order(f))))
-        absent = [n for n in names if not (path.parent / f'{n}.json').is_file()]
-        missing = scans if self.split == 'test' else path
-        if len(absent) == len(names) or self.split == 'test':
+        missing, things, ending = (scans, 'scans', '') if self.split == 'test' else (path, 'annotations', '.json')
+        absent = [n for n in names if not (missing.parent / f'{n}{ending}').exists()]
+        if not missing.parent.is_dir():
             raise DataError(f'{self.data_root}: no {missing}, expected STCrowd in its official layout ({LAYOUT}). '
                             f'Download it from {DOWNLOAD} and unpack or link it there, set PERCEPTION_DATA to the '
                             'folder that replaces data/, or try simulated data with `python tools/train.py CONFIG '
                             '--mini`.')
-        raise DataError(f'{path}: no such file, expected annotations of sequence {name}, which the {self.split} split '
-                        f'names ({len(absent)} of {len(names)} are missing). Unpack the annotations again from '
-                        f'{DOWNLOAD}, or name other sequences.')
+        raise DataError(f'{missing}: no such file or folder, expected {things} of sequence {name} of the '
+                        f'{self.split} split ({len(absent)} of {len(names)} are missing). Unpack the {things} '
+                        f'again from {DOWNLOAD}, or name other sequences.')
 
     def _check(self) -> None:
         """See that the first scan is there and that there is something to learn; say what was found."""
@@ -158,16 +159,23 @@ class STCrowd(SeededDataset):
         if not first.is_file():
             raise DataError(f'{first}: no such file, expected the first of {len(self):,} scans of the {self.split} '
                             f'split. Unpack the missing archive of STCrowd from {DOWNLOAD}.')
-        heights = np.concatenate([a.boxes[:, 5] for a in self.annotations])
-        low = int((heights < self.min_height).sum())
-        if self.split == 'train' and low == len(heights):
+        boxes = np.concatenate([a.boxes for a in self.annotations])
+        tall = boxes[:, 5] >= self.min_height
+        low = len(boxes) - int(tall.sum())
+        if self.split == 'train' and not tall.any():
             raise DataError(f'{self.data_root}: no person of at least {self.min_height} m in {len(self):,} training '
                             'frames, expected people to learn. Check the annotations.')
+        for step in self.pipeline:
+            if self.split == 'train' and isinstance(step, WithinBounds) and not (tall & step.holds(boxes)).any():
+                (x, y), (far_x, far_y) = boxes[:, :2].min(axis=0), boxes[:, :2].max(axis=0)
+                raise DataError(f'{self.data_root}: none of {len(boxes):,} people within {step}, but at x {x:g} to '
+                                f'{far_x:g}, y {y:g} to {far_y:g} m, expected people to learn. Bring boxes and points '
+                                "into the LiDAR's frame, x forward, y left, in metres, or widen the bounds.")
         self.by_centre, *overlaps = given_by_centre(np.concatenate([a.image_boxes for a in self.annotations]),
                                                     np.concatenate([a.hulls for a in self.annotations]))
         told = 'centre {:.2f}, corner {:.2f}'.format(*overlaps) if overlaps[0] == overlaps[0] else 'there are none'
         print_log(f'{self.data_root}: {self.split} split, {len(self.annotations)} sequences (official: '
-                  f'{len(SPLITS[self.split])}), {len(self):,} frames, {len(heights):,} people, {low:,} of them lower '
+                  f'{len(SPLITS[self.split])}), {len(self):,} frames, {len(boxes):,} people, {low:,} of them lower '
                   f'than {self.min_height:g} m and ignored; 2D boxes are read as given by their '
                   f'{"centre" if self.by_centre else "upper left corner"} (IoU with the projected 3D boxes: {told}).',
                   'current')

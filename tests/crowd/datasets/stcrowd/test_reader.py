@@ -24,6 +24,7 @@ from perception.crowd.datasets.stcrowd.reader import (
     read_camera,
     read_split,
 )
+from perception.crowd.transforms import WithinBounds
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -355,12 +356,28 @@ def test_wrong_arguments_are_refused(folder):
             STCrowd(folder, **{'split': 'train', **arguments})
 
 
+def test_sequences_that_are_not_there_are_told_from_data_that_are_not(folder):
+    for split, place in (('train', 'anno/85.json'), ('test', 'pcd/85')):
+        with pytest.raises(DataError, match=rf'{place}: no such .* sequence 85 of the {split} split \(1 of 1'):
+            STCrowd(folder, split, sequences=[85])
+    with pytest.raises(DataError, match='official layout.*Download'):
+        STCrowd(folder / 'anno', 'train', sequences=[1])
+
+
 def test_a_training_split_without_people_is_refused(folder, change):
     for name in ('1', '2'):
         change(f'anno/{name}.json', lambda record: [frame.update(items=[]) for frame in record['frames']])
     with pytest.raises(DataError, match='no person of at least 1.2 m in 4 training'):
         STCrowd(folder, 'train')
     assert len(STCrowd(folder, 'val')) == 2
+
+
+def test_training_people_who_are_all_out_of_bounds_are_refused(folder):
+    pipeline = [dict(type=WithinBounds, bounds=(-30, -9, -4, 0, 9, 2))]
+    with pytest.raises(DataError, match=r'none of 7 people within x -30 to 0, y -9 to 9 m, but at x 4 to 20'):
+        STCrowd(folder, 'train', pipeline=pipeline)
+    assert len(STCrowd(folder, 'val', pipeline=pipeline)) == 2
+    assert len(STCrowd(folder, 'train', pipeline=[dict(type=WithinBounds, bounds=(0, -9, -4, 30, 9, 2))])) == 4
 
 
 def test_damaged_files_are_read_or_refused(folder):
