@@ -50,9 +50,7 @@ class StopHook(Hook):
 
 def one_step(cfg: Config, folder: Path) -> Config:
     """The config for small batches, without teachers' weights and without checkpoints."""
-    if 'sequences' in cfg.train_dataloader.dataset:
-        cfg.train_dataloader.dataset.sequences = [0]
-        cfg.val_dataloader.dataset.sequences = cfg.test_dataloader.dataset.sequences = None  # the official one
+    cfg.merge_from_dict({key: part for key, part in cfg.get('tiny', {}).items() if key != 'mini_data'})
     cfg.train_dataloader.batch_size = min(2, cfg.train_dataloader.batch_size)
     for teacher in cfg.model.get('teachers', {}).values():
         teacher.trained_by = None
