@@ -70,7 +70,7 @@ class EfficientNet(nn.Module):
             self._fc = nn.Linear(last, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode='fan_out')
+                nn.init.kaiming_normal_(module.weight)  # by ingoing connections, which groups do not share
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to the features at each of `strides`, the last before the stride is applied again."""

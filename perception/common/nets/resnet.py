@@ -9,9 +9,11 @@ Shapes: B images of H x W pixels.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.registry import MODELS
 from perception.utils.checks import check_choice
 
 
+@MODELS.register_module()
 class ResNet(nn.Module):
     """The net without its classifier: `stem`, `stage1` .. `stage4`, run in this order.
 
