@@ -60,7 +60,7 @@ class Ranks:
             raise DataError(f'Ranks: {self.num_rows:,} rows, {self.num_shares:,} shares and {self.num_bags:,} bags, '
                             'expected fewer than 2**31 of each. Take smaller batches.')
         bags, order = torch.sort(bags.int(), stable=True)
-        self.rows, self.shares = rows.int()[order], shares.int()[order]
+        self.rows, self.shares = rows.int().index_select(0, order), shares.int().index_select(0, order)
         self.starts = _starts(bags, self.num_bags)
         self._bags = bags
 
@@ -81,7 +81,8 @@ class Ranks:
     def transposed(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The same pairs sorted by row: bag, place of the share, row, each (P,) int32, and (R + 1,) starts."""
         rows, order = torch.sort(self.rows, stable=True)
-        return self._bags[order], self.shares[order], rows, _starts(rows, self.num_rows)
+        return (self._bags.index_select(0, order), self.shares.index_select(0, order), rows,
+                _starts(rows, self.num_rows))
 
 
 def make_ranks(points: Tensor, x: Sequence[float], y: Sequence[float], z: Sequence[float]) -> Ranks:
@@ -112,14 +113,13 @@ def make_ranks(points: Tensor, x: Sequence[float], y: Sequence[float], z: Sequen
     column, line = (((values - low) / size).floor() for values, (low, _, size) in zip(points, (x, y)))
     kept = (column >= 0) & (column < columns) & (line >= 0) & (line < lines) & (points[2] >= z[0]) & (points[2] < z[1])
     kept = kept.reshape(-1).nonzero().squeeze(1)
-    column, line = (values.reshape(-1)[kept].long() for values in (column, line))
-    row = kept.div(max(depths, 1), rounding_mode='floor')
-    pixels = height * width
-    camera = row.div(max(pixels, 1), rounding_mode='floor')
-    sample = camera.div(max(cameras, 1), rounding_mode='floor')
-    share = (camera * depths + (kept - row * depths)) * pixels + (row - camera * pixels)
-    return Ranks((sample * lines + line) * columns + column, row, share, samples * cameras * pixels,
-                 samples * cameras * depths * pixels, (samples, lines, columns))
+    column, line = (values.reshape(-1).index_select(0, kept).int() for values in (column, line))
+    count, pixels = cameras * height * width, height * width
+    shares = torch.arange(samples * count * depths, device=kept.device, dtype=torch.int32)
+    shares = shares.view(samples * cameras, depths, pixels).mT.reshape(-1).index_select(0, kept)
+    sample = kept.div(max(count * depths, 1), rounding_mode='floor').int()
+    return Ranks((sample * lines + line) * columns + column, kept.div(max(depths, 1), rounding_mode='floor'), shares,
+                 samples * count, samples * count * depths, (samples, lines, columns))
 
 
 def bev_pool(depth: Tensor, features: Tensor, ranks: Ranks, reduce: str = 'sum') -> Tensor:
@@ -140,13 +140,13 @@ def bev_pool(depth: Tensor, features: Tensor, ranks: Ranks, reduce: str = 'sum')
         ConfigError: an unknown reduction.
         DataError: shapes other than those of the ranks.
     """
-    if depth.dim() != 5 or features.dim() != 5 or depth.numel() != ranks.num_shares or \
+    if depth.dim() != 5 or features.dim() != 5 or (depth.numel(), len(depth)) != (ranks.num_shares, ranks.shape[0]) or \
             (*features.shape[:2], *features.shape[3:]) != (*depth.shape[:2], *depth.shape[3:]):
         raise DataError(f'bev_pool: depth of shape {tuple(depth.shape)}, features of {tuple(features.shape)} and ranks '
-                        f'of {ranks.num_shares:,} points, expected (B, N, D, h, w), (B, N, C, h, w) and as many points. '
+                        f'of {ranks.num_shares:,} points, expected (B, N, D, h, w), (B, N, C, h, w) and as many. '
                         'Make the ranks from the frustum of these features.')
-    rows = features.movedim(2, -1).reshape(-1, features.shape[2])
-    return pool_rows(depth.reshape(-1), rows, ranks, reduce).view(*ranks.shape, -1).movedim(-1, 1)
+    rows = features.movedim(2, -1).flatten(0, 3)
+    return pool_rows(depth.reshape(-1), rows, ranks, reduce).unflatten(0, ranks.shape).movedim(-1, 1)
 
 
 def pool_rows(shares: Tensor, rows: Tensor, ranks: Ranks, reduce: str = 'sum') -> Tensor:
@@ -299,8 +299,7 @@ def _blocks(rows: Tensor, ranks: Ranks) -> list[slice]:
 
 def _starts(ascending: Tensor, count: int) -> Tensor:
     """(count + 1,) int32: where each number begins among ascending ones, and how many there are."""
-    places = torch.arange(count + 1, dtype=torch.int32, device=ascending.device)
-    return torch.searchsorted(ascending, places, out_int32=True)
+    return F.pad(torch.bincount(ascending, minlength=count).cumsum(0), (1, 0)).int()
 
 
 def _cells(name: str, values: Sequence[float]) -> int:

@@ -3,8 +3,8 @@
 * `LSS`: Lift, Splat, Shoot: Encoding Images from Arbitrary Camera Rigs by Implicitly Unprojecting to 3D. Jonah Philion,
   Sanja Fidler. ECCV 2020; with other sizes the view transform of BEVDet (Junjie Huang, Guan Huang, Zheng Zhu, Ye Yun,
   Dalong Du, 2021) and of BEVFusion's camera branch.
-* `BEVDepth`: BEVDepth: Acquisition of Reliable Depth for Multi-view 3D Object Detection. Yinhao Li, Zheng Ge, Guanyi Yu,
-  Jinrong Yang, Zengran Wang, Yukang Shi, Jianjian Sun, Zeming Li. AAAI 2023. Layers are named as in its code, whose
+* `BEVDepth`: BEVDepth: Acquisition of Reliable Depth for Multi-view 3D Object Detection. Yinhao Li, Zheng Ge, Guanyi
+  Yu, Jinrong Yang, Zengran Wang, Yukang Shi, Jianjian Sun, Zeming Li. AAAI 2023. Layers are named as in its code, whose
   weights load.
 
 Shapes: B samples, N cameras, C channels, features of h x w, D depths, a grid of Y x X cells. Depth i stands for the
