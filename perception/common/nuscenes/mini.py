@@ -249,7 +249,7 @@ class SceneWriter:
 
 
 def sweep(caster: Caster, world: World, pose: Callable[[float], np.ndarray], t: float, spec: LidarSpec,
-          rng: np.random.Generator) -> Scan:
+          rng: np.random.Generator, reach: float = np.inf) -> Scan:
     """One turn of the LiDAR that ends at a moment, in nuScenes' LiDAR frame.
 
     Args:
@@ -259,8 +259,9 @@ def sweep(caster: Caster, world: World, pose: Callable[[float], np.ndarray], t: 
         t: seconds.
         spec: the scanner.
         rng: source of its noise.
+        reach: metres of street up to which there is anything that moves.
     """
-    caster.set_actors(world.frame(t - spec.period / 2))
+    caster.set_actors(world.frame(t - spec.period / 2, reach))
     mount = LIDAR.matrix @ TURNED
     velocity = ((pose(t) @ mount)[:3, 3] - (pose(t - .05) @ mount)[:3, 3]) / .05
     found = full_scan(caster, pose(t) @ mount, spec, rng, velocity)

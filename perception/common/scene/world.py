@@ -59,9 +59,10 @@ class World:
     actors: list[Actor]
     lamps: np.ndarray
 
-    def frame(self, t: float) -> Mesh:
-        """Mesh of all that moves, at time t [s]."""
-        return merge([actor.mesh(t) for actor in self.actors if actor.moving])
+    def frame(self, t: float, reach: float = np.inf) -> Mesh:
+        """Mesh of all that moves, at time t [s], up to `reach` metres of street before and behind the ego."""
+        here = float(self.drive.s(t))
+        return merge([actor.mesh(t) for actor in self.actors if actor.moving and abs(actor.path(t)[0] - here) <= reach])
 
     def caster(self, t: float = 0.0, threads: int = 0) -> Caster:
         """A ray caster into the world at time t; `set_actors(world.frame(t))` takes it to another time."""
@@ -90,8 +91,8 @@ class World:
 def build_world(seed: int | tuple[int, ...], style: str = 'residential', length: float = 300.0,
                 max_curvature: float | None = None, traffic: float = 1.0, *, ego_lane: int | None = None,
                 lane_changes: Sequence[tuple[float, int]] = (), painted: bool = True, special_marks: bool = False,
-                crowd: bool = False, people: dict[str, Any] | None = None, stock: Stock | None = None, hills: float = 1.0
-                ) -> World:
+                crowd: bool = False, people: dict[str, Any] | None = None, stock: Stock | None = None,
+                hills: float = 1.0) -> World:
     """Builds a world; the same arguments always give the same one.
 
     Args:

@@ -57,6 +57,7 @@ WRITER_VERSION = 1         # goes up when files change
 SWEEPS = (.10, .05)        # seconds before a key frame
 SPEED = 12.0               # metres that a street is longer for each second of a drive
 BEND = 1 / 120             # 1/metres: cross streets do not meet on the inner side of such a bend
+AROUND = 85.0              # metres of street around the ego in which things move
 SWAY = .3                  # degrees by which the ego rolls and pitches
 # location of each scene, its place there (column, row) and its light
 SCENES = {
@@ -253,14 +254,14 @@ class SceneWriter:
         return np.random.default_rng([self.job.seed, DATASET_CODE, self.job.number, *purpose])
 
     def _sweep(self, sample: str, t: float, seed: tuple[int, int], key: bool) -> Scan:
-        found = sweep(self.caster, self.world, self.pose, t, self.spec, self._rng(100, *seed))
+        found = sweep(self.caster, self.world, self.pose, t, self.spec, self._rng(100, *seed), AROUND)
         token = self.rows.add_data(sample, LIDAR, self.stamp(t), self.to_map @ self.pose(t), 'pcd.bin', key=key)
         ring = np.tile(np.arange(32, dtype='<f4'), self.job.columns)
         np.concatenate([found.points, ring[:, None]], 1).astype('<f4').tofile(self.job.root / self.rows.file_of(token))
         return found
 
     def _image(self, sample: str, camera: Calibration, t: float, seed: tuple[int, int]) -> None:
-        self.caster.set_actors(self.world.frame(t))
+        self.caster.set_actors(self.world.frame(t, AROUND))
         size = self.job.width, self.job.width * 9 // 16
         focal, cx, cy = resized(camera, self.job.width).intrinsics
         spec = CameraSpec(*size, focal, camera.translation[2], 0, camera.translation[0], (cx + .5, cy + .5),
@@ -279,7 +280,7 @@ class SceneWriter:
         returned = found.points[np.linalg.norm(found.points[:, :3], axis=1) > self.spec.min_range, :3]
         centred = boxes + np.pad(boxes[:, 5:6] / 2, ((0, 0), (2, 4)))
         counts = points_in_boxes(returned @ lidar[:3, :3].T + lidar[:3, 3], centred)[1]
-        self.caster.set_actors(self.world.frame(t))
+        self.caster.set_actors(self.world.frame(t, AROUND))
         seen = visible_shares(self.caster, lidar[:3, 3], boxes, instances)
         boxes = np.concatenate([boxes[:, :3] @ self.to_map[:3, :3].T + self.to_map[:3, 3], boxes[:, 3:6],
                                 boxes[:, 6:] + np.arctan2(self.to_map[1, 0], self.to_map[0, 0])], 1)
