@@ -103,6 +103,7 @@ class DrivingClips(SeededDataset):
         conditions = read_conditions(self.data_root)
         self.recordings = self._cut([recording._replace(condition=conditions.get(recording.name, ''))
                                      for recording in self.list_recordings()])
+        self.metainfo['num_frames'] = sum(len(recording.frames) for recording in self.recordings)
         self.clips = [(r, start, fresh) for r, recording in enumerate(self.recordings)
                       for start, fresh in self.windows(len(recording.frames))]
         self.offsets = np.concatenate([[0], np.cumsum([len(recording.frames) for recording in self.recordings])])
