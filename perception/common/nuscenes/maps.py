@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import cv2
@@ -30,19 +31,35 @@ OLDEST = '1.3'        # the development kit's too
 THICKNESS = 2         # pixels of lines in the kit's masks
 
 
+def import_shapely() -> ModuleType:
+    """shapely, which cuts shapes.
+
+    Raises:
+        MissingDependency: it is not installed.
+    """
+    return import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+
+
 class Layer(NamedTuple):
     """The shapes of a layer.
 
     Attributes:
         shapes: (K,) shapely's polygons or lines, in the order of the file.
+        valid: (K,) bool, whether their outlines do not cross themselves.
         tree: shapely's STRtree over them.
     """
     shapes: np.ndarray
+    valid: np.ndarray
     tree: Any
 
-    def near(self, patch: Any) -> np.ndarray:
-        """The shapes that meet a polygon of shapely's, in the order of the file."""
-        return self.shapes[np.sort(self.tree.query(patch, predicate='intersects'))]
+    def near(self, area: Any) -> np.ndarray:
+        """The shapes whose bounds meet those of a polygon of shapely's, in the order of the file."""
+        return self.shapes[np.sort(self.tree.query(area))]
+
+    def cut(self, area: Any) -> np.ndarray:
+        """What of the valid shapes lies in a polygon of shapely's, in the order of the file."""
+        rows = np.sort(self.tree.query(area))
+        return import_shapely().intersection(self.shapes[rows[self.valid[rows]]], area)
 
 
 class NuScenesMapData(NamedTuple):
@@ -107,7 +124,7 @@ class _Parser:
 
     def __init__(self, path: Path, found: dict) -> None:
         self.path, self.found = path, found
-        self.shapely = import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+        self.shapely = import_shapely()
         nodes = self.records('node')
         self.node_rows = {node['token']: row for row, node in enumerate(nodes)}
         try:
@@ -139,12 +156,12 @@ class _Parser:
             shapes = self.polygon_layers() | self.line_layers()
         except (KeyError, TypeError, AttributeError) as error:
             self.fail('its layers', f'a record that names {str(error)[:60]}, which is not there', error)
-        tree = self.shapely.STRtree
-        return NuScenesMapData(self.path.stem, tuple(map(float, edge)),
-                               {name: Layer(some, tree(some)) for name, some in shapes.items()})
+        layers = {name: Layer(some, self.shapely.is_valid(some), self.shapely.STRtree(some))
+                  for name, some in shapes.items()}
+        return NuScenesMapData(self.path.stem, tuple(map(float, edge)), layers)
 
     def polygon_layers(self) -> dict[str, np.ndarray]:
-        """Polygons of each layer; of invalid ones only those of drivable areas, mended, as the kit leaves them out."""
+        """Polygons of each layer; invalid ones of drivable areas, which the kit does not look at, are mended."""
         rows = self.records('polygon')
         row_of = {row['token']: number for number, row in enumerate(rows)}
         rings, owners = [], []
@@ -163,9 +180,9 @@ class _Parser:
             tokens = [token for record in self.records(layer) for token in (
                 record['polygon_tokens'] if layer == 'drivable_area' else [record['polygon_token']])]
             shapes = found[np.array([row_of[token] for token in tokens], np.int64)]
-            valid = self.shapely.is_valid(shapes)
-            layers[layer] = np.where(valid, shapes, self.shapely.make_valid(shapes)) if layer == 'drivable_area' else \
-                shapes[valid]
+            if layer == 'drivable_area':
+                shapes = np.where(self.shapely.is_valid(shapes), shapes, self.shapely.make_valid(shapes))
+            layers[layer] = shapes
         return layers
 
     def line_layers(self) -> dict[str, np.ndarray]:
@@ -230,7 +247,7 @@ def map_mask(data: NuScenesMapData, patch_box: tuple[float, float, float, float]
     """
     for layer in layer_names:
         check_choice('map_mask: layer', layer, (*POLYGONS, *LINES))
-    shapely = import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+    shapely = import_shapely()
     x, y, height, width = patch_box
     patch = shapely.transform(shapely.box(x - width / 2, y - height / 2, x + width / 2, y + height / 2),
                               _turn(patch_angle, x, y))
@@ -238,8 +255,7 @@ def map_mask(data: NuScenesMapData, patch_box: tuple[float, float, float, float]
     scale = np.array([canvas_size[1] / width, canvas_size[0] / height])
     masks = np.zeros((len(layer_names), *canvas_size), np.uint8)
     for mask, layer in zip(masks, layer_names):
-        pieces = shapely.intersection(data.layers[layer].near(patch), patch)
-        pieces = shapely.transform(pieces, lambda points: back(points) - (x, y))
+        pieces = shapely.transform(data.layers[layer].cut(patch), lambda points: back(points) - (x, y))
         pieces = shapely.intersection(pieces, canvas)      # rounding can lead out of the patch
         pieces = shapely.transform(pieces, lambda points: (points + (width / 2, height / 2)) * scale)
         draw_lines(mask, pieces, thickness) if layer in LINES else draw_polygons(mask, pieces)
@@ -266,7 +282,7 @@ def draw_polygons(mask: np.ndarray, shapes: np.ndarray, holes: bool = True) -> N
         shapes: (K,) shapely's, in pixels x, y; corners are rounded.
         holes: whether holes are cut out.
     """
-    shapely = import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+    shapely = import_shapely()
     parts, owner = _parts(shapes, (3, ))
     rings, part = shapely.get_rings(parts, return_index=True)
     if not len(rings):
@@ -290,7 +306,7 @@ def draw_lines(mask: np.ndarray, shapes: np.ndarray, thickness: int, rounded: bo
         thickness: pixels.
         rounded: whether corners are rounded to pixels, not cut off to whole numbers.
     """
-    shapely = import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+    shapely = import_shapely()
     parts, _ = _parts(shapes, (1, ))
     corners, line = shapely.get_coordinates(parts, return_index=True)
     if len(parts):
@@ -300,7 +316,7 @@ def draw_lines(mask: np.ndarray, shapes: np.ndarray, thickness: int, rounded: bo
 
 def _parts(shapes: np.ndarray, kinds: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
     """Single shapes (P,) of some kinds of shapely's in collections, and (P,) in which."""
-    shapely = import_optional('shapely', 'cutting the shapes of maps', 'pip install "shapely>=2"')
+    shapely = import_shapely()
     parts, owner = shapely.get_parts(shapes, return_index=True)
     wanted = np.isin(shapely.get_type_id(parts), kinds) & ~shapely.is_empty(parts)
     return parts[wanted], owner[wanted]
