@@ -88,6 +88,26 @@ class RigSample(BoxSample):
         pred_depth: (N, h, w) float32 [m].
 
     Meta information: `sample_id`, `image_paths` and `cameras` (N files and names), `points_path`, `bev_frame`,
-    `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of the input; where the
-    official score is computed also `annotations`, see `Annotations` of `perception/bev/datasets/nuscenes/reader.py`.
+    `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of
+    the input; where the official score is computed also `annotations`, see `Annotations` of
+    `perception/bev/datasets/nuscenes/reader.py`.
+    """
+
+
+class SteeringSample(BaseDataElement):
+    """What is known and predicted of one clip of T frames of a driving recording.
+
+    Data fields, all optional tensors with one row per frame in order of time:
+        targets: (T, 3) float32 steering-wheel angle [deg], positive to the left, torque (Comma.ai: rate [deg/s]) and
+            speed [m/s]; NaN where unknown.
+        actions: (T,) int64 what the driver does, 255 = unknown.
+        first: (T,) bool, True where a frame starts its recording: nothing of an earlier one is carried over.
+        scored: (T,) bool, True where a frame counts: of all clips of a test exactly one scores a frame.
+        public: (T,) int64, 1 and 0 in the public and the private half of a challenge's test, -1 = in none.
+        pred_targets: (T, 3) float32 as `targets`.
+        pred_actions: (T, A) float32 probabilities.
+
+    Meta information: `sample_id` (unique, recording/first frame), `recording`, `frames` (names, unique within the
+    recording), `image_paths` (T files, empty where frames are no files), `timestamps` (T) [s], `condition` (light of
+    simulated recordings, else empty).
     """

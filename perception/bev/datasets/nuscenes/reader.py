@@ -163,8 +163,8 @@ class NuScenesRig(SeededDataset):
         """Raise a DataError if no training sample has a box of any class, or if a split that needs boxes has none."""
         if not self.present().any():
             raise DataError(f'{self.data_root}: no box of a class with {self.min_points} points or more in '
-                            f'{len(self.frames):,} key frames of the {self.split} split, expected some to learn. Unpack '
-                            'the metadata again.')
+                            f'{len(self.frames):,} key frames of the {self.split} split, expected some to learn. '
+                            'Unpack the metadata again.')
 
     def present(self) -> np.ndarray:
         """(F, C) bool, which classes the boxes of each key frame of the split have."""
@@ -184,8 +184,8 @@ class NuScenesRig(SeededDataset):
         rng, present = np.random.default_rng([self.seed, 8]), self.present()
         counts = present.sum(0)
         if not counts.sum():
-            raise DataError(f'{self.data_root}: no box of any class in the {self.split} split, expected some to balance '
-                            'classes by. Take balance=False.')
+            raise DataError(f'{self.data_root}: no box of any class in the {self.split} split, expected some to '
+                            'balance classes by. Take balance=False.')
         drawn = [rng.choice(np.flatnonzero(column), int(SHARE * counts.sum())) for column, count
                  in zip(present.T, counts) if count]
         return np.concatenate(drawn)
@@ -200,12 +200,13 @@ class NuScenesRig(SeededDataset):
         views = list(self.index.views(frame.row, self.cameras).values())
         views = [next(view for view in views if view.channel == camera) for camera in self.cameras]
         to_world, lidar = frame_to_world(self.index, frame.row, self.bev_frame), self.index.lidar_to_ego(frame.row)
-        shrink = np.array([[1 / self.reduce, 0, (1 / self.reduce - 1) / 2], [0, 1 / self.reduce,
-                                                                         (1 / self.reduce - 1) / 2], [0, 0, 1]])
+        share = 1 / self.reduce
+        shrink = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
         paths = [str(self.data_root / view.image) for view in views]
         meta = dict(sample_id=frame.sample, image_paths=paths, cameras=list(self.cameras),
                     points_path=str(self.data_root / frame.points), bev_frame=self.bev_frame, frame_to_world=to_world,
-                    ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6, scene=frame.scene, location=frame.location)
+                    ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6,
+                    scene=frame.scene, location=frame.location)
         sample = dict(
             sample_id=frame.sample, meta=meta, images=[self._image(path, view) for path, view in zip(paths, views)],
             cam_to_img=np.stack([view.cam_to_img for view in views]),
