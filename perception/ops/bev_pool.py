@@ -64,6 +64,10 @@ class Ranks:
         self.starts = _starts(bags, self.num_bags)
         self._bags = bags
 
+    def by_share(self) -> Ranks:
+        """Of the same points, where each has a row of features of its own, in the order of the shares."""
+        return Ranks(self._bags, self.shares, self.shares, self.num_shares, self.num_shares, self.shape)
+
     @property
     def num_bags(self) -> int:
         """G."""
