@@ -1,8 +1,11 @@
 """Scores of maps seen from above, in the protocols of the papers, whose numbers cannot be compared with each other.
 
-    lss_vehicle     IoU of vehicles at the probability 0.5 over all of a split (Lift, Splat, Shoot)
-    cvt_vehicle     the same at 0.4 and 0.5, of cells whose visibility counts, and of all (Cross-view Transformers)
-    bevfusion_map   six classes, of each the best IoU of seven thresholds, and their mean (BEVFusion)
+    lss_vehicle, lss_map      IoU at the probability 0.5 over all of a split (Lift, Splat, Shoot)
+    cvt_vehicle_s2, cvt_road  the same at 0.4 and 0.5, of cells whose visibility counts, and of all (Cross-view
+                              Transformers)
+    bevfusion_map             six classes, of each the best IoU of seven thresholds, and their mean (BEVFusion)
+
+Their labels are those of `perception/bev/datasets/nuscenes/map_presets.py`.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,15 +14,15 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from perception.bev.datasets.nuscenes import map_presets
 from perception.registry import METRICS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
-PRESETS: dict[str, dict[str, Any]] = dict(
-    lss_vehicle=dict(classes=('vehicle',), thresholds=(0.5,), mode='fixed'),
-    cvt_vehicle=dict(classes=('vehicle',), thresholds=(0.4, 0.5), mode='fixed', masked=True),
-    bevfusion_map=dict(classes=('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider'),
-                       thresholds=(0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), mode='max'))
+_RULES: dict[str, dict[str, Any]] = dict(
+    lss=dict(thresholds=(0.5,), mode='fixed'), cvt=dict(thresholds=(0.4, 0.5), mode='fixed', masked=True),
+    bevfusion=dict(thresholds=(0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65), mode='max'))
+PRESETS = {name: dict(_RULES[preset.rule], classes=preset.classes) for name, preset in map_presets.PRESETS.items()}
 MODES = ('max', 'fixed')
 
 

@@ -52,3 +52,9 @@ def hard_nuscenes(mini_nuscenes, change_tables, tmp_path_factory) -> Path:
     rows = json.loads((mini_nuscenes / 'v1.0-mini/instance.json').read_text())
     instances(rows)  # before the annotations, whatever the order of files
     return change_tables(tmp_path_factory.mktemp('hard') / 'nuscenes', mini_nuscenes, **order)
+
+
+@pytest.fixture(scope='session')
+def mini_rig(mini_set) -> Path:
+    """The tiny set of TINY, with maps."""
+    return mini_set('nuscenes_rig')

@@ -54,9 +54,10 @@ def test_equals_a_slow_loop(preset):
     else:
         for k, t in enumerate(values['thresholds']):
             end = f'@{t:.2f}' if len(values['thresholds']) > 1 else ''
-            assert scores[f'IoU_vehicle{end}'] == ious['vehicle'][k]
-            if masked:
-                assert scores[f'IoU_vehicle{end}_unmasked'] == slow_iou(some, 0, t)
+            for c, name in enumerate(values['classes']):
+                assert scores[f'IoU_{name}{end}'] == ious[name][k]
+                if masked:
+                    assert scores[f'IoU_{name}{end}_unmasked'] == slow_iou(some, c, t)
 
 
 def test_rings():
@@ -90,7 +91,7 @@ def test_perfect_and_absent_classes():
     (dict(map_labels=None), 'no map_labels'), (dict(map_mask=np.ones((3, 3))), r'map_mask of shape \(3, 3\)')])
 def test_refuses_what_it_cannot_score(changes, message):
     with pytest.raises(DataError, match=message):
-        BEVSegMetric('cvt_vehicle').process(None, [dict(samples(1, 1)[0], **changes)])
+        BEVSegMetric('cvt_vehicle_s2').process(None, [dict(samples(1, 1)[0], **changes)])
 
 
 @pytest.mark.parametrize('arguments', [{}, dict(preset='lss'), dict(preset='lss_vehicle', thresholds=(.5, .4)),

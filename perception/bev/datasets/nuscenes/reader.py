@@ -16,19 +16,22 @@ axle; the flat car is that one turned upright, as protocols of map segmentation 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from perception.bev.datasets.nuscenes.map_presets import map_labels, preset_of, vehicle_labels
 from perception.bev.transforms import PER_BOX
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_image
 from perception.common.formats.kitti import read_points
 from perception.common.formats.point_columns import NUSCENES_COLUMNS
-from perception.common.nuscenes.index import CAMERAS, Boxes, Index, View
+from perception.common.nuscenes.index import CAMERAS, Boxes, Index, KeyFrame, View
+from perception.common.nuscenes.maps import read_map
 from perception.common.nuscenes.poses import inverse_rigid, rotations
 from perception.common.nuscenes.reader import read_split
 from perception.common.structures import RigSample
@@ -108,6 +111,8 @@ class NuScenesRig(SeededDataset):
         points: whether to read the LiDAR's points, which training for depths needs.
         sweeps: how many sweeps before that of the key frame are added to it.
         min_points: of LiDAR and radar in a box of the truth; those with fewer are left out.
+        map_preset: protocol of `map_presets.py` whose labels are drawn behind the pipeline, in the augmented frame.
+        map_grid: other `x` and `y` of its grid, low, high and cell [m] each.
         balance: repeat samples such that each class is in as many (CBGS); for training.
         scenes: names of those to be read of the split, all by default.
         training: whether empty truth is refused and what the official score needs is left out; by default, for the two
@@ -124,8 +129,10 @@ class NuScenesRig(SeededDataset):
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', bev_frame: str = 'lidar',
                  cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,
-                 sweeps: int = 0, min_points: int = 1, balance: bool = False, scenes: Sequence[str] | None = None,
-                 training: bool | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+                 sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
+                 map_grid: Mapping[str, Sequence[float]] | None = None, balance: bool = False,
+                 scenes: Sequence[str] | None = None, training: bool | None = None,
+                 pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         super().__init__(pipeline, seed)
         check_choice('NuScenesRig: bev_frame', bev_frame, FRAMES)
         check_choice('NuScenesRig: reduce', reduce, (1, 2, 4, 8))
@@ -154,6 +161,12 @@ class NuScenesRig(SeededDataset):
         if self.training and self.labelled:
             self._check_labelled()
         self.order = self.balanced() if balance else np.arange(len(self.frames))
+        self.map_preset = None if map_preset is None else preset_of(map_preset)
+        if map_grid is not None:
+            if self.map_preset is None or not set(map_grid) <= {'x', 'y'}:
+                raise ConfigError(f'NuScenesRig: map_grid={dict(map_grid)} with map_preset={map_preset!r}, expected x '
+                                  'and y of the grid of a preset. Correct them.')
+            self.map_preset = replace(self.map_preset, **{axis: tuple(row) for axis, row in map_grid.items()})
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split, bev_frame=bev_frame)
 
     def __len__(self) -> int:
@@ -232,7 +245,7 @@ class NuScenesRig(SeededDataset):
         ego = view.ego_to_world if self.motion else self.index.ego_to_world(row)
         return inverse_rigid(view.cam_to_ego) @ inverse_rigid(ego) @ to_world
 
-    def _points(self, frame, to_frame: np.ndarray) -> np.ndarray:
+    def _points(self, frame: KeyFrame, to_frame: np.ndarray) -> np.ndarray:
         """(P, 5) float32 x, y, z [m] in the frame, intensity, age [s]."""
         turns = [(frame.points, 0.0, np.eye(4)), *(self.index.sweeps(frame.row, self.sweeps) if self.sweeps else ())]
         clouds = []
@@ -272,9 +285,25 @@ class NuScenesRig(SeededDataset):
         """See SeededDataset.
 
         Raises:
-            DataError: images of several sizes.
+            DataError: images of several sizes, a map that cannot be read.
         """
+        if self.map_preset is not None and self.labelled:
+            sample = dict(sample, **self.map(self.frames[self.order[index]], sample['meta']['frame_to_world']
+                                             @ np.linalg.inv(sample['bev_aug'])))
         return pack_rig(sample)
+
+    def map(self, frame: KeyFrame, to_world: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels of the preset, `map_labels` (M, Y, X), and `map_mask` (Y, X) where some cells do not count.
+
+        Args:
+            frame: a key frame.
+            to_world: (4, 4) from the frame that the map is drawn in, augmented or not.
+        """
+        if not self.map_preset.of_vehicles:
+            return dict(map_labels=map_labels(self.map_preset, read_map(self.data_root, frame.location), to_world))
+        labels, counts = vehicle_labels(self.map_preset, self.index.boxes_of(frame.row), self.index.category_names,
+                                        frame_to_world(self.index, frame.row, 'lidar'), to_world)
+        return dict(map_labels=labels) if counts is None else dict(map_labels=labels, map_mask=counts)
 
 
 def pack_rig(sample: dict) -> dict:

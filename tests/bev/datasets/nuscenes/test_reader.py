@@ -242,3 +242,36 @@ def test_a_pose_turned_upright():
     np.testing.assert_allclose(flat[:, 3], pose[:, 3])
     np.testing.assert_allclose(flat[2, :3], [0, 0, 1])
     assert np.arctan2(flat[1, 0], flat[0, 0]) == pytest.approx(np.arctan2(pose[1, 0], pose[0, 0]))
+
+
+@pytest.mark.parametrize(('preset', 'frame', 'num'), [
+    ('bevfusion_map', 'lidar', 6), ('lss_vehicle', 'ego', 1), ('cvt_vehicle_s2', 'flat_ego', 1)])
+@pytest.mark.parametrize('axis', ['x', 'y'])
+def test_map_labels_are_moved_with_the_frame(mini_rig, preset, frame, num, axis):
+    def labels(**flips):
+        steps = [ImageAug(SIZE), BEVAug(0, 1, 1, 0, **flips)]
+        return NuScenesRig(mini_rig, 'mini_val', bev_frame=frame, map_preset=preset, reduce=2, pipeline=steps,
+                           map_grid=dict(x=(-25.6, 25.6, .8), y=(-25.6, 25.6, .8)))[0]['data_samples']
+    still, mirrored = labels(flip_x=0, flip_y=0), labels(flip_x=axis == 'x', flip_y=axis == 'y')
+    assert still.map_labels.shape == (num, 64, 64) and still.map_labels.any()
+    back = mirrored.map_labels.flip(-1 if axis == 'x' else -2)
+    assert (back != still.map_labels).float().mean() < .03  # rounding of outlines
+    assert ('map_mask' in still) == (preset == 'cvt_vehicle_s2')
+    assert not still.map_labels.dtype.is_floating_point
+
+
+def test_vehicles_of_the_map_are_where_boxes_are(mini_rig):
+    steps = [ImageAug(SIZE), BEVAug(.3, .95, 1.05, 1)]
+    sample = NuScenesRig(mini_rig, 'mini_val', bev_frame='ego', map_preset='lss_vehicle', reduce=2, pipeline=steps)[0]
+    truth = sample['data_samples']
+    cells = torch.floor((truth.boxes[:, :2] + 50) / .5).long()
+    vehicle = (truth.labels < 5) & ((cells >= 2) & (cells < 198)).all(1)
+    hit = truth.map_labels[0, cells[vehicle, 1], cells[vehicle, 0]]
+    assert vehicle.sum() > 5 and hit.float().mean() > .95
+
+
+def test_refuses_a_grid_without_a_map(mini_rig):
+    with pytest.raises(ConfigError, match='map_preset=None'):
+        NuScenesRig(mini_rig, 'mini_val', map_grid=dict(x=(0, 1, 1)))
+    with pytest.raises(ConfigError, match='lss_map'):
+        NuScenesRig(mini_rig, 'mini_val', map_preset='lss')
