@@ -7,8 +7,6 @@ from mmengine.optim import CosineAnnealingLR, LinearLR, MultiStepLR, OptimWrappe
 from mmengine.runner import TestLoop, ValLoop
 from torch.optim import Adam, AdamW
 
-from perception.common.averaging import ExpMomentumEMA
-
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=AdamW, lr=2e-4, weight_decay=0.01),
                      clip_grad=dict(max_norm=5, norm_type=2))
 auto_scale_lr = dict(enable=True, base_batch_size=64)
@@ -18,7 +16,8 @@ val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 sync_bn = None  # 'torch' where a GPU has fewer than 4 samples
 
-ema = dict(type=EMAHook, ema_type=ExpMomentumEMA, momentum=0.001, gamma=2000)  # 0.999 (1 - exp(-t / 2000)) is kept
+ema = dict(  # 0.999 (1 - exp(-t / 2000)) of the mean is kept; the hook takes a name
+    type=EMAHook, ema_type='perception.common.averaging.ExpMomentumEMA', momentum=0.001, gamma=2000)
 
 # LSS, batches of 4, about 300,000 steps
 lss_optim = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=1e-3, weight_decay=1e-7),

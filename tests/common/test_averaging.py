@@ -27,7 +27,7 @@ def test_what_is_kept_of_the_mean():
 
 
 def test_the_hook_takes_it():
-    hook = EMAHook(ema_type=ExpMomentumEMA, momentum=.001, gamma=2000)
+    hook = EMAHook(ema_type='perception.common.averaging.ExpMomentumEMA', momentum=.001, gamma=2000)
     mean = MODELS.build(hook.ema_cfg, default_args=dict(model=nn.Linear(2, 2)))
     assert (mean.momentum, mean.gamma) == (.001, 2000)
 
