@@ -24,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from perception.bev.datasets.nuscenes.map_presets import map_labels, preset_of, vehicle_labels
+from perception.bev.datasets.nuscenes.map_presets import MapPreset, map_labels, preset_of, vehicle_labels
 from perception.bev.transforms import PER_BOX
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_image
@@ -161,12 +161,7 @@ class NuScenesRig(SeededDataset):
         if self.training and self.labelled:
             self._check_labelled()
         self.order = self.balanced() if balance else np.arange(len(self.frames))
-        self.map_preset = None if map_preset is None else preset_of(map_preset)
-        if map_grid is not None:
-            if self.map_preset is None or not set(map_grid) <= {'x', 'y'}:
-                raise ConfigError(f'NuScenesRig: map_grid={dict(map_grid)} with map_preset={map_preset!r}, expected x '
-                                  'and y of the grid of a preset. Correct them.')
-            self.map_preset = replace(self.map_preset, **{axis: tuple(row) for axis, row in map_grid.items()})
+        self.map_preset = preset_with(map_preset, map_grid)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split, bev_frame=bev_frame)
 
     def __len__(self) -> int:
@@ -287,6 +282,8 @@ class NuScenesRig(SeededDataset):
         Raises:
             DataError: images of several sizes, a map that cannot be read.
         """
+        if self.map_preset is not None:
+            sample['meta']['map_bounds'] = bounds_of(self.map_preset)
         if self.map_preset is not None and self.labelled:
             sample = dict(sample, **self.map(self.frames[self.order[index]], sample['meta']['frame_to_world']
                                              @ np.linalg.inv(sample['bev_aug'])))
@@ -304,6 +301,26 @@ class NuScenesRig(SeededDataset):
         labels, counts = vehicle_labels(self.map_preset, self.index.boxes_of(frame.row), self.index.category_names,
                                         frame_to_world(self.index, frame.row, 'lidar'), to_world)
         return dict(map_labels=labels) if counts is None else dict(map_labels=labels, map_mask=counts)
+
+
+def preset_with(name: str | None, grid: Mapping[str, Sequence[float]] | None = None) -> MapPreset | None:
+    """A protocol of maps by its name, with another grid where `x` and `y` are given; None for none.
+
+    Raises:
+        ConfigError: an unknown protocol, or a grid without one.
+    """
+    preset = None if name is None else preset_of(name)
+    if grid is None:
+        return preset
+    if preset is None or not set(grid) <= {'x', 'y'}:
+        raise ConfigError(f'NuScenesRig: map_grid={dict(grid)} with map_preset={name!r}, expected x and y of the grid '
+                          'of a preset. Correct them.')
+    return replace(preset, **{axis: tuple(row) for axis, row in grid.items()})
+
+
+def bounds_of(preset: MapPreset) -> tuple[float, float, float, float]:
+    """Least x, y, greatest x, y of a protocol's grid [m]."""
+    return preset.x[0], preset.y[0], preset.x[1], preset.y[1]
 
 
 def pack_rig(sample: dict) -> dict:
