@@ -3,10 +3,10 @@ from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop
 
 from perception.bev.datasets.nuscenes.metric import NuScenesDetectionMetric
+from perception.bev.datasets.nuscenes.mini import write_bev_mini
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
 from perception.bev.transforms import BEVAug, ImageAug
-from perception.common.nuscenes.mini import write_nuscenes_mini
 from perception.common.samplers import EpochSampler
 
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
@@ -48,11 +48,11 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=epoch
 predictions = dict(type=NuScenesDetectionResults)  # --predictions FILE
 submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
 
-mini_data = dict(type=write_nuscenes_mini, root='data/mini/nuscenes')
+mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
 mini_size = (64, 176)
 mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]
 mini_test = [dict(type=ImageAug, size=mini_size)]
-mini_place = dict(data_root='data/mini/nuscenes', reduce=8)
+mini_place = dict(data_root='data/mini/nuscenes_rig', reduce=2)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, split='mini_train', balance=False, pipeline=mini_train)),

@@ -1,11 +1,11 @@
 """Augmentation of samples with many cameras: callables on the dict of NuScenesRig, drawing from `rng` alone.
 
-The order of a training is `DropCameras`, `ImageAug`, `GridMask`, `SweepDepth`, `BEVAug`, and behind it what draws maps,
-for that looks `bev_aug` up. Each keeps the matrices true: a point of the frame still falls onto the pixel that shows it.
-Files are never changed: arrays are replaced by new ones.
+The order of a training is `DropCameras`, `ImageAug`, `GridMask`, `SweepDepth`, `BEVAug`, and behind it what draws
+maps, for that looks `bev_aug` up. Each keeps the matrices true: a point of the frame still falls onto the pixel that
+shows it. Files are never changed: arrays are replaced by new ones.
 
-Pixels: integers are the middles of pixels, so that an image of W columns is mirrored by u -> W - 1 - u, and turned about
-((W - 1) / 2, (H - 1) / 2).
+Pixels: integers are the middles of pixels, so that an image of W columns is mirrored by u -> W - 1 - u, and turned
+about ((W - 1) / 2, (H - 1) / 2).
 """
 from collections.abc import Sequence
 from typing import Any
@@ -121,7 +121,8 @@ class GridMask:
 
     def __init__(self, probability: float = 0.7, ratio: float = 0.5) -> None:
         if not 0 <= probability <= 1 or not 0 < ratio < 1:
-            raise ConfigError(f'GridMask: probability={probability}, ratio={ratio}, expected shares of 1. Correct them.')
+            raise ConfigError(f'GridMask: probability={probability}, ratio={ratio}, expected shares of 1. Correct '
+                              'them.')
         self.probability, self.ratio = probability, ratio
 
     def __call__(self, sample: dict) -> dict:
@@ -132,9 +133,8 @@ class GridMask:
         period = int(rng.integers(2, max(height, 3)))
         side = min(max(int(period * self.ratio + 0.5), 1), period - 1)
         rows, columns = ((np.arange(n) + rng.integers(period)) % period < side for n in (height, width))
-        hidden = rows[:, None] & columns
-        return dict(sample, images=[np.where(hidden[..., None], np.array(MEAN, np.uint8), image)
-                                    for image in sample['images']])
+        hidden, grey = (rows[:, None] & columns).astype(np.uint8), np.full((height, width, 3), MEAN, np.uint8)
+        return dict(sample, images=[cv2.copyTo(grey, hidden, image.copy()) for image in sample['images']])
 
 
 @TRANSFORMS.register_module()

@@ -88,8 +88,9 @@ class RigSample(BoxSample):
         pred_depth: (N, h, w) float32 [m].
 
     Meta information: `sample_id`, `image_paths` and `cameras` (N files and names), `points_path`, `bev_frame`,
-    `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of the
-    input; where the official score is computed also `annotations`, see `Annotations` of the reader.
+    `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of
+    the input; where there are maps `map_bounds`, least x, y, greatest x, y [m]; where the official score is computed
+    `annotations`, see `Annotations` of `perception/bev/datasets/nuscenes/reader.py`.
     """
 
 

@@ -1,26 +1,30 @@
 """Tables of a tiny simulated nuScenes, made harder: racks, boxes without points, without attribute, far away."""
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 
-def change_tables(root: Path, source: Path, **changes) -> Path:
+@pytest.fixture(scope='session')
+def change_tables() -> Callable[..., Path]:
     """A copy of a data set, linked but for its tables of v1.0-mini, of which some are changed by functions of rows."""
-    (root / 'v1.0-mini').mkdir(parents=True)
-    for path in source.iterdir():
-        if path.name != 'v1.0-mini':
-            (root / path.name).symlink_to(path)
-    for path in (source / 'v1.0-mini').iterdir():
-        rows = json.loads(path.read_text())
-        rows = changes[path.stem](rows) if path.stem in changes else rows
-        (root / 'v1.0-mini' / path.name).write_text(json.dumps(rows))
-    return root
+    def change(root: Path, source: Path, **changes) -> Path:
+        (root / 'v1.0-mini').mkdir(parents=True)
+        for path in source.iterdir():
+            if path.name != 'v1.0-mini':
+                (root / path.name).symlink_to(path)
+        for path in (source / 'v1.0-mini').iterdir():
+            rows = json.loads(path.read_text())
+            rows = changes[path.stem](rows) if path.stem in changes else rows
+            (root / 'v1.0-mini' / path.name).write_text(json.dumps(rows))
+        return root
+    return change
 
 
 @pytest.fixture(scope='session')
-def hard_nuscenes(mini_nuscenes, tmp_path_factory) -> Path:
+def hard_nuscenes(mini_nuscenes, change_tables, tmp_path_factory) -> Path:
     """See above; only the metadata differ from the tiny set's."""
     rng = np.random.default_rng(3)
     racks = set()
@@ -48,3 +52,9 @@ def hard_nuscenes(mini_nuscenes, tmp_path_factory) -> Path:
     rows = json.loads((mini_nuscenes / 'v1.0-mini/instance.json').read_text())
     instances(rows)  # before the annotations, whatever the order of files
     return change_tables(tmp_path_factory.mktemp('hard') / 'nuscenes', mini_nuscenes, **order)
+
+
+@pytest.fixture(scope='session')
+def mini_rig(mini_set) -> Path:
+    """The tiny set of TINY, with maps."""
+    return mini_set('nuscenes_rig')

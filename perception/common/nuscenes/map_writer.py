@@ -4,7 +4,7 @@ What the layers of a street are made from:
 
 | layer | from |
 |---|---|
-| drivable_area | one record a street; polygons: carriageway with its cross streets, with islands as holes; parking strips |
+| drivable_area | one record a street: carriageway with its cross streets, islands as holes; parking strips |
 | road_segment | carriageway between junctions; junctions; cross streets |
 | lane | lanes between junctions |
 | ped_crossing, stop_line | zebras and stop lines as they are painted |

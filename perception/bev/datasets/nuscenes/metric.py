@@ -90,8 +90,8 @@ class NuScenesDetectionMetric(BaseMetric):
 
         Args:
             data_batch: not used.
-            data_samples: for each a dict with the fields of RigSample: `pred_boxes`, `pred_scores`, `pred_labels`, where
-                a net tells them `pred_attributes`, and the poses and `annotations` of NuScenesRig.
+            data_samples: for each a dict with the fields of RigSample: `pred_boxes`, `pred_scores`, `pred_labels`,
+                where a net tells them `pred_attributes`, and the poses and `annotations` of NuScenesRig.
 
         Raises:
             DataError: truth or predictions are missing or broken.

@@ -115,8 +115,8 @@ def write_bev_mini(root: str | Path = 'data/mini/nuscenes_bev', seed: int = 0, t
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train_frames, val_frames, test_frames: key frames of each scene of a split.
-        train_scenes, val_scenes, test_scenes: up to 8, 2 and 2, of test none will do; the development kit's evaluation of mini_val wants both
-            validation scenes.
+        train_scenes, val_scenes, test_scenes: up to 8, 2 and 2, of test none will do; the development kit's evaluation
+            of mini_val wants both validation scenes.
         rate: key frames a second; nuScenes has 2.
         width: pixels of the images, a multiple of 16; heights are 9/16 of it. The real ones are 1600 wide.
         detail: share of the width at which images are rendered.
@@ -161,7 +161,8 @@ def _write_all(root: Path, scenes: dict[str, tuple[tuple[str, ...], int]], seed:
     cell = longest + 2 * (END + FAR) + 20
     jobs = [Job(root, scene, order.index(scene), seed, frames, interval, width, detail, columns, cell)
             for names, frames in scenes.values() for scene in names]
-    for folder in ('samples/LIDAR_TOP', 'sweeps/LIDAR_TOP', 'can_bus', *(f'samples/{camera.channel}' for camera in CAMERAS)):
+    folders = 'samples/LIDAR_TOP', 'sweeps/LIDAR_TOP', 'can_bus', *(f'samples/{camera.channel}' for camera in CAMERAS)
+    for folder in folders:
         (root / folder).mkdir(parents=True)
     written = write_streets(write_scene, [(job,) for job in jobs], [job.frames for job in jobs], workers,
                             'nuScenes with maps', 'key frame')

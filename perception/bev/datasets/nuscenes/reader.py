@@ -16,19 +16,22 @@ axle; the flat car is that one turned upright, as protocols of map segmentation 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from perception.bev.datasets.nuscenes.map_presets import MapPreset, map_labels, preset_of, vehicle_labels
 from perception.bev.transforms import PER_BOX
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_image
 from perception.common.formats.kitti import read_points
 from perception.common.formats.point_columns import NUSCENES_COLUMNS
-from perception.common.nuscenes.index import CAMERAS, Boxes, Index, View
+from perception.common.nuscenes.index import CAMERAS, Boxes, Index, KeyFrame, View
+from perception.common.nuscenes.maps import read_map
 from perception.common.nuscenes.poses import inverse_rigid, rotations
 from perception.common.nuscenes.reader import read_split
 from perception.common.structures import RigSample
@@ -108,6 +111,8 @@ class NuScenesRig(SeededDataset):
         points: whether to read the LiDAR's points, which training for depths needs.
         sweeps: how many sweeps before that of the key frame are added to it.
         min_points: of LiDAR and radar in a box of the truth; those with fewer are left out.
+        map_preset: protocol of `map_presets.py` whose labels are drawn behind the pipeline, in the augmented frame.
+        map_grid: other `x` and `y` of its grid, low, high and cell [m] each.
         balance: repeat samples such that each class is in as many (CBGS); for training.
         scenes: names of those to be read of the split, all by default.
         training: whether empty truth is refused and what the official score needs is left out; by default, for the two
@@ -124,8 +129,10 @@ class NuScenesRig(SeededDataset):
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', bev_frame: str = 'lidar',
                  cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,
-                 sweeps: int = 0, min_points: int = 1, balance: bool = False, scenes: Sequence[str] | None = None,
-                 training: bool | None = None, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+                 sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
+                 map_grid: Mapping[str, Sequence[float]] | None = None, balance: bool = False,
+                 scenes: Sequence[str] | None = None, training: bool | None = None,
+                 pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         super().__init__(pipeline, seed)
         check_choice('NuScenesRig: bev_frame', bev_frame, FRAMES)
         check_choice('NuScenesRig: reduce', reduce, (1, 2, 4, 8))
@@ -154,6 +161,7 @@ class NuScenesRig(SeededDataset):
         if self.training and self.labelled:
             self._check_labelled()
         self.order = self.balanced() if balance else np.arange(len(self.frames))
+        self.map_preset = preset_with(map_preset, map_grid)
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split, bev_frame=bev_frame)
 
     def __len__(self) -> int:
@@ -163,8 +171,8 @@ class NuScenesRig(SeededDataset):
         """Raise a DataError if no training sample has a box of any class, or if a split that needs boxes has none."""
         if not self.present().any():
             raise DataError(f'{self.data_root}: no box of a class with {self.min_points} points or more in '
-                            f'{len(self.frames):,} key frames of the {self.split} split, expected some to learn. Unpack '
-                            'the metadata again.')
+                            f'{len(self.frames):,} key frames of the {self.split} split, expected some to learn. '
+                            'Unpack the metadata again.')
 
     def present(self) -> np.ndarray:
         """(F, C) bool, which classes the boxes of each key frame of the split have."""
@@ -184,8 +192,8 @@ class NuScenesRig(SeededDataset):
         rng, present = np.random.default_rng([self.seed, 8]), self.present()
         counts = present.sum(0)
         if not counts.sum():
-            raise DataError(f'{self.data_root}: no box of any class in the {self.split} split, expected some to balance '
-                            'classes by. Take balance=False.')
+            raise DataError(f'{self.data_root}: no box of any class in the {self.split} split, expected some to '
+                            'balance classes by. Take balance=False.')
         drawn = [rng.choice(np.flatnonzero(column), int(SHARE * counts.sum())) for column, count
                  in zip(present.T, counts) if count]
         return np.concatenate(drawn)
@@ -200,12 +208,13 @@ class NuScenesRig(SeededDataset):
         views = list(self.index.views(frame.row, self.cameras).values())
         views = [next(view for view in views if view.channel == camera) for camera in self.cameras]
         to_world, lidar = frame_to_world(self.index, frame.row, self.bev_frame), self.index.lidar_to_ego(frame.row)
-        shrink = np.array([[1 / self.reduce, 0, (1 / self.reduce - 1) / 2], [0, 1 / self.reduce,
-                                                                         (1 / self.reduce - 1) / 2], [0, 0, 1]])
+        share = 1 / self.reduce
+        shrink = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
         paths = [str(self.data_root / view.image) for view in views]
         meta = dict(sample_id=frame.sample, image_paths=paths, cameras=list(self.cameras),
                     points_path=str(self.data_root / frame.points), bev_frame=self.bev_frame, frame_to_world=to_world,
-                    ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6, scene=frame.scene, location=frame.location)
+                    ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6,
+                    scene=frame.scene, location=frame.location)
         sample = dict(
             sample_id=frame.sample, meta=meta, images=[self._image(path, view) for path, view in zip(paths, views)],
             cam_to_img=np.stack([view.cam_to_img for view in views]),
@@ -231,7 +240,7 @@ class NuScenesRig(SeededDataset):
         ego = view.ego_to_world if self.motion else self.index.ego_to_world(row)
         return inverse_rigid(view.cam_to_ego) @ inverse_rigid(ego) @ to_world
 
-    def _points(self, frame, to_frame: np.ndarray) -> np.ndarray:
+    def _points(self, frame: KeyFrame, to_frame: np.ndarray) -> np.ndarray:
         """(P, 5) float32 x, y, z [m] in the frame, intensity, age [s]."""
         turns = [(frame.points, 0.0, np.eye(4)), *(self.index.sweeps(frame.row, self.sweeps) if self.sweeps else ())]
         clouds = []
@@ -271,9 +280,47 @@ class NuScenesRig(SeededDataset):
         """See SeededDataset.
 
         Raises:
-            DataError: images of several sizes.
+            DataError: images of several sizes, a map that cannot be read.
         """
+        if self.map_preset is not None:
+            sample['meta']['map_bounds'] = bounds_of(self.map_preset)
+        if self.map_preset is not None and self.labelled:
+            sample = dict(sample, **self.map(self.frames[self.order[index]], sample['meta']['frame_to_world']
+                                             @ np.linalg.inv(sample['bev_aug'])))
         return pack_rig(sample)
+
+    def map(self, frame: KeyFrame, to_world: np.ndarray) -> dict[str, np.ndarray]:
+        """Labels of the preset, `map_labels` (M, Y, X), and `map_mask` (Y, X) where some cells do not count.
+
+        Args:
+            frame: a key frame.
+            to_world: (4, 4) from the frame that the map is drawn in, augmented or not.
+        """
+        if not self.map_preset.of_vehicles:
+            return dict(map_labels=map_labels(self.map_preset, read_map(self.data_root, frame.location), to_world))
+        labels, counts = vehicle_labels(self.map_preset, self.index.boxes_of(frame.row), self.index.category_names,
+                                        frame_to_world(self.index, frame.row, 'lidar'), to_world)
+        return dict(map_labels=labels) if counts is None else dict(map_labels=labels, map_mask=counts)
+
+
+def preset_with(name: str | None, grid: Mapping[str, Sequence[float]] | None = None) -> MapPreset | None:
+    """A protocol of maps by its name, with another grid where `x` and `y` are given; None for none.
+
+    Raises:
+        ConfigError: an unknown protocol, or a grid without one.
+    """
+    preset = None if name is None else preset_of(name)
+    if grid is None:
+        return preset
+    if preset is None or not set(grid) <= {'x', 'y'}:
+        raise ConfigError(f'NuScenesRig: map_grid={dict(grid)} with map_preset={name!r}, expected x and y of the grid '
+                          'of a preset. Correct them.')
+    return replace(preset, **{axis: tuple(row) for axis, row in grid.items()})
+
+
+def bounds_of(preset: MapPreset) -> tuple[float, float, float, float]:
+    """Least x, y, greatest x, y of a protocol's grid [m]."""
+    return preset.x[0], preset.y[0], preset.x[1], preset.y[1]
 
 
 def pack_rig(sample: dict) -> dict:

@@ -125,9 +125,9 @@ class NuScenesDetectionResults(StoredResults):
                                  pred_labels=torch.from_numpy(found.labels),
                                  pred_attributes=torch.from_numpy(found.attributes))
         if problems:
-            raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected valid results of nuScenes. '
-                            'Correct the file; the head of perception/bev/datasets/nuscenes/submission.py describes '
-                            'it.')
+            raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected valid results of '
+                            'nuScenes. Correct the file; the head of perception/bev/datasets/nuscenes/submission.py '
+                            'describes it.')
         return fields
 
     @torch.no_grad()

@@ -17,8 +17,16 @@ from perception.bev.datasets.nuscenes.metric import (
     guess_attributes,
     score_frames,
 )
-from perception.bev.datasets.nuscenes.reader import ATTRIBUTES, CLASSES, NuScenesRig, from_world, to_world_boxes
+from perception.bev.datasets.nuscenes.reader import (
+    ATTRIBUTES,
+    CLASSES,
+    NuScenesRig,
+    frame_to_world,
+    from_world,
+    to_world_boxes,
+)
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
+from perception.common.nuscenes.poses import transforms
 from perception.common.structures import RigSample
 from perception.utils.errors import DataError
 
@@ -46,7 +54,6 @@ def samples_of(dataset, rng=None):
 
 
 def bare_sample(dataset, frame):
-    from perception.bev.datasets.nuscenes.reader import frame_to_world
     to_world = frame_to_world(dataset.index, frame.row, dataset.bev_frame)
     truth = dataset.truth(frame.row, to_world)
     return RigSample(metainfo=dict(sample_id=frame.sample, frame_to_world=to_world, bev_frame=dataset.bev_frame,
@@ -149,7 +156,6 @@ def test_attributes_follow_from_speed():
 
 def test_boxes_in_a_tilted_frame_and_back():
     rng = np.random.default_rng(1)
-    from perception.common.nuscenes.poses import transforms
     quaternion = rng.normal(size=4) * (1, .03, .03, 1)
     pose = transforms(np.concatenate([rng.normal(0, 100, 3), quaternion / np.linalg.norm(quaternion)]))
     boxes = rng.normal(0, 1, (20, 9))
