@@ -28,7 +28,7 @@ def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, tr
                    detail: float = .25, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
-    Each drive stops once. Videos have 15 frames a second; `rate` different ones of them are rendered.
+    Every second drive stops once. Videos have 15 frames a second; `rate` different ones of them are rendered.
 
     Args:
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
