@@ -68,3 +68,22 @@ class BoxSample(BaseDataElement):
     to the scan), `sequence`, `frame` (number in the sequence), `timestamp` [s], and `lidar_to_image`, (4, 4) float64
     that takes x, y, z, 1 to u w, v w, w, 1, with u, v in pixels and w the depth [m].
     """
+
+
+class SteeringSample(BaseDataElement):
+    """What is known and predicted of one clip of T frames of a driving recording.
+
+    Data fields, all optional tensors with one row per frame in order of time:
+        targets: (T, 3) float32 steering-wheel angle [deg], positive to the left, torque (Comma.ai: rate [deg/s]) and
+            speed [m/s]; NaN where unknown.
+        actions: (T,) int64 what the driver does, 255 = unknown.
+        first: (T,) bool, True where a frame starts its recording: nothing of an earlier one is carried over.
+        scored: (T,) bool, True where a frame counts: of all clips of a test exactly one scores a frame.
+        public: (T,) int64, 1 and 0 in the public and the private half of a challenge's test, -1 = in none.
+        pred_targets: (T, 3) float32 as `targets`.
+        pred_actions: (T, A) float32 probabilities.
+
+    Meta information: `sample_id` (unique, recording/first frame), `recording`, `frames` (names, unique within the
+    recording), `image_paths` (T files, empty where frames are no files), `timestamps` (T) [s], `condition` (light of
+    simulated recordings, else empty).
+    """
