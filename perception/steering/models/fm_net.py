@@ -290,8 +290,13 @@ class SteeringNet(BaseModel):
         inputs = dict(frame=torch.rand(1, 3, *self.input_size) * 255, state=torch.rand_like(module.first_state))
         return module, inputs, [self.output_name, 'next_state']
 
+    @property
+    def streams(self) -> bool:
+        """Whether no output depends on frames after it, so that the net can run frame by frame."""
+        return self.trunk.causal and not self.trunk.batch_statistics and not self.head.norm_over_time
+
     def _check_streams(self) -> None:
-        if not self.trunk.causal or self.trunk.batch_statistics or self.head.norm_over_time:
+        if not self.streams:
             raise ConfigError(f'{type(self).__name__}: a net whose trunk sees frames ahead, or that normalises over '
                               'them, expected one that looks back only. Set trunk.causal=True, '
                               'trunk.batch_statistics=False and head.norm_over_time=False, and train it so.')
