@@ -6,6 +6,8 @@ from perception.bev.datasets.nuscenes.metric import NuScenesDetectionMetric
 from perception.bev.datasets.nuscenes.mini import write_bev_mini
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
+from perception.bev.draw import DrawRig
+from perception.bev.predictor import RigPredictor
 from perception.bev.transforms import BEVAug, ImageAug
 from perception.common.samplers import EpochSampler
 
@@ -45,8 +47,10 @@ test_evaluator = dict(type=NuScenesDetectionMetric)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=epochs)
 
+predictor = dict(type=RigPredictor)
 predictions = dict(type=NuScenesDetectionResults)  # --predictions FILE
 submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
+draw = dict(type=DrawRig)  # --draw DIR
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
 mini_size = (64, 176)
