@@ -21,7 +21,7 @@ from perception.registry import METRICS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
-TRUTH, MISSED = (215, 215, 220), (255, 165, 20)
+TRUTH, MISSED = (215, 215, 220), (0, 230, 255)  # no class has such a colour
 VIEWS = ('image', 'bev', 'depth')
 FORWARD = dict(lidar=np.pi / 2, ego=0.0, flat_ego=0.0)  # rad from x to y of each frame
 MAP_COLORS = dict(  # of nuScenes' own drawings, and of layers that join some of theirs
@@ -243,7 +243,7 @@ def depth_picture(depths: np.ndarray, image: np.ndarray, far: float = 60.0) -> n
 
 def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Sequence[int]], look: Look = LOOK,
              title: str = '', kinds: Sequence[str] = ('image', 'bev'), points: np.ndarray | None = None,
-             map_names: Sequence[str] = ()) -> np.ndarray:
+             map_names: Sequence[str] = (), classes: Sequence[str] = ()) -> np.ndarray:
     """Images with boxes and views from above, with a legend and what was found.
 
     Args:
@@ -255,6 +255,7 @@ def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Seq
         kinds: of `VIEWS`.
         points: (P, 3+) in the frame of the boxes [m], drawn from above.
         map_names: of the M layers of maps.
+        classes: C names, for the legend.
 
     Returns:
         (H, W, 3) uint8 RGB, of one size for samples with as many cameras of one size.
@@ -282,6 +283,12 @@ def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Seq
     named = [layer for layer in (*predicted, *true) if layer.name]
     if named and ('image' in kinds or 'bev' in kinds):
         parts.append(legend(named, look.width))
+        present = np.isin(np.arange(len(classes)), [*values.get('labels', ()), *values.get('pred_labels', ())])
+        if len(classes):
+            parts.append(canvas.legend(classes, bright(np.array(palette)), look.width, present, 22))
+    if len(map_names) and 'bev' in kinds and ('map_labels' in values or 'pred_map' in values):
+        colors = np.array([MAP_COLORS.get(name, OTHER) for name in map_names])
+        parts.append(canvas.legend(map_names, colors, look.width, None, 22))
     return canvas.stacked([canvas.bar(look.width, title, score), *parts], gap=0)
 
 
@@ -361,7 +368,7 @@ class DrawRig(BaseMetric):
                 return
             inputs = {key: values[number] for key, values in data_batch['inputs'].items()}
             picture = draw_rig(file_views(sample, inputs), sample, meta['palette'], self.look, sample['sample_id'],
-                               self.kinds, map_names=meta.get('map_classes', ()))
+                               self.kinds, map_names=meta.get('map_classes', ()), classes=meta['classes'])
             path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', picture, self.num_colors)
             self.results.append(str(path))
 

@@ -338,12 +338,12 @@ class RigPredictor(Predictor):
             look = look._replace(reach=reach)
         kinds = ('image', 'bev') if view == 'plain' else (view,)
         return draw_rig(views, known, self.meta['palette'], look, name or read['sample_id'], kinds,
-                        map_names=self.meta.get('map_classes', ()))
+                        map_names=self.meta.get('map_classes', ()), classes=self.meta['classes'])
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """See Predictor; images and boxes as the augmentation left them."""
         truth, inputs = sample['data_samples'], sample['inputs']
         points = inputs['points'].numpy() if isinstance(inputs.get('points'), Tensor) else None
         return draw_rig(input_views(truth, inputs), truth, self.meta['palette'], self.look, title, points=points,
-                        map_names=self.meta.get('map_classes', ()))
+                        map_names=self.meta.get('map_classes', ()), classes=self.meta['classes'])
 
