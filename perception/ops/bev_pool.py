@@ -4,7 +4,8 @@ Lift, Splat, Shoot gives every pixel of a camera a row of features and a share f
 the grid seen from above sums what falls into it. That is an embedding bag: cells are the bags, pixels the words, shares
 their weights. The gradient of the features is one too, with pixels as the bags, and that of the shares a dot product
 for each pair of a cell and a pixel. Pairs are sorted once (`make_ranks`), numbers are int32, a cell without pairs is an
-empty bag. Each bag is summed by one worker in a fixed order: results repeat bit for bit on a CPU and on CUDA.
+empty bag. Each bag is summed by one worker in a fixed order: results repeat bit for bit on a CPU and on CUDA, where
+`bev_pool_triton.py` has the sum as two kernels.
 
 Shapes: B samples, N cameras, D depths, features of h x w cells and C channels, grids of Y x X cells, P pairs, R rows of
 features, S shares, G bags.
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.util import find_spec
 
 import torch
@@ -63,6 +64,10 @@ class Ranks:
         self.rows, self.shares = rows.int().index_select(0, order), shares.int().index_select(0, order)
         self.starts = _starts(bags, self.num_bags)
         self._bags = bags
+
+    def by_share(self) -> Ranks:
+        """Of the same points, where each has a row of features of its own, in the order of the shares."""
+        return Ranks(self._bags, self.shares, self.shares, self.num_shares, self.num_shares, self.shape)
 
     @property
     def num_bags(self) -> int:
@@ -170,7 +175,7 @@ def pool_rows(shares: Tensor, rows: Tensor, ranks: Ranks, reduce: str = 'sum') -
     with torch.autocast(rows.device.type, enabled=False):
         if reduce == 'max':
             return _Max.apply(shares, rows, ranks)
-        pooled = (_TritonSum if rows.is_cuda and find_spec('triton') else _Sum).apply(shares, rows, ranks)
+        pooled = (_TritonSum if rows.is_cuda and _has_triton() else _Sum).apply(shares, rows, ranks)
         return pooled / ranks.counts.clamp(min=1)[:, None] if reduce == 'mean' else pooled
 
 
@@ -277,6 +282,11 @@ class _Max(torch.autograd.Function):
             products += (part * rows[:, block].index_select(0, owners)).sum(1)
             grad_rows[:, block] = _segments(part * weights, counts, 'sum')
         return torch.zeros_like(shares).index_copy_(0, places.long(), products), grad_rows, None
+
+
+@cache
+def _has_triton() -> bool:
+    return find_spec('triton') is not None
 
 
 def _bags(rows: Tensor, index: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -61,8 +61,7 @@ class World:
 
     def frame(self, t: float, reach: float = np.inf) -> Mesh:
         """Mesh of all that moves, at time t [s], up to `reach` metres of street before and behind the ego."""
-        here = float(self.drive.s(t))
-        return merge([actor.mesh(t) for actor in self.actors if actor.moving and abs(actor.path(t)[0] - here) <= reach])
+        return merge([actor.mesh(t) for actor in self._around(t, reach) if actor.moving])
 
     def caster(self, t: float = 0.0, threads: int = 0) -> Caster:
         """A ray caster into the world at time t; `set_actors(world.frame(t))` takes it to another time."""
@@ -80,12 +79,17 @@ class World:
         """Records of all lane boundaries, painted or not."""
         return self.street.boundaries
 
-    def boxes(self, t: float) -> Boxes:
-        """Boxes of all things at time t [s]."""
-        return Boxes(np.array([actor.box(t) for actor in self.actors]).reshape(-1, 7),
-                     [actor.part for actor in self.actors],
-                     np.array([actor.instance for actor in self.actors], np.int64), self.moving[1:],
-                     np.array([actor.velocity(t) for actor in self.actors]).reshape(-1, 3))
+    def boxes(self, t: float, reach: float = np.inf) -> Boxes:
+        """Boxes of all things at time t [s], up to `reach` metres of street before and behind the ego."""
+        actors = self._around(t, reach)
+        return Boxes(np.array([actor.box(t) for actor in actors]).reshape(-1, 7), [actor.part for actor in actors],
+                     np.array([actor.instance for actor in actors], np.int64),
+                     np.array([actor.moving for actor in actors], bool),
+                     np.array([actor.velocity(t) for actor in actors]).reshape(-1, 3))
+
+    def _around(self, t: float, reach: float) -> list[Actor]:
+        here = float(self.drive.s(t))
+        return [actor for actor in self.actors if abs(actor.path(t)[0] - here) <= reach]
 
 
 def build_world(seed: int | tuple[int, ...], style: str = 'residential', length: float = 300.0,

@@ -69,7 +69,7 @@ SCENES = {
     'scene-0916': ('singapore-queenstown', (0, 0), 'day'), 'scene-0077': ('singapore-onenorth', (1, 0), 'shadow'),
     'scene-0078': ('singapore-onenorth', (0, 1), 'overcast')}
 # of the things that stand about, cars are the most, as in the real set
-STOCK = Stock(('car', 'car', 'motorcycle', 'car', 'trailer', 'car', 'bicycle', 'car', 'truck', 'car', 'construction'),
+STOCK = Stock(('car', 'construction', 'car', 'motorcycle', 'car', 'trailer', 'car', 'bicycle', 'car', 'truck', 'car'),
               (1, 3), .8, .8)
 
 
@@ -97,7 +97,7 @@ class Job:
         seconds = self.interval * self.frames + 1
         world = build_world((self.seed, DATASET_CODE, self.number), STYLES[self.number % len(STYLES)],
                             street_length(self.frames, self.interval), BEND, 1.6, stock=STOCK, hills=0)
-        return add_islands(add_works(world, 0, LEAD_IN - 10, LEAD_IN + SPEED * seconds + 30, every=64))
+        return add_islands(add_works(world, 0, LEAD_IN - 10, LEAD_IN + SPEED * seconds + 30, every=44))
 
 
 def street_length(frames: int, interval: float) -> float:
@@ -107,7 +107,7 @@ def street_length(frames: int, interval: float) -> float:
 
 def write_bev_mini(root: str | Path = 'data/mini/nuscenes_bev', seed: int = 0, train_frames: int = 15,
                    val_frames: int = 20, test_frames: int = 2, train_scenes: int = 8, val_scenes: int = 2,
-                   test_scenes: int = 1, rate: float = 2.0, width: int = 400, detail: float = .5, columns: int = 360,
+                   test_scenes: int = 1, rate: float = 2.0, width: int = 400, detail: float = .44, columns: int = 360,
                    workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
@@ -266,7 +266,7 @@ class SceneWriter:
         size = self.job.width, self.job.width * 9 // 16
         focal, cx, cy = resized(camera, self.job.width).intrinsics
         spec = CameraSpec(*size, focal, camera.translation[2], 0, camera.translation[0], (cx + .5, cy + .5),
-                          self.job.detail)
+                          self.job.detail, smooth=False)
         picture = render(self.caster, self.pose(t) @ camera.matrix, spec, self.look, self._rng(200, *seed)).image
         token = self.rows.add_data(sample, camera, self.stamp(t), self.to_map @ self.pose(t), 'jpg', size)
         data = cv2.imencode('.jpg', picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1]
@@ -274,7 +274,7 @@ class SceneWriter:
 
     def _boxes(self, sample: str, t: float, found: Scan) -> None:
         """Records of all things near the ego that the LiDAR could see."""
-        things = self.world.boxes(t)
+        things = self.world.boxes(t, AROUND)
         lidar = self.pose(t) @ LIDAR.matrix
         near = np.flatnonzero(np.linalg.norm(things.boxes_3d[:, :2] - lidar[:2, 3], axis=1) < REACH)
         boxes, instances = things.boxes_3d[near], things.instance[near]

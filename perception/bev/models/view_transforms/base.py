@@ -49,16 +49,16 @@ class ViewTransform(nn.Module):
         """Features (B, N, in_channels, h, w) of any size and number of cameras to `bev` (B, out_channels, Y, X)."""
         raise NotImplementedError(f'{type(self).__name__} has no forward; write one that gives BEVFeatures.')
 
-    def make_ranks(self, geometry: CameraGeometry, feature_size: Sequence[int]) -> Ranks:
-        """Which cells of the features belong to which of the grid.
+    def make_ranks(self, geometry: CameraGeometry, feature_size: Sequence[int]) -> Ranks | tuple[Ranks, Tensor]:
+        """Which cells of the features belong to which of the grid, with their weights where calibration gives them.
 
         Args:
             geometry: of the cameras.
             feature_size: h, w.
         """
-        raise NotImplementedError(f'{type(self).__name__} has no make_ranks; write one that gives Ranks.')
+        raise NotImplementedError(f'{type(self).__name__} has no make_ranks; write one.')
 
-    def ranks(self, geometry: CameraGeometry, feature_size: Sequence[int]) -> Ranks:
+    def ranks(self, geometry: CameraGeometry, feature_size: Sequence[int]) -> Ranks | tuple[Ranks, Tensor]:
         """`make_ranks`, kept while the frame is not augmented: then the same cameras are likely to come again."""
         aug = geometry.bev_aug.detach().cpu()
         if not torch.equal(aug, torch.eye(4, dtype=aug.dtype).expand_as(aug)):
