@@ -6,6 +6,8 @@ from perception.bev.datasets.nuscenes.metric import NuScenesDetectionMetric
 from perception.bev.datasets.nuscenes.mini import write_bev_mini
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
+from perception.bev.draw import DrawRig
+from perception.bev.predictor import RigPredictor
 from perception.bev.transforms import BEVAug, ImageAug
 from perception.common.samplers import EpochSampler
 
@@ -45,14 +47,17 @@ test_evaluator = dict(type=NuScenesDetectionMetric)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=epochs)
 
+predictor = dict(type=RigPredictor)
 predictions = dict(type=NuScenesDetectionResults)  # --predictions FILE
 submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
+draw = dict(type=DrawRig)  # --draw DIR
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
 mini_size = (64, 176)
 mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]
 mini_test = [dict(type=ImageAug, size=mini_size)]
 mini_place = dict(data_root='data/mini/nuscenes_rig', reduce=2)
+mini_score = dict(type=NuScenesDetectionMetric, max_range=25)  # m; the mini nets' grids end at 25.6 m
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, split='mini_train', balance=False, pipeline=mini_train)),
@@ -60,4 +65,5 @@ mini_loaders = dict(
                         dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),
     test_dataloader=dict(num_workers=0, dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, split='test', pipeline=mini_test)),
+    val_evaluator=mini_score, test_evaluator=mini_score,
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
