@@ -35,6 +35,7 @@ submission = predictions = None  # there is no server
 mini_loaders['train_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
+mini_loaders.update(val_evaluator=dict(val_evaluator), test_evaluator=dict(test_evaluator))
 mini = dict(
     mini_loaders, **mini_schedule,
     model=dict(

@@ -35,6 +35,8 @@ test_evaluator = [test_evaluator, dict(type=BEVSegMetric, preset='bevfusion_map'
 mini_loaders['train_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
+mini_loaders.update(
+    val_evaluator=[mini_score, val_evaluator[1]], test_evaluator=[dict(mini_score), test_evaluator[1]])
 mini = dict(
     mini_loaders, **mini_schedule,
     model=dict(
