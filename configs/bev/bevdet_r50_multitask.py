@@ -35,10 +35,9 @@ test_evaluator = [test_evaluator, dict(type=BEVSegMetric, preset='bevfusion_map'
 mini_loaders['train_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
-mini_loaders.update(
-    val_evaluator=[mini_score, val_evaluator[1]], test_evaluator=[dict(mini_score), test_evaluator[1]])
 mini = dict(
     mini_loaders, **mini_schedule,
+    val_evaluator=[mini_score, val_evaluator[1]], test_evaluator=[mini_score, test_evaluator[1]],
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),
