@@ -6,6 +6,7 @@ from perception.bev.models.bev_net import BEVNet
 from perception.bev.models.encoder import BEVDepthEncoder, BEVDetEncoder, LSSEncoder, TinyEncoder, Up
 from perception.bev.models.map_head import MapHead
 from perception.bev.models.view_transforms.depth import LSS
+from perception.bev.models.view_transforms.ipm import VoxelPull
 from perception.bev.preprocessor import RigPreprocessor
 from perception.common.nets.center_head import CenterHead
 from perception.common.nets.efficientnet import EfficientNet
@@ -189,3 +190,21 @@ def test_necks_give_one_map_at_stride_16(backbone, neck, levels, channels):
     maps = backbone(torch.randn(2, 3, 64, 160))
     assert neck.out_channels == channels
     assert neck([maps[i] for i in levels]).shape == (2, channels, 4, 10)
+
+
+@pytest.mark.parametrize('view', [dict(type=LSS, out_channels=16, depth=(1, 33, 4)),
+                                  dict(type=VoxelPull, out_channels=16, layers=2)], ids=['lss', 'voxel_pull'])
+def test_two_samples_are_learned_by_heart(make_batch, view):
+    """Boxes and maps of random images: every part of the net passes on what it takes."""
+    model = net(view_transform=view, encoder=dict(type=TinyEncoder, channels=(16, 16), out_channels=16))
+    data = model.data_preprocessor(make_batch(2, cameras=3, size=(32, 64), cells=16), True)
+    optimizer, sums = torch.optim.AdamW(model.parameters(), lr=1e-2), []
+    for _ in range(50):
+        optimizer.zero_grad()
+        losses = model(**data, mode='loss')
+        total = sum(losses.values())
+        total.backward()
+        optimizer.step()
+        sums.append([sum(float(losses[key].detach()) for key in losses if part in key) for part in ('heatmap', 'map.')])
+    (heat, layers), (last_heat, last_layers) = sums[0], sums[-1]
+    assert last_heat < .3 * heat and last_layers < .6 * layers, sums
