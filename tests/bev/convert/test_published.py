@@ -4,10 +4,14 @@ from argparse import Namespace
 import pytest
 import torch
 
+from perception.apis.config import load_config, parse_options
 from perception.apis.listing import converters
 from perception.bev.convert import bevdepth, bevdet, lss
+from perception.bev.models.bev_net import FRAMES
 from perception.bev.models.encoder import LSSEncoder
 from perception.bev.published import TASKS
+from perception.registry import MODELS
+from perception.utils.checkpoint import check_weights
 from perception.utils.errors import CheckpointError
 
 LEAVES = ('weight', 'bias', 'running_mean', 'running_var')
@@ -185,6 +189,11 @@ def test_every_published_weight_arrives_once(name):
     numbers = [float(value.flatten()[0]) for key, value in weights.items() if key != 'frame']
     assert len({*numbers}) == len(numbers) == len(source) - dropped
     assert int(weights['frame']) == ('ego' in line or name == 'lss')
+    config, options = line.split(' --cfg-options ')
+    cfg = load_config(config, options=parse_options(options.split()))
+    with torch.device('meta'):
+        check_weights(MODELS.build(cfg.model), weights)
+    assert cfg.model.get('bev_frame', 'lidar') == cfg.test_dataloader.dataset.bev_frame == FRAMES[int(weights['frame'])]
     for ours, theirs in pairs.items():
         assert float(weights[ours].flatten()[0]) == float(source[theirs].flatten()[0]), ours
 
