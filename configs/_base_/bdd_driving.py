@@ -29,7 +29,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_bdd_mini, root='data/mini/bdd_driving')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_drives=2, val_drives=1, test_drives=1, seconds=12.0, rate=1.0, detail=.05, workers=1))
+    train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1))
 mini_place = dict(data_root='data/mini/bdd_driving', seconds=12.0, memory=4.0)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=10)),
