@@ -5,6 +5,7 @@ from mmengine.runner import EpochBasedTrainLoop
 from perception.common.samplers import EpochSampler
 from perception.steering.datasets.bdd.mini import write_bdd_mini
 from perception.steering.datasets.bdd.reader import BDDDriving
+from perception.steering.draw import DrawSteering
 from perception.steering.metrics import ActionMetric
 
 data_root = 'data/bdd'  # PERCEPTION_DATA replaces the leading data
@@ -24,6 +25,7 @@ test_dataloader = dict(  # of 3,561 videos
 
 val_evaluator = dict(type=ActionMetric)
 test_evaluator = dict(type=ActionMetric)
+draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 

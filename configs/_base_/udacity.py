@@ -6,6 +6,7 @@ from perception.common.samplers import EpochSampler
 from perception.steering.datasets.udacity.mini import write_udacity_mini
 from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.datasets.udacity.submission import UdacityResults, UdacitySubmission
+from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
 
 data_root = 'data/udacity/ch2'  # PERCEPTION_DATA replaces the leading data
@@ -30,6 +31,7 @@ more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 
 predictions = dict(type=UdacityResults)  # --predictions FILE
 submission = dict(type=UdacitySubmission)  # --submit DIR
+draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
