@@ -7,6 +7,7 @@ from perception.steering.datasets.bdd.mini import write_bdd_mini
 from perception.steering.datasets.bdd.reader import BDDDriving
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import ActionMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/bdd'  # PERCEPTION_DATA replaces the leading data
 
@@ -25,6 +26,7 @@ test_dataloader = dict(  # of 3,561 videos
 
 val_evaluator = dict(type=ActionMetric)
 test_evaluator = dict(type=ActionMetric)
+predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)

@@ -7,6 +7,7 @@ from perception.steering.datasets.comma.mini import write_comma_mini
 from perception.steering.datasets.comma.reader import CommaAI
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/comma'  # PERCEPTION_DATA replaces the leading data
 
@@ -26,6 +27,7 @@ test_dataloader = dict(  # the two recordings that the official code validates w
 val_evaluator = dict(type=SteeringMetric)
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
+predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)

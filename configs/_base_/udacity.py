@@ -8,6 +8,7 @@ from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.datasets.udacity.submission import UdacityResults, UdacitySubmission
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/udacity/ch2'  # PERCEPTION_DATA replaces the leading data
 
@@ -31,6 +32,7 @@ more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 
 predictions = dict(type=UdacityResults)  # --predictions FILE
 submission = dict(type=UdacitySubmission)  # --submit DIR
+predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)

@@ -1,0 +1,287 @@
+"""Steers by images, videos and cameras, and draws what the net says."""
+import json
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from perception.common.formats.images import SUFFIXES, read_image
+from perception.common.predictor import Predictor
+from perception.common.structures import SteeringSample
+from perception.common.visual import canvas
+from perception.common.visual.video import VIDEOS, read_frames
+from perception.steering.models.stream import Stream
+from perception.utils.checkpoint import atomic_path
+from perception.utils.checks import check_choice, check_positive
+from perception.utils.errors import DataError
+
+NAMES = ('angle [deg]', 'torque', 'speed [m/s]')
+ACTIONS = ('straight', 'slow or stop', 'left', 'right')
+TRUE, FOUND = (120, 210, 130), (255, 176, 66)
+
+
+class VideoFrame(NamedTuple):
+    """A frame of a video or a camera.
+
+    Attributes:
+        video: which it belongs to.
+        number: of the frame, from 0.
+        image: (H, W, 3) uint8 RGB.
+    """
+
+    video: str
+    number: int
+    image: np.ndarray
+
+
+Source = str | Path | np.ndarray | Tensor | VideoFrame | Sequence[str | Path]
+
+
+class SteeringPredictor(Predictor):
+    """Takes frames in order of time: image files, arrays (H, W, 3) uint8 RGB, or frames of a video or camera.
+
+    It keeps what it needs of earlier frames: with a net that looks back only each frame costs the work of one, see
+    `Stream`. Another video, another folder of images and `begin` start anew; so does `restart`, for arrays. A list of
+    image files, or an array (T, H, W, 3), is a clip of its own, predicted as in a test; it changes nothing of a video
+    that runs.
+
+    `sources` takes an image, a folder of images, a video, or a capture device: its number or `/dev/videoN`.
+
+    Args:
+        model: a SteeringNet or ActionNet in evaluation mode, or None.
+        data: config of the data set, whose `input_size` frames are brought to.
+        window: frames that a net which sees ahead is shown.
+        frames: so many of a capture device are taken, 0 for no end.
+
+    Raises:
+        ConfigError: numbers out of their range.
+    """
+
+    noun = 'frame'
+    reads = (*SUFFIXES, *VIDEOS)
+    saves = ('json', 'npy')
+
+    def __init__(self, model: nn.Module | None, data: dict, window: int = 10, frames: int = 0) -> None:
+        super().__init__(model, data)
+        check_positive('SteeringPredictor', window=window, frames=frames + 1)
+        self.frames, self.stream = frames, None if model is None else Stream(model, window)
+        self._video: str | None = None
+
+    def restart(self) -> None:
+        """A new video begins with the next frame."""
+        self._video = None
+        if self.stream is not None:
+            self.stream.restart()
+
+    def begin(self, path: str | Path, view: str) -> None:
+        """See Predictor; a new video begins."""
+        self.restart()
+
+    def sources(self, path: str | Path) -> Iterator[tuple[str, Source]]:
+        """Name and source of the image, of each image of a folder, or of each frame of a video or capture device."""
+        self.restart()
+        device = _device(path)
+        if device is not None:
+            for number, image in enumerate(_captured(device, str(path), self.frames)):
+                yield f'camera{device}_{number:06d}', VideoFrame(f'camera{device}', number, image)
+            return
+        for number, (name, image) in enumerate(read_frames(path)):
+            yield name, VideoFrame(str(path), number, image)
+
+    def predict(self, sources: Sequence[Source]) -> list[SteeringSample]:
+        """What some frames come to, each after those before it.
+
+        Args:
+            sources: frames in order of time, or clips.
+
+        Returns:
+            their samples, on the CPU, with `pred_targets` (T, 3) or `pred_actions` (T, 4), T = 1 of a frame.
+
+        Raises:
+            DataError: a frame that cannot be read, or is no colour image.
+        """
+        read = [self._read(source) for source in sources]  # all of them: an error leaves the video as it was
+        samples = []
+        for source, (video, frames) in zip(sources, read):
+            frames = frames.to(next(self.model.parameters()).device)
+            if video is None:
+                rows = self._clip(frames)
+            else:
+                if self._video is not None and video != self._video:
+                    self.stream.restart()
+                self._video = video
+                rows = self.stream(frames[0])[None]
+            sample = SteeringSample(metainfo=dict(sample_id=_name(source), frames=[_name(source)] * len(rows)))
+            sample.set_field(rows.float().cpu(), f'pred_{self.model.output_name}')
+            samples.append(sample)
+        return samples
+
+    @torch.no_grad()
+    def _clip(self, frames: Tensor) -> Tensor:
+        inputs = dict(clip=self.model.data_preprocessor.normalise(frames)[None])
+        return self.model.in_units(self.model(inputs)['outputs'])[0]
+
+    def _read(self, source: Source) -> tuple[str | None, Tensor]:
+        """The video that a source goes on with, None of a clip, and its frames (T, 3, H, W) uint8 as the net sees them.
+
+        Raises:
+            DataError: see `predict`.
+        """
+        if isinstance(source, VideoFrame):
+            return source.video, self._resized([source.image])
+        if isinstance(source, (str, Path)):
+            return str(Path(source).absolute().parent), self._resized([read_image(source, upright=True)])
+        if isinstance(source, (list, tuple)):
+            return None, self._resized([read_image(path, upright=True) for path in source])
+        array = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+        if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3:
+            raise DataError(f'SteeringPredictor: an array {array.dtype} of shape {array.shape}, expected uint8 '
+                            '(H, W, 3) of a frame or (T, H, W, 3) of a clip, red first. Convert it.')
+        return ('', self._resized([array])) if array.ndim == 3 else (None, self._resized(list(array)))
+
+    def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
+        size = self.model.input_size
+        small = [image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+                 for image in images]
+        return torch.from_numpy(np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2)))
+
+    def save(self, form: str, folder: Path, name: str, source: Source, sample: SteeringSample) -> Path:
+        """Write what frames come to.
+
+        Args:
+            form: 'json', a list with an object for each frame, `angle` [deg], `torque` and `speed` [m/s], or the
+                probability of each action; 'npy', the same as (T, K) float32.
+            folder, name, source, sample: see Predictor.
+
+        Returns:
+            the file.
+
+        Raises:
+            ConfigError: another form.
+            DataError: the file cannot be written.
+        """
+        check_choice('--save-as', form, self.saves)
+        kind, rows = _rows(sample)
+        path, names = folder / f'{name}.{form}', ('angle', 'torque', 'speed') if kind == 'targets' else ACTIONS
+        with atomic_path(path, DataError) as part, open(part, 'wb') as file:
+            if form == 'npy':
+                np.save(file, rows)
+            else:
+                file.write(json.dumps([dict(zip(names, np.round(row.astype(float), 5).tolist()))
+                                       for row in rows]).encode())
+        return path
+
+    def draw(self, source: Source, sample: SteeringSample | None = None, truth: float | None = None,
+             title: str = '') -> np.ndarray:
+        """The frame, of a clip its last, with the wheel as it is predicted and, in green, as it was.
+
+        Args:
+            source: what the predictor was called with.
+            sample: what it returned.
+            truth: angle of the wheel [deg].
+            title: written above it.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+        """
+        picture = np.array(_image(source))
+        if sample is not None:
+            kind, rows = _rows(sample)
+            if kind == 'targets':
+                draw_wheel(picture, float(rows[-1, 0]), truth)
+            else:
+                best = int(rows[-1].argmax())
+                canvas.write(picture, f'{ACTIONS[best]} {100 * rows[-1, best]:.0f} %', 8, picture.shape[0] - 20,
+                             canvas.text_size(picture.shape[1]), FOUND)
+        return canvas.titled(picture, title or _name(source))
+
+    def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
+        """See Predictor; some frames of a clip beside each other with the true wheel."""
+        clip, known = sample['inputs']['clip'], sample['data_samples']
+        shown = np.unique(np.linspace(0, len(clip) - 1, 4).round().astype(int))
+        images = [np.ascontiguousarray(clip[i].permute(1, 2, 0).numpy()) for i in shown]
+        for i, image in zip(shown, images):
+            if 'targets' in known:
+                draw_wheel(image, None, float(known.targets[i, 0]))
+        return canvas.titled(canvas.beside(images), title)
+
+
+def draw_wheel(picture: np.ndarray, angle: float | None, truth: float | None = None) -> None:
+    """Draw a steering wheel below in the middle of a picture, in place.
+
+    Args:
+        picture: (H, W, 3) uint8 RGB.
+        angle: predicted [deg], positive to the left; None draws none.
+        truth: the true one, in green, drawn below the other.
+    """
+    height, width = picture.shape[:2]
+    radius = max(min(height, width) // 7, 8)
+    center, thick = np.array([width // 2, height - radius - 6]), max(radius // 8, 2)
+    for value, color in ((truth, TRUE), (angle, FOUND)):
+        if value is None or not math.isfinite(value):
+            continue
+        cv2.circle(picture, center.tolist(), radius, color, thick, cv2.LINE_AA)
+        for spoke in (0, 180, 270):  # to the sides and down; a turn to the left lifts the right hand
+            turn = math.radians(spoke + value)
+            end = center + radius * np.array([math.cos(turn), -math.sin(turn)])
+            cv2.line(picture, center.tolist(), np.round(end).astype(int).tolist(), color, thick, cv2.LINE_AA)
+    size = canvas.text_size(width)
+    texts = [f'{value:+.1f}' for value in (angle, truth) if value is not None and math.isfinite(value)]
+    canvas.write(picture, ' / '.join(texts), int(center[0]) + radius + 8, height - size, size)
+
+
+def _rows(sample: SteeringSample) -> tuple[str, np.ndarray]:
+    """'targets' or 'actions', and the predictions (T, K) of a sample."""
+    kind = 'targets' if 'pred_targets' in sample else 'actions'
+    return kind, sample.get(f'pred_{kind}').numpy(force=True).astype(np.float32)
+
+
+def _name(source: Source) -> str:
+    if isinstance(source, VideoFrame):
+        return f'{Path(source.video).name}_{source.number:06d}'
+    if isinstance(source, (list, tuple)):
+        return f'{Path(source[0]).stem} .. {Path(source[-1]).stem}'
+    return Path(source).stem if isinstance(source, (str, Path)) else 'frame'
+
+
+def _image(source: Source) -> np.ndarray:
+    """Picture of a source, of a clip its last frame, (H, W, 3) uint8 RGB."""
+    if isinstance(source, VideoFrame):
+        return source.image
+    if isinstance(source, (list, tuple)):
+        source = source[-1]
+    if isinstance(source, (str, Path)):
+        return read_image(source, upright=True)
+    array = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
+    return array if array.ndim == 3 else array[-1]
+
+
+def _device(path: str | Path) -> int | None:
+    """Number of a capture device that is named so, None where it is none."""
+    text = str(path)
+    if text.startswith('/dev/video') and text[10:].isdigit():
+        return int(text[10:])
+    return int(text) if text.isdigit() and not Path(text).exists() else None
+
+
+def _captured(device: int, name: str, count: int) -> Iterator[np.ndarray]:
+    """Frames (H, W, 3) uint8 RGB of a capture device until it ends, or `count` of them.
+
+    Raises:
+        DataError: it gives none.
+    """
+    camera, taken = cv2.VideoCapture(device), 0
+    try:
+        while (not count or taken < count) and (read := camera.read())[0]:
+            yield np.ascontiguousarray(read[1][..., ::-1])
+            taken += 1
+    finally:
+        camera.release()
+    if not taken:
+        raise DataError(f'{name}: no frame came from this capture device, expected a camera. Check that it is plugged '
+                        'in and that no other program has it.')

@@ -1,0 +1,148 @@
+"""The predictor: frames in order cost one frame's work and give what a clip gives; images, videos, cameras, clips."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from perception.common.visual.video import write_video
+from perception.steering.models.fm_net import ActionNet
+from perception.steering.predictor import SteeringPredictor, draw_wheel
+from perception.utils.errors import ConfigError, DataError
+
+DATA = dict(type=object)
+
+
+@pytest.fixture
+def frames():
+    return np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+
+
+@pytest.fixture
+def predictor(tiny_net):
+    net = tiny_net(trunk=dict(causal=True), target_mean=[1, 2, 3], target_std=[9, 5, 6])
+    return SteeringPredictor(net.eval(), DATA)
+
+
+def answers(predictor, sources):
+    return torch.cat([sample.pred_targets for sample in map(predictor, sources)])
+
+
+def test_a_video_gives_what_one_long_clip_gives(predictor, frames):
+    whole = predictor(frames).pred_targets
+    assert whole.shape == (40, 3) and whole.std(0).min() > 0
+    assert torch.allclose(answers(predictor, frames), whole, atol=1e-5)
+    predictor.restart()
+    batches = [predictor.predict(frames[i:i + 8]) for i in range(0, 40, 8)]
+    assert torch.allclose(torch.cat([s.pred_targets for batch in batches for s in batch]), whole, atol=1e-5)
+
+
+def test_a_frame_costs_one_frames_work(tiny_net, frames):
+    costs = {}
+    for causal in (True, False):
+        predictor = SteeringPredictor(tiny_net(trunk=dict(causal=causal)).eval().requires_grad_(False), DATA)
+        for frame in frames[:12]:
+            with FlopCounterMode(display=False) as counter:
+                predictor(frame)
+        costs[causal] = counter.get_total_flops()
+    assert 9.5 < costs[False] / costs[True] < 10.5
+
+
+def test_a_net_that_sees_ahead_is_shown_the_last_frames(tiny_net, frames):
+    predictor = SteeringPredictor(tiny_net().eval(), DATA, window=4)
+    found = answers(predictor, frames[:7])
+    assert torch.allclose(found[6], predictor(frames[3:7]).pred_targets[-1], atol=1e-5)
+    assert torch.allclose(found[1], predictor(frames[:2]).pred_targets[-1], atol=1e-5)
+
+
+def test_folders_videos_and_clips(predictor, frames, tmp_path):
+    folders = [tmp_path / name for name in 'ab']
+    for folder in folders:
+        folder.mkdir()
+        for i, frame in enumerate(frames[:5]):
+            cv2.imwrite(str(folder / f'{i:03d}.png'), frame[..., ::-1])
+    whole = predictor(frames[:5]).pred_targets
+    for _ in range(2):  # it starts anew with each folder
+        for folder in folders:
+            found = list(predictor.results(folder, batch=2))
+            assert torch.allclose(torch.cat([one.sample.pred_targets for one in found]), whole, atol=1e-5)
+    assert [one.name for one in found] == [f'{i:03d}' for i in range(5)]
+    paths = sorted(folders[0].iterdir())
+    predictor.restart()
+    assert torch.allclose(answers(predictor, paths), whole, atol=1e-5)
+    assert torch.allclose(answers(predictor, [folders[1] / path.name for path in paths]), whole, atol=1e-5)
+    assert torch.allclose(predictor(paths).pred_targets, whole, atol=1e-5)
+    film = write_video(tmp_path / 'drive.mp4', frames[:5], 10)
+    pictures = list(predictor.pictures(film))
+    assert [name for name, _ in pictures] == [f'drive_{i:06d}' for i in range(5)]
+
+
+def test_a_capture_device(predictor, frames, monkeypatch):
+    class Camera:
+        left = 4
+
+        def __init__(self, device):
+            assert device == 7
+
+        def read(self):
+            Camera.left -= 1
+            return (True, frames[3 - Camera.left][..., ::-1]) if Camera.left >= 0 else (False, None)
+
+        def release(self):
+            Camera.left = 4
+    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    found = list(predictor.results('7'))
+    assert [one.name for one in found] == [f'camera7_{i:06d}' for i in range(4)]
+    whole = predictor(frames[:4]).pred_targets
+    assert torch.allclose(torch.cat([one.sample.pred_targets for one in found]), whole, atol=1e-5)
+    few = SteeringPredictor(predictor.model, DATA, frames=2)
+    assert len(list(few.results('/dev/video7'))) == 2
+    Camera.left = 0
+    with pytest.raises(DataError, match='no frame came'):
+        list(few.sources('7'))
+
+
+def test_a_bad_frame_leaves_the_video_as_it_was(predictor, frames):
+    whole = predictor(frames[:2]).pred_targets
+    predictor(frames[0])
+    for wrong in (frames[1].astype(float), frames[1][..., 0]):
+        with pytest.raises(DataError, match='expected uint8'):
+            predictor.predict([frames[1], wrong])
+    assert torch.allclose(predictor(frames[1]).pred_targets[0], whole[1], atol=1e-5)
+    with pytest.raises(ConfigError, match='window=0'):
+        SteeringPredictor(None, DATA, window=0)
+
+
+def test_frames_of_another_size_are_resized(predictor, frames):
+    large = cv2.resize(frames[0], (96, 64), interpolation=cv2.INTER_NEAREST)
+    assert predictor(large).pred_targets.shape == (1, 3)
+
+
+@pytest.mark.parametrize('kind', ['targets', 'actions'])
+def test_pictures_and_files(tiny_net, frames, tmp_path, kind):
+    net = tiny_net(kind=ActionNet) if kind == 'actions' else tiny_net(target_mean=[0, 0, 9], target_std=[9, 1, 1])
+    predictor = SteeringPredictor(net.eval(), DATA)
+    large = np.full((240, 320, 3), 90, np.uint8)
+    sample = predictor(large)
+    rows = sample.get(f'pred_{kind}').numpy()
+    drawn = predictor.draw(large, sample, None if kind == 'actions' else -20.0, 'frame')
+    assert drawn.shape[1:] == (320, 3) and drawn.shape[0] > 240 and (drawn[-240:] != 90).any()
+    path = predictor.save('json', tmp_path, 'a', large, sample)
+    (written,) = json.loads(path.read_text())
+    assert list(written)[0] == ('angle' if kind == 'targets' else 'straight')
+    assert list(written.values()) == pytest.approx(rows[0].tolist(), abs=1e-4)
+    assert np.array_equal(np.load(predictor.save('npy', tmp_path, 'a', large, sample)), rows)
+    with pytest.raises(ConfigError, match='csv'):
+        predictor.save('csv', tmp_path, 'a', large, sample)
+
+
+def test_the_wheel_turns_to_the_left_for_positive_angles():
+    level, left = (np.zeros((280, 280, 3), np.uint8) for _ in range(2))
+    draw_wheel(level, 0.0)
+    draw_wheel(left, 45.0)
+    center = 280 - 40 - 6
+    assert level[center, 165].any() and not left[center, 160].any()
+    assert left[center - 15, 155].any() and not level[center - 15, 155].any()
+    draw_wheel(level, float('nan'))
