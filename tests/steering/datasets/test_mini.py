@@ -116,13 +116,13 @@ def files(root):
             if p.is_file()}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_a_complete_set_is_kept(tmp_path):
-    few = dict(train_drives=1, train_frames=3, test_drives=1, test_frames=2, detail=.03, workers=1)
-    a, b = (write_udacity_mini(tmp_path / name, **few) for name in 'ab')
-    assert files(a) == files(b) and len(files(a)) == 9
-    before = (a / 'mini.json').stat().st_mtime_ns
-    write_udacity_mini(a, **few)
-    assert (a / 'mini.json').stat().st_mtime_ns == before
+def test_the_same_seed_gives_the_same_bytes_and_a_complete_set_is_kept(mini_set, tmp_path):
+    few = dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1)
+    root = write_udacity_mini(tmp_path / 'again', **few)
+    assert files(root) == files(mini_set('udacity')) and len(files(root)) == 40
+    before = (root / 'mini.json').stat().st_mtime_ns
+    write_udacity_mini(root, **few)
+    assert (root / 'mini.json').stat().st_mtime_ns == before
 
 
 @pytest.mark.parametrize(('write', 'bad'), [
