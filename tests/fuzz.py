@@ -51,7 +51,9 @@ from perception.utils.errors import CheckpointError, ConfigError, DataError
 SETS = {'semantickitti': ('semantickitti', 25), 'semantickitti_multiscan': ('semantickitti', 20),
         'nuscenes': ('nuscenes', 20), 'point_folder': ('point_folder', 25), 'culane': ('culane', 25),
         'tusimple': ('tusimple', 15), 'bdd100k': ('bdd100k', 12), 'llamas': ('llamas', 12),
-        'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6), 'stcrowd': ('stcrowd', 20)}
+        'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6), 'stcrowd': ('stcrowd', 20),
+        'udacity': ('udacity', 20), 'comma': ('comma', 20), 'bdd_driving': ('bdd_driving', 12),
+        'cityscapes': ('cityscapes', 10)}
 
 
 @pytest.fixture(autouse=True)

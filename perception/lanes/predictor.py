@@ -17,6 +17,7 @@ from mmengine.dataset import pseudo_collate
 from torch import nn
 
 from perception.common.formats.images import read_image, read_label_image
+from perception.common.image_submission import write_png
 from perception.common.predictor import Found, Predictor
 from perception.common.structures import LaneSample
 from perception.common.visual.recording import Recording
@@ -28,7 +29,6 @@ from perception.lanes.datasets.culane.submission import write_lanes as write_lin
 from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
 from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
-from perception.lanes.submission import write_png
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, rows_and_columns
 from perception.utils.errors import ConfigError, DataError

@@ -25,7 +25,7 @@ LOOKS = ('day', 'shadow', 'night', 'day', 'glare')  # of streets, in turn
 KINDS = ('residential', 'avenue', 'residential', 'urban')  # of streets, in turn
 LEAD = 0.3  # s by which the wheel leads the path; it follows the mean of twice as long
 FINE = 0.02  # s between samples of the clock
-STOP = (4.0, 3.0, 4.0)  # s to slow down, to stand, to start again
+STOP = (3.0, 1.5, 3.0)  # s to slow down, to stand, to start again
 TORQUE = (1.1, 0.25)  # Nm a radian of the wheel, and a radian a second
 MOST_FRAMES = 1500
 
@@ -145,11 +145,12 @@ def plans(seed: tuple[int, ...], count: int, frames: int, rate: float, detail: f
     Args:
         seed: shared by no other plans.
         count: of drives.
-        frames, rate, detail, stops: see Plan.
+        frames, rate, detail: see Plan.
+        stops: whether the ego stops once in every second one.
         first: which of the lights comes first.
     """
     return [Plan((*seed, k), LOOKS[(first + k) % len(LOOKS)], KINDS[(first + k) % len(KINDS)], frames, rate, detail,
-                 stops) for k in range(count)]
+                 stops and k % 2 == 0) for k in range(count)]
 
 
 def check_drives(where: str, seed: int, detail: float, workers: int, **counts: tuple[int, int]) -> None:

@@ -5,7 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.lanes.submission import LaneSubmission, check_files, check_zip, size_problem, write_png, write_zip
+from perception.common.image_submission import check_files, check_zip, size_problem, write_png, write_zip
+from perception.lanes.submission import LaneSubmission
 from perception.utils.errors import DataError
 
 

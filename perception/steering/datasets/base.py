@@ -82,6 +82,7 @@ class DrivingClips(SeededDataset):
     METAINFO = dict(targets=TARGETS)
     SPLITS: tuple[str, ...] = ('train', 'val', 'test')
     HELD_OUT = True  # whether val is a part of the training recordings
+    STEP = 1  # every so many-th frame of a recording is one of a clip; in training any may be the first
 
     def __init__(self, data_root: str, split: str = 'train', clip_length: int = 10, stride: int | None = None,
                  input_size: Sequence[int] = (160, 160), holdout: float = 0.05, memory: float = 4.0,
@@ -103,8 +104,9 @@ class DrivingClips(SeededDataset):
         conditions = read_conditions(self.data_root)
         self.recordings = self._cut([recording._replace(condition=conditions.get(recording.name, ''))
                                      for recording in self.list_recordings()])
+        self.metainfo['num_frames'] = sum(len(recording.frames) for recording in self.recordings)
         self.clips = [(r, start, fresh) for r, recording in enumerate(self.recordings)
-                      for start, fresh in self.windows(len(recording.frames))]
+                      for start, fresh in self.windows(len(recording.frames) // self.STEP)]
         self.offsets = np.concatenate([[0], np.cumsum([len(recording.frames) for recording in self.recordings])])
         self.kept = KeptFrames(int(self.offsets[-1]), self.input_size, memory)
         self._epoch = 0
@@ -140,15 +142,16 @@ class DrivingClips(SeededDataset):
         return result
 
     def _check_length(self, recording: Recording, least: int) -> None:
-        if len(recording.frames) < least:
-            raise DataError(f'{self.data_root}: recording {recording.name} has {len(recording.frames)} frames, '
+        count = len(recording.frames) // self.STEP
+        if count < least:
+            raise DataError(f'{self.data_root}: recording {recording.name} has {count} frames, '
                             f'expected {least} or more for clips of {self.clip_length} in the {self.split} split. Take '
                             'a smaller clip_length, or move the recording away.')
 
     def windows(self, count: int) -> list[tuple[int, int]]:
         """Start of each clip in a recording of `count` frames, and the first frame of it that no earlier one has."""
         starts = list(range(0, count - self.clip_length + 1, self.stride))
-        if starts[-1] + self.clip_length < count:
+        if self.split != 'train' and starts[-1] + self.clip_length < count:
             starts.append(count - self.clip_length)
         ends = [0, *(start + self.clip_length for start in starts[:-1])]
         return list(zip(starts, ends))
@@ -168,17 +171,26 @@ class DrivingClips(SeededDataset):
         """
         number, start, fresh = self.clips[index]
         recording = self.recordings[number]
+        phase = 0
         if self.split == 'train':
-            shift = int(np.random.default_rng([self.seed, self._epoch, index, 1]).integers(self.stride))
-            start = fresh = min(start + shift, len(recording.frames) - self.clip_length)
-        indices = np.arange(start, start + self.clip_length)
+            rng = np.random.default_rng([self.seed, self._epoch, index, 1])
+            latest = len(recording.frames) // self.STEP - self.clip_length
+            start = fresh = start + int(rng.integers(min(self.stride, latest - start + 1)))
+            phase = int(rng.integers(self.STEP))
+        steps = np.arange(start, start + self.clip_length)
+        indices = self.STEP * steps + phase
         frames = [recording.frames[i] for i in indices]
         info = dict(sample_id=f'{recording.name}/{frames[0]}', recording=recording.name, frames=frames,
-                    image_paths=list(recording.image_paths[start:start + self.clip_length]),
+                    image_paths=[recording.image_paths[i] for i in indices] if recording.image_paths else [],
                     timestamps=recording.times[indices].tolist(), condition=recording.condition)
         sample = dict(clip=self.small_frames(number, indices), targets=recording.targets[indices].copy(),
-                      first=indices == 0, scored=indices >= fresh, sample_id=info['sample_id'], info=info)
+                      first=steps == 0, scored=steps >= fresh, sample_id=info['sample_id'], info=info,
+                      **self.more(recording, steps, phase))
         return sample if recording.public is None else dict(sample, public=recording.public[indices])
+
+    def more(self, recording: Recording, steps: np.ndarray, phase: int) -> dict[str, np.ndarray]:
+        """What a data set knows beside the targets, such as `actions` (T,), of the frames `STEP * steps + phase`."""
+        return {}
 
     def small_frames(self, number: int, indices: np.ndarray) -> np.ndarray:
         """Frames of the recording with that number at `input_size`, (T, H, W, 3) uint8, decoded where not kept."""

@@ -2,6 +2,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perception.common.image_submission import check_zip, write_png, write_zip
 from perception.common.submission import Submission
 from perception.lanes.datasets.apolloscape.reader import (
     MARK_CLASSES,
@@ -12,7 +13,6 @@ from perception.lanes.datasets.apolloscape.reader import (
 )
 from perception.lanes.datasets.base import label_frame
 from perception.lanes.decode import restore_labels
-from perception.lanes.submission import check_zip, write_png, write_zip
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 

@@ -2,11 +2,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from perception.common.image_submission import check_zip, write_png, write_zip
 from perception.common.submission import Submission
 from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.bdd100k.metric import full_classes
 from perception.lanes.datasets.bdd100k.reader import BDD100K, to_mask
-from perception.lanes.submission import check_zip, write_png, write_zip
 from perception.registry import METRICS
 
 

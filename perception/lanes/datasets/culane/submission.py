@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.common.image_submission import check_files
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.polylines import DECIMALS
-from perception.lanes.submission import MAX_PIXEL, LaneSubmission, check_files
+from perception.lanes.submission import MAX_PIXEL, LaneSubmission
 from perception.registry import METRICS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError

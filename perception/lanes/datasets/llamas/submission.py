@@ -6,12 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from perception.common.formats.text import read_json
+from perception.common.image_submission import check_files, size_problem, write_png
 from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.culane.submission import lane_problem, write_lanes
 from perception.lanes.datasets.llamas.metric import FIRST_ROW, lane_columns, to_grey
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
 from perception.lanes.polylines import DECIMALS
-from perception.lanes.submission import MAX_PIXEL, LaneSubmission, check_files, size_problem, write_png
+from perception.lanes.submission import MAX_PIXEL, LaneSubmission
 from perception.registry import METRICS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError

@@ -12,7 +12,8 @@ from perception.common.scene.camera import CameraSpec
 from perception.common.scene.workers import write_streets
 from perception.common.scene.world import SCENE_VERSION
 from perception.steering.datasets.base import CONDITIONS
-from perception.steering.datasets.udacity.reader import CENTER, COLUMNS, EVALUATION
+from perception.steering.datasets.udacity.bags import CENTER, COLUMNS
+from perception.steering.datasets.udacity.reader import EVALUATION
 from perception.steering.drives import Journey, check_drives, drive_along, encode, plans
 from perception.utils.paths import data_path
 

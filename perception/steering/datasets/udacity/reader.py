@@ -25,17 +25,16 @@ from perception.common.formats.images import read_image
 from perception.common.formats.text import read_text
 from perception.registry import DATASETS
 from perception.steering.datasets.base import DrivingClips, Recording, check_times, missing_root, split_at_gaps
+from perception.steering.datasets.udacity.bags import CENTER, COLUMNS, export_bag, find_bags
 from perception.utils.errors import DataError
 from perception.utils.paths import natural_order
 
 DOWNLOAD = 'https://github.com/udacity/self-driving-car/tree/master/datasets/CH2'
 LAYOUT = 'HMB_*/interpolated.csv, HMB_*/center/*.jpg, test/CH2_final_evaluation.csv, test/center/*.jpg'
-COLUMNS = ('index', 'timestamp', 'width', 'height', 'frame_id', 'filename', 'angle', 'torque', 'speed', 'lat', 'long',
-           'alt')
+TEST = ('test', 'HMB_3')  # the second one is the recording that the first is made of
 LISTS = ('interpolated.csv', 'complete_dataset.csv')
 EVALUATION = 'CH2_final_evaluation.csv'
 ENDINGS = ('.jpg', '.png', '.jpeg')
-CENTER = 'center'
 LARGEST = 30.0  # rad; a wheel turns less than five times
 
 
@@ -59,9 +58,11 @@ class UdacityCh2(DrivingClips):
 
     def _tables(self) -> list[Path]:
         """The list of each recording."""
+        for bag in find_bags(self.data_root):
+            export_bag(bag, self.data_root / bag.stem)
         own = [self.data_root / name for name in LISTS if (self.data_root / name).is_file()]
         tables = own[:1] or sorted((path for path in self.data_root.glob(f'*/{LISTS[0]}')
-                                    if path.parent.name != 'test'), key=natural_order)
+                                    if path.parent.name not in TEST), key=natural_order)
         if not tables:
             raise missing_root(self.data_root / 'HMB_1' / LISTS[0], self.data_root, 'Udacity challenge 2', LAYOUT,
                                DOWNLOAD)
@@ -241,5 +242,6 @@ def image_paths(folder: Path, files: Sequence[str], rows: Sequence[str]) -> list
     missing = [k for k, path in enumerate(paths) if path is None]
     if missing:
         raise DataError(f'{rows[missing[0]]}: no image {folder / files[missing[0]]} ({len(missing):,} of '
-                        f'{len(files):,} are missing), expected it as .jpg or .png. Unpack the images again, or take the rows out.')
+                        f'{len(files):,} are missing), expected it as .jpg or .png. Unpack the images again, or take '
+                        'the rows out.')
     return paths

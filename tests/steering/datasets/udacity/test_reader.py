@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from perception.steering.datasets.udacity.reader import COLUMNS, EVALUATION, UdacityCh2, read_table
+from perception.steering.datasets.udacity.bags import COLUMNS
+from perception.steering.datasets.udacity.reader import EVALUATION, UdacityCh2, read_table
 from perception.utils.errors import ConfigError, DataError
 
 START = 1479425441182877835

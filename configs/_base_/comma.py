@@ -1,0 +1,38 @@
+"""Comma.ai: loaders of clips, its scores, mini scale."""
+from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.runner import EpochBasedTrainLoop
+
+from perception.common.samplers import EpochSampler
+from perception.steering.datasets.comma.mini import write_comma_mini
+from perception.steering.datasets.comma.reader import CommaAI
+from perception.steering.metrics import HardFramesMetric, SteeringMetric
+
+data_root = 'data/comma'  # PERCEPTION_DATA replaces the leading data
+
+train_dataloader = dict(  # clips of 10 frames, half a second
+    batch_size=16, num_workers=4, persistent_workers=True,
+    sampler=dict(type=EpochSampler, shuffle=True), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CommaAI, data_root=data_root, split='train', memory=16.0, seed=0))
+val_dataloader = dict(  # the last 5 % of each of the nine training recordings
+    batch_size=16, num_workers=2, persistent_workers=True,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CommaAI, data_root=data_root, split='val'))
+test_dataloader = dict(  # the two recordings that the official code validates with
+    batch_size=16, num_workers=2, persistent_workers=False,
+    sampler=dict(type=DefaultSampler, shuffle=False), collate_fn=dict(type=pseudo_collate),
+    dataset=dict(type=CommaAI, data_root=data_root, split='test'))
+
+val_evaluator = dict(type=SteeringMetric)
+test_evaluator = dict(type=SteeringMetric)
+more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
+
+train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
+
+mini_data = dict(type=write_comma_mini, root='data/mini/comma')
+tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
+    train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
+mini_place = dict(data_root='data/mini/comma', holdout=.2, memory=4.0)
+mini_loaders = dict(
+    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=5)),
+    val_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=mini_place),
+    test_dataloader=dict(batch_size=4, num_workers=0, dataset=mini_place))
