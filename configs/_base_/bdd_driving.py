@@ -6,6 +6,7 @@ from perception.common.samplers import EpochSampler
 from perception.steering.datasets.bdd.mini import write_bdd_mini
 from perception.steering.datasets.bdd.reader import BDDDriving
 from perception.steering.metrics import ActionMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/bdd'  # PERCEPTION_DATA replaces the leading data
 
@@ -24,6 +25,8 @@ test_dataloader = dict(  # of 3,561 videos
 
 val_evaluator = dict(type=ActionMetric)
 test_evaluator = dict(type=ActionMetric)
+
+predictor = dict(type=SteeringPredictor)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 

@@ -6,6 +6,7 @@ from perception.common.samplers import EpochSampler
 from perception.steering.datasets.comma.mini import write_comma_mini
 from perception.steering.datasets.comma.reader import CommaAI
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/comma'  # PERCEPTION_DATA replaces the leading data
 
@@ -25,6 +26,8 @@ test_dataloader = dict(  # the two recordings that the official code validates w
 val_evaluator = dict(type=SteeringMetric)
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
+
+predictor = dict(type=SteeringPredictor)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 

@@ -29,9 +29,9 @@ val_evaluator = dict(type=SteeringMetric)
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 
-predictor = dict(type=SteeringPredictor)
 predictions = dict(type=UdacityResults)  # --predictions FILE
 submission = dict(type=UdacitySubmission)  # --submit DIR
+predictor = dict(type=SteeringPredictor)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 

@@ -70,6 +70,30 @@ class BoxSample(BaseDataElement):
     """
 
 
+class RigSample(BoxSample):
+    """Boxes, map and depths around a car with N cameras, and what is predicted of them.
+
+    The frame that boxes and maps lie in is `bev_frame`: `'lidar'`, the data set's LiDAR, `'ego'`, the car's (x forward,
+    y left, z up, origin on the ground), or `'flat_ego'`, the car's turned upright, which keeps its heading alone.
+    Maps have M layers of Y rows along the frame's y and X columns along its x.
+
+    Data fields beside those of BoxSample, all optional tensors:
+        attributes: (K,) int64 rows of the data set's `attributes`, -1 none.
+        visibility: (K,) int64 1 to 4, the higher the more is seen, 0 unknown.
+        map_labels: (M, Y, X) uint8, 1 where a layer is.
+        map_mask: (Y, X) bool, where the map counts; everywhere without.
+        depth: (N, h, w) float32 least depth [m] in each block of the input images, 0 unknown.
+        pred_attributes: (P,) int64; without, they follow from the speed.
+        pred_map: (M, Y, X) float32 probabilities.
+        pred_depth: (N, h, w) float32 [m].
+
+    Meta information: `sample_id`, `image_paths` and `cameras` (N files and names), `points_path`, `bev_frame`,
+    `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of
+    the input; where there are maps `map_bounds`, least x, y, greatest x, y [m]; where the official score is computed
+    `annotations`, see `Annotations` of `perception/bev/datasets/nuscenes/reader.py`.
+    """
+
+
 class SteeringSample(BaseDataElement):
     """What is known and predicted of one clip of T frames of a driving recording.
 

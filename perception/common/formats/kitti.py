@@ -1,4 +1,5 @@
-"""Files of the KITTI odometry layout, which SemanticKITTI extends: scans, labels, calibration, poses, times."""
+"""Files of KITTI: scans, calibration and objects; and labels, poses and times as SemanticKITTI has them."""
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -106,11 +107,12 @@ def join_labels(semantic: np.ndarray, instance: np.ndarray | int = 0) -> np.ndar
 
 
 def read_calib(path: str | Path) -> dict[str, np.ndarray]:
-    """Read `calib.txt`.
+    """Read `calib.txt`, or a file of the folder `calib` of KITTI's objects.
 
     Args:
-        path: lines `NAME: 12 numbers`, and a `calib_time` that is left out; `Tr` leads from the LiDAR to
-            camera 0, `P0`..`P3` project camera 0 to images.
+        path: lines `NAME: 12 numbers`, and a `calib_time` that is left out; `Tr` (of objects `Tr_velo_to_cam`) leads
+            from the LiDAR to camera 0, `P0`..`P3` project camera 0, turned by `R0_rect` of 9 numbers where there is
+            one, to images.
 
     Returns:
         name -> (4, 4) float64, the last row 0 0 0 1.
@@ -121,9 +123,40 @@ def read_calib(path: str | Path) -> dict[str, np.ndarray]:
     matrices = {}
     for number, line in enumerate(read_text(path, 'a calibration', TEXT_BYTES).splitlines(), 1):
         name, _, values = line.partition(':')
+        if name.strip() == 'R0_rect' and len(cells := values.split()) == 9:
+            values = ' '.join([*cells[:3], '0', *cells[3:6], '0', *cells[6:], '0'])
         if line.strip() and name.strip() != 'calib_time':
             matrices[name.strip()] = _matrices(path, [values], number)[0]
     return matrices
+
+
+def read_objects(path: str | Path, classes: Sequence[str] = ('Pedestrian',)) -> np.ndarray:
+    """Read the objects of an image, `label_2/FFFFFF.txt`.
+
+    Args:
+        path: lines of a class and 14 numbers, or 15 where the last is a score.
+        classes: those that are wanted.
+
+    Returns:
+        (K, 7) float64 x, y, z, l, h, w, rotation_y in the camera's frame, as `boxes.from_kitti` takes them.
+
+    Raises:
+        DataError: no such file, or a line that is no such object.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path, 'objects', TEXT_BYTES).splitlines(), 1):
+        name, *cells = line.split() or ['']
+        if name not in classes:
+            continue
+        try:
+            values = np.array(cells, np.float64)
+        except ValueError:
+            values = np.full(1, np.nan)
+        if len(values) not in (14, 15) or not np.isfinite(values).all():
+            raise DataError(f'{path}: line {number} is {line[:80]!r}, expected a class and 14 finite numbers. Correct '
+                            'it, or copy the file again.')
+        rows.append(values[[10, 11, 12, 9, 7, 8, 13]])
+    return np.array(rows).reshape(-1, 7)
 
 
 def read_poses(path: str | Path) -> np.ndarray:

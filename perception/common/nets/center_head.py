@@ -126,8 +126,12 @@ class CenterHead(nn.Module):
         peak_window: only cells that are the highest of as many times as many are peaks; 1 takes all cells.
         score_threshold: least score of a detection.
         post_range: least x, y, z, greatest x, y, z [m] of the centre of a detection, None for everywhere.
-        nms: 'circle' drops boxes whose centre is near one with a higher score, 'rotated' those that overlap one.
-        nms_threshold: the distance [m] or the overlap (IoU seen from above), one for all tasks or one each.
+        nms: 'circle' drops boxes whose centre is near one with a higher score, 'rotated' those that overlap one, None
+            none; one for all tasks or one each.
+        nms_threshold: the distance [m] or the overlap (IoU seen from above), one for all tasks or one each. mmdet3d's
+            `min_radius` is the square of the distance.
+        nms_factors: class -> factor by which its boxes are enlarged while overlaps are looked for (BEVDet's
+            Scale-NMS), since small things hardly overlap their own duplicates; 1 where none is given.
         nms_per_class: whether classes of a task are compared with themselves only.
         max_kept: boxes of a task in a sample after that, None for all.
 
@@ -142,10 +146,12 @@ class CenterHead(nn.Module):
                  ignore_radius: float | None = None, ignore_disc: float = 0.5, box_weight: float = 0.25,
                  code_weights: Sequence[float] = (1, 1, 1, 1, 1, 1, 1, 1, 0.2, 0.2), max_detections: int = 500,
                  peak_window: int = 1, score_threshold: float = 0.1, post_range: Sequence[float] | None = None,
-                 nms: str | None = 'circle', nms_threshold: float | Sequence[float] = 0.3,
-                 nms_per_class: bool = False, max_kept: int | None = None):
+                 nms: str | None | Sequence[str | None] = 'circle', nms_threshold: float | Sequence[float] = 0.3,
+                 nms_factors: dict[str, float] | None = None, nms_per_class: bool = False, max_kept: int | None = None):
         super().__init__()
-        check_choice('CenterHead: nms', nms, ('circle', 'rotated', None))
+        kinds = [nms] * len(tasks) if nms is None or isinstance(nms, str) else [*nms]
+        for kind in kinds:
+            check_choice('CenterHead: nms', kind, ('circle', 'rotated', None))
         names = [name for task in tasks for name in task]
         classes = names if classes is None else list(classes)
         if not names or not all(tasks) or len({*names}) < len(names) or not {*names} <= {*classes}:
@@ -155,9 +161,14 @@ class CenterHead(nn.Module):
             raise ConfigError(f'CenterHead: {len(code_weights)} code_weights, expected {8 + 2 * velocity}. Give one '
                               'for each entry of a row.')
         thresholds = [nms_threshold] * len(tasks) if isinstance(nms_threshold, (int, float)) else [*nms_threshold]
-        if len(thresholds) != len(tasks):
-            raise ConfigError(f'CenterHead: {len(thresholds)} values of nms_threshold for {len(tasks)} tasks, expected '
-                              'equal numbers. Give one number for all, or one for each task.')
+        for option, values in dict(nms_threshold=thresholds, nms=kinds).items():
+            if len(values) != len(tasks):
+                raise ConfigError(f'CenterHead: {len(values)} values of {option} for {len(tasks)} tasks, expected '
+                                  'equal numbers. Give one for all, or one for each task.')
+        factors = [(nms_factors or {}).get(name, 1.0) for name in classes]
+        if not {*(nms_factors or {})} <= {*names} or min(factors) <= 0:
+            raise ConfigError(f'CenterHead: nms_factors={nms_factors}, expected numbers above 0 for classes of '
+                              f'{", ".join(names)}. Correct them.')
         self.classes = tuple(classes)  # in the order of labels
         self.grid = BevGrid.of(point_cloud_range, voxel_size, stride)
         self.counts = [len(task) for task in tasks]
@@ -165,13 +176,14 @@ class CenterHead(nn.Module):
         self.log_sizes, self.overlap, self.min_radius, self.max_objects = log_sizes, overlap, min_radius, max_objects
         self.ignore_radius, self.ignore_disc, self.box_weight = ignore_radius, ignore_disc, box_weight
         self.max_detections, self.peak_window, self.score_threshold = max_detections, peak_window, score_threshold
-        self.post_range, self.nms, self.nms_thresholds = post_range, nms, thresholds
+        self.post_range, self.nms, self.nms_thresholds = post_range, kinds, thresholds
         self.nms_per_class, self.max_kept = nms_per_class, max_kept
         label_of = [classes.index(name) for name in names]  # heat map, counted through the tasks -> label
         map_of = [label_of.index(label) if label in label_of else -1 for label in range(len(classes))]
         task_of = [task for task, n in enumerate(self.counts) for _ in range(n)]
         code = [float(weight) for weight in code_weights][:sum(self.branches.values())]
-        for name, value in dict(label_of=label_of, map_of=map_of, task_of=task_of, code_weights=code).items():
+        for name, value in dict(label_of=label_of, map_of=map_of, task_of=task_of, code_weights=code,
+                                nms_factors=factors).items():
             self.register_buffer(name, torch.tensor(value), persistent=False)
         self.shared_conv = conv_bn_relu(in_channels, shared_channels)
         self.task_heads = nn.ModuleList(TaskHead(shared_channels, head_channels, dict(self.branches, heatmap=n))
@@ -329,12 +341,14 @@ class CenterHead(nn.Module):
             task: its number.
         """
         groups = labels if self.nms_per_class else None
-        if self.nms is None:
+        if self.nms[task] is None:
             kept = scores.argsort(descending=True, stable=True)
-        elif self.nms == 'circle':
+        elif self.nms[task] == 'circle':
             kept = nms_circle(boxes[:, :2], scores, self.nms_thresholds[task], groups)
         else:
-            kept = nms_rotated(boxes[:, [0, 1, 3, 4, 6]], scores, self.nms_thresholds[task], groups)
+            seen = boxes[:, [0, 1, 3, 4, 6]]
+            seen[:, 2:4] *= self.nms_factors[labels][:, None]
+            kept = nms_rotated(seen, scores, self.nms_thresholds[task], groups)
         kept = kept[:self.max_kept]
         return boxes[kept], scores[kept], labels[kept]
 

@@ -19,36 +19,44 @@ from perception.utils.errors import ConfigError
 class FPN(nn.Module):
     """Lateral 1 x 1 convolutions, sums from coarse to fine, 3 x 3 convolutions.
 
+    Attributes:
+        out_channels: of every output.
+
     Args:
         in_channels: of the inputs, finest first.
         channels: of every output.
         outputs: how many; None as many as inputs. Further ones are halves of the last one.
         extra_convs: halve by convolutions with stride 2, not by leaving out every second cell.
         norm: arguments of BatchNorm2d; then every convolution has one and an activation. None: neither, but a bias.
+        finest_only: give the finest output alone, not in a list; the others have no 3 x 3 convolution (BEVDet).
 
     Raises:
-        ConfigError: fewer outputs than inputs.
+        ConfigError: fewer outputs than inputs, or more where the finest one alone is wanted.
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int = 256, outputs: int | None = None,
-                 extra_convs: bool = False, norm: dict | None = None):
+                 extra_convs: bool = False, norm: dict | None = None, finest_only: bool = False):
         super().__init__()
+        self.out_channels, self.finest_only = channels, finest_only
         self.extra = 0 if outputs is None else outputs - len(in_channels)
-        if self.extra < 0:
-            raise ConfigError(f'FPN: {outputs} outputs of {len(in_channels)} inputs, expected at least as many. Leave '
-                              'the coarsest inputs out.')
+        if self.extra < 0 or (finest_only and self.extra):
+            raise ConfigError(f'FPN: {outputs} outputs of {len(in_channels)} inputs, expected at least as many, and '
+                              'as many with finest_only. Leave the coarsest inputs, or outputs, out.')
         self.lateral_convs = nn.ModuleList(_layer(n, channels, 1, 1, norm) for n in in_channels)
-        self.fpn_convs = nn.ModuleList(_layer(channels, channels, 3, 1, norm) for _ in in_channels)
+        self.fpn_convs = nn.ModuleList(_layer(channels, channels, 3, 1, norm)
+                                       for _ in (in_channels[:1] if finest_only else in_channels))
         if extra_convs:
             self.fpn_convs.extend(_layer(channels, channels, 3, 2, norm) for _ in range(self.extra))
         init_convs(self)
 
-    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """(B, in_channels[i], H_i, W_i) to (B, channels, H_i, W_i), and the further ones."""
+    def forward(self, inputs: Sequence[Tensor]) -> list[Tensor] | Tensor:
+        """(B, in_channels[i], H_i, W_i) to (B, channels, H_i, W_i), and the further ones; or the first one alone."""
         maps = [layer(x) for layer, x in zip(self.lateral_convs, inputs, strict=True)]
         for i in range(len(maps) - 1, 0, -1):
             maps[i - 1] = maps[i - 1] + F.interpolate(maps[i], maps[i - 1].shape[2:])
         outputs = [layer(x) for layer, x in zip(self.fpn_convs, maps)]
+        if self.finest_only:
+            return outputs[0]
         for i in range(len(maps), len(maps) + self.extra):
             more = i < len(self.fpn_convs)
             outputs.append(self.fpn_convs[i](outputs[-1]) if more else outputs[-1][..., ::2, ::2])

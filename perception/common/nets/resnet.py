@@ -9,50 +9,54 @@ Shapes: B images of H x W pixels.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.registry import MODELS
 from perception.utils.checks import check_choice
 
 
+@MODELS.register_module()
 class ResNet(nn.Module):
     """The net without its classifier: `stem`, `stage1` .. `stage4`, run in this order.
 
     Attributes:
-        channels: of the outputs of the four stages.
+        channels: of the outputs of the stages.
         strides: of these outputs.
 
     Args:
         depth: 18, 34, 50 or 101.
         base_channels: of the stem; the stages have 1, 2, 4 and 8 times as many, bottlenecks four times that.
-        output_stride: of the last stage: 8, 16 or 32.
+        output_stride: of the last of four stages: 8, 16 or 32.
+        stages: how many there are, from the first on: 1 to 4.
 
     Raises:
-        ConfigError: another depth or stride.
+        ConfigError: another depth, stride or number.
     """
 
-    def __init__(self, depth: int = 18, base_channels: int = 64, output_stride: int = 8):
+    def __init__(self, depth: int = 18, base_channels: int = 64, output_stride: int = 8, stages: int = 4):
         super().__init__()
         check_choice('ResNet: output_stride', output_stride, (8, 16, 32))
+        check_choice('ResNet: stages', stages, (1, 2, 3, 4))
         check_choice('ResNet: depth', depth, LAYOUTS)
         block, counts = LAYOUTS[depth]
-        widths = [base_channels << i for i in range(4)]
+        widths = [base_channels << i for i in range(stages)]
         self.channels = tuple(width * block.expansion for width in widths)
         self.stem = nn.Sequential(nn.Conv2d(3, base_channels, 7, stride=2, padding=3, bias=False),
                                   nn.BatchNorm2d(base_channels), nn.ReLU(inplace=True),
                                   nn.MaxPool2d(3, stride=2, padding=1))
-        self.stage1 = _stage(block, base_channels, widths[0], counts[0])
         third, fourth = {8: (1, 1), 16: (2, 1), 32: (2, 2)}[output_stride]
-        self.strides = (4, 8, 8 * third, 8 * third * fourth)
-        self.stage2 = _stage(block, self.channels[0], widths[1], counts[1], stride=2)
-        self.stage3 = _stage(block, self.channels[1], widths[2], counts[2], third, dilation=2 // third)
-        self.stage4 = _stage(block, self.channels[2], widths[3], counts[3], fourth, dilation=4 // (third * fourth))
+        self.strides = (4, 8, 8 * third, 8 * third * fourth)[:stages]
+        steps, dilations = (1, 2, third, fourth), (1, 1, 2 // third, 4 // (third * fourth))
+        for i, width in enumerate(widths):
+            channels = self.channels[i - 1] if i else base_channels
+            self.add_module(f'stage{i + 1}', _stage(block, channels, width, counts[i], steps[i], dilations[i]))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) to the outputs of the four stages, H and W divided by `strides` and rounded up."""
+        """(B, 3, H, W) to the outputs of the stages, H and W divided by `strides` and rounded up."""
         outputs = [self.stem(images)]
-        for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
-            outputs.append(stage(outputs[-1]))
+        for i in range(len(self.channels)):
+            outputs.append(getattr(self, f'stage{i + 1}')(outputs[-1]))
         return outputs[1:]
 
 

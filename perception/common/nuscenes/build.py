@@ -239,7 +239,8 @@ def _annotations(folder: Path, sample_rows: dict[str, int], times: np.ndarray,
                 box_offsets=np.searchsorted(sample[order], np.arange(len(times) + 1)), boxes=boxes,
                 box_categories=categories[instance[order]], box_attributes=attribute[order],
                 box_visibility=visibility[order], box_lidar_points=lidar_points[order],
-                box_radar_points=radar_points[order], box_instances=instance[order])
+                box_radar_points=radar_points[order], box_instances=instance[order], box_poses=poses[order],
+                box_velocities=velocities[order, :2])
 
 
 def _instances(folder: Path) -> tuple[dict[str, int], np.ndarray]:

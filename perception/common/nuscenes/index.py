@@ -97,6 +97,8 @@ class Boxes(NamedTuple):
         visibility: (K,) 1 to 4: up to 40, 60, 80, 100 per cent are visible; 0 = unknown.
         lidar_points, radar_points: (K,) how many are inside.
         instances: (K,) rows of `Index.instance_tokens`, the same in all samples of a scene.
+        poses: (K, 7) in the world as the table has them: translation [m] and quaternion w, x, y, z.
+        velocities: (K, 2) vx, vy [m/s] in the world.
     """
     boxes: np.ndarray
     categories: np.ndarray
@@ -105,6 +107,8 @@ class Boxes(NamedTuple):
     lidar_points: np.ndarray
     radar_points: np.ndarray
     instances: np.ndarray
+    poses: np.ndarray
+    velocities: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,6 +168,8 @@ class Index:
     box_lidar_points: np.ndarray
     box_radar_points: np.ndarray
     box_instances: np.ndarray
+    box_poses: np.ndarray
+    box_velocities: np.ndarray
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -263,7 +269,8 @@ class Index:
                             'have none: take another split.')
         some = slice(*self.box_offsets[row:row + 2])
         return Boxes(self.boxes[some], self.box_categories[some], self.box_attributes[some], self.box_visibility[some],
-                     self.box_lidar_points[some], self.box_radar_points[some], self.box_instances[some])
+                     self.box_lidar_points[some], self.box_radar_points[some], self.box_instances[some],
+                     self.box_poses[some], self.box_velocities[some])
 
 
 def _texts(values: np.ndarray) -> list[str]:

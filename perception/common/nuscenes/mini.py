@@ -14,6 +14,7 @@ set.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,6 +26,7 @@ from perception.common.formats.stamped import write_stamped
 from perception.common.nuscenes.tables import CATEGORIES
 from perception.common.nuscenes.writer import Calibration, SceneRows, Tables, token_of
 from perception.common.scene.camera import CameraSpec, render
+from perception.common.scene.caster import Caster
 from perception.common.scene.labels import NUSCENES, PARTS
 from perception.common.scene.lidar import HDL32E, LidarSpec, Scan, full_scan
 from perception.common.scene.shading import Look
@@ -202,13 +204,8 @@ class SceneWriter:
 
     def _sweep(self, t: float, frame: int) -> Scan:
         """One turn that ends at t, in nuScenes' LiDAR frame."""
-        self.caster.set_actors(self.world.frame(t - self.spec.period / 2))
-        drive, mount = self.world.drive, LIDAR.matrix @ TURNED
-        velocity = ((drive.pose(t) @ mount)[:3, 3] - (drive.pose(t - .05) @ mount)[:3, 3]) / .05
         rng = np.random.default_rng([self.job.seed, DATASET_CODE, self.job.number, 100, frame])
-        found = full_scan(self.caster, drive.pose(t) @ mount, self.spec, rng, velocity)
-        points = np.concatenate([found.points[:, :3] @ TURNED[:3, :3].T, found.points[:, 3:]], 1)
-        return found._replace(points=points.astype(np.float32))
+        return sweep(self.caster, self.world, self.world.drive.pose, t, self.spec, rng)
 
     def _image(self, sample: str, camera: Calibration, t: float, seed: tuple[int, int]) -> None:
         self.caster.set_actors(self.world.frame(t))
@@ -231,7 +228,7 @@ class SceneWriter:
         for index in np.flatnonzero(near):
             box = boxes.boxes_3d[index]
             points = int(inside(world, box).sum())
-            seen = visible_share(self.caster, lidar[:3, 3], box, int(boxes.instance[index]))
+            seen = float(visible_shares(self.caster, lidar[:3, 3], box[None], boxes.instance[index, None])[0])
             if points or seen > 0:
                 speed = float(np.linalg.norm(boxes.velocity[index]))
                 self.rows.add_box(sample, boxes.part[index], int(boxes.instance[index]), moved(box, self.shift), points,
@@ -251,6 +248,27 @@ class SceneWriter:
         (self.job.root / self.rows.map_file).write_bytes(cv2.imencode('.png', mask)[1].tobytes())
 
 
+def sweep(caster: Caster, world: World, pose: Callable[[float], np.ndarray], t: float, spec: LidarSpec,
+          rng: np.random.Generator, reach: float = np.inf) -> Scan:
+    """One turn of the LiDAR that ends at a moment, in nuScenes' LiDAR frame.
+
+    Args:
+        caster: of the world; it is taken to the middle of the turn.
+        world: the street.
+        pose: gives the 4x4 pose of the ego in the street's frame at a time [s].
+        t: seconds.
+        spec: the scanner.
+        rng: source of its noise.
+        reach: metres of street up to which there is anything that moves.
+    """
+    caster.set_actors(world.frame(t - spec.period / 2, reach))
+    mount = LIDAR.matrix @ TURNED
+    velocity = ((pose(t) @ mount)[:3, 3] - (pose(t - .05) @ mount)[:3, 3]) / .05
+    found = full_scan(caster, pose(t) @ mount, spec, rng, velocity)
+    points = np.concatenate([found.points[:, :3] @ TURNED[:3, :3].T, found.points[:, 3:]], 1)
+    return found._replace(points=points.astype(np.float32))
+
+
 def inside(points: np.ndarray, box: np.ndarray) -> np.ndarray:
     """(N,) whether points (N, 3) lie in a box (7,): x, y, z of the bottom centre, dx, dy, dz, yaw."""
     local = points - box[:3]
@@ -259,14 +277,26 @@ def inside(points: np.ndarray, box: np.ndarray) -> np.ndarray:
     return (np.abs(x) <= box[3] / 2) & (np.abs(y) <= box[4] / 2) & (local[:, 2] >= 0) & (local[:, 2] <= box[5])
 
 
-def visible_share(caster, eye: np.ndarray, box: np.ndarray, instance: int) -> float:
-    """Share of 27 points inside a box that nothing but the thing itself hides from `eye`."""
-    grid = np.stack(np.meshgrid(*[[-.4, 0, .4]] * 2, [.1, .5, .9], indexing='ij'), -1).reshape(-1, 3) * box[3:6]
-    cos, sin = np.cos(box[6]), np.sin(box[6])
-    points = grid @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]) + box[:3]
-    way = (points - eye).astype(np.float32)
+def visible_shares(caster: Caster, eye: np.ndarray, boxes: np.ndarray, instances: np.ndarray) -> np.ndarray:
+    """(K,) shares of 27 points inside each of K boxes (K, 7) that nothing but the thing itself hides from `eye` (3,).
+
+    Args:
+        caster: the world at this moment.
+        eye: metres.
+        boxes: (K, 7) x, y, z of the bottom centre, dx, dy, dz, yaw.
+        instances: (K,) ids of the things.
+    """
+    grid = np.stack(np.meshgrid(*[[-.4, 0, .4]] * 2, [.1, .5, .9], indexing='ij'), -1).reshape(-1, 3) * boxes[:, None,
+                                                                                                          3:6]
+    turn = np.zeros((len(boxes), 3, 3))
+    turn[:, 0, 0] = turn[:, 1, 1] = np.cos(boxes[:, 6])
+    turn[:, 0, 1] = np.sin(boxes[:, 6])
+    turn[:, 1, 0], turn[:, 2, 2] = -turn[:, 0, 1], 1
+    points = grid @ turn + boxes[:, None, :3]
+    way = (points - eye).astype(np.float32).reshape(-1, 3)
     hits = caster.cast(np.broadcast_to(eye.astype(np.float32), way.shape), way)
-    return float((~hits.hit | (hits.distance >= 1) | (hits.instance == instance)).mean())
+    clear = ~hits.hit | (hits.distance >= 1) | (hits.instance == np.repeat(instances, 27))
+    return clear.reshape(-1, 27).mean(1)
 
 
 def moved(box: np.ndarray, shift: np.ndarray) -> np.ndarray:

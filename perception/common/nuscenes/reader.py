@@ -25,7 +25,7 @@ from perception.utils.checks import check_choice
 from perception.utils.errors import DataError
 from perception.utils.optional import import_optional
 
-CACHE_VERSION = 3     # goes up when the cached file changes
+CACHE_VERSION = 4     # goes up when the cached file changes
 LARGE = 1 << 28       # bytes of tables from which on the user is told that this takes a while
 SLOW = 5.0            # seconds from which on the index is cached
 

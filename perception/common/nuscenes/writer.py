@@ -91,9 +91,14 @@ class Tables:
                 camera_intrinsic=sensor.camera_intrinsic))
 
     def extend(self, rows: dict[str, list[dict]]) -> None:
-        """Adds the rows of a scene."""
+        """Adds the rows of a scene; maps that are there already get its logs."""
+        maps = {row['token']: row for row in self.rows['map']}
         for name, some in rows.items():
-            self.rows[name] += some
+            for row in some:
+                if name == 'map' and row['token'] in maps:
+                    maps[row['token']]['log_tokens'] += row['log_tokens']
+                else:
+                    self.rows[name].append(row)
 
     def save(self, folder: Path) -> None:
         """Writes one JSON file per table."""
@@ -108,12 +113,14 @@ class SceneRows:
     Args:
         scene: name.
         log: name of the log file.
-        map_file: of the map's mask, relative to the data root.
+        map_file: of the map's mask, relative to the data root; scenes with the same one share a record of the map.
         labelled: whether it has point labels and boxes.
+        location: of the map.
     """
 
-    def __init__(self, scene: str, log: str, map_file: str, labelled: bool) -> None:
-        self.scene, self.log, self.map_file = scene, log, map_file
+    def __init__(self, scene: str, log: str, map_file: str, labelled: bool,
+                 location: str = 'singapore-onenorth') -> None:
+        self.scene, self.log, self.map_file, self.location = scene, log, map_file, location
         names = ('instance', 'ego_pose', 'log', 'scene', 'sample', 'sample_data', 'sample_annotation', 'map',
                  *(['lidarseg'] if labelled else []))
         self.tables: dict[str, list[dict]] = {name: [] for name in names}
@@ -130,18 +137,30 @@ class SceneRows:
                                           scene_token=token_of('scene', self.scene)))
         return token
 
-    def add_data(self, sample: str, sensor: Calibration, timestamp: int, ego: np.ndarray, ending: str) -> str:
-        """Adds a key frame of a sensor with the ego's 4x4 pose at its time, and returns its token."""
+    def add_data(self, sample: str, sensor: Calibration, timestamp: int, ego: np.ndarray, ending: str,
+                 size: tuple[int, int] = (1600, 900), key: bool = True) -> str:
+        """Adds a record of a sensor and returns its token.
+
+        Args:
+            sample: token of the sample; for a sweep that of the one which follows.
+            sensor: the sensor.
+            timestamp: microseconds.
+            ego: 4x4 pose of the ego in the map at that time.
+            ending: of the file.
+            size: width and height of a camera's image in pixels.
+            key: whether it is a key frame or a sweep.
+        """
         token = token_of(self.scene, sensor.channel, timestamp)
         camera = sensor.intrinsics is not None
-        self._files[token] = f'samples/{sensor.channel}/{self.log}__{sensor.channel}__{timestamp}.{ending}'
+        folder = 'samples' if key else 'sweeps'
+        self._files[token] = f'{folder}/{sensor.channel}/{self.log}__{sensor.channel}__{timestamp}.{ending}'
         self.tables['ego_pose'].append(dict(token=token, timestamp=timestamp, rotation=quaternion(ego),
                                             translation=ego[:3, 3].tolist()))
         self.tables['sample_data'].append(dict(
             token=token, sample_token=sample, ego_pose_token=token,
             calibrated_sensor_token=token_of('calibrated_sensor', sensor.channel), timestamp=timestamp,
-            fileformat='jpg' if camera else 'pcd', is_key_frame=True, height=900 if camera else 0,
-            width=1600 if camera else 0, filename=self._files[token], prev='', next='', channel_=sensor.channel))
+            fileformat='jpg' if camera else 'pcd', is_key_frame=key, height=size[1] if camera else 0,
+            width=size[0] if camera else 0, filename=self._files[token], prev='', next='', channel_=sensor.channel))
         return token
 
     def add_labels(self, token: str, name: str) -> None:
@@ -181,7 +200,7 @@ class SceneRows:
             first_sample_token=samples[0]['token'], last_sample_token=samples[-1]['token'], name=self.scene,
             description='simulated street'))
         tables['log'].append(dict(token=log, logfile=self.log, vehicle='n000', date_captured='2018-07-24',
-                                  location='singapore-onenorth'))
+                                  location=self.location))
         tables['map'].append(dict(token=Path(self.map_file).stem, category='semantic_prior', filename=self.map_file,
                                   log_tokens=[log]))
 

@@ -35,6 +35,7 @@ class CameraSpec:
         centre: principal point from the image's corner, pixels; the middle of the image when None.
         scale: images are rendered at this share of their size and enlarged; pictures take time with its square.
         first_row: above it an image shows only sky: nothing is cast for rows that a data set cuts off.
+        smooth: whether vehicles and people are rounded; in small images nobody sees it.
     """
     width: int
     height: int
@@ -45,6 +46,7 @@ class CameraSpec:
     centre: tuple[float, float] | None = None
     scale: float = .5
     first_row: int = 0
+    smooth: bool = True
 
     def __post_init__(self) -> None:
         if min(self.width, self.height) < 8 or self.focal <= 0 or not 0 < self.scale <= 1 or \
@@ -216,7 +218,7 @@ def render(caster: Caster, pose: np.ndarray, spec: CameraSpec, look: Look, rng: 
     direction = _directions(pixels, spec, pose)
     sun, cut = Sun.of(look, pose), top * size[1]
     lower = direction[cut:]
-    hits = caster.cast(_origins(pose, len(lower)), lower, smooth=True)
+    hits = caster.cast(_origins(pose, len(lower)), lower, smooth=spec.smooth)
     open_sky = ambient_occlusion(caster, hits, pose[:3, 3], lower, size[1], rng)
     colour = np.concatenate([sky(direction[:cut], look, sun),
                              radiance(caster, hits, pose, lower, look, sun, open_sky)])
@@ -225,7 +227,7 @@ def render(caster: Caster, pose: np.ndarray, spec: CameraSpec, look: Look, rng: 
         factor = np.array([spec.width / size[1], spec.height / size[0]])
         around = (pixels.reshape(-1, 2)[edges + cut][:, None] + EDGE_SAMPLES * factor)
         more = _directions(around, spec, pose)
-        found = caster.cast(_origins(pose, len(more)), more, smooth=True)
+        found = caster.cast(_origins(pose, len(more)), more, smooth=spec.smooth)
         extra = radiance(caster, found, pose, more, look, sun, np.repeat(open_sky[edges], len(EDGE_SAMPLES)))
         colour[edges + cut] = (colour[edges + cut] + extra.reshape(len(edges), -1, 3).sum(1)) / (1 + len(EDGE_SAMPLES))
     picture = develop(colour.reshape(*size, 3), (spec.height, spec.width), look, rng)

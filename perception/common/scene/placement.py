@@ -1,6 +1,8 @@
 """What stands in a street: houses, plants, furniture, parked vehicles. What would overlap is left out."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from perception.common.scene import props
@@ -11,10 +13,24 @@ from perception.common.scene.vehicles import draw_vehicle
 
 PIECE = 4.0             # metres of fence, hedge or wall per mesh
 BACKDROP = .45          # trees in the distance per metre of street
-FILLED = .42            # share of the parking places that are taken
-# what stands about beside the carriageway, one after the other, so that every street has some of each
-RARE = ('bicycle', 'motorcycle', 'bicycle', 'trailer', 'motorcycle', 'truck', 'bicycle', 'motorcycle', 'construction')
 OUT, IN = np.pi / 2, -np.pi / 2
+
+
+@dataclass(frozen=True)
+class Stock:
+    """What stands parked in a street.
+
+    Attributes:
+        deck: what stands about beside the carriageway, one after the other, so that every street has some of each.
+        rack: from how many to fewer than how many bicycles stand side by side.
+        often: chance of each thing of the deck that is no bicycle or motorcycle, where there is room.
+        filled: share of the parking places that are taken.
+    """
+    deck: tuple[str, ...] = ('bicycle', 'motorcycle', 'bicycle', 'trailer', 'motorcycle', 'truck', 'bicycle',
+                             'motorcycle', 'construction')
+    rack: tuple[int, int] = (3, 7)
+    often: float = .35
+    filled: float = .42
 
 
 class Planner:
@@ -23,6 +39,7 @@ class Planner:
     Args:
         street: the street.
         rng: source of all choices.
+        stock: what stands parked.
 
     Attributes:
         meshes: everything without identity, in the world.
@@ -31,8 +48,8 @@ class Planner:
         booked: (B, 3) discs x, y, radius in the world that are taken.
     """
 
-    def __init__(self, street: Street, rng: np.random.Generator) -> None:
-        self.street, self.rng = street, rng
+    def __init__(self, street: Street, rng: np.random.Generator, stock: Stock) -> None:
+        self.street, self.rng, self.stock = street, rng, stock
         self.meshes: list[Mesh] = []
         self.actors: list[Actor] = []
         self.lamps: list[np.ndarray] = []
@@ -163,7 +180,7 @@ class Planner:
         """Vehicles in the parking strip."""
         strip, rng = block.strip(side, 'parking'), self.rng
         for s in np.arange(block.s0 + 6, block.s1 - 6, rng.uniform(5.6, 6.6)) if strip else ():
-            if rng.random() < FILLED:
+            if rng.random() < self.stock.filled:
                 part = rng.choice(['car', 'truck', 'motorcycle', 'bicycle', 'trailer'], p=[.84, .02, .06, .06, .02])
                 yaw = rng.normal(0, .03) + np.pi * (rng.random() < (.1 if side < 0 else .9))
                 d = side * (strip.inner + strip.outer) / 2 + rng.normal(0, .08)
@@ -174,16 +191,17 @@ class Planner:
         rng, plot = self.rng, block.strip(side, 'plot')
         green = block.strip(side, 'verge') or block.strip(side, 'island')
         near = (green.inner + green.outer) / 2 if green and green.outer - green.inner > 1.9 else plot.inner + 1.3
-        first = int(rng.integers(len(RARE)))
+        deck = self.stock.deck
+        first = int(rng.integers(len(deck)))
         for index, s in enumerate(np.arange(block.s0 + rng.uniform(3, 8), block.s1 - 6, 8.5)):
-            part = RARE[(first + index) % len(RARE)]
+            part = deck[(first + index) % len(deck)]
             if part in ('bicycle', 'motorcycle'):
                 d = side * (near if rng.random() < .6 else plot.inner + 1.3)
                 yaw = rng.choice([IN, OUT])
-                pitch, count = (.7, rng.integers(3, 7)) if part == 'bicycle' else (1.3, rng.integers(1, 3))
+                pitch, count = (.7, rng.integers(*self.stock.rack)) if part == 'bicycle' else (1.3, rng.integers(1, 3))
                 for i in range(count):
                     self.park(part, s + i * pitch, d, yaw + rng.normal(0, .1))
-            elif rng.random() < .35 and plot.outer - plot.inner > 4.5:
+            elif rng.random() < self.stock.often and plot.outer - plot.inner > 4.5:
                 self.park(part, s, side * (plot.inner + plot.outer) / 2, rng.choice([0, np.pi]) + rng.normal(0, .3))
 
     def kerb_line(self, block: Block, side: int) -> None:

@@ -172,7 +172,9 @@ class Street:
         forward /= np.linalg.norm(forward)
         left = np.array([-np.sin(heading), np.cos(heading), 0.0])
         pose = np.eye(4)
-        pose[:3, 0], pose[:3, 1], pose[:3, 2] = forward, left, np.cross(forward, left)
+        pose[:3, 0], pose[:3, 1] = forward, left
+        (a, b, c), (u, v, w) = forward, left
+        pose[:3, 2] = b * w - c * v, c * u - a * w, a * v - b * u
         pose[:3, 3] = self.at(s, d, h)
         return pose
 

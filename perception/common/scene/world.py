@@ -13,7 +13,7 @@ from perception.common.scene.crowd import Crowd, add_crowd
 from perception.common.scene.drive import Drive
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import paint_special, paint_street
-from perception.common.scene.placement import Planner
+from perception.common.scene.placement import Planner, Stock
 from perception.common.scene.street import LaneBoundary, Street, draw_street
 from perception.common.scene.traffic import add_traffic
 from perception.utils.checks import check_choice
@@ -59,9 +59,9 @@ class World:
     actors: list[Actor]
     lamps: np.ndarray
 
-    def frame(self, t: float) -> Mesh:
-        """Mesh of all that moves, at time t [s]."""
-        return merge([actor.mesh(t) for actor in self.actors if actor.moving])
+    def frame(self, t: float, reach: float = np.inf) -> Mesh:
+        """Mesh of all that moves, at time t [s], up to `reach` metres of street before and behind the ego."""
+        return merge([actor.mesh(t) for actor in self._around(t, reach) if actor.moving])
 
     def caster(self, t: float = 0.0, threads: int = 0) -> Caster:
         """A ray caster into the world at time t; `set_actors(world.frame(t))` takes it to another time."""
@@ -79,18 +79,24 @@ class World:
         """Records of all lane boundaries, painted or not."""
         return self.street.boundaries
 
-    def boxes(self, t: float) -> Boxes:
-        """Boxes of all things at time t [s]."""
-        return Boxes(np.array([actor.box(t) for actor in self.actors]).reshape(-1, 7),
-                     [actor.part for actor in self.actors],
-                     np.array([actor.instance for actor in self.actors], np.int64), self.moving[1:],
-                     np.array([actor.velocity(t) for actor in self.actors]).reshape(-1, 3))
+    def boxes(self, t: float, reach: float = np.inf) -> Boxes:
+        """Boxes of all things at time t [s], up to `reach` metres of street before and behind the ego."""
+        actors = self._around(t, reach)
+        return Boxes(np.array([actor.box(t) for actor in actors]).reshape(-1, 7), [actor.part for actor in actors],
+                     np.array([actor.instance for actor in actors], np.int64),
+                     np.array([actor.moving for actor in actors], bool),
+                     np.array([actor.velocity(t) for actor in actors]).reshape(-1, 3))
+
+    def _around(self, t: float, reach: float) -> list[Actor]:
+        here = float(self.drive.s(t))
+        return [actor for actor in self.actors if abs(actor.path(t)[0] - here) <= reach]
 
 
 def build_world(seed: int | tuple[int, ...], style: str = 'residential', length: float = 300.0,
                 max_curvature: float | None = None, traffic: float = 1.0, *, ego_lane: int | None = None,
                 lane_changes: Sequence[tuple[float, int]] = (), painted: bool = True, special_marks: bool = False,
-                crowd: bool = False, people: dict[str, Any] | None = None) -> World:
+                crowd: bool = False, people: dict[str, Any] | None = None, stock: Stock | None = None,
+                hills: float = 1.0) -> World:
     """Builds a world; the same arguments always give the same one.
 
     Args:
@@ -105,6 +111,8 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         special_marks: whether all kinds of arrows and other marks are painted on the lanes.
         crowd: whether vehicles stand close together ahead of the ego.
         people: arguments of `crowd.Crowd`: a crowd of people takes the place of all traffic, and the ego crawls.
+        stock: what stands parked; the usual things when None.
+        hills: factor on the heights of the street; with 0 the carriageway is a plane, as maps without heights want it.
 
     Raises:
         ConfigError: a lane that the street does not have, or a crowd that cannot be.
@@ -115,6 +123,7 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng([*seed, 1])
     street = draw_street(rng, style, length, max_curvature)
+    street.z *= hills
     own = sorted((lane for lane in street.lanes if lane.direction > 0), key=lambda lane: -lane.d)
     wanted = [ego_lane or 0, *(index for _, index in lane_changes)]
     if min(wanted) < 0 or max(wanted) >= len(own):
@@ -130,7 +139,7 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         paint_street(paint, street, np.random.default_rng([*seed, 4]))
     if painted and special_marks:
         paint_special(paint, street, np.random.default_rng([*seed, 7]))
-    planner = Planner(street, np.random.default_rng([*seed, 5]))
+    planner = Planner(street, np.random.default_rng([*seed, 5]), stock or Stock())
     planner.furnish()
     actors = planner.actors
     rng = np.random.default_rng([*seed, 6])

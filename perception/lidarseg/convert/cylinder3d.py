@@ -10,8 +10,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from perception.common.published import Origin, take_weights
 from perception.lidarseg.models.cylinder3d import SHARING, Cylinder3D
-from perception.lidarseg.published import Origin, data_set_of, fitting_config, take_weights
+from perception.lidarseg.published import data_set_of, fitting_config
 from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
 

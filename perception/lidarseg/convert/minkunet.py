@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from perception.common.published import Origin, take_weights
 from perception.lidarseg.models.minkunet import BLOCKS, WIDTHS, MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
-from perception.lidarseg.published import Origin, fitting_config, take_weights
+from perception.lidarseg.published import fitting_config
 from perception.ops.sparse.weights import from_minkowski, from_spconv1, from_torchsparse
 from perception.utils.checkpoint import weights_of
 from perception.utils.checks import check_choice

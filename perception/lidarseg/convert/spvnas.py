@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from perception.common.published import Origin, take_weights
 from perception.lidarseg.models.minkunet import Architecture, Level
 from perception.lidarseg.models.spvnas import LARGEST, NETS, SPVNAS, read_net_config, to_net_config
-from perception.lidarseg.published import Origin, fitting_config, take_weights
+from perception.lidarseg.published import fitting_config
 from perception.ops.sparse.weights import from_torchsparse
 from perception.utils.checkpoint import atomic_path, weights_of
 from perception.utils.errors import CheckpointError, ConfigError

@@ -145,3 +145,16 @@ def test_texts_that_are_too_large_are_not_read(tmp_path, read):
         file.truncate(3 << 30)
     with pytest.raises(DataError, match=r'a\.txt: 3,221,225,472 bytes, expected .* of at most 16,777,216'):
         read(path)
+
+
+def test_objects_and_their_calibration(tmp_path):
+    path = tmp_path / '000000.txt'
+    path.write_text('Car 0 0 0 1 2 3 4 1.5 1.6 4 1 2 9 0\nPedestrian 0 1 -1.3 9 8 7 6 1.8 0.7 0.9 -9 1.1 23 -1.77\n\n')
+    np.testing.assert_allclose(kitti.read_objects(path), [[-9, 1.1, 23, .9, 1.8, .7, -1.77]])
+    assert kitti.read_objects(path, ('Cyclist',)).shape == (0, 7) and len(kitti.read_objects(path, ('Car',))) == 1
+    path.write_text('Pedestrian 0 1 -1.3 9 8 7 6 1.8 0.7 nan -9 1.1 23 -1.77\n')
+    with pytest.raises(DataError, match='line 1 .*14 finite numbers'):
+        kitti.read_objects(path)
+    path.write_text(f'R0_rect: {" ".join(map(str, range(9)))}\n')
+    np.testing.assert_array_equal(kitti.read_calib(path)['R0_rect'],
+                                  [[0, 1, 2, 0], [3, 4, 5, 0], [6, 7, 8, 0], [0, 0, 0, 1]])

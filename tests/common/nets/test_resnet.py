@@ -81,3 +81,13 @@ def test_unknown_depth_is_refused():
         ResNet(42)
     with pytest.raises(ConfigError, match='output_stride=4, expected one of 8, 16, 32'):
         ResNet(output_stride=4)
+
+
+def test_late_stages_can_be_left_out():
+    whole, net = ResNet(18, 4, 32), ResNet(18, 4, 32, stages=3)
+    net.load_state_dict({name: value for name, value in whole.state_dict().items() if not name.startswith('stage4')})
+    images = torch.randn(1, 3, 64, 32)
+    with torch.no_grad():
+        outputs = net.eval()(images)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(outputs, whole.eval()(images)))
+    assert net.channels == (4, 8, 16) and net.strides == (4, 8, 16) and len(outputs) == 3

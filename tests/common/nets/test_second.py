@@ -114,7 +114,18 @@ def test_fpn_halves_by_convolutions_and_loads_names_of_mmdet():
                                                                       'fpn_convs.2') for kind in ('weight', 'bias')]
 
 
+def test_fpn_may_give_the_finest_map_alone():
+    """BEVDet: other levels have no second convolution."""
+    torch.manual_seed(0)
+    net, whole = FPN((3, 5), channels=2, finest_only=True), FPN((3, 5), channels=2)
+    assert [*net.state_dict()] == [name for name in whole.state_dict() if not name.startswith('fpn_convs.1')]
+    net.load_state_dict(whole.state_dict(), strict=False)
+    maps = [torch.randn(2, 3, 7, 5), torch.randn(2, 5, 4, 3)]
+    assert torch.equal(net(maps), whole(maps)[0]) and net.out_channels == whole.out_channels == 2
+
+
 @pytest.mark.parametrize(('make', 'message'), [
+    (lambda: FPN((4, 8), outputs=3, finest_only=True), '3 outputs of 2 inputs'),
     (lambda: SECOND(4, (8, 8), (1,), (1, 2)), '2 channels, 1 layers, 2 strides'),
     (lambda: SECONDFPN((4, 8), (8,), (1,)), '2 in_channels, 1 channels'),
     (lambda: SECONDFPN((4,), (8,), (1.5,)), 'stride 1.5'), (lambda: SECONDFPN((4,), (8,), (0,)), 'stride 0'),

@@ -122,7 +122,7 @@ class STCrowd(SeededDataset):
         self.data_root, self.split = data_path(data_root), split
         self.min_height, self.intensity_scale = min_height, intensity_scale
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
-        names = read_split(self.data_root, split) if sequences is None else [_sequence(s) for s in sequences]
+        names = read_split(self.data_root, split) if sequences is None else [sequence_name(s) for s in sequences]
         if not names:
             raise ConfigError(f'STCrowd: sequences={sequences!r}, expected at least one. Name some, such as [8].')
         self.lidar_to_image = read_camera(self.data_root / 'camera.json')
@@ -283,7 +283,7 @@ def read_split(root: Path, split: str) -> list[str]:
         raise DataError(f'{path}: {split!r} is {_short(found)}, expected a list of sequences. Take split.json of the '
                         'official repository.')
     try:
-        names = [_sequence(name) for name in found]
+        names = [sequence_name(name) for name in found]
     except ConfigError as error:
         raise DataError(f'{path}: {error}') from error
     if len(set(names)) < len(names):
@@ -518,7 +518,7 @@ def _file(record: dict, key: str, folder: str, where: str) -> str:
     return '/'.join(own)
 
 
-def _sequence(name: Any) -> str:
+def sequence_name(name: Any) -> str:
     """Name of a sequence, a number or a text.
 
     Raises:
