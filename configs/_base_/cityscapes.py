@@ -12,7 +12,7 @@ from perception.steering.image_predictors import StreetPredictor
 from perception.steering.transforms import FlipImage
 
 data_root = 'data/cityscapes'  # PERCEPTION_DATA replaces the leading data
-mean = (123.675, 116.28, 103.53)  # ImageNet's, RGB; what is padded is filled with it
+mean = (124, 116, 104)  # ImageNet's, RGB; what is padded is filled with it
 
 train_dataloader = dict(
     batch_size=16, num_workers=8, persistent_workers=True,
