@@ -57,7 +57,6 @@ mini_size = (64, 176)
 mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]
 mini_test = [dict(type=ImageAug, size=mini_size)]
 mini_place = dict(data_root='data/mini/nuscenes_rig', reduce=2)
-mini_score = dict(type=NuScenesDetectionMetric, max_range=25)  # m; the mini nets' grids end at 25.6 m
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, split='mini_train', balance=False, pipeline=mini_train)),
@@ -65,5 +64,6 @@ mini_loaders = dict(
                         dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),
     test_dataloader=dict(num_workers=0, dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, split='test', pipeline=mini_test)),
-    val_evaluator=mini_score, test_evaluator=mini_score,
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
+near = dict(type=NuScenesDetectionMetric, max_range=25)  # m; grids of mini nets end at 25.6 m
+mini_boxes_score = dict(val_evaluator=near, test_evaluator=near)  # beside mini_loaders, for nets that find boxes
