@@ -29,6 +29,7 @@ setup(
         'points': ['pypcd4>=1.4', 'plyfile>=1.0', 'laspy[lazrs]>=2.4', 'rosbags>=0.10'],
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'heic': ['pillow-heif'],
+        'steering': ['h5py>=3.8', 'rosbags>=0.10'],  # Comma.ai's files; bags of Udacity's challenge
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'shapely': ['shapely>=2.0'],  # to measure beside it

@@ -5,7 +5,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from perception.common.samplers import EpochSampler
 from perception.steering.datasets.bdd.mini import write_bdd_mini
 from perception.steering.datasets.bdd.reader import BDDDriving
+from perception.steering.draw import DrawSteering
 from perception.steering.metrics import ActionMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/bdd'  # PERCEPTION_DATA replaces the leading data
 
@@ -24,12 +26,16 @@ test_dataloader = dict(  # of 3,561 videos
 
 val_evaluator = dict(type=ActionMetric)
 test_evaluator = dict(type=ActionMetric)
+predictor = dict(type=SteeringPredictor)
+draw = dict(type=DrawSteering)  # --draw DIR
+
+predictor = dict(type=SteeringPredictor)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_bdd_mini, root='data/mini/bdd_driving')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_drives=2, val_drives=1, test_drives=1, seconds=12.0, rate=1.0, detail=.05, workers=1))
+    train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1))
 mini_place = dict(data_root='data/mini/bdd_driving', seconds=12.0, memory=4.0)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=10)),

@@ -5,7 +5,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from perception.common.samplers import EpochSampler
 from perception.steering.datasets.comma.mini import write_comma_mini
 from perception.steering.datasets.comma.reader import CommaAI
+from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
+from perception.steering.predictor import SteeringPredictor
 
 data_root = 'data/comma'  # PERCEPTION_DATA replaces the leading data
 
@@ -25,12 +27,16 @@ test_dataloader = dict(  # the two recordings that the official code validates w
 val_evaluator = dict(type=SteeringMetric)
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
+predictor = dict(type=SteeringPredictor)
+draw = dict(type=DrawSteering)  # --draw DIR
+
+predictor = dict(type=SteeringPredictor)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_comma_mini, root='data/mini/comma')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_drives=2, train_frames=24, test_drives=1, test_frames=12, detail=.08, workers=1))
+    train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
 mini_place = dict(data_root='data/mini/comma', holdout=.2, memory=4.0)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=5)),

@@ -6,6 +6,7 @@ from perception.common.samplers import EpochSampler
 from perception.steering.datasets.udacity.mini import write_udacity_mini
 from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.datasets.udacity.submission import UdacityResults, UdacitySubmission
+from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
 from perception.steering.predictor import SteeringPredictor
 
@@ -32,12 +33,13 @@ more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 predictions = dict(type=UdacityResults)  # --predictions FILE
 submission = dict(type=UdacitySubmission)  # --submit DIR
 predictor = dict(type=SteeringPredictor)
+draw = dict(type=DrawSteering)  # --draw DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_udacity_mini, root='data/mini/udacity')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
-    train_drives=2, train_frames=24, test_drives=1, test_frames=12, detail=.05, workers=1))
+    train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
 mini_place = dict(data_root='data/mini/udacity', holdout=.2)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=5)),

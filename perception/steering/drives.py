@@ -23,7 +23,7 @@ from perception.utils.errors import DataError
 
 LOOKS = ('day', 'shadow', 'night', 'day', 'glare')  # of streets, in turn
 KINDS = ('residential', 'avenue', 'residential', 'urban')  # of streets, in turn
-LEAD = 0.3  # s by which the wheel leads the path; it follows the mean of twice as long
+LEAD, CALM = 0.25, 0.6  # s by which the wheel leads the path, and around that over which it takes the mean
 FINE = 0.02  # s between samples of the clock
 STOP = (3.0, 1.5, 3.0)  # s to slow down, to stand, to start again
 TORQUE = (1.1, 0.25)  # Nm a radian of the wheel, and a radian a second
@@ -85,8 +85,9 @@ class Journey:
         self.clock = np.interp(self.times, fine, clock)  # what the street's clock shows at each frame
         drive = self.world.drive
         speeds = drive.speed(clock) * pace
-        ahead = np.linspace(0, 2 * LEAD, 13)[:, None] * pace
-        bend = drive.path_curvature(clock + ahead).mean(0)
+        weight = np.hanning(27)[1:-1, None]
+        around = (LEAD + np.linspace(-CALM, CALM, len(weight)))[:, None] * pace
+        bend = (drive.path_curvature(clock + around) * weight).sum(0) / weight.sum()
         angles = STEERING_RATIO * np.arctan(WHEELBASE * bend) * (1 + UNDERSTEER * speeds ** 2)
         torques = TORQUE[0] * angles + TORQUE[1] * np.gradient(angles, FINE)
         self.angles, self.torques, self.speeds = (np.interp(self.times, fine, x) for x in (angles, torques, speeds))

@@ -14,7 +14,8 @@ DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit
                     rerun='rerun-sdk', pillow_heif='pillow-heif')
 # imported, but brought by `make setup` without its requirements: see setup.py
 UNLISTED = {'mmdet3d'}
-OPTIONAL = ('heic', 'nuscenes', 'onnx', 'points', 'rerun', 'shapely', 'spconv', 'tensorboard', 'wandb', 'mlflow')
+OPTIONAL = ('heic', 'nuscenes', 'onnx', 'points', 'rerun', 'shapely', 'spconv', 'tensorboard', 'wandb', 'mlflow',
+            'steering')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''

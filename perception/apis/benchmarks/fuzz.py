@@ -254,7 +254,7 @@ def _build(part: dict) -> Any:
 def check_item(item: dict, num_classes: int | None = None) -> list[str]:
     """What is wrong with an item of a data set: values that are not finite, labels out of range or of another size.
 
-    Velocities of boxes may be NaN, which stands for unknown.
+    Velocities of boxes and targets of driving may be NaN, which stands for unknown.
 
     Args:
         item: `inputs` and `data_samples`.
@@ -266,6 +266,8 @@ def check_item(item: dict, num_classes: int | None = None) -> list[str]:
     for name, value in [*inputs.items(), *_arrays(sample)]:
         if name == 'boxes':  # velocities may be unknown
             value = torch.cat([value[:, :7], value[:, 7:].nan_to_num(0, torch.inf, -torch.inf)], dim=1)
+        if name == 'targets':  # so may torque and speed
+            value = value.nan_to_num(0, torch.inf, -torch.inf)
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             problems.append(f'{name} is not finite')
     if boxes is not None:

@@ -12,14 +12,14 @@ from perception.common.scene.camera import CameraSpec
 from perception.common.scene.workers import write_streets
 from perception.common.scene.world import SCENE_VERSION
 from perception.steering.datasets.base import CONDITIONS
-from perception.steering.datasets.comma.reader import FRAMES, POINTER, TEST
+from perception.steering.datasets.comma.reader import FRAMES, POINTER, TEST, CommaAI
 from perception.steering.drives import Journey, check_drives, drive_along, plans
 from perception.utils.errors import DataError
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
 
 CODE, WRITER_VERSION = 9, 1  # the code keeps its streets apart from those of other sets
-CAMERA = CameraSpec(320, 160, 250, 1.2, -1.5, forward=0.4)
+CAMERA = CameraSpec(**CommaAI.METAINFO['camera'])
 LOG_RATE = 100.0  # Hz
 
 

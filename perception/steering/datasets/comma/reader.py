@@ -43,6 +43,11 @@ class CommaAI(DrivingClips):
         test: names of the recordings of the test.
     """
 
+    METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
+        DrivingClips.METAINFO,
+        camera=dict(width=320, height=160, focal=250, height_above_ground=1.2, pitch=-1.5, forward=0.4),
+        car=dict(wheelbase=2.67, ratio=15.3, understeer=0.0025))  # Acura ILX
+
     def __init__(self, data_root: str | Path = 'data/comma', split: str = 'train', clip_length: int = 10,
                  stride: int | None = None, input_size: Sequence[int] = (160, 160), holdout: float = 0.05,
                  memory: float = 4.0, pipeline: Sequence[dict | Callable] = (), seed: int = 0, align: str = 'pointer',

@@ -13,12 +13,12 @@ from perception.common.scene.workers import write_streets
 from perception.common.scene.world import SCENE_VERSION
 from perception.steering.datasets.base import CONDITIONS
 from perception.steering.datasets.udacity.bags import CENTER, COLUMNS
-from perception.steering.datasets.udacity.reader import EVALUATION
+from perception.steering.datasets.udacity.reader import EVALUATION, UdacityCh2
 from perception.steering.drives import Journey, check_drives, drive_along, encode, plans
 from perception.utils.paths import data_path
 
 CODE, WRITER_VERSION = 8, 1  # the code keeps its streets apart from those of other sets
-CAMERA = CameraSpec(640, 480, 480, 1.35, -2.0, forward=0.6)
+CAMERA = CameraSpec(**UdacityCh2.METAINFO['camera'])
 START = 1479425441182877835  # ns, first frame of the official test
 BETWEEN = 100  # s from the start of a drive to that of the next
 HALF = 5  # frames of one half of the test before some of the other one come

@@ -46,6 +46,11 @@ class UdacityCh2(DrivingClips):
     the meta information `public`; without `CH2_final_evaluation.csv` they have no targets and can be submitted only.
     """
 
+    METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
+        DrivingClips.METAINFO,
+        camera=dict(width=640, height=480, focal=480, height_above_ground=1.35, pitch=-2.0, forward=0.6),
+        car=dict(wheelbase=2.85, ratio=14.8, understeer=0.0025))  # Lincoln MKZ
+
     def list_recordings(self) -> list[Recording]:
         if self.split == 'test':
             return split_at_gaps(self._test())

@@ -1,0 +1,73 @@
+"""Augmentation of clips and of street images; the released code has none for clips."""
+import numpy as np
+
+from perception.registry import TRANSFORMS
+from perception.utils.checks import check_positive
+from perception.utils.errors import ConfigError
+
+SWAPPED = np.arange(256)  # actions seen in a mirror
+SWAPPED[[2, 3]] = 3, 2
+
+
+@TRANSFORMS.register_module()
+class FlipClip:
+    """Mirror a clip: left and right change places in its frames, its angles, torques and actions.
+
+    Not for clips with features from a cache, which are not mirrored.
+
+    Args:
+        prob: share of the clips that are mirrored.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = _share('FlipClip', prob)
+
+    def __call__(self, sample: dict) -> dict:
+        if sample['rng'].random() >= self.prob:
+            return sample
+        found = dict(sample, clip=sample['clip'][:, :, ::-1], targets=sample['targets'] * np.float32([-1, -1, 1]))
+        return dict(found, actions=SWAPPED[sample['actions']]) if 'actions' in sample else found
+
+
+@TRANSFORMS.register_module()
+class ShadeClip:
+    """Other light in all frames of a clip: brightness and contrast by factors from U(1 - x, 1 + x).
+
+    Args:
+        brightness, contrast: x of each, below 1.
+    """
+
+    def __init__(self, brightness: float = 0.3, contrast: float = 0.3) -> None:
+        self.ranges = _share('ShadeClip', brightness), _share('ShadeClip', contrast)
+
+    def __call__(self, sample: dict) -> dict:
+        brightness, contrast = (sample['rng'].uniform(1 - x, 1 + x) for x in self.ranges)
+        mean = sample['clip'].mean()
+        table = np.clip((np.arange(256) - mean) * contrast + mean * brightness, 0, 255).astype(np.uint8)
+        return dict(sample, clip=table[sample['clip']])
+
+
+@TRANSFORMS.register_module()
+class FlipImage:
+    """Mirror an image and its labels.
+
+    Args:
+        prob: share of the images that are mirrored.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = _share('FlipImage', prob)
+
+    def __call__(self, sample: dict) -> dict:
+        if sample['rng'].random() >= self.prob:
+            return sample
+        return dict(sample, **{key: np.ascontiguousarray(sample[key][:, ::-1])
+                               for key in ('image', 'labels') if key in sample})
+
+
+def _share(name: str, value: float) -> float:
+    if value != 0:
+        check_positive(name, value=value)
+    if value > 1:
+        raise ConfigError(f'{name}: {value}, expected a share of 0 to 1. Correct it.')
+    return value
