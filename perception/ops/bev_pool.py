@@ -12,10 +12,13 @@ features, S shares, G bags.
 """
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from functools import cache, cached_property
 from importlib.util import find_spec
+from math import prod
+from shutil import which
 
 import torch
 import torch.nn.functional as F
@@ -72,10 +75,7 @@ class Ranks:
     @property
     def num_bags(self) -> int:
         """G."""
-        count = 1
-        for n in self.shape:
-            count *= n
-        return count
+        return prod(self.shape)
 
     @cached_property
     def counts(self) -> Tensor:
@@ -286,7 +286,8 @@ class _Max(torch.autograd.Function):
 
 @cache
 def _has_triton() -> bool:
-    return find_spec('triton') is not None
+    """Whether Triton is installed, and a C compiler, with which it builds what starts its kernels."""
+    return find_spec('triton') is not None and bool(os.environ.get('CC') or which('gcc') or which('clang'))
 
 
 def _bags(rows: Tensor, index: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

@@ -190,6 +190,26 @@ def test_features_of_other_cameras_are_refused(features):
         build('lss')(features, rig())
 
 
+@pytest.mark.parametrize('kind', KINDS)
+def test_cameras_that_see_nothing_of_the_grid(kind):
+    net, geometry, features = build(kind, evaluating=False), rig(2), image_features(2).requires_grad_()
+    geometry.frame_to_cam[:, :, 1, 3] += 1000  # high above it
+    found = net(features, geometry)
+    assert torch.isfinite(found.bev).all() and (found.bev == found.bev[:1, :, :1, :1]).all()
+    found.bev.sum().backward()
+    assert not features.grad.any()
+
+
+@pytest.mark.parametrize('kind', ['ipm', 'ipm of 3 planes', 'voxel pull', 'lss'])
+def test_a_camera_without_a_place_is_left_out(kind):
+    """A matrix that is not finite takes its camera away, not the others."""
+    net, geometry, features = build(kind), rig(), image_features()
+    others = CameraGeometry(geometry.cam_to_img[:, 1:], geometry.frame_to_cam[:, 1:].clone(), geometry.image_aug[:, 1:],
+                            geometry.bev_aug, geometry.size)
+    geometry.frame_to_cam[:, 0] = float('nan')
+    torch.testing.assert_close(net(features, geometry).bev, net(features[:, 1:], others).bev)
+
+
 class Seen(TorchDispatchMode):
     """Which dtypes each operator was given."""
 
@@ -357,23 +377,23 @@ def test_bevdepth_learns_depth():
 
 
 def test_layers_of_the_published_net():
-    net = BEVDepth(512, 80, dict(x=(-51.2, 51.2, .8), y=(-51.2, 51.2, .8), z=(-5, 3)), use_dcn=True, aggregation=True)
+    grid = dict(x=(-51.2, 51.2, .8), y=(-51.2, 51.2, .8), z=(-5, 3))
+    net, plain = (BEVDepth(64, 80, grid, mid_channels=32, use_dcn=whole, aggregation=whole) for whole in (True, False))
     shapes = {name: tuple(value.shape) for name, value in net.state_dict().items()}
-    for name, shape in {'depthnet.reduce_conv.0.weight': (512, 512, 3, 3), 'depthnet.bn.running_var': (27,),
-                        'depthnet.context_mlp.fc1.weight': (512, 27), 'depthnet.depth_se.conv_expand.bias': (512,),
-                        'depthnet.depth_conv.2.bn2.weight': (512,),
-                        'depthnet.depth_conv.3.aspp4.atrous_conv.weight': (512, 512, 3, 3),
-                        'depthnet.depth_conv.3.global_avg_pool.1.weight': (512, 512, 1, 1),
-                        'depthnet.depth_conv.3.global_avg_pool.2.running_mean': (512,),
-                        'depthnet.depth_conv.3.conv1.weight': (512, 2560, 1, 1),
-                        'depthnet.depth_conv.4.weight': (512, 128, 3, 3),
-                        'depthnet.depth_conv.4.conv_offset.weight': (18, 512, 3, 3),
-                        'depthnet.depth_conv.5.weight': (112, 512, 1, 1),
-                        'depthnet.context_conv.weight': (80, 512, 1, 1),
+    for name, shape in {'depthnet.reduce_conv.0.weight': (32, 64, 3, 3), 'depthnet.bn.running_var': (27,),
+                        'depthnet.context_mlp.fc1.weight': (32, 27), 'depthnet.depth_se.conv_expand.bias': (32,),
+                        'depthnet.depth_conv.2.bn2.weight': (32,),
+                        'depthnet.depth_conv.3.aspp4.atrous_conv.weight': (32, 32, 3, 3),
+                        'depthnet.depth_conv.3.global_avg_pool.1.weight': (32, 32, 1, 1),
+                        'depthnet.depth_conv.3.global_avg_pool.2.running_mean': (32,),
+                        'depthnet.depth_conv.3.conv1.weight': (32, 160, 1, 1),
+                        'depthnet.depth_conv.4.weight': (32, 8, 3, 3),
+                        'depthnet.depth_conv.4.conv_offset.weight': (18, 32, 3, 3),
+                        'depthnet.depth_conv.5.weight': (112, 32, 1, 1),
+                        'depthnet.context_conv.weight': (80, 32, 1, 1),
                         'depth_aggregation_net.conv.3.weight': (80, 80, 3, 3),
                         'depth_aggregation_net.out_conv.0.bias': (80,)}.items():
         assert shapes.get(name) == shape, name
-    plain = BEVDepth(512, 80, dict(x=(-51.2, 51.2, .8), y=(-51.2, 51.2, .8), z=(-5, 3)))
     assert {name for name in shapes if 'conv_offset' not in name and 'aggregation' not in name} == \
         set(plain.state_dict())
 
