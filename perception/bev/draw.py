@@ -32,6 +32,7 @@ MAP_COLORS = dict(  # of nuScenes' own drawings, and of layers that join some of
 OTHER = (150, 150, 150)
 PAINT = 0.65  # strength of map colours
 ROWS = 2  # of images
+LABELLED = 60  # predictions beside which the score stands, the best ones
 SHARPEST = 2  # files are drawn at half their size
 
 
@@ -171,7 +172,8 @@ def layers_of(values: Mapping, palette: Sequence[Sequence[int]], look: Look = LO
     predicted, true, score = [], [], ''
     if 'pred_boxes' in values:
         predicted = [BoxLayer(values['pred_boxes'], colors[values['pred_labels'] % len(colors)],
-                              [f'{s:.2f}' for s in values['pred_scores']],
+                              [f'{s:.2f}' if place < LABELLED else '' for s, place in zip(
+                                  values['pred_scores'], np.argsort(rank(values['pred_scores'])))],
                               name=f'prediction, score {look.min_score:g} or more', ink=colors[0])]
         score = f'{len(values["pred_boxes"])} predictions'
     if 'boxes' in values and not predicted:

@@ -258,3 +258,18 @@ def test_an_animated_png_is_its_first_picture_and_damage_in_it_ends_no_process(t
         path.write_bytes(damaged)
         with contextlib.suppress(DataError):
             assert read_image(path).ndim == 3
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.png'])
+@pytest.mark.parametrize('reduce', [2, 4, 8])
+def test_decoding_at_a_fraction_of_the_size(tmp_path, ending, reduce):
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 255, (101, 150, 3)).astype(np.uint8), (0, 0), 6)
+    path = str(tmp_path / f'a{ending}')
+    cv2.imwrite(path, image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    found = read_image(path, reduce=reduce)
+    rows, columns = -(-101 // reduce), -(-150 // reduce)
+    assert found.shape == (rows, columns, 3)
+    inner = image[:101 // reduce * reduce, :150 // reduce * reduce].reshape(101 // reduce, reduce, -1, reduce, 3)
+    gap = found[:101 // reduce, :150 // reduce].astype(float) - inner.mean((1, 3))
+    assert np.abs(gap).mean() < 2

@@ -87,7 +87,8 @@ def edit(root, name, change):
 
 def same(first: Index, second: Index) -> bool:
     return all(np.array_equal(getattr(first, field.name), getattr(second, field.name),
-                              equal_nan=field.name in ('boxes', 'intrinsics')) for field in fields(Index))
+                              equal_nan=field.name in ('boxes', 'intrinsics', 'box_velocities'))
+               for field in fields(Index))
 
 
 # --- what a key frame has --------------------------------------------------------------------------------------------
