@@ -6,7 +6,7 @@ Everything stands at (s, d, h): metres along the centre line, metres to the left
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -192,6 +192,14 @@ class Street:
             off = np.abs(s - junction)
             height[(off > CROSS_HALF) & (off <= JUNCTION) & (np.abs(d) > self.half)] = .14
         return height
+
+    def flatten(self) -> None:
+        """Takes its hills away and levels its parking strips, so that all that is driven on is one plane."""
+        self.z[:] = 0
+        for block in self.blocks:
+            for side, strips in block.sides.items():
+                block.sides[side] = [replace(strip, h0=0.0, h1=0.0) if strip.name == 'parking' else strip
+                                     for strip in strips]
 
     def block_at(self, s: float) -> Block | None:
         """The block that holds s, None in a junction."""

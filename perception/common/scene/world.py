@@ -96,7 +96,7 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
                 max_curvature: float | None = None, traffic: float = 1.0, *, ego_lane: int | None = None,
                 lane_changes: Sequence[tuple[float, int]] = (), painted: bool = True, special_marks: bool = False,
                 crowd: bool = False, people: dict[str, Any] | None = None, stock: Stock | None = None,
-                hills: float = 1.0) -> World:
+                flat: bool = False) -> World:
     """Builds a world; the same arguments always give the same one.
 
     Args:
@@ -112,7 +112,7 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
         crowd: whether vehicles stand close together ahead of the ego.
         people: arguments of `crowd.Crowd`: a crowd of people takes the place of all traffic, and the ego crawls.
         stock: what stands parked; the usual things when None.
-        hills: factor on the heights of the street; with 0 the carriageway is a plane, as maps without heights want it.
+        flat: whether all that is driven on is one plane, as maps without heights want it.
 
     Raises:
         ConfigError: a lane that the street does not have, or a crowd that cannot be.
@@ -123,7 +123,8 @@ def build_world(seed: int | tuple[int, ...], style: str = 'residential', length:
     seed = (seed,) if isinstance(seed, int) else tuple(seed)
     rng = np.random.default_rng([*seed, 1])
     street = draw_street(rng, style, length, max_curvature)
-    street.z *= hills
+    if flat:
+        street.flatten()
     own = sorted((lane for lane in street.lanes if lane.direction > 0), key=lambda lane: -lane.d)
     wanted = [ego_lane or 0, *(index for _, index in lane_changes)]
     if min(wanted) < 0 or max(wanted) >= len(own):

@@ -24,7 +24,7 @@ STYLES = ('residential', 'urban', 'boulevard')
 def street_of(number):
     """A flat street and the 4x4 from it to the map: three of them side by side, turned."""
     street = draw_street(np.random.default_rng([number, 3]), STYLES[number], 240.0, 1 / 120)
-    street.z[:] = 0
+    street.flatten()
     to_map, angle = np.eye(4), .7 + number
     to_map[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     ends = street.at(np.array([-60, 300.0]), np.zeros(2))[:, :2] @ to_map[:2, :2].T

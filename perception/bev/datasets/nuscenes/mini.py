@@ -111,7 +111,7 @@ class Job:
         """The street."""
         seconds = self.interval * self.frames + 1
         world = build_world((self.seed, DATASET_CODE, self.number), STYLES[self.number % len(STYLES)],
-                            street_length(self.frames, self.interval), BEND, 1.6, stock=STOCK, hills=0)
+                            street_length(self.frames, self.interval), BEND, 1.6, stock=STOCK, flat=True)
         return add_islands(add_works(world, 0, LEAD_IN - 10, LEAD_IN + SPEED * seconds + 30, every=44))
 
 

@@ -159,7 +159,7 @@ def test_scenes_stand_apart_on_the_maps_of_their_places():
 
 
 def features(root, writer):
-    """Points (P, 3) on the map: kerbs, dividers where they are painted (or half a double line off), crossings."""
+    """Points (P, 3) on the map: kerbs, dividers where there is paint (or half a double line off), crossings."""
     import shapely
     found = read_map(root, writer.location)
     areas = found.layers['drivable_area'].shapes
@@ -178,8 +178,9 @@ def features(root, writer):
         points = points[:, :2] + writer.to_map[:2, 3]
         divider.append(points[np.abs(shapely.distance(lines, shapely.points(points)) - shift) < .01])
     corners = [shapely.get_coordinates(shape)[:-1] for shape in found.layers['ped_crossing'].shapes]
-    # outlines go once around, two points to a corner of the crossing at its ends
-    corners = [shape[[0, len(shape) // 2 - 1, len(shape) // 2, -1]] for shape in corners]
+    # outlines go once around; both ends of a zebra are sides of bars
+    corners = [np.array([[1 - share, share]]) @ shape[rows] for shape in corners for rows in ([0, 1], [2, 3])
+               for share in (.3, .5, .7)]
     return {name: np.pad(np.concatenate(some), ((0, 0), (0, 1))) for name, some in (
         ('kerb', kerbs), ('divider', divider), ('crossing', corners))}
 
@@ -201,7 +202,8 @@ def test_kerbs_dividers_and_crossings_lie_on_their_pixels_in_all_cameras(written
             focal, cx, cy = camera.intrinsics
             for kind, places in points.items():
                 local = (places - pose[:3, 3]) @ pose[:3, :3]
-                local = local[(local[:, 2] > 1) & (np.linalg.norm(local, axis=1) < 22)]
+                # nearer than 4 m one would see that paint is 4 mm thick
+                local = local[(local[:, 2] > 4) & (np.linalg.norm(local, axis=1) < 22)]
                 u, v = (focal * local[:, axis] / local[:, 2] + centre for axis, centre in ((0, cx), (1, cy)))
                 inside = (np.abs(u - 799.5) < 795) & (np.abs(v - 449.5) < 445)
                 around = np.stack([u[inside], v[inside]], -1)[:, None] + offsets
@@ -212,6 +214,9 @@ def test_kerbs_dividers_and_crossings_lie_on_their_pixels_in_all_cameras(written
                 shape = around.shape[:2]
                 # distances count in lengths of rays, whose depth is 1
                 open_view = (np.abs(hits.distance.reshape(shape) / local[inside, 2:3] - 1) < .06).all(1)
+                open_view &= (hits.instance.reshape(shape) == 0).all(1)
+                centre = len(offsets) // 2      # which nothing low hides, such as a kerb on this side
+                open_view &= np.abs(hits.distance.reshape(shape)[:, centre] / local[inside, 2] - 1) < .01
                 if kind == 'kerb':
                     there = np.isin(hits.part, DRIVABLE).reshape(shape)
                 else:
