@@ -23,6 +23,8 @@ def main() -> None:
     parser.add_argument('--out', metavar='FILE', help="default: the checkpoint's name with .onnx")
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--trials', type=int, default=3, help='random batches to compare on (default: 3)')
+    parser.add_argument('--source', metavar='PATH', help='whose cameras the graph is for, such as a folder of images '
+                        'with rig.json; nets that see a map from several cameras need one')
     args = parser.parse_args()
     run_command(run, args)
 
@@ -30,7 +32,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Export; imported only now, since importing torch takes seconds."""
     from perception.apis.export import export
-    export(args.config, args.checkpoint, args.out, args.mini, args.trials)
+    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source)
 
 
 if __name__ == '__main__':

@@ -29,6 +29,8 @@ test_evaluator = dict(type=ActionMetric)
 predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
+predictor = dict(type=SteeringPredictor)
+
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_bdd_mini, root='data/mini/bdd_driving')

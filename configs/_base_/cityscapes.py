@@ -8,6 +8,7 @@ from perception.steering.datasets.cityscapes.metric import CityscapesMetric
 from perception.steering.datasets.cityscapes.mini import draw_sheet, write_cityscapes_mini
 from perception.steering.datasets.cityscapes.reader import Cityscapes
 from perception.steering.datasets.cityscapes.submission import CityscapesSubmission
+from perception.steering.image_predictors import StreetPredictor
 from perception.steering.transforms import FlipImage
 
 data_root = 'data/cityscapes'  # PERCEPTION_DATA replaces the leading data
@@ -35,6 +36,7 @@ submit_dataloader = dict(
 
 val_evaluator = dict(type=CityscapesMetric)
 test_evaluator = dict(type=CityscapesMetric)
+predictor = dict(type=StreetPredictor)
 submission = dict(type=CityscapesSubmission)  # --submit DIR
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=48, val_interval=4)

@@ -30,6 +30,8 @@ more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
+predictor = dict(type=SteeringPredictor)
+
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_comma_mini, root='data/mini/comma')

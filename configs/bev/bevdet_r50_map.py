@@ -36,7 +36,7 @@ mini_loaders['train_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
 mini = dict(
-    mini_loaders, **mini_schedule,
+    mini_loaders, **mini_schedule, val_evaluator=val_evaluator, test_evaluator=test_evaluator,
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),

@@ -1,4 +1,4 @@
-"""FM-Net's net without mimicking: 3D ResNet-50 and LSTM on Udacity's challenge 2."""
+"""FM-Net's net without mimicking, 3D ResNet-50 and LSTM, on Udacity's challenge 2."""
 from mmengine.config import read_base
 from mmengine.optim import OptimWrapper
 from mmengine.runner import TestLoop, ValLoop

@@ -29,7 +29,7 @@ TOLERANCE = 1e-3  # of an output's largest value
 
 @names_config
 def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
-           trials: int = 3) -> Path:
+           trials: int = 3, source: str | Path | None = None) -> Path:
     """Export the deployable net of a config with the weights of a checkpoint.
 
     Args:
@@ -38,6 +38,8 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         out: the file to write; the checkpoint's name with `.onnx` by default.
         mini: the checkpoint was trained with `--mini`.
         trials: batches of random inputs, of 1, 2, ... samples, on which ONNX Runtime and PyTorch are compared.
+        source: what a predictor takes, such as a folder of images with `rig.json`; a net whose graph holds the
+            calibration of its cameras takes that of this source.
 
     Returns:
         path of the file; it appears only if both agree.
@@ -57,6 +59,8 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     if not hasattr(predictor.model, 'deployable'):
         raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
                           'exported. Write it as LaneNet does; sparse convolutions have no ONNX operator.')
+    if source is not None:
+        predictor(source)
     module, inputs, outputs = predictor.model.deployable()
     notes = dict(config=Path(config).name, classes=predictor.meta.get('classes', ()))
     with atomic_path(out, DataError) as part:

@@ -13,16 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
-
-Array = TypeVar('Array', np.ndarray, Tensor)
 
 NEAR = 1e-5  # depth [m] from which on a point lies before a camera
 ALIGNMENTS = ('centre', 'lss')
@@ -34,7 +30,7 @@ class CameraGeometry:
 
     Attributes:
         cam_to_img: (B, N, 3, 3) a camera's x, y, z to pixels of its file: u d, v d, d.
-        frame_to_cam: (B, N, 4, 4) the frame to the camera at its own time, see `camera_matrix`.
+        frame_to_cam: (B, N, 4, 4) the frame to the camera at its own time.
         image_aug: (B, N, 3, 3) pixel u, v, 1 of the file to pixel u, v, 1 of the input.
         bev_aug: (B, 4, 4) the frame to the augmented frame.
         size: H, W of the input.
@@ -195,33 +191,6 @@ def cell_pixels(pixels: int, cells: int, align: str = 'centre', device: torch.de
     if align == 'lss':
         return torch.linspace(0, pixels - 1, cells, device=device)
     return (torch.arange(cells, device=device) + .5) * (pixels / cells) - .5
-
-
-def camera_matrix(cam_to_ego: Array, frame_to_ego: Array, cam_pose: Array | None = None,
-                  frame_pose: Array | None = None, motion: bool = True) -> Array:
-    """The frame to a camera, each at its own time; arrays give arrays, tensors tensors, best in float64.
-
-    Args:
-        cam_to_ego: (..., 4, 4) the camera to the car.
-        frame_to_ego: (..., 4, 4) the frame to the car.
-        cam_pose: (..., 4, 4) the car to the world when the image was taken.
-        frame_pose: (..., 4, 4) the car to the world at the frame's time.
-        motion: move the frame along with the car between the two times; False takes the car to stand still, as Lift,
-            Splat, Shoot does, and needs no poses.
-
-    Returns:
-        (..., 4, 4).
-
-    Raises:
-        DataError: motion without poses.
-    """
-    inverse = np.linalg.inv if isinstance(cam_to_ego, np.ndarray) else torch.linalg.inv
-    if not motion:
-        return inverse(cam_to_ego) @ frame_to_ego
-    if cam_pose is None or frame_pose is None:
-        raise DataError('camera_matrix: no pose of the car for the camera or the frame, expected both to follow its '
-                        'motion. Give them, or motion=False.')
-    return inverse(cam_pose @ cam_to_ego) @ frame_pose @ frame_to_ego
 
 
 def _exact(device: torch.device) -> torch.autocast:

@@ -176,8 +176,8 @@ def _pose(value: Any, where: str) -> np.ndarray:
             np.linalg.det(turn) < 0:
         raise DataError(f'{where}: a pose whose rotation is not rigid (R R^T differs from 1 by '
                         f'{np.abs(turn @ turn.T - np.eye(3)).max():.3g}, determinant {np.linalg.det(turn):.3g}), '
-                        'expected orthonormal axes, right-handed, and a last row of 0, 0, 0, 1. Correct the pose, which '
-                        'leads from the camera to the car.')
+                        'expected orthonormal axes, right-handed, and a last row of 0, 0, 0, 1. Correct the pose, '
+                        'which leads from the camera to the car.')
     left, _, right = np.linalg.svd(turn)
     matrix[:3, :3] = left @ right
     return matrix
@@ -274,8 +274,8 @@ def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
         if file is None and missing:
             return []
         if file is None:
-            raise DataError(f'{folder}: no {names[0]} of the camera {camera.name}, expected the image of each camera of '
-                            f'{rig.where}. Copy it there, or leave the camera out of {NAME}.')
+            raise DataError(f'{folder}: no {names[0]} of the camera {camera.name}, expected the image of each camera '
+                            f'of {rig.where}. Copy it there, or leave the camera out of {NAME}.')
         files.append(file)
     return files
 
@@ -292,8 +292,8 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
         DataError: another number of images, or one of another size than its camera's.
     """
     if len(images) != len(rig.cameras):
-        raise DataError(f'{rig.where}: {len(images)} images for {len(rig.cameras)} cameras, expected one for each. Give '
-                        'them in the order of the cameras.')
+        raise DataError(f'{rig.where}: {len(images)} images for {len(rig.cameras)} cameras, expected one for each. '
+                        'Give them in the order of the cameras.')
     found = []
     for camera, image in zip(rig.cameras, images):
         factor = 1 if isinstance(image, np.ndarray) else reduce
@@ -305,8 +305,8 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
         width, height = camera.size
         if pixels.shape[:2] != (-(-height // factor), -(-width // factor)):
             came = ' x '.join(str(n * factor) for n in pixels.shape[1::-1])
-            raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of {camera.name}. '
-                            'Scale the image, or correct size and K.')
+            raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of '
+                            f'{camera.name}. Scale the image, or correct size and K.')
         found.append(pixels)
     return found
 

@@ -108,6 +108,6 @@ class SteeringSample(BaseDataElement):
         pred_actions: (T, A) float32 probabilities.
 
     Meta information: `sample_id` (unique, recording/first frame), `recording`, `frames` (names, unique within the
-    recording), `image_paths` (T files, empty where frames are no files), `timestamps` (T) [s], `condition` (light of
-    simulated recordings, else empty).
+    recording), `image_paths` (T files, empty where frames are no files), `source` (these, else the frames themselves,
+    (T, H, W, 3) uint8), `timestamps` (T) [s], `condition` (light of simulated recordings, else empty).
     """

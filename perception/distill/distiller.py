@@ -110,6 +110,8 @@ def _build(cfg: dict | nn.Module) -> nn.Module:
 
 def _warn_of_other_inputs(name: str, student: Any, teacher: Any) -> None:
     """A teacher sees the batch that the student's data preprocessor made; say so where its own would differ."""
+    if isinstance(teacher, dict) and getattr(teacher.get('type'), 'own_inputs', False):
+        return
     if isinstance(student, dict) and isinstance(teacher, dict) and isinstance(teacher.get('model'), dict):
         ours, theirs = student.get('data_preprocessor') or {}, teacher['model'].get('data_preprocessor') or {}
         for key in sorted(set(ours) | set(theirs)):

@@ -70,11 +70,11 @@ class SteeringPredictor(Predictor):
         super().__init__(model, data)
         check_positive('SteeringPredictor', window=window, frames=frames + 1)
         self.frames, self.stream = frames, None if model is None else Stream(model, window)
-        self._video: str | None = None
+        self.restart()
 
     def restart(self) -> None:
         """A new video begins with the next frame."""
-        self._video = None
+        self._video: str | None = None
         if self.stream is not None:
             self.stream.restart()
 
@@ -116,7 +116,7 @@ class SteeringPredictor(Predictor):
                     self.stream.restart()
                 self._video = video
                 rows = self.stream(frames[0])[None]
-            sample = SteeringSample(metainfo=dict(sample_id=_name(source), frames=[_name(source)] * len(rows)))
+            sample = SteeringSample(metainfo=dict(sample_id=source_name(source)))
             sample.set_field(rows.float().cpu(), f'pred_{self.model.output_name}')
             samples.append(sample)
         return samples
@@ -189,7 +189,7 @@ class SteeringPredictor(Predictor):
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        picture = np.array(_image(source))
+        picture = np.array(frame_image(source))
         if sample is not None:
             kind, rows = _rows(sample)
             if kind == 'targets':
@@ -198,7 +198,7 @@ class SteeringPredictor(Predictor):
                 best = int(rows[-1].argmax())
                 canvas.write(picture, f'{ACTIONS[best]} {100 * rows[-1, best]:.0f} %', 8, picture.shape[0] - 20,
                              canvas.text_size(picture.shape[1]), FOUND)
-        return canvas.titled(picture, title or _name(source))
+        return canvas.titled(picture, title or source_name(source))
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """See Predictor; some frames of a clip beside each other with the true wheel."""
@@ -241,7 +241,8 @@ def _rows(sample: SteeringSample) -> tuple[str, np.ndarray]:
     return kind, sample.get(f'pred_{kind}').numpy(force=True).astype(np.float32)
 
 
-def _name(source: Source) -> str:
+def source_name(source: Source) -> str:
+    """What a source is called."""
     if isinstance(source, VideoFrame):
         return f'{Path(source.video).name}_{source.number:06d}'
     if isinstance(source, (list, tuple)):
@@ -249,7 +250,7 @@ def _name(source: Source) -> str:
     return Path(source).stem if isinstance(source, (str, Path)) else 'frame'
 
 
-def _image(source: Source) -> np.ndarray:
+def frame_image(source: Source) -> np.ndarray:
     """Picture of a source, of a clip its last frame, (H, W, 3) uint8 RGB."""
     if isinstance(source, VideoFrame):
         return source.image

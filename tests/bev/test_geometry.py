@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from perception.bev.geometry import BEVGrid, CameraGeometry, camera_matrix
+from perception.bev.geometry import BEVGrid, CameraGeometry
 from perception.common.boxes import corners, points_in_boxes
 from perception.ops.bev_pool import make_ranks
 from perception.utils.errors import ConfigError, DataError
@@ -169,22 +169,7 @@ def test_a_flip_of_the_image_mirrors_pixels():
                                atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------------ motion, precision, inputs
-
-def test_motion_of_the_car_between_camera_and_frame():
-    cam_to_ego, frame_to_ego = np.linalg.inv(rig().frame_to_cam[0, 1].double().numpy()), np.eye(4)
-    cam_pose, frame_pose = np.eye(4), np.eye(4)
-    frame_pose[1, 3] = .33  # the car drove on until the frame's time
-    still = camera_matrix(cam_to_ego, frame_to_ego, motion=False)
-    np.testing.assert_allclose(still, np.linalg.inv(cam_to_ego))
-    moved = camera_matrix(cam_to_ego, frame_to_ego, cam_pose, frame_pose)
-    np.testing.assert_allclose(moved @ [0, 10, 0, 1], still @ [0, 10.33, 0, 1])
-    np.testing.assert_allclose(camera_matrix(cam_to_ego, frame_to_ego, frame_pose, frame_pose), still, atol=1e-12)
-    tensors = camera_matrix(*map(torch.from_numpy, (cam_to_ego, frame_to_ego, cam_pose, frame_pose)))
-    np.testing.assert_allclose(tensors.numpy(), moved)
-    with pytest.raises(DataError, match='motion=False'):
-        camera_matrix(cam_to_ego, frame_to_ego)
-
+# -------------------------------------------------------------------------------------------------- precision, inputs
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_projection_ignores_autocast(dtype):
@@ -288,15 +273,3 @@ def test_points_in_real_boxes_fall_into_the_projected_boxes(frame, seed):
     before, half_a_metre_before = (far > 1e-5).all(-1), (far > .5).all(-1)
     inside = ((uv >= around.min(2) - 1e-6) & (uv <= around.max(2) + 1e-6)).all(-1)
     assert inside[before].all() and before.sum() == 2872 and half_a_metre_before.sum() == 2381
-
-
-def test_motion_in_a_real_frame(frame):
-    """How far the camera moves when the car does, with 0.5 to 43 ms between image and scan at 9.3 m/s."""
-    found, apart = frame[-1], {}
-    for name, camera in found['images'].items():
-        still = camera_matrix(*(np.array(matrix) for matrix in (camera['cam2ego'], found['lidar_points']['lidar2ego'])),
-                              motion=False)
-        whole = np.array(camera['lidar2cam'])
-        apart[name] = np.linalg.norm(np.linalg.inv(still)[:3, 3] - np.linalg.inv(whole)[:3, 3])
-    assert apart['CAM_FRONT_LEFT'] == max(apart.values()) == pytest.approx(.400, abs=1e-3)
-    assert apart['CAM_BACK_LEFT'] == min(apart.values()) == pytest.approx(.005, abs=1e-3)

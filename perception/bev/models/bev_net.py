@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.bev.geometry import BEVGrid, CameraGeometry
+from perception.bev.models.deploy import Deployable
 from perception.bev.models.map_head import MapHead
 from perception.bev.models.view_transforms.base import BEVFeatures
 from perception.common.nets.center_head import CenterHead
@@ -66,6 +67,7 @@ class BEVNet(BaseModel):
         self.grid, self.levels = BEVGrid(**grid), tuple(levels)
         self.bev_frame, self.image_weights = bev_frame, image_weights
         self.register_buffer('frame', torch.tensor(FRAMES.index(bev_frame)))  # so that weights tell
+        self.seen_cameras: CameraGeometry | None = None  # of the last sample
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(dict(neck, in_channels=[self.backbone.channels[i] for i in self.levels]))
         self.view_transform = MODELS.build(dict(view_transform, in_channels=self.neck.out_channels, grid=grid))
@@ -119,7 +121,10 @@ class BEVNet(BaseModel):
         """
         check_choice('BEVNet: mode', mode, MODES)
         self._check_frame(data_samples)
-        outputs = self.compute(inputs['images'], CameraGeometry.from_inputs(inputs))
+        geometry = CameraGeometry.from_inputs(inputs)
+        self.seen_cameras = CameraGeometry(*(matrix[-1:].detach() for matrix in (
+            geometry.cam_to_img, geometry.frame_to_cam, geometry.image_aug, geometry.bev_aug)), geometry.size)
+        outputs = self.compute(inputs['images'], geometry)
         if mode == 'tensor':
             return outputs
         if mode == 'predict':
@@ -190,6 +195,31 @@ class BEVNet(BaseModel):
         for sample, metres in zip(samples, () if depth is None else depth):
             sample.pred_depth = metres
         return samples
+
+    def deployable(self, geometry: CameraGeometry | None = None) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
+        """What runs without its training side, at one calibration: images in, maps of the heads out.
+
+        Args:
+            geometry: of one sample, on the CPU; None takes that of the last sample that the net has seen.
+
+        Returns:
+            the module in evaluation mode, with normalisation, pairs of pixels and cells and what else follows from the
+            cameras inside; its example inputs by name (`images` (1, N, 3, H, W) float32 RGB 0..255); and the names of
+            its outputs, see `BEVPart.names`. Its three parts: `perception/bev/models/deploy.py`.
+
+        Raises:
+            ConfigError: no calibration, or a view transform that cannot be exported.
+        """
+        geometry = self.seen_cameras if geometry is None else geometry
+        if geometry is None:
+            raise ConfigError('BEVNet.deployable: no calibration came, expected that of the cameras, which belongs to '
+                              'the graph. Give a geometry, or let the net see a sample first.')
+        self.eval()
+        images = torch.rand(1, geometry.cam_to_img.shape[1], 3, *geometry.size) * 255
+        with torch.no_grad():
+            size = tuple(self.image_features(images).shape[3:])
+        module = Deployable(self, geometry, size).eval()
+        return module, dict(images=images), module.bev.names
 
     def _check_frame(self, data_samples: Sequence[RigSample] | None) -> None:
         for sample in data_samples or ():

@@ -204,8 +204,9 @@ class _Parser:
 
 
 def rasterise(data: NuScenesMapData, layers: Sequence[str], pose: tuple[float, float, float],
-              area: tuple[float, float], shape: tuple[int, int], thickness: int = THICKNESS) -> np.ndarray:
-    """Masks of a patch of the map, see `map_mask`.
+              area: tuple[float, float], shape: tuple[int, int], thickness: int = THICKNESS,
+              fine: int = 1) -> np.ndarray:
+    """Masks of a patch of the map, see `map_mask`: by default the kit's, which are half a pixel too large all around.
 
     Args:
         data: the map.
@@ -214,6 +215,7 @@ def rasterise(data: NuScenesMapData, layers: Sequence[str], pose: tuple[float, f
         area: height and width of the patch [m], along its y and x.
         shape: rows and columns of the masks.
         thickness: pixels of lines.
+        fine: with more than 1 each cell is drawn as so many by so many pixels, and set where most of them are.
 
     Returns:
         (M, Y, X) uint8 of 0 and 1.
@@ -222,7 +224,12 @@ def rasterise(data: NuScenesMapData, layers: Sequence[str], pose: tuple[float, f
         ConfigError: an unknown layer.
     """
     x, y, yaw = pose
-    return map_mask(data, (x, y, *area), math.degrees(yaw), layers, shape, thickness)
+    rows, columns = shape
+    masks = map_mask(data, (x, y, *area), math.degrees(yaw), layers, (rows * fine, columns * fine), thickness)
+    if fine == 1:
+        return masks
+    count = masks.reshape(len(layers), rows, fine, columns, fine).sum((2, 4), dtype=np.int32)
+    return (2 * count > fine * fine).astype(np.uint8)
 
 
 def map_mask(data: NuScenesMapData, patch_box: tuple[float, float, float, float], patch_angle: float,

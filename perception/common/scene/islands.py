@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from perception.common.scene.mesh import MeshBuilder, grid_faces, merge
+from perception.common.scene.mesh import Mesh, MeshBuilder, grid_faces, merge
 from perception.common.scene.street import KERB, Street
 from perception.common.scene.world import World
 
@@ -21,11 +21,16 @@ def island_places(street: Street) -> list[tuple[float, float, float, float]]:
 
 def add_islands(world: World) -> World:
     """The same world with islands in its cross streets."""
+    return replace(world, static=merge([world.static, island_mesh(world.street)]))
+
+
+def island_mesh(street: Street) -> Mesh:
+    """All islands of a street."""
     builder = MeshBuilder()
-    for s0, s1, d0, d1 in island_places(world.street):
+    for s0, s1, d0, d1 in island_places(street):
         corners = np.array([[s0, d0], [s1, d0], [s1, d1], [s0, d1]])
-        top = world.street.at(corners[:, 0], corners[:, 1], HEIGHT)
+        top = street.at(corners[:, 0], corners[:, 1], HEIGHT)
         points = np.concatenate([top, top - [0, 0, HEIGHT + .1]])
         faces = np.concatenate([[[0, 1, 2], [0, 2, 3]], grid_faces(2, 4, closed=True)])
         builder.add(points, faces, 'kerb', KERB, 'other_ground')
-    return replace(world, static=merge([world.static, builder.build()]))
+    return builder.build()

@@ -183,7 +183,9 @@ class DrivingClips(SeededDataset):
         info = dict(sample_id=f'{recording.name}/{frames[0]}', recording=recording.name, frames=frames,
                     image_paths=[recording.image_paths[i] for i in indices] if recording.image_paths else [],
                     timestamps=recording.times[indices].tolist(), condition=recording.condition)
-        sample = dict(clip=self.small_frames(number, indices), targets=recording.targets[indices].copy(),
+        clip = self.small_frames(number, indices)
+        info['source'] = info['image_paths'] or clip
+        sample = dict(clip=clip, targets=recording.targets[indices].copy(),
                       first=steps == 0, scored=steps >= fresh, sample_id=info['sample_id'], info=info,
                       **self.more(recording, steps, phase))
         return sample if recording.public is None else dict(sample, public=recording.public[indices])

@@ -22,7 +22,7 @@ from perception.common.metrics import detection
 from perception.common.metrics.detection import average_precision, detection_score, evaluate, mean_error, rank
 from perception.common.nuscenes.poses import rotations
 from perception.registry import METRICS
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError
 
 RANGES = np.array([50, 50, 50, 50, 50, 40, 40, 40, 30, 30.0])  # m of each class
@@ -80,10 +80,17 @@ class NuScenesDetectionMetric(BaseMetric):
     Each sample leaves its boxes, so results of several processes merge without loss. Scores are not rounded.
 
     Args:
+        max_range: m, nearer than the official range of classes, for nets that see less; scores are others then.
         collect_device, prefix: as in mmengine.
     """
 
     default_prefix = 'NuScenes'
+
+    def __init__(self, max_range: float | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        if max_range is not None:
+            check_positive('NuScenesDetectionMetric', max_range=max_range)
+        self.ranges = np.minimum(RANGES, np.inf if max_range is None else max_range)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what counts of some samples.
@@ -96,7 +103,7 @@ class NuScenesDetectionMetric(BaseMetric):
         Raises:
             DataError: truth or predictions are missing or broken.
         """
-        self.results.extend(read_frame(sample) for sample in data_samples)
+        self.results.extend(read_frame(sample, self.ranges) for sample in data_samples)
 
     def compute_metrics(self, results: list[Frame]) -> dict[str, float]:
         """Scores over all samples; a table goes to the log."""
@@ -107,8 +114,8 @@ class NuScenesDetectionMetric(BaseMetric):
         return scores
 
 
-def read_frame(sample: Mapping) -> Frame:
-    """What counts of a sample, a dict with the fields of RigSample.
+def read_frame(sample: Mapping, ranges: np.ndarray = RANGES) -> Frame:
+    """What counts of a sample, a dict with the fields of RigSample; boxes of each class up to a range (C,) [m].
 
     Raises:
         DataError: truth or predictions are missing or broken.
@@ -118,17 +125,17 @@ def read_frame(sample: Mapping) -> Frame:
         raise DataError(f'NuScenesDetectionMetric: {name} has no annotations, expected those of a labelled split that '
                         'is not read for training. Score such a split, or give the data set training=False.')
     truth = Annotations(*truth)
-    kept = in_range(truth.boxes, truth.labels, sample['ego_to_world']) & (truth.points != 0) & \
+    kept = in_range(truth.boxes, truth.labels, sample['ego_to_world'], ranges) & (truth.points != 0) & \
         ~in_rack(truth.boxes, truth.labels, truth)
     found = predictions_of(sample, 'NuScenesDetectionMetric')
-    found = found.of(chosen(found, sample['ego_to_world']))
+    found = found.of(chosen(found, sample['ego_to_world'], ranges))
     found = found.of(np.flatnonzero(~in_rack(found.boxes, found.labels, truth)))
     return Frame(truth.boxes[kept], truth.labels[kept], truth.attributes[kept], *found)
 
 
-def in_range(boxes: np.ndarray, labels: np.ndarray, ego_to_world: np.ndarray) -> np.ndarray:
+def in_range(boxes: np.ndarray, labels: np.ndarray, ego_to_world: np.ndarray, ranges: np.ndarray) -> np.ndarray:
     """(K,) bool, which boxes (K, 9) of the world are nearer to the car than their class's range."""
-    return np.sqrt(((boxes[:, :2] - np.asarray(ego_to_world)[:2, 3]) ** 2).sum(1)) < RANGES[labels]
+    return np.sqrt(((boxes[:, :2] - np.asarray(ego_to_world)[:2, 3]) ** 2).sum(1)) < ranges[labels]
 
 
 def in_rack(boxes: np.ndarray, labels: np.ndarray, truth: Annotations) -> np.ndarray:
@@ -137,9 +144,9 @@ def in_rack(boxes: np.ndarray, labels: np.ndarray, truth: Annotations) -> np.nda
     return RACKED[labels] & (np.abs(own) <= truth.racks[:, 3:6] / 2).all(-1).any(1)
 
 
-def chosen(found: Predictions, ego_to_world: np.ndarray) -> np.ndarray:
+def chosen(found: Predictions, ego_to_world: np.ndarray, ranges: np.ndarray = RANGES) -> np.ndarray:
     """Rows of the predictions in range, the best `MOST` of them, in their order."""
-    rows = np.flatnonzero(in_range(found.boxes, found.labels, ego_to_world))
+    rows = np.flatnonzero(in_range(found.boxes, found.labels, ego_to_world, ranges))
     return np.sort(rows[rank(found.scores[rows])[:MOST]])
 
 

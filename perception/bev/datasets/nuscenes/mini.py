@@ -23,9 +23,12 @@ import cv2
 import numpy as np
 
 from perception.common.boxes import points_in_boxes
+from perception.common.formats.images import read_image
 from perception.common.formats.stamped import write_stamped
 from perception.common.nuscenes.can_bus import write_can_bus
+from perception.common.nuscenes.index import View
 from perception.common.nuscenes.map_writer import MapWriter, mask_file
+from perception.common.nuscenes.maps import NuScenesMapData, rasterise, read_map
 from perception.common.nuscenes.mini import (
     CAMERAS,
     LIDAR,
@@ -38,6 +41,7 @@ from perception.common.nuscenes.mini import (
     sweep,
     visible_shares,
 )
+from perception.common.nuscenes.reader import read_index
 from perception.common.nuscenes.tables import CATEGORIES
 from perception.common.nuscenes.writer import Calibration, SceneRows, Tables
 from perception.common.scene.camera import CameraSpec, render
@@ -49,6 +53,9 @@ from perception.common.scene.street import END, FAR, Street
 from perception.common.scene.workers import write_streets
 from perception.common.scene.works import add_works
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, World, build_world
+from perception.common.visual import canvas
+from perception.common.visual.bev import BirdsEye
+from perception.common.visual.boxes import BoxLayer, draw_boxes
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
@@ -71,6 +78,14 @@ SCENES = {
 # of the things that stand about, cars are the most, as in the real set
 STOCK = Stock(('car', 'construction', 'car', 'motorcycle', 'car', 'trailer', 'car', 'bicycle', 'car', 'truck', 'car'),
               (1, 3), .8, .8)
+CAMERA_ORDER = ('CAM_FRONT_LEFT', 'CAM_FRONT', 'CAM_FRONT_RIGHT', 'CAM_BACK_LEFT', 'CAM_BACK', 'CAM_BACK_RIGHT')
+# colours of map layers as the development kit draws them
+SHADES = dict(drivable_area=(166, 206, 227), lane=(51, 160, 44), ped_crossing=(251, 154, 153), walkway=(227, 26, 28),
+              stop_line=(253, 191, 111), carpark_area=(255, 127, 0), road_divider=(202, 178, 214),
+              lane_divider=(106, 61, 154))
+# of boxes by the beginnings of their categories
+KINDS = {'vehicle.': (255, 158, 0), 'vehicle.bicycle': (255, 61, 99), 'vehicle.motorcycle': (255, 61, 99),
+         'human.': (90, 150, 255), 'movable_object.': (200, 200, 200)}
 
 
 @dataclass(frozen=True)
@@ -307,3 +322,58 @@ def placed(world: World, angle: float, place: tuple[int, int], cell: float) -> n
     turned = ground @ matrix[:2, :2].T
     matrix[:2, 3] = (np.array(place) + .5) * cell - (turned.min(0) + turned.max(0)) / 2
     return matrix
+
+
+def draw_sheet(root: str | Path, path: str | Path) -> Path:
+    """Draws the middle key frame of each scene of v1.0-mini: its boxes in the cameras, and from above on the map.
+
+    Args:
+        root: a data set in nuScenes' layout, with the map expansion.
+        path: PNG file to write.
+
+    Raises:
+        DataError: tables or files are missing, or the picture cannot be written.
+    """
+    index, scenes = read_index(root, 'v1.0-mini'), {}
+    for frame in index.frames:
+        scenes.setdefault(frame.scene, []).append(frame)
+    tiles = []
+    for scene, frames in scenes.items():
+        frame = frames[len(frames) // 2]
+        boxes = index.boxes_of(frame.row)
+        names = index.category_names[boxes.categories].tolist()
+        colors = np.array([next(color for start, color in reversed(KINDS.items()) if name.startswith(start))
+                           if name.startswith(tuple(KINDS)) else (120, 120, 120) for name in names]).reshape(-1, 3)
+        layer = BoxLayer(boxes.boxes, colors)
+        views = index.views(frame.row)
+        panels = [_camera_panel(Path(root), views[name], layer) for name in CAMERA_ORDER if name in views]
+        cameras = canvas.stacked([canvas.beside(panels[i:i + 3]) for i in range(0, len(panels), 3)])
+        above = _above(read_map(root, frame.location), index.ego_to_world(frame.row) @ index.lidar_to_ego(frame.row),
+                       layer, cameras.shape[0])
+        tiles.append(canvas.titled(canvas.beside([cameras, above]), f'{scene}, {frame.location}', 'simulated'))
+    if not tiles:
+        raise DataError(f'{root}: no key frame in v1.0-mini, expected scenes. Write them with tools/make_mini.py.')
+    names = (*SHADES, 'vehicles', 'cycles', 'people', 'others')
+    shades = np.array([*SHADES.values(), *(KINDS[name] for name in ('vehicle.', 'vehicle.bicycle', 'human.',
+                                                                    'movable_object.'))])
+    return canvas.save_png(path, canvas.stacked([*tiles, canvas.legend(names, shades, tiles[0].shape[1])]))
+
+
+def _camera_panel(root: Path, view: View, boxes: BoxLayer, size: tuple[int, int] = (400, 225)) -> np.ndarray:
+    """An image with boxes."""
+    image = cv2.resize(read_image(root / view.image), size, interpolation=cv2.INTER_AREA)
+    scale = np.diag([size[0] / view.width, size[1] / view.height, 1])
+    matrix = scale @ view.cam_to_img @ view.lidar_to_cam[:3]
+    draw_boxes(image, [boxes], matrix)
+    return image
+
+
+def _above(data: NuScenesMapData, lidar_to_world: np.ndarray, boxes: BoxLayer, height: int) -> np.ndarray:
+    """Map and boxes from above, forward up."""
+    picture = BirdsEye(height, 50, 50, 50, np.pi / 2)
+    yaw = float(np.arctan2(lidar_to_world[1, 0], lidar_to_world[0, 0]))
+    masks = rasterise(data, list(SHADES), (*lidar_to_world[:2, 3].tolist(), yaw), (100, 100), picture.image.shape[:2])
+    for mask, shade in zip(masks[:, ::-1] > 0, SHADES.values()):
+        picture.image[mask] = np.round(.5 * picture.image[mask] + .4 * np.array(shade)).astype(np.uint8)
+    picture.draw_boxes(boxes)
+    return picture.picture()

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -162,7 +162,14 @@ class NuScenesRig(SeededDataset):
             self._check_labelled()
         self.order = self.balanced() if balance else np.arange(len(self.frames))
         self.map_preset = preset_with(map_preset, map_grid)
-        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), split=split, bev_frame=bev_frame)
+        self.metainfo = dict(self.describe(dict(map_preset=map_preset)), data_root=str(self.data_root), split=split,
+                             bev_frame=bev_frame)
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict[str, Any]:
+        """See SeededDataset; `map_classes` too where there are maps."""
+        preset = preset_with(config.get('map_preset'))
+        return dict(cls.METAINFO, map_classes=() if preset is None else preset.classes)
 
     def __len__(self) -> int:
         return len(self.order)

@@ -1,0 +1,19 @@
+"""The benchmark of steering: a step costs a tenth of a clip of ten frames."""
+import pytest
+
+from perception.apis.listing import benchmarks
+from perception.utils.errors import ConfigError
+
+
+def test_streaming_costs_a_tenth(root):
+    listed = benchmarks()['steering/streaming']
+    configs = [str(root / 'configs' / 'steering' / f'{name}.py')
+               for name in ('resnet50_lstm_causal_udacity', 'resnet50_lstm_udacity')]
+    args = type('Args', (), dict(configs=configs, mini=True, window=10, rounds=1, threads=1))
+    causal, whole = listed.load().run(args)
+    assert 9.5 < causal['window_gmac'] / causal['step_gmac'] < 10.5
+    assert whole['step_ms'] is None and whole['window_gmac'] == pytest.approx(causal['window_gmac'], rel=0.01)
+    assert causal['state_mib'] > 0.5
+    args.configs = [str(root / 'configs' / 'steering' / 'flownet_s_udacity.py')]
+    with pytest.raises(ConfigError, match='FlowNetS'):
+        listed.load().run(args)

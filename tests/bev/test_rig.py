@@ -1,0 +1,139 @@
+"""rig.json: what it says, what it must not say, and that a key frame through it is the key frame."""
+import json
+
+import numpy as np
+import pytest
+
+from perception.bev.datasets.nuscenes.reader import NuScenesRig
+from perception.bev.rig import (
+    Camera,
+    Rig,
+    find_rigs,
+    image_files,
+    parse_rig,
+    read_images,
+    read_rig,
+    rig_of_key_frame,
+    rig_sample,
+    to_json,
+    write_rig,
+)
+from perception.common.formats.images import read_image
+from perception.utils.errors import DataError
+
+POSE = [[0, 0, 1, 1.7], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]
+
+
+def content(**changes):
+    camera = dict(name='front', image='a.png', size=[80, 40], K=[[60, 0, 40], [0, 60, 20], [0, 0, 1]], pose=POSE)
+    return dict(cameras=[dict(camera, **changes), dict(camera, name='back')])
+
+
+def test_written_and_read_again(tmp_path):
+    whole = dict(content(), lidar=dict(pose=np.eye(4).tolist()), map_range=30, timestamp=2.5,
+                 car_to_world=np.eye(4).tolist())
+    rig = parse_rig(whole)
+    again = read_rig(write_rig(tmp_path / 'rig.json', rig))
+    assert to_json(again) == to_json(rig) == whole
+    assert again.cameras[0].size == (80, 40) and again.map_range == 30
+    bare = parse_rig(content())
+    assert bare.lidar_to_car is None and bare.car_to_world is None
+    # without a LiDAR its frame is that of nuScenes: y ahead, 1.84 m above the ground
+    np.testing.assert_allclose(bare.frame_to_car('lidar') @ [0, 10, -1.84023, 1], [10.943713, 0, 0, 1])
+    np.testing.assert_array_equal(bare.frame_to_car('ego'), np.eye(4))
+
+
+TURN = np.array(POSE, float)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(K=[[60, 0, 40], [0, 0, 20], [0, 0, 1]]), 'singular'), (dict(K=[[60, 0, 40], [0, 60, 20], [0, 0, 0]]), 'row'),
+    (dict(K=[[60, 0], [0, 60]]), '3 x 3'), (dict(K=None), 'K'), (dict(K=[[60, 0, 'x'], [0, 60, 1], [0, 0, 1]]), 'K'),
+    (dict(pose=(TURN * [1.1, 1, 1, 1]).tolist()), 'not rigid'),
+    (dict(pose=(TURN * [-1, 1, 1, 1]).tolist()), 'not rigid'),
+    (dict(pose=TURN[:3].tolist()), '4 x 4'), (dict(pose=[[float('nan')] * 4] * 4), 'finite'),
+    (dict(size=[80]), 'width and height'), (dict(size=[80, 0]), 'width'), (dict(size=['80', 40]), 'width'),
+    (dict(name=''), 'plain text'), (dict(name='a/b'), 'plain text'), (dict(image='../x.png'), 'below'),
+    (dict(name='back'), "called 'back'")])
+def test_a_wrong_camera_gets_a_sentence(changes, message):
+    with pytest.raises(DataError, match=message) as error:
+        parse_rig(content(**changes), 'rig.json')
+    assert 'rig.json' in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize('changes', [
+    dict(cameras=[]), dict(cameras=None), dict(cameras=['front']), dict(cameras=content()['cameras'] * 7),
+    dict(lidar=3), dict(lidar={}), dict(map_range=-1), dict(timestamp='now'), dict(car_to_world=[1])])
+def test_a_wrong_rig_gets_a_sentence(changes):
+    with pytest.raises(DataError, match='rig.json'):
+        parse_rig(dict(content(), **changes), 'rig.json')
+
+
+def test_a_file_that_is_no_json(tmp_path):
+    (tmp_path / 'rig.json').write_text('{"cameras": [')
+    with pytest.raises(DataError, match='no valid JSON'):
+        read_rig(tmp_path / 'rig.json')
+    with pytest.raises(DataError, match='no such file'):
+        read_rig(tmp_path / 'rig2.json')
+
+
+def test_images_must_fit(tmp_path):
+    rig = parse_rig(content())
+    good = np.zeros((40, 80, 3), np.uint8)
+    assert len(read_images(rig, [good, good])) == 2
+    for images, message in (([good], '1 images for 2'), ([good, good[:30]], '80 x 30 pixels, expected 80 x 40'),
+                            ([good, good.astype(float)], 'float64'), ([good, good[..., 0]], 'shape')):
+        with pytest.raises(DataError, match=message):
+            read_images(rig, images)
+    with pytest.raises(DataError, match=r'no a\.png'):
+        image_files(rig, tmp_path)
+    with pytest.raises(DataError, match='no camera left'):
+        rig.choose(['front', 'left'])
+    assert [camera.name for camera in rig.choose(['back']).cameras] == ['back']
+
+
+def test_folders(tmp_path):
+    with pytest.raises(DataError, match=r'no rig\.json'):
+        find_rigs(tmp_path)
+    for name in ('1', '2'):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'a.png').touch()
+    write_rig(tmp_path / 'rig.json', parse_rig(content()))
+    assert [folder.name for folder, _ in find_rigs(tmp_path)] == ['1', '2']
+    (tmp_path / 'a.png').touch()
+    write_rig(tmp_path / '2/rig.json', parse_rig(content()))
+    assert find_rigs(tmp_path) == [(tmp_path / '2', tmp_path / '2/rig.json')]
+    assert find_rigs(tmp_path / '1' / '..' / '2')[0][0].name == '2'
+
+
+@pytest.mark.parametrize('frame', ['lidar', 'ego', 'flat_ego'])
+@pytest.mark.parametrize('reduce', [1, 2])
+def test_a_key_frame_through_a_rig_is_the_key_frame(mini_rig, tmp_path, frame, reduce):
+    dataset = NuScenesRig(mini_rig, 'mini_val', bev_frame=frame, reduce=reduce)
+    own = dataset.read(0)
+    rig = read_rig(write_rig(tmp_path / 'rig.json', rig_of_key_frame(dataset.index, dataset.frames[0].row)))
+    images = read_images(rig, own['meta']['image_paths'], reduce)
+    sample = rig_sample(rig, images, frame)
+    for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug'):
+        np.testing.assert_allclose(sample[key], own[key], atol=1e-9)
+    np.testing.assert_allclose(sample['meta']['frame_to_world'], own['meta']['frame_to_world'], atol=1e-9)
+    assert all((a == b).all() for a, b in zip(sample['images'], own['images']))
+
+
+def test_the_real_frame(shared, tmp_path):
+    """Boxes of the file, through rig.json, fall where the file's own matrices have them."""
+    folder = shared / 'real/nuscenes_frame'
+    info = json.loads((folder / 'info.json').read_text())['data_list'][0]
+    lidar = np.array(info['lidar_points']['lidar2ego'])
+    cameras = []
+    for name, view in info['images'].items():
+        to_car = lidar @ np.linalg.inv(np.array(view['lidar2cam']))
+        cameras.append(Camera(name, view['img_path'], (1600, 900), np.array(view['cam2img']), to_car))
+    rig = read_rig(write_rig(tmp_path / 'rig.json', Rig(tuple(cameras), lidar)))
+    files = image_files(rig, folder)
+    sample = rig_sample(rig, [read_image(file, reduce=8) for file in files], 'lidar')
+    centres = np.array([item['bbox_3d'][:3] for item in info['instances']])
+    for k, view in enumerate(info['images'].values()):
+        old = centres @ np.array(view['lidar2cam'])[:3, :3].T + np.array(view['lidar2cam'])[:3, 3]
+        new = centres @ sample['frame_to_cam'][k][:3, :3].T + sample['frame_to_cam'][k][:3, 3]
+        np.testing.assert_allclose(new, old, atol=1e-3)
