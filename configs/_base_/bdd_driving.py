@@ -26,7 +26,6 @@ test_dataloader = dict(  # of 3,561 videos
 
 val_evaluator = dict(type=ActionMetric)
 test_evaluator = dict(type=ActionMetric)
-predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
 predictor = dict(type=SteeringPredictor)

@@ -27,7 +27,6 @@ test_dataloader = dict(  # the two recordings that the official code validates w
 val_evaluator = dict(type=SteeringMetric)
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
-predictor = dict(type=SteeringPredictor)
 draw = dict(type=DrawSteering)  # --draw DIR
 
 predictor = dict(type=SteeringPredictor)

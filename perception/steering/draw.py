@@ -231,7 +231,7 @@ def draw_moment(image: np.ndarray, past: Sequence[Moment], meta: Mapping, title:
     """The picture of a film: the road with both paths, below it the wheel and the curves, or the actions.
 
     Args:
-        image: (H, W, 3) uint8 RGB of the frame, of any size.
+        image: (H, W, 3) uint8 RGB of the frame, of any size; a square one gets the proportions of the camera back.
         past: moments of the recording up to this one.
         meta: of the data set: `camera`, `car`, and for actions `classes` and `palette`.
         title: written above it.
@@ -241,7 +241,8 @@ def draw_moment(image: np.ndarray, past: Sequence[Moment], meta: Mapping, title:
         (H, width, 3) uint8 RGB.
     """
     view, car, now = View(**meta.get('camera', {})), Car(**meta.get('car', {})), past[-1]
-    height = round(width * view.height / view.width)
+    rows, columns = (view.height, view.width) if image.shape[0] == image.shape[1] else image.shape[:2]
+    height = round(width * rows / columns)
     road = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     draw_path(road, now.prediction, PREDICTION, view, car, now.speed)
     draw_path(road, now.truth, TRUTH, view, car, now.speed, filled=False)

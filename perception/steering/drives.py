@@ -16,6 +16,7 @@ import numpy as np
 
 from perception.common.scene.camera import CameraSpec, Frame, camera_pose, pixel_rays, project, render
 from perception.common.scene.drive import STEERING_RATIO, UNDERSTEER, WHEELBASE
+from perception.common.scene.mesh import Mesh, merge
 from perception.common.scene.shading import draw_look
 from perception.common.scene.street import STYLES
 from perception.common.scene.world import LEAD_IN, build_world
@@ -27,6 +28,7 @@ LEAD, CALM = 0.25, 0.6  # s by which the wheel leads the path, and around that o
 FINE = 0.02  # s between samples of the clock
 STOP = (3.0, 1.5, 3.0)  # s to slow down, to stand, to start again
 TORQUE = (1.1, 0.25)  # Nm a radian of the wheel, and a radian a second
+SEEN = (-25.0, 90.0)  # m behind and ahead of the ego within which things that move are rendered
 MOST_FRAMES = 1500
 
 
@@ -101,9 +103,15 @@ class Journey:
         """What the camera sees at a frame."""
         if self._caster is None:
             self._caster = self.world.caster(threads=1)
-        self._caster.set_actors(self.world.frame(float(self.clock[index])))
+        self._caster.set_actors(self._around(float(self.clock[index])))
         return render(self._caster, self.poses[index], self.spec, self.look,
                       np.random.default_rng([*self.plan.seed, 10, index]))
+
+    def _around(self, t: float) -> Mesh:
+        """What moves and is near enough to be seen."""
+        here = float(self.world.drive.s(t))
+        return merge([actor.mesh(t) for actor in self.world.actors
+                      if actor.moving and SEEN[0] < actor.path(t)[0] - here < SEEN[1]])
 
     def flow(self, index: int, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Exact optical flow of what stands still, from a frame to the next one.

@@ -1,6 +1,5 @@
 """Steers by images, videos and cameras, and draws what the net says."""
 import json
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +14,7 @@ from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
 from perception.common.visual.video import VIDEOS, read_frames
+from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, check_positive
@@ -22,7 +22,7 @@ from perception.utils.errors import DataError
 
 NAMES = ('angle [deg]', 'torque', 'speed [m/s]')
 ACTIONS = ('straight', 'slow or stop', 'left', 'right')
-TRUE, FOUND = (120, 210, 130), (255, 176, 66)
+RATE, MOST_PAST = 10.0, 600  # frames a second of the curve, and how many of them it knows
 
 
 class VideoFrame(NamedTuple):
@@ -75,6 +75,7 @@ class SteeringPredictor(Predictor):
     def restart(self) -> None:
         """A new video begins with the next frame."""
         self._video: str | None = None
+        self._past: list[Moment] = []
         if self.stream is not None:
             self.stream.restart()
 
@@ -178,10 +179,10 @@ class SteeringPredictor(Predictor):
 
     def draw(self, source: Source, sample: SteeringSample | None = None, truth: float | None = None,
              title: str = '') -> np.ndarray:
-        """The frame, of a clip its last, with the wheel as it is predicted and, in green, as it was.
+        """The frame, of a clip its last, with path, wheel and angle over time, or with the actions; see `draw_moment`.
 
         Args:
-            source: what the predictor was called with.
+            source: what the predictor was called with; frames of a video add to its curve.
             sample: what it returned.
             truth: angle of the wheel [deg].
             title: written above it.
@@ -189,50 +190,32 @@ class SteeringPredictor(Predictor):
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        picture = np.array(frame_image(source))
+        moments = [Moment(0.0)]
         if sample is not None:
             kind, rows = _rows(sample)
-            if kind == 'targets':
-                draw_wheel(picture, float(rows[-1, 0]), truth)
-            else:
-                best = int(rows[-1].argmax())
-                canvas.write(picture, f'{ACTIONS[best]} {100 * rows[-1, best]:.0f} %', 8, picture.shape[0] - 20,
-                             canvas.text_size(picture.shape[1]), FOUND)
-        return canvas.titled(picture, title or source_name(source))
+            moments = [Moment(0.0, float(row[0])) if kind == 'targets' else Moment(0.0, probs=row) for row in rows]
+        if truth is not None:
+            moments[-1] = moments[-1]._replace(truth=truth)
+        past = moments if not isinstance(source, VideoFrame) else [*self._past, *moments]
+        past = [moment._replace(time=k / RATE) for k, moment in enumerate(past)]
+        if isinstance(source, VideoFrame):
+            self._past = past[-MOST_PAST:]
+        return draw_moment(frame_image(source), past, dict(classes=ACTIONS) | self.meta, title or source_name(source))
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
-        """See Predictor; some frames of a clip beside each other with the true wheel."""
+        """See Predictor; some frames of a clip beside each other with the true wheel, or the true action."""
         clip, known = sample['inputs']['clip'], sample['data_samples']
         shown = np.unique(np.linspace(0, len(clip) - 1, 4).round().astype(int))
-        images = [np.ascontiguousarray(clip[i].permute(1, 2, 0).numpy()) for i in shown]
-        for i, image in zip(shown, images):
-            if 'targets' in known:
-                draw_wheel(image, None, float(known.targets[i, 0]))
-        return canvas.titled(canvas.beside(images), title)
-
-
-def draw_wheel(picture: np.ndarray, angle: float | None, truth: float | None = None) -> None:
-    """Draw a steering wheel below in the middle of a picture, in place.
-
-    Args:
-        picture: (H, W, 3) uint8 RGB.
-        angle: predicted [deg], positive to the left; None draws none.
-        truth: the true one, in green, drawn below the other.
-    """
-    height, width = picture.shape[:2]
-    radius = max(min(height, width) // 7, 8)
-    center, thick = np.array([width // 2, height - radius - 6]), max(radius // 8, 2)
-    for value, color in ((truth, TRUE), (angle, FOUND)):
-        if value is None or not math.isfinite(value):
-            continue
-        cv2.circle(picture, center.tolist(), radius, color, thick, cv2.LINE_AA)
-        for spoke in (0, 180, 270):  # to the sides and down; a turn to the left lifts the right hand
-            turn = math.radians(spoke + value)
-            end = center + radius * np.array([math.cos(turn), -math.sin(turn)])
-            cv2.line(picture, center.tolist(), np.round(end).astype(int).tolist(), color, thick, cv2.LINE_AA)
-    size = canvas.text_size(width)
-    texts = [f'{value:+.1f}' for value in (angle, truth) if value is not None and math.isfinite(value)]
-    canvas.write(picture, ' / '.join(texts), int(center[0]) + radius + 8, height - size, size)
+        panels = []
+        for i in shown:
+            image = np.ascontiguousarray(clip[i].permute(1, 2, 0).numpy())
+            if 'actions' in known:
+                action = int(known.actions[i])
+                panels.append(canvas.titled(image, ACTIONS[action] if action < len(ACTIONS) else 'unknown'))
+            else:
+                wheel = draw_wheel(image.shape[1], truth=float(known.targets[i, 0]) if 'targets' in known else np.nan)
+                panels.append(np.concatenate([image, wheel]))
+        return canvas.titled(canvas.beside(panels), title)
 
 
 def _rows(sample: SteeringSample) -> tuple[str, np.ndarray]:

@@ -8,8 +8,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.common.visual.video import write_video
+from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.models.fm_net import ActionNet
-from perception.steering.predictor import SteeringPredictor, draw_wheel
+from perception.steering.predictor import SteeringPredictor, VideoFrame
 from perception.utils.errors import ConfigError, DataError
 
 DATA = dict(type=object)
@@ -128,7 +129,7 @@ def test_pictures_and_files(tiny_net, frames, tmp_path, kind):
     sample = predictor(large)
     rows = sample.get(f'pred_{kind}').numpy()
     drawn = predictor.draw(large, sample, None if kind == 'actions' else -20.0, 'frame')
-    assert drawn.shape[1:] == (320, 3) and drawn.shape[0] > 240 and (drawn[-240:] != 90).any()
+    assert drawn.shape[1:] == (960, 3) and drawn.shape[0] > 720 + 190 and drawn[:720].std() > 0
     path = predictor.save('json', tmp_path, 'a', large, sample)
     (written,) = json.loads(path.read_text())
     assert list(written)[0] == ('angle' if kind == 'targets' else 'straight')
@@ -138,11 +139,11 @@ def test_pictures_and_files(tiny_net, frames, tmp_path, kind):
         predictor.save('csv', tmp_path, 'a', large, sample)
 
 
-def test_the_wheel_turns_to_the_left_for_positive_angles():
-    level, left = (np.zeros((280, 280, 3), np.uint8) for _ in range(2))
-    draw_wheel(level, 0.0)
-    draw_wheel(left, 45.0)
-    center = 280 - 40 - 6
-    assert level[center, 165].any() and not left[center, 160].any()
-    assert left[center - 15, 155].any() and not level[center - 15, 155].any()
-    draw_wheel(level, float('nan'))
+def test_frames_of_a_video_make_a_curve(tiny_net):
+    predictor = SteeringPredictor(tiny_net().eval(), dict(DATA, type=UdacityCh2))
+    frames = [VideoFrame('a', k, np.full((48, 64, 3), 90, np.uint8)) for k in range(3)]
+    sizes = {predictor.draw(frame, predictor(frame), title='x').shape for frame in frames}
+    assert sizes == {predictor.draw(frames[0].image, predictor(frames[0].image)).shape}
+    assert [moment.time for moment in predictor._past] == [0, .1, .2]
+    predictor.restart()
+    assert not predictor._past

@@ -23,9 +23,9 @@ CAMERA = BDD100K.scaled(.5)  # 640 x 360, as the released code writes videos bef
 START = 1503000000000  # ms
 
 
-def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, train_drives: int = 10,
-                   val_drives: int = 3, test_drives: int = 3, seconds: float = 12.0, rate: float = 5.0,
-                   detail: float = .25, workers: int = 0, force: bool = False) -> Path:
+def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, train_drives: int = 8,
+                   val_drives: int = 3, test_drives: int = 2, seconds: float = 12.0, rate: float = 5.0,
+                   detail: float = .2, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
     Every second drive stops once. Videos have 15 frames a second; `rate` different ones of them are rendered.

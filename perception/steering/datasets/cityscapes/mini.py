@@ -31,8 +31,8 @@ PART_TO_ID = np.array([_IDS[name] for name in PARTS], np.uint8)
 SKY = 23
 
 
-def write_cityscapes_mini(root: str | Path = 'data/mini/cityscapes', seed: int = 0, train_streets: int = 12,
-                          val_streets: int = 4, test_streets: int = 1, images: int = 3, detail: float = .25,
+def write_cityscapes_mini(root: str | Path = 'data/mini/cityscapes', seed: int = 0, train_streets: int = 24,
+                          val_streets: int = 6, test_streets: int = 1, images: int = 3, detail: float = .25,
                           workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 

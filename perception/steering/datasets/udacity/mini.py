@@ -25,7 +25,7 @@ HALF = 5  # frames of one half of the test before some of the other one come
 
 
 def write_udacity_mini(root: str | Path = 'data/mini/udacity', seed: int = 0, train_drives: int = 12,
-                       train_frames: int = 60, test_drives: int = 5, test_frames: int = 50, rate: float = 10.0,
+                       train_frames: int = 50, test_drives: int = 5, test_frames: int = 40, rate: float = 10.0,
                        detail: float = .25, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
