@@ -69,6 +69,7 @@ class FrameFeatures:
     pairs: bool
     view: str
     cache_gb: float
+    cache_root: str | Path = CACHE  # folder of the features of all teachers, relative to the project
     _cache: FeatureCache | None = None
 
     def compute(self, items: Tensor) -> dict[str, Tensor]:
@@ -86,7 +87,8 @@ class FrameFeatures:
             shapes = {name: (kind if isinstance(kind, int) else len(kind), *self.paths[name]['size'])
                       for name, kind in kinds.items()}
             text = f'{type(self).__name__} {self.origin()} {sorted(map(str, self.paths.items()))} {self.pairs}'
-            object.__setattr__(self, '_cache', FeatureCache(CACHE, digest([text.encode()]), shapes, self.cache_gb))
+            object.__setattr__(self, '_cache', FeatureCache(self.cache_root, digest([text.encode()]), shapes,
+                                                              self.cache_gb))
         return self._cache
 
     @torch.no_grad()

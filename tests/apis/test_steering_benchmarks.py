@@ -17,3 +17,14 @@ def test_streaming_costs_a_tenth(root):
     args.configs = [str(root / 'configs' / 'steering' / 'flownet_s_udacity.py')]
     with pytest.raises(ConfigError, match='FlowNetS'):
         listed.load().run(args)
+
+
+def test_steps_from_the_cache(root):
+    listed = benchmarks()['steering/mimicking']
+    args = type('Args', (), dict(config=str(root / 'configs' / 'fm' / 'resnet50_lstm_udacity.py'), mini=True, clips=1,
+                                 rounds=1, threads=1))
+    alone, live, cached = listed.load().run(args)
+    assert alone['ratio'] == 1 and live['ratio'] > cached['ratio']
+    args.config = str(root / 'configs' / 'steering' / 'resnet50_udacity.py')
+    with pytest.raises(ConfigError, match='no teachers'):
+        listed.load().run(args)

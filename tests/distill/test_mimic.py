@@ -10,9 +10,15 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from perception.common.flow import dis_flow
-from perception.distill import clips
 from perception.distill.cache import FeatureCache, FeatureCacheHook, weights_digest
-from perception.distill.clips import ClipTeacher, DISFlow, PrecomputedFeatures, gaussian_blur, reduce_maps
+from perception.distill.clips import (
+    ClipTeacher,
+    DISFlow,
+    FrameFeatures,
+    PrecomputedFeatures,
+    gaussian_blur,
+    reduce_maps,
+)
 from perception.distill.distiller import Distiller
 from perception.distill.mimic import MimicLoss, RunningStatistics
 from perception.utils.errors import ConfigError, DataError
@@ -65,7 +71,7 @@ def batch():
 @pytest.fixture
 def cached(tmp_path, monkeypatch):
     """The folder that features are kept in."""
-    monkeypatch.setattr(clips, 'CACHE', str(tmp_path / 'features'))
+    monkeypatch.setattr(FrameFeatures, 'cache_root', tmp_path / 'features')
     return tmp_path / 'features'
 
 
