@@ -60,7 +60,7 @@ def patches(edge, count):
     """Boxes, angles and canvases: those of nets, small ones, long ones; upright ones and turned ones."""
     rng = np.random.default_rng(5)
     for index in range(count):
-        place = rng.uniform([60, 150], np.array(edge) - [60, 150])
+        place = rng.uniform([140, 200], np.array(edge) - [140, 200])
         size = (100.0, 100.0) if index % 2 else rng.uniform(15, 130, 2)
         angle = rng.uniform(-360, 360) if index % 5 else float(rng.choice([-90, 0, 90, 180]))
         yield (*place, *size), angle, (200, 200) if index % 2 else tuple(rng.integers(40, 300, 2).tolist())
