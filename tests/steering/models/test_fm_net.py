@@ -246,3 +246,17 @@ def test_the_deployed_step_runs_a_video(tiny_net):
             outputs, state = step(frame, state)
             found.append(outputs)
         assert torch.allclose(torch.stack(found, 1), clip(frames)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', [SteeringNet, ActionNet])
+def test_bfloat16(tiny_net, random_batch, kind):
+    net, clip = tiny_net(kind=kind, trunk=dict(causal=True)), torch.rand(1, 3, 3, 32, 32) * 2 - 1
+    with torch.autocast('cpu', torch.bfloat16):
+        losses = net(**net.data_preprocessor(random_batch()), mode='loss')
+        net.eval()
+        state = net.step(clip[:, 0])[1]
+        step = net.step(clip[:, 1], state)[0]
+        whole = net.in_units(net(dict(clip=clip))['outputs'])[:, 1]
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in net.parameters())
+    assert torch.allclose(step.float(), whole.float(), atol=0.05)
