@@ -27,7 +27,7 @@ setup(
     ],
     extras_require={
         'points': ['pypcd4>=1.4', 'plyfile>=1.0', 'laspy[lazrs]>=2.4', 'rosbags>=0.10'],
-        'nuscenes': ['nuscenes-devkit>=1.1.11'],
+        'nuscenes': ['nuscenes-devkit>=1.1.11', 'shapely>=2.0'],
         'heic': ['pillow-heif'],
         'steering': ['h5py>=3.8', 'rosbags>=0.10'],  # Comma.ai's files; bags of Udacity's challenge
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
