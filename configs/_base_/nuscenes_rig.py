@@ -1,9 +1,9 @@
-"""nuScenes' six cameras: data loaders with augmentation, the official detection score, its results file."""
+"""nuScenes' six cameras: data loaders with augmentation, the official score, results file, pictures; simulated data."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 from mmengine.runner import EpochBasedTrainLoop
 
 from perception.bev.datasets.nuscenes.metric import NuScenesDetectionMetric
-from perception.bev.datasets.nuscenes.mini import write_bev_mini
+from perception.bev.datasets.nuscenes.mini import draw_sheet, write_bev_mini
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
 from perception.bev.draw import DrawRig
@@ -53,6 +53,7 @@ submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
 draw = dict(type=DrawRig)  # --draw DIR
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
+mini_sheet = dict(type=draw_sheet)
 mini_size = (64, 176)
 mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]
 mini_test = [dict(type=ImageAug, size=mini_size)]
