@@ -1,10 +1,12 @@
 """What a frame of a running video costs: step by step, against a clip of the last frames each time.
 
-Nets have random weights and see random frames at batch 1. Runs take turns, medians are reported. That both ways give
-the same answers is checked first, on more frames than a clip has.
+Nets have random weights and see random frames at batch 1. Runs take turns, medians are reported; time is that of the
+CPU, which a busy machine changes least. That both ways give the same answers is checked first, on more frames than a
+clip has.
 """
 import argparse
 import statistics
+import time
 from functools import partial
 
 import torch
@@ -52,7 +54,7 @@ def run(args: argparse.Namespace) -> list[dict]:
             line += (f'{row["step_gmac"]:>9.3f}{row["step_ms"]:>9.1f}{row["window_gmac"] / row["step_gmac"]:>7.2f}x'
                      f'{row["window_ms"] / row["step_ms"]:>7.2f}x{row["state_mib"]:>6.1f} MiB')
         lines.append(line)
-    lines.append(f'clips of {args.window} frames; medians of {args.rounds}; {machine()}')
+    lines.append(f'clips of {args.window} frames; CPU milliseconds, medians of {args.rounds}; {machine()}')
     print_log('\n' + '\n'.join(lines), 'current')
     return rows
 
@@ -75,7 +77,7 @@ def _measure(args: argparse.Namespace) -> list[dict]:
                 with FlopCounterMode(display=False) as counter:
                     runs[config, key]()
                 row[f'{name}_gmac'] = counter.get_total_flops() / 2e9
-    for (config, key), seconds in interleave(runs, args.rounds).items():
+    for (config, key), seconds in interleave(runs, args.rounds, time.process_time).items():
         rows[config][key] = 1e3 * statistics.median(seconds)
     return list(rows.values())
 
