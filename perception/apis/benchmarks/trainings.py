@@ -227,7 +227,8 @@ def read_run(job: Job) -> dict | None:
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and standard deviation of at least two; None where there are too few."""
+    """Mean, and standard deviation of at least two; None where there are too few. NaN, a score of nothing, is none."""
+    values = [value for value in values if value == value]
     return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
 
 
