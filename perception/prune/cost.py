@@ -160,7 +160,8 @@ class CostModel:
             widths = widths.copy()
             for i, parent in self.follow:
                 wanted = self.full[i] * widths[parent] / self.full[parent]
-                widths[i] = min(self.full[i], max(8, int(wanted / 8 + 0.5) * 8))
+                whole = widths[parent] == self.full[parent]
+                widths[i] = self.full[i] if whole else min(self.full[i], max(8, int(wanted / 8 + 0.5) * 8))
         return widths
 
     def number(self, kind: str, widths: np.ndarray) -> int:

@@ -52,7 +52,7 @@ class Group:
         members: the sides of layers that have them.
         makers: names of the layers that make them, depth-wise ones left out.
         norms: names of the batch norms on them.
-        role: 'stem', 'stream' (several layers are summed), 'depthwise' or 'inner'.
+        role: 'stem', 'stream' (several layers are summed), 'depthwise', 'inner' or 'squeeze'.
         follows: name of the group whose width decides this one's (the squeeze of a squeeze-and-excitation block), ''.
     """
 
@@ -77,7 +77,6 @@ class ChannelGraph:
         groups: that can be pruned.
         kept: name of each group that keeps its width -> why.
         order: names of the layers and norms in forward order.
-        squeezes: names of groups that follow another one.
     """
 
     groups: list[Group]
@@ -338,7 +337,7 @@ def _with_roles(model: nn.Module, groups: list[Group], order: list[str]) -> list
         owner, _, key = group.makers[0].rpartition('.')
         squeezed = getattr(own[owner], 'squeeze', None)
         if key == squeezed and (group.makers[0], 'in') in reads:
-            group.follows = reads[group.makers[0], 'in'].name
+            group.follows, group.role = reads[group.makers[0], 'in'].name, 'squeeze'
     return groups
 
 

@@ -128,7 +128,7 @@ def group_importance(groups: Sequence[Group], scores: Sequence[np.ndarray], kind
     """
     check_choice('prune: normalize_by', normalize_by, ('role', 'none'))
     if kind == 'bn_active':
-        median = np.median(np.concatenate(scores))
+        median = np.median(np.concatenate([s for s, group in zip(scores, groups) if not group.follows]))
         found = np.array([(score > median).mean() for score in scores])
     else:
         found = np.array([score.mean() for score in scores])

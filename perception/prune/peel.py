@@ -1,8 +1,8 @@
 """Network Pruning via Resource Reallocation (PEEL): widths of a net for a budget, in one round.
 
-Yuenan Hou, Zheng Ma, Chunxiao Liu, Zhe Wang, Chen Change Loy. arXiv 2103.01847, Pattern Recognition 145, 2024. Only the
-abstract and the figure are public, no code: a predefined backbone is pruned below the budget, and what it leaves unspent
-is handed out at once, more to the informative layers. How is our choice, told at each argument.
+Yuenan Hou, Zheng Ma, Chunxiao Liu, Zhe Wang, Chen Change Loy. arXiv 2103.01847, Pattern Recognition 145, 2024. Only
+the abstract and the figure are public, no code: a predefined backbone is pruned below the budget, and what it leaves
+unspent is handed out at once, more to the informative layers. How is our choice, told at each argument.
 
 Everything here is arithmetic on K widths; `cost` turns them into what the budget counts. Widths are multiples of a
 divisor, or full.
@@ -67,8 +67,8 @@ def backbone_widths(cost: Cost, grid: Grid, budget: float, rule: str = 'uniform'
         cost: of widths.
         grid: of the widths.
         budget: rho times the target.
-        rule: `uniform`: r C; `linear`: r C times a + (b - a) depth, the deeper the wider as in the paper's figure, depth
-            the rank of a group from 0 to 1; `explicit`: `widths`.
+        rule: `uniform`: r C; `linear`: r C times a + (b - a) depth, the deeper the wider as in the paper's figure,
+            depth the rank of a group from 0 to 1; `explicit`: `widths`.
         ends: a and b of the linear rule.
         widths: of the explicit rule.
 
@@ -102,7 +102,7 @@ def backbone_widths(cost: Cost, grid: Grid, budget: float, rule: str = 'uniform'
 
 def reallocate(cost: Cost, grid: Grid, start: np.ndarray, importance: np.ndarray, target: float, alpha: float = 1.0,
                donors: float = 0.0, price: Cost | None = None, frozen: Sequence[int] = ()) -> np.ndarray:
-    """Hand the unspent budget out in one round: shares by importance, saturated groups pass theirs on, the rest greedily.
+    """Hand the unspent budget out in one round, by importance; saturated groups pass their share on.
 
     Args:
         cost: of widths, which stays below `target`.

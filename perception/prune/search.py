@@ -63,9 +63,10 @@ class PEEL:
         ConfigError: values that cannot be.
     """
 
-    def __init__(self, target: Mapping | None = None, backbone: Mapping | None = None, importance: Mapping | None = None,
-                 reallocation: Mapping | None = None, divisor: int | None = 8, min_ratio: float = 0.1,
-                 ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None, samples: int = 1):
+    def __init__(self, target: Mapping | None = None, backbone: Mapping | None = None,
+                 importance: Mapping | None = None, reallocation: Mapping | None = None, divisor: int | None = 8,
+                 min_ratio: float = 0.1, ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None,
+                 samples: int = 1):
         self.target = _filled('target', target, dict(type='macs', ratio=None, value=None))
         self.backbone = _filled('backbone', backbone, dict(type='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
         self.importance = _filled('importance', importance, dict(type='bn_mean', normalize_by='role', batches=8))
@@ -78,8 +79,8 @@ class PEEL:
             raise ConfigError(f'prune: target with ratio={ratio} and value={value}, expected one of them: a share of 0 '
                               'to 1 or a number above 0. Name it.')
         if not 0 < rho <= 1 or samples < 1:
-            raise ConfigError(f'prune: rho={rho}, samples={samples}, expected a share of 0 to 1 and a whole number of 1 '
-                              'or more. Correct them.')
+            raise ConfigError(f'prune: rho={rho}, samples={samples}, expected a share of 0 to 1 and a whole number of '
+                              '1 or more. Correct them.')
         self.divisor, self.min_ratio, self.ignore = divisor, min_ratio, tuple(ignore)
         self.input_shape, self.samples = None if input_shape is None else tuple(input_shape), samples
 
@@ -110,6 +111,8 @@ class PEEL:
         cost = self._cost(model, costs, runs)
         middle = time.perf_counter()
         scores, unnormalised = channel_scores(model, graph.groups, self.importance['type'], losses)
+        followers = {group.name for group in graph.groups if group.follows}
+        unnormalised = [name for name in unnormalised if name not in followers]
         if unnormalised:
             print_log(f'prune: {len(unnormalised)} of {len(scores)} groups have no batch norm ({unnormalised[0]}); the '
                       'norm of their filters, over the mean of the net, stands for their scales.', 'current')
@@ -129,8 +132,8 @@ class PEEL:
         """Widths of the backbone, final widths and the backbone's ratio."""
         least, kind = cost(costs.expand(grid.least)), self.target['type']
         if least > goal:
-            raise ConfigError(f'prune: {_number(goal)} {UNITS[kind]} came, expected {_number(least)} or more, the least '
-                              f'that these groups can be pruned to (all of it: {_number(cost(costs.full))}). Give a '
+            raise ConfigError(f'prune: {_number(goal)} {UNITS[kind]} came, expected {_number(least)} or more, the '
+                              f'least that these groups can be pruned to (all: {_number(cost(costs.full))}). Give a '
                               'larger budget, or a smaller min_ratio or divisor.')
         frozen = [i for i, _ in costs.follow]
         if method == 'slimming':

@@ -23,7 +23,8 @@ from perception.utils.errors import CheckpointError, ConfigError
 
 FORMAT = 'peel-1'
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-_NAMES = dict(out=('out_channels', 'out_features', 'num_features', 'num_parameters'), ins=('in_channels', 'in_features'))
+_NAMES = dict(out=('out_channels', 'out_features', 'num_features', 'num_parameters'),
+              ins=('in_channels', 'in_features'))
 Plan = dict[str, dict[int, list[int]]]  # tensor -> axis -> positions that go
 
 
@@ -62,7 +63,7 @@ def checked(structure: Any, where: str) -> dict[str, Any]:
     for group in groups:
         full, keep, members = group.get('full'), group.get('keep'), group.get('members')
         right = isinstance(full, int) and isinstance(keep, list) and all(type(i) is int for i in keep) \
-            and keep == sorted(set(keep)) and keep and 0 <= keep[0] and keep[-1] < full and isinstance(members, list)
+            and keep == sorted(set(keep)) and keep and keep[0] >= 0 and keep[-1] < full and isinstance(members, list)
         right = right and all(isinstance(row, (list, tuple)) and len(row) == 6 and isinstance(row[0], str)
                               and row[1] in ('out', 'in') and all(type(n) is int and n >= 0 for n in row[2:])
                               and row[2] + (full - 1) * row[3] + row[4] <= row[5] for row in members)
