@@ -204,9 +204,15 @@ def _groups(model: nn.Module, run: Run, order: list[str]) -> tuple[list[Group], 
         for name, module in copied.named_modules() if isinstance(module, KNOWN)}
     graph = tp.DependencyGraph()
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None):
-        graph.build_dependency(
-            copied, example_inputs=None, forward_fn=lambda net, _: run(net), verbose=False,
-            output_transform=lambda outputs: [tensor * 1.0 for tensor in tensors_of(outputs) if tensor.requires_grad])
+        try:
+            graph.build_dependency(
+                copied, example_inputs=None, forward_fn=lambda net, _: run(net), verbose=False,
+                output_transform=lambda outputs: [tensor * 1.0 for tensor in tensors_of(outputs)
+                                                  if tensor.requires_grad])
+        except (TypeError, AttributeError, IndexError, KeyError) as error:
+            raise ConfigError(f'{type(model).__name__}: Torch-Pruning cannot follow it ({type(error).__name__}: '
+                              f'{str(error)[:80]}), expected layers that run once each. Use weights of their own where '
+                              'parts of the net share some.') from error
     own = dict(model.named_modules())
     sides = _Sides(own)
     reached: dict[str, set[int]] = {}  # why -> positions
@@ -242,7 +248,8 @@ class _Sides:
     def __init__(self, modules: dict[str, nn.Module]):
         self.keys, self.starts, self.sizes, total = [], {}, {}, 0
         for name, module in modules.items():
-            if not isinstance(module, KNOWN) or getattr(module, 'weight', None) is None:
+            if not isinstance(module, KNOWN) or getattr(module, 'weight', None) is None or (
+                    isinstance(module, nn.PReLU) and module.num_parameters == 1):  # one slope for all channels
                 continue
             for side in ('out', 'in') if isinstance(module, LAYERS) else ('out',):
                 axis = axis_of(module, side)

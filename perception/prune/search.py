@@ -67,7 +67,7 @@ class PEEL:
                  importance: Mapping | None = None, reallocation: Mapping | None = None, divisor: int | None = 8,
                  min_ratio: float = 0.1, ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None,
                  samples: int = 1):
-        self.target = _filled('target', target, dict(type='macs', ratio=None, value=None))
+        self.target = _filled('target', target or dict(ratio=0.5), dict(type='macs', ratio=None, value=None))
         self.backbone = _filled('backbone', backbone, dict(type='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
         self.importance = _filled('importance', importance, dict(type='bn_mean', normalize_by='role', batches=8))
         self.reallocation = _filled('reallocation', reallocation, dict(alpha=1.0, donors=0.0, pool='macs'))
