@@ -30,6 +30,7 @@ setup(
         'nuscenes': ['nuscenes-devkit>=1.1.11'],
         'heic': ['pillow-heif'],
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
+        'prune': ['torch-pruning>=1.6', 'scikit-learn'],  # channel groups; real digits to try it on
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'shapely': ['shapely>=2.0'],  # to measure beside it
         'spconv': ['spconv>=2.3.6'],

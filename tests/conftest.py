@@ -45,6 +45,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     # 2 training frames, 1 of val, 1 of test; fewer columns leave nobody with enough points
     stcrowd=dict(train_sequences=1, train_frames=2, val_sequences=1, val_frames=1, test_sequences=1, test_frames=1,
                  columns=256, detail=.05, workers=1),
+    imagenet=dict(count=120),  # 100 training images, 20 of val, of ten classes
     culane=dict(_IMAGES, train=3, val=1, test=9),  # of the official size, one test image a category
     tusimple=dict(_IMAGES, train=3, val=1, test=2),
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images

@@ -33,15 +33,15 @@ val_evaluator = dict(type=TopKMetric)
 test_evaluator = dict(type=TopKMetric)
 predictor = dict(type=ImagePredictor)
 
-mini_data = dict(type=write_digits, root='data/mini/digits')
+mini_data = dict(type=write_digits, root='data/mini/imagenet')
 tiny = dict(mini_data=dict(count=180))  # of tools/benchmark.py fuzz
 mini_net = dict(num_classes=10)
 mini_cut = [dict(type=ResizeAndCut, short=32, size=32)]
-mini_set = dict(data_root='data/mini/digits', pipeline=mini_cut)
+mini_set = dict(data_root='data/mini/imagenet', pipeline=mini_cut)
 mini_loaders = dict(
     train_dataloader=dict(
         batch_size=32, num_workers=0, persistent_workers=False,
-        dataset=dict(data_root='data/mini/digits', pipeline=[
+        dataset=dict(data_root='data/mini/imagenet', pipeline=[
             dict(type=RandomResizedCrop, size=32, area=(0.6, 1.0)), dict(type=ImageJitter)])),
     val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=mini_set),
     test_dataloader=dict(num_workers=0, dataset=mini_set))

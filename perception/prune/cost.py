@@ -106,7 +106,8 @@ class CostModel:
         counts: dict[tuple[str, str], dict[int, int]] = {}
         for i, group in enumerate(groups):
             for member in group.members:
-                counts.setdefault((member.module, member.side), {})[i] = member.count
+                side = counts.setdefault((member.module, member.side), {})
+                side[i] = side.get(i, 0) + member.count
 
         def width(module: str, side: str, full: int) -> int:
             """Number of an affine function of the widths."""

@@ -197,7 +197,7 @@ def _traceable(model: nn.Module) -> nn.Module:
 
 def _groups(model: nn.Module, run: Run, order: list[str]) -> tuple[list[Group], dict[str, str]]:
     """All groups that the graph tells, and those that cannot be pruned with the reason."""
-    tp = import_optional('torch_pruning', 'prune', 'pip install torch-pruning')
+    tp = import_optional('torch_pruning', 'prune', "pip install -e '.[prune]'")
     copied = _traceable(model)
     names = {module: name.removesuffix('.linear') if isinstance(module, nn.Linear) and isinstance(
         copied.get_submodule(name.rpartition('.')[0]), _StandIn) else name
@@ -290,9 +290,9 @@ def _assembled(own: dict[str, nn.Module], order: list[str], sides: _Sides, edges
         members, regular = [], True
         for side in dict.fromkeys(signature):
             part = table[:, [i for i, s in enumerate(signature) if s == side]] - sides.bounds[side]
-            member = _member(*sides.keys[side], part, sides.sizes[sides.keys[side]])
-            regular = regular and member is not None
-            members += [member] if member else []
+            found = _members(*sides.keys[side], part, sides.sizes[sides.keys[side]])
+            regular = regular and bool(found)
+            members += found
         members.sort(key=lambda member: (rank.get(member.module, len(rank)), member.side))
         makers = [m.module for m in members if m.side == 'out' and isinstance(own[m.module], LAYERS)
                   and not is_depthwise(own[m.module])]
@@ -324,13 +324,19 @@ def _assembled(own: dict[str, nn.Module], order: list[str], sides: _Sides, edges
     return groups, kept
 
 
-def _member(module: str, side: str, part: np.ndarray, size: int) -> Member | None:
-    """The regular form of (C, count) positions, None where there is none."""
+def _members(module: str, side: str, part: np.ndarray, size: int) -> list[Member]:
+    """The regular forms of (C, count) positions, together or, where the channels come twice, apart; else none."""
     part = np.sort(part, axis=1)
-    start, stride = int(part[0, 0]), int(part[1, 0] - part[0, 0]) if len(part) > 1 else 1
-    member = Member(module, side, start, stride, part.shape[1], int(size))
-    expected = start + np.arange(len(part))[:, None] * stride + np.arange(part.shape[1])
-    return member if stride > 0 and np.array_equal(part, expected) else None
+    for columns in ([part], np.split(part, part.shape[1], axis=1)):
+        found = []
+        for one in columns:
+            start, stride = int(one[0, 0]), int(one[1, 0] - one[0, 0]) if len(one) > 1 else one.shape[1]
+            expected = start + np.arange(len(one))[:, None] * stride + np.arange(one.shape[1])
+            if stride > 0 and np.array_equal(one, expected):
+                found.append(Member(module, side, start, stride, one.shape[1], int(size)))
+        if len(found) == len(columns):
+            return found
+    return []
 
 
 def _with_roles(model: nn.Module, groups: list[Group], order: list[str]) -> list[Group]:

@@ -16,7 +16,7 @@ from perception.utils.paths import data_path
 NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
 
 
-def write_digits(root: str | Path = 'data/mini/digits', seed: int = 0, count: int = 1797, size: int = 32,
+def write_digits(root: str | Path = 'data/mini/imagenet', seed: int = 0, count: int = 1797, size: int = 32,
                  force: bool = False) -> Path:
     """Write the digits, or keep those that are there if they were made from the same arguments.
 
@@ -34,7 +34,7 @@ def write_digits(root: str | Path = 'data/mini/digits', seed: int = 0, count: in
     if not 60 <= count <= 1797 or not 8 <= size <= 256:
         raise DataError(f'write_digits: count={count}, size={size}, expected 60 to 1797 images of 8 to 256 pixels. '
                         'Give numbers in these ranges.')
-    data = import_optional('sklearn.datasets', 'the handwritten digits', 'pip install scikit-learn').load_digits()
+    data = import_optional('sklearn.datasets', 'the handwritten digits', "pip install -e '.[prune]'").load_digits()
 
     def write(folder: Path) -> None:
         for i in range(count):
