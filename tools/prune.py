@@ -41,7 +41,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Search; imported only now, since importing torch takes seconds."""
     from perception.apis.config import parse_options
-    from perception.apis.prune import search
+    from perception.apis.prune.search import search
     for line in search(args.config, args.checkpoint, args.out, args.ratio, args.value, args.type, args.mini,
                        args.source, args.method, args.seed, parse_options(args.cfg_options)):
         print(line)

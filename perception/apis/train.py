@@ -15,11 +15,11 @@ from torch import Tensor
 from perception.apis.config import load_config, names_config, need
 from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
+from perception.common.hooks.recalibrate import RecalibrateHook
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.distill.distiller import Distiller
 from perception.distill.shares import report
 from perception.distill.teachers import trained_weights
-from perception.prune.recalibrate import RecalibrateHook
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.lock import locked

@@ -81,9 +81,12 @@ def _between(table: np.ndarray, row: tuple[int, float], column: tuple[int, float
 def _inputs(model: nn.Module, run: Run) -> list[tuple[nn.Module, Any, str]]:
     """Each layer that runs with its input."""
     found: dict[str, tuple[nn.Module, Any, str]] = {}
-    handles = [module.register_forward_hook(
-        lambda module, inputs, _, name=name: found.setdefault(name, (module, inputs[0], name)))
-        for name, module in model.named_modules() if isinstance(module, LAYERS)]
+
+    def note(module: nn.Module, inputs: tuple, output: Any, name: str) -> None:  # what a hook returns is an output
+        found.setdefault(name, (module, inputs[0], name))
+
+    handles = [module.register_forward_hook(lambda *args, name=name: note(*args, name))
+               for name, module in model.named_modules() if isinstance(module, LAYERS)]
     try:
         run(model)
     finally:
