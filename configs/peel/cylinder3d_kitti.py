@@ -11,6 +11,6 @@ with read_base():
     from ..lidarseg.cylinder3d_kitti import *
     from ..lidarseg.cylinder3d_kitti import mini as whole_mini
 
-prune = dict(type=PEEL, target=dict(type='macs', ratio=0.5, value=None), samples=4)  # pairs of 4 validation scans
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=4)  # pairs of 4 validation scans
 
 mini = dict(whole_mini, prune=dict(divisor=4))

@@ -11,6 +11,6 @@ with read_base():
     from ..lanes.enet_culane import *
     from ..lanes.enet_culane import mini as whole_mini
 
-prune = dict(type=PEEL, target=dict(type='macs', ratio=0.5, value=None), divisor=None)
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), divisor=None)
 
 mini = dict(whole_mini, prune=dict(divisor=2))

@@ -26,7 +26,7 @@ model = dict(
         type=PVDLoss, teacher='whole', reading='practical', alpha=None, beta=(0.15, 0.25),
         supervoxel_size=(120, 60, 8), num_supervoxels=4, num_points=1024, num_voxels=512,
         minority_classes=minority_classes, rho_range=(0., 50.))))
-prune = dict(type=PEEL, target=dict(type='macs', ratio=0.5, value=None), samples=8)
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=8)
 
 mini = dict(
     whole_mini, prune=dict(divisor=4),

@@ -14,7 +14,7 @@ with read_base():
 
 model = dict(type=ImageClassifier, net='mobilenet_v3_small', **net)
 train_dataloader['dataset']['pipeline'][0].update(area=(0.2, 1.0))
-prune = dict(type=PEEL, target=dict(type='macs', ratio=0.7, value=None), divisor=4, input_shape=(224, 224))
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.7, value=None), divisor=4, input_shape=(224, 224))
 
 mini = dict(
     mini_loaders, model=dict(mini_net, width=0.5),

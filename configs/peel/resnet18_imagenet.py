@@ -13,7 +13,7 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ImageClassifier, net='resnet18', **net)
-prune = dict(type=PEEL, target=dict(type='macs', value=1.04e9, ratio=None), input_shape=(224, 224))
+prune = dict(type=PEEL, target=dict(kind='macs', value=1.04e9, ratio=None), input_shape=(224, 224))
 
 mini = dict(
     mini_loaders, model=dict(mini_net, width=0.25),

@@ -13,7 +13,7 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ImageClassifier, net='resnet50', **net)
-prune = dict(type=PEEL, target=dict(type='macs', value=2.05e9, ratio=None), input_shape=(224, 224))
+prune = dict(type=PEEL, target=dict(kind='macs', value=2.05e9, ratio=None), input_shape=(224, 224))
 
 mini = dict(
     mini_loaders, model=dict(mini_net, width=0.125),

@@ -47,7 +47,7 @@ def channel_scores(model: nn.Module, groups: Sequence[Group], kind: str = 'bn_me
                               'numbers. The training diverged; use a checkpoint from before that.')
     if groups and not any(score.any() for score in scores):
         raise CheckpointError(f'{where}: all {kind} scores of {len(groups)} groups are 0, expected a trained net. Use '
-                              "another checkpoint, or importance=dict(type='l2').")
+                              "another checkpoint, or importance=dict(kind='l2').")
     return scores, fallback
 
 

@@ -27,8 +27,8 @@ def table(structure: Mapping[str, Any]) -> list[str]:
             numbers = structure[name]
             lines.append(f'{unit}: {numbers["full"] / scale:,.3f} full, {numbers["backbone"] / scale:,.3f} backbone, '
                          f'{numbers["final"] / scale:,.3f} final ({numbers["final"] / numbers["full"]:.1%})')
-    target, reached = structure['target'], structure[structure['target']['type']]['final']
-    lines.append(f'target: {target["value"]:,.6g} {target["type"]}, reached {reached:,.6g}, unspent '
+    target, reached = structure['target'], structure[structure['target']['kind']]['final']
+    lines.append(f'target: {target["value"]:,.6g} {target["kind"]}, reached {reached:,.6g}, unspent '
                  f'{(target["value"] - reached) / target["value"]:.2%}')
     if structure.get('kept'):
         lines += [f'kept whole: {name}: {why}' for name, why in structure['kept'].items()]

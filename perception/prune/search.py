@@ -47,11 +47,11 @@ class PEEL:
     All numbers are our choice, for the paper's were not to be had.
 
     Args:
-        target: `dict(type='macs', ratio=0.5)` or with `value=2.05e9`; the type also `'params'`, `'activations'` or
+        target: `dict(kind='macs', ratio=0.5)` or with `value=2.05e9`; the kind also `'params'`, `'activations'` or
             `'latency'` (milliseconds of this machine's CPU).
-        backbone: `dict(type='uniform', rho=0.8)`: the backbone spends rho of the target; type `'linear'` with `ends`,
+        backbone: `dict(kind='uniform', rho=0.8)`: the backbone spends rho of the target; kind `'linear'` with `ends`,
             or `'explicit'` with `widths`.
-        importance: `dict(type='bn_mean', normalize_by='role')`, see `importance.py`; `batches` of `taylor`.
+        importance: `dict(kind='bn_mean', normalize_by='role')`, see `importance.py`; `batches` of `taylor`.
         reallocation: `dict(alpha=1.0, donors=0.0, pool='macs')`, see `reallocate`; pool `'params'` shares parameters.
         divisor: widths are multiples of it; None takes 8, and 4 for groups narrower than 32.
         min_ratio: share of each group that stays.
@@ -67,11 +67,11 @@ class PEEL:
                  importance: Mapping | None = None, reallocation: Mapping | None = None, divisor: int | None = 8,
                  min_ratio: float = 0.1, ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None,
                  samples: int = 1):
-        self.target = _filled('target', target or dict(ratio=0.5), dict(type='macs', ratio=None, value=None))
-        self.backbone = _filled('backbone', backbone, dict(type='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
-        self.importance = _filled('importance', importance, dict(type='bn_mean', normalize_by='role', batches=8))
+        self.target = _filled('target', target or dict(ratio=0.5), dict(kind='macs', ratio=None, value=None))
+        self.backbone = _filled('backbone', backbone, dict(kind='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
+        self.importance = _filled('importance', importance, dict(kind='bn_mean', normalize_by='role', batches=8))
         self.reallocation = _filled('reallocation', reallocation, dict(alpha=1.0, donors=0.0, pool='macs'))
-        check_choice('prune: target type', self.target['type'], UNITS)
+        check_choice('prune: target kind', self.target['kind'], UNITS)
         check_choice('prune: pool', self.reallocation['pool'], ('macs', 'params'))
         ratio, value, rho = self.target['ratio'], self.target['value'], self.backbone['rho']
         if (ratio is None) == (value is None) or not (ratio is None or 0 < ratio <= 1) or not (
@@ -110,14 +110,14 @@ class PEEL:
         costs = CostModel(model, graph.groups, measure_places(model, runs))
         cost = self._cost(model, costs, runs)
         middle = time.perf_counter()
-        scores, unnormalised = channel_scores(model, graph.groups, self.importance['type'], losses)
+        scores, unnormalised = channel_scores(model, graph.groups, self.importance['kind'], losses)
         followers = {group.name for group in graph.groups if group.follows}
         unnormalised = [name for name in unnormalised if name not in followers]
         if unnormalised:
             print_log(f'prune: {len(unnormalised)} of {len(scores)} groups have no batch norm ({unnormalised[0]}); the '
                       'norm of their filters, over the mean of the net, stands for their scales.', 'current')
         _tell_frozen(model, graph)
-        importance = group_importance(graph.groups, scores, self.importance['type'], self.importance['normalize_by'])
+        importance = group_importance(graph.groups, scores, self.importance['kind'], self.importance['normalize_by'])
         grid = make_grid(costs.full, self.divisor, self.min_ratio)
         goal = self.target['value'] or self.target['ratio'] * cost(costs.full)
         before, after, ratio = self._widths(cost, costs, grid, importance, scores, goal, method, seed)
@@ -125,12 +125,12 @@ class PEEL:
         return Found(structure, graph, costs, (middle - start, time.perf_counter() - middle), unnormalised)
 
     def _cost(self, model: nn.Module, costs: CostModel, runs: Sequence[Run]) -> Cost:
-        return costs.cost(self.target['type']) if self.target['type'] in KINDS else LatencyModel(model, costs, runs[0])
+        return costs.cost(self.target['kind']) if self.target['kind'] in KINDS else LatencyModel(model, costs, runs[0])
 
     def _widths(self, cost: Cost, costs: CostModel, grid: Grid, importance: np.ndarray, scores: list, goal: float,
                 method: str, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Widths of the backbone, final widths and the backbone's ratio."""
-        least, kind = cost(costs.expand(grid.least)), self.target['type']
+        least, kind = cost(costs.expand(grid.least)), self.target['kind']
         if least > goal:
             raise ConfigError(f'prune: {_number(goal)} {UNITS[kind]} came, expected {_number(least)} or more, the '
                               f'least that these groups can be pruned to (all: {_number(cost(costs.full))}). Give a '
@@ -140,7 +140,7 @@ class PEEL:
             widths = costs.expand(slimmed(cost, grid, scores, goal))
             return widths, widths, float('nan')
         rho = 1.0 if method == 'uniform' else self.backbone['rho']
-        before, ratio = backbone_widths(cost, grid, rho * goal, self.backbone['type'], self.backbone['ends'],
+        before, ratio = backbone_widths(cost, grid, rho * goal, self.backbone['kind'], self.backbone['ends'],
                                         self.backbone['widths'])
         if cost(before) > goal:
             raise ConfigError(f'prune: the explicit backbone costs {_number(cost(before))} {UNITS[kind]}, expected at '
@@ -163,11 +163,11 @@ class PEEL:
                  for group, score, width in zip(graph.groups, scores, after)}
         numbers = {kind: dict(full=costs.cost(kind)(costs.full), backbone=costs.cost(kind)(before),
                               final=costs.cost(kind)(after)) for kind in KINDS}
-        if self.target['type'] not in KINDS:
-            numbers[self.target['type']] = dict(full=cost(costs.full), backbone=cost(before), final=cost(after))
+        if self.target['kind'] not in KINDS:
+            numbers[self.target['kind']] = dict(full=cost(costs.full), backbone=cost(before), final=cost(after))
         return plain(dict(
             format=FORMAT, method=method, convention='multiply-accumulates of convolutions and linear layers',
-            divisor=self.divisor, target=dict(type=self.target['type'], value=goal), ratio=ratio, **numbers,
+            divisor=self.divisor, target=dict(kind=self.target['kind'], value=goal), ratio=ratio, **numbers,
             importance=dict(self.importance), backbone=dict(self.backbone), reallocation=dict(self.reallocation),
             kept=graph.kept, groups=records(graph.groups, keeps, more)))
 

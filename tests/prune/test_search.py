@@ -140,7 +140,7 @@ def test_every_importance_and_pool(kind, pool):
 
     def losses():
         yield model(inputs, mode='tensor')['logits'].square().sum()
-    found = PEEL(divisor=2, importance=dict(type=kind), reallocation=dict(pool=pool)).search(
+    found = PEEL(divisor=2, importance=dict(kind=kind), reallocation=dict(pool=pool)).search(
         model, [running(inputs)], losses)
     assert found.structure['macs']['final'] <= found.structure['target']['value']
     assert all(p.grad is None for p in model.parameters())
@@ -150,7 +150,7 @@ def test_every_importance_and_pool(kind, pool):
     ('peel', 'params'), ('peel', 'activations'), ('uniform', 'macs'), ('shuffled', 'params'), ('slimming', 'macs')])
 def test_every_method_keeps_every_budget(method, kind):
     model, run = trained(ImageClassifier(net='mobilenet_v2', num_classes=5, width=0.25)), running(images(32, 32))
-    found = PEEL(target=dict(type=kind, ratio=0.7), divisor=4).search(model, [run], method=method)
+    found = PEEL(target=dict(kind=kind, ratio=0.7), divisor=4).search(model, [run], method=method)
     assert found.structure[kind]['final'] <= 0.7 * found.structure[kind]['full']
     assert found.structure['method'] == method
     assert found.seconds[1] < 1
@@ -159,7 +159,7 @@ def test_every_method_keeps_every_budget(method, kind):
 def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
     monkeypatch.setattr('perception.prune.latency.from_root', lambda path: tmp_path / 'latency.json')
     model, run = trained(ImageClassifier(net='resnet18', num_classes=5, width=0.125)), running(images(32, 32))
-    found = PEEL(target=dict(type='latency', ratio=0.8), divisor=2).search(model, [run])
+    found = PEEL(target=dict(kind='latency', ratio=0.8), divisor=2).search(model, [run])
     assert 0 < found.structure['latency']['final'] <= 0.8 * found.structure['latency']['full']
     table = json.loads((tmp_path / 'latency.json').read_text())
     assert len(table) == 1 and len(next(iter(table.values()))) > 5
@@ -168,12 +168,12 @@ def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
 @pytest.mark.parametrize(('change', 'error', 'named'), [
     (dict(target=dict(ratio=0.001)), ConfigError, 'least'),
     (dict(target=dict(ratio=0.5, value=3)), ConfigError, 'ratio=0.5 and value=3'),
-    (dict(target=dict(type='flops', ratio=0.5)), ConfigError, 'flops'),
+    (dict(target=dict(kind='flops', ratio=0.5)), ConfigError, 'flops'),
     (dict(target=dict(rate=0.5)), ConfigError, 'rate'),
     (dict(ignore=['net.backbne.stage1']), ConfigError, 'net.backbone.stage1'),
     (dict(ignore=['(']), ConfigError, 'regular expression'),
-    (dict(importance=dict(type='bn_man')), ConfigError, 'bn_mean'),
-    (dict(importance=dict(type='taylor')), ConfigError, 'train_dataloader'),
+    (dict(importance=dict(kind='bn_man')), ConfigError, 'bn_mean'),
+    (dict(importance=dict(kind='taylor')), ConfigError, 'train_dataloader'),
     (dict(backbone=dict(rho=1.5)), ConfigError, 'rho=1.5')])
 def test_what_cannot_be_asked_is_refused(change, error, named):
     model = trained(ImageClassifier(net='resnet18', num_classes=5, width=0.125))
@@ -191,7 +191,7 @@ def test_scales_that_say_nothing_are_refused(value, named):
             module.weight.data.fill_(value)
     with pytest.raises((CheckpointError, ConfigError), match=named):
         from perception.prune.importance import channel_scores
-        channel_scores(model, graph.groups, peel.importance['type'])
+        channel_scores(model, graph.groups, peel.importance['kind'])
 
 
 def test_frozen_norms_are_told(caplog):

@@ -71,8 +71,8 @@ def test_a_slim_net_is_not_searched_again(made):
 def test_the_command_line_sets_the_budget():
     cfg = load_config('configs/peel/resnet50_imagenet.py')
     assert settings(cfg).target['value'] == 2.05e9
-    assert settings(cfg, ratio=0.3).target == dict(type='macs', ratio=0.3, value=None)
-    assert settings(cfg, value=7.0, kind='params').target == dict(type='params', ratio=None, value=7.0)
+    assert settings(cfg, ratio=0.3).target == dict(kind='macs', ratio=0.3, value=None)
+    assert settings(cfg, value=7.0, kind='params').target == dict(kind='params', ratio=None, value=7.0)
     with pytest.raises(ConfigError, match='--type params'):
         settings(cfg, kind='params')
     assert settings(load_config('configs/lanes/erfnet_culane.py')).target['ratio'] == 0.5
@@ -81,7 +81,7 @@ def test_the_command_line_sets_the_budget():
 def test_gradients_of_training_batches_tell_the_importance(made, monkeypatch):
     folder, _ = made
     monkeypatch.setenv('PERCEPTION_DATA', str(folder / 'data'))
-    cfg = load_config(CONFIG, True, {**OPTIONS, 'prune.importance': dict(type='taylor', batches=2)})
+    cfg = load_config(CONFIG, True, {**OPTIONS, 'prune.importance': dict(kind='taylor', batches=2)})
     torch.manual_seed(0)
     found = find(cfg, trained(MODELS.build(cfg.model)), settings(cfg))
     assert found.structure['macs']['final'] <= 0.5 * found.structure['macs']['full']

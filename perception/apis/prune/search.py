@@ -62,7 +62,7 @@ def search(config: str | Path, checkpoint: str | Path, out: str | Path, ratio: f
     found = find(cfg, model, peel, source, method, seed)
     with result_path(out) as part:
         Path(part).write_text(json.dumps(found.structure, indent=1))
-    title = f'{cfg.experiment_name}: {found.structure["target"]["type"]}'
+    title = f'{cfg.experiment_name}: {found.structure["target"]["kind"]}'
     pictures = save_chart(out.with_suffix(''), chart(found.structure, title), ('.png',))
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
@@ -76,17 +76,17 @@ def settings(cfg: Config, ratio: float | None = None, value: float | None = None
     if ratio is not None or value is not None:
         target.update(ratio=ratio, value=value)
     if kind is not None:
-        if kind != target.get('type', 'macs') and ratio is None and value is None:
-            raise ConfigError(f'--type {kind}: the config\'s budget is one of {target.get("type", "macs")}, expected '
+        if kind != target.get('kind', 'macs') and ratio is None and value is None:
+            raise ConfigError(f'--type {kind}: the config\'s budget is one of {target.get("kind", "macs")}, expected '
                               'a budget beside another type. Give --ratio or --value too.')
-        target['type'] = kind
+        target['kind'] = kind
     return called(dict(part, target=target))
 
 
 def find(cfg: Config, model: nn.Module, peel: PEEL, source: str | Path | None = None, method: str = 'peel',
          seed: int = 0) -> Found:
     """Search the structure of a net that is built; see `search`."""
-    losses = loss_batches(cfg, model, peel.importance['batches']) if peel.importance['type'] == 'taylor' else None
+    losses = loss_batches(cfg, model, peel.importance['batches']) if peel.importance['kind'] == 'taylor' else None
     return peel.search(model.eval(), runs_of(cfg, model, peel, source), losses, method, seed)
 
 
