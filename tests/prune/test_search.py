@@ -213,6 +213,11 @@ class Recurrent(nn.Module):
         return self.cell(self.conv(x).mean(dim=(2, 3)))[0]
 
 
+def test_what_an_ignored_layer_reads_stays_whole():
+    graph = discover(Recurrent(nn.LSTM(8, 4)).eval(), lambda net: net(torch.ones(1, 3, 8, 8)), ['cell'])
+    assert not graph.groups and list(graph.kept) == ['conv']
+
+
 class Idle(nn.Module):
     def __init__(self):
         super().__init__()
