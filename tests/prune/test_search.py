@@ -29,7 +29,7 @@ NETS = {  # residual, depth-wise, gated, concatenated, transposed, sparse nets; 
     'mobilenet_v2': (lambda: ImageClassifier(net='mobilenet_v2', num_classes=5, width=0.25), images, None, 0),
     'mobilenet_v3_small': (lambda: ImageClassifier(net='mobilenet_v3_small', num_classes=5, width=0.5), images, None,
                            0),
-    'erfnet': (lambda: ERFNet(base_channels=8, **LANES), images, None, 2),
+    'erfnet': (lambda: ERFNet(base_channels=8, **LANES), images, None, 4),
     'resnet18_lanes': (lambda: ResNetSeg(base_channels=8, **LANES), images, None, 1),
     'pspnet': (lambda: PSPNet(depth=18, base_channels=8, channels=16, **LANES), images, None, 1),
     'scnn': (lambda: SCNN(backbone='resnet18', base_channels=8, **LANES), images, None, 2),
@@ -38,13 +38,15 @@ NETS = {  # residual, depth-wise, gated, concatenated, transposed, sparse nets; 
     'minkunet': (lambda: MinkUNet(width=0.25, blocks=(1,) * 8), rows, None, 0),
     'spvcnn': (lambda: SPVCNN(width=0.25, blocks=(1,) * 8, voxel_head=True), rows, None, 0)}
 
+IGNORED = dict(erfnet=['stem', 'exist'])  # which fail the trial, at the cost of many
+
 
 @pytest.mark.parametrize('name', NETS)
 def test_widths_costs_and_outputs(name):
     make, inputs, groups, kept = NETS[name]
     torch.manual_seed(0)
     model, run = trained(make()), running(inputs())
-    found = PEEL(divisor=2).search(model, [run])
+    found = PEEL(divisor=2, ignore=IGNORED.get(name, ())).search(model, [run])
     graph, structure = found.graph, found.structure
     assert len(graph.kept) == kept and (groups is None or len(graph.groups) == groups)
     assert structure['macs']['final'] <= 0.5 * structure['macs']['full'] == 0.5 * hooked_macs(model, [run])
