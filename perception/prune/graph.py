@@ -104,7 +104,7 @@ def discover(model: nn.Module, run: Run, ignore: Sequence[str] = ()) -> ChannelG
     Args:
         model: unpruned; it is copied, not changed.
         run: runs a model like it on one input and returns all its outputs.
-        ignore: regular expressions; a group with a layer whose name one of them matches from its start keeps its width.
+        ignore: regular expressions; layers whose names one of them matches from the start keep all their outputs.
 
     Raises:
         ConfigError: a pattern that matches nothing, a layer that cannot be pruned and is not ignored, or one that does
@@ -117,7 +117,7 @@ def discover(model: nn.Module, run: Run, ignore: Sequence[str] = ()) -> ChannelG
     _refuse_idle(model, order, ignored)
     groups, kept = _groups(model, run, order)
     for group in list(groups):
-        if any(member.module in ignored for member in group.members):
+        if any(member.module in ignored and member.side == 'out' for member in group.members):
             groups.remove(group)
             kept[group.name] = 'ignored'
     return _tried(model, run, ChannelGraph(_with_roles(model, groups, order), kept, order))

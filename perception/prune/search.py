@@ -55,7 +55,7 @@ class PEEL:
         reallocation: `dict(alpha=1.0, donors=0.0, pool='macs')`, see `reallocate`; pool `'params'` shares parameters.
         divisor: widths are multiples of it; None takes 8, and 4 for groups narrower than 32.
         min_ratio: share of each group that stays.
-        ignore: regular expressions for names of layers whose groups keep their widths.
+        ignore: regular expressions for names of layers that keep all their outputs.
         input_shape: (H, W) of the images; None runs a sample of the data set, which sparse nets need.
         samples: how many samples of the data set the places of sparse layers are averaged over.
 
