@@ -1,11 +1,6 @@
-"""Small nets of every kind, and one search of each that is shared."""
-import copy
-
-import pytest
+"""Small nets' inputs, and batch norms as a training leaves them."""
 import torch
 from torch import nn
-
-pytest.importorskip('torch_pruning')
 
 
 def rows(seed: int = 0) -> dict:
@@ -37,7 +32,3 @@ def trained(net: nn.Module) -> nn.Module:
             module.bias.data.normal_(0, 0.3, generator=generator)
             module.running_mean.normal_(0, 0.1, generator=generator)
     return net.eval()
-
-
-def whole(model: nn.Module) -> nn.Module:
-    return copy.deepcopy(model)

@@ -24,6 +24,7 @@ from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.structure import apply_structure
 from tests.prune.conftest import images, rows, running, trained
 
+pytest.importorskip('torch_pruning')
 LANES = dict(num_lanes=2, num_classes=3, input_size=(32, 64))
 NETS = {  # residual, depth-wise, gated, concatenated, transposed, sparse nets; groups, groups that stay whole
     'resnet18': (lambda: ImageClassifier(net='resnet18', num_classes=5, width=0.25), images, 12, 0),

@@ -13,6 +13,8 @@ from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.structure import FORMAT, apply_structure, read_structure
 from tests.prune.conftest import images, running, trained
 
+pytest.importorskip('torch_pruning')
+
 
 def small() -> ImageClassifier:
     return ImageClassifier(net='resnet18', num_classes=5, width=0.125)

@@ -15,6 +15,7 @@ from perception.utils.checkpoint import load_checkpoint
 from perception.utils.errors import ConfigError
 from tests.prune.conftest import rows, running, trained
 
+pytest.importorskip('torch_pruning')
 CONFIG = 'configs/peel/resnet18_imagenet.py'
 OPTIONS = {'mini_data.count': 60, 'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 1, 'model.width': 0.125,
            'train_dataloader.batch_size': 10, 'prune.divisor': 2}
