@@ -53,6 +53,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     comma=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1),
     bdd_driving=dict(train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1),
     cityscapes=dict(train_streets=1, val_streets=1, test_streets=1, images=2, detail=.05, workers=1),
+    imagenet=dict(count=120),  # 100 training images, 20 of val, of ten classes
     culane=dict(_IMAGES, train=3, val=1, test=9),  # of the official size, one test image a category
     tusimple=dict(_IMAGES, train=3, val=1, test=2),
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images

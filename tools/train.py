@@ -34,6 +34,8 @@ def main() -> None:
                              "term's share of the gradient, stop; a teacher need not be trained yet")
     parser.add_argument('--allow-nan', type=int, default=0, metavar='N',
                         help='skip up to N steps whose loss is not finite, which otherwise end the training')
+    parser.add_argument('--structure', metavar='JSON',
+                        help='train the slim net of tools/prune.py search; load_from gives it weights to begin with')
     args = parser.parse_args()
     run_command(run, args, resumable=not args.check, long=True)
 
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.train import train
     train(args.config, args.mini, args.work_dir, args.resume, args.amp, parse_options(args.cfg_options), args.launcher,
-          args.check, args.allow_nan, args.log)
+          args.check, args.allow_nan, args.log, args.structure)
 
 
 if __name__ == '__main__':

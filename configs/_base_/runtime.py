@@ -14,6 +14,8 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     tiny = dict(mini_data=dict(...), ...)       overrides for the smallest simulated data, tools/benchmark.py fuzz
     tiny_sources = dict(type=...)    there too: a file of each format that people bring, called with folder
     published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost
+    prune = dict(type=PEEL, target=dict(...))   tools/prune.py: how the net is pruned, see perception/prune
+    structure = 'structure.json'     the net is built as slim as this file says; tools/train.py --structure
     evidence = dict(options=['KEY=VALUE', ...], ...)    of tools/benchmark.py distillation, see there
 What a config does not name is refused with one sentence.
 """

@@ -40,7 +40,9 @@ from perception.utils.checkpoint import load_weights
 from perception.utils.checks import check_choice, check_positive, close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import adopt, inside, part_folder
+from perception.utils.paths import from_root
 from perception.utils.progress import Progress
+from perception.utils.structure import apply_structure, read_structure
 
 Checkpoints = str | Path | Sequence[str | Path]
 
@@ -71,7 +73,10 @@ def load(config: str | Path, checkpoint: Checkpoints | None = None, device: str 
     need(cfg, 'predicting', 'predictor', 'test_dataloader')
     model = None
     if checkpoint is not None:
-        model = combine(cfg, MODELS.build(student_of(cfg)), checkpoint, ensemble, tta, mini)
+        model = MODELS.build(student_of(cfg))
+        if cfg.get('structure'):
+            apply_structure(model, read_structure(from_root(cfg.structure)), str(cfg.structure))
+        model = combine(cfg, model, checkpoint, ensemble, tta, mini)
         model = model.to(pick_device(device)).eval()
     return called(cfg.predictor, model=model, data=dict(cfg.test_dataloader.dataset, type=dataset_type(cfg)))
 

@@ -25,11 +25,12 @@ from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
 from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
 from perception.registry import RUNNERS
-from perception.utils.checkpoint import start_from, unwrap
+from perception.utils.checkpoint import load_checkpoint, start_from, structure_in, unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path, from_root, make_folder
+from perception.utils.structure import apply_structure, read_structure
 
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
@@ -64,6 +65,18 @@ class Runner(MMEngineRunner):
         self.logger.info(f'perception {version("perception")}, torch {torch.__version__}, mmengine '
                          f'{mmengine.__version__}, mmdet3d {version("mmdet3d")}')
         self.logger.info(f'{device}, {self.world_size} process(es), seed {self.seed}, work dir {self.work_dir}')
+
+    def build_model(self, model: nn.Module | dict) -> nn.Module:
+        """mmengine's, pruned where the config or the checkpoint to go on from holds a structure."""
+        model, path = super().build_model(model), self.cfg.get('structure')
+        net = getattr(model, 'student', model)
+        if path:
+            apply_structure(net, read_structure(from_root(path)), str(path))
+        elif self._load_from and from_root(self._load_from).is_file():
+            structure = structure_in(load_checkpoint(from_root(self._load_from), mmap=True), str(self._load_from))
+            if structure is not None:
+                apply_structure(net, structure, str(self._load_from))
+        return model
 
     def build_visualizer(self, visualizer: dict | None = None) -> Visualizer:
         """mmengine's default with a class for the backend: names would import every room to find them."""
@@ -155,7 +168,10 @@ class Runner(MMEngineRunner):
 
     def save_checkpoint(self, *args, meta: dict | None = None, **kwargs) -> None:
         """mmengine's, with what a run of other settings needs to find its place."""
-        super().save_checkpoint(*args, meta=dict(meta or {}, training=facts(self)), **kwargs)
+        model = unwrap(self.model)
+        structure = getattr(getattr(model, 'student', model), 'structure', None)
+        more = {} if structure is None else dict(structure=structure)
+        super().save_checkpoint(*args, meta=dict(meta or {}, training=facts(self), **more), **kwargs)
 
     def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
         """mmengine's, with results of several processes exchanged in the work dir, not in the current directory."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from perception.apis.config import load_config, names_config, need
 from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
+from perception.common.hooks.recalibrate import RecalibrateHook
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.distill.distiller import Distiller
 from perception.distill.shares import report
@@ -28,7 +29,7 @@ from perception.utils.paths import from_root, make_folder
 @names_config
 def train(config: str | Path, mini: bool = False, work_dir: str | None = None, resume: str | bool = False,
           amp: bool = False, options: dict[str, Any] | None = None, launcher: str = 'none',
-          check: bool = False, allow_nan: int = 0, log: Sequence[str] = ()) -> Runner:
+          check: bool = False, allow_nan: int = 0, log: Sequence[str] = (), structure: str | None = None) -> Runner:
     """Train a config from its file.
 
     Args:
@@ -44,6 +45,8 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
             gradient, write nothing.
         allow_nan: how many steps with a loss that is not finite are skipped before such a step ends the training.
         log: further places to log to, of `perception.apis.runner.LOGS`.
+        structure: file of `tools/prune.py search`; the net is built as slim as it says. With `load_from`, whose weights
+            it takes its part of, the batch norms first see some batches.
 
     Returns:
         the Runner after training; its model is trained.
@@ -59,6 +62,9 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     need(cfg, 'a training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if work_dir is not None:
         cfg.work_dir = str(Path(work_dir).absolute())
+    if structure is not None:
+        cfg.structure = str(Path(structure).expanduser().absolute())
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=RecalibrateHook)]
     add_logs(cfg, log)
     start_processes(launcher, cfg)
     if mini:

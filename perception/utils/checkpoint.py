@@ -24,6 +24,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from perception.utils.errors import CheckpointError, PerceptionError
+from perception.utils.structure import apply_structure, checked, same_widths, slice_weights
 
 _FOREIGN = re.compile(r'^(module\.)?cylinder_3d_(generator|spconv_seg)\.')  # names in Cylinder3D and PVKD releases
 _PLAIN = (str, bytes, bool, int, float, complex, type(None), Tensor, torch.Size, torch.dtype, torch.device)
@@ -345,7 +346,36 @@ def _pair(model: torch.nn.Module, checkpoint: dict | str | Path) -> tuple[torch.
         weights = {k.removeprefix('student.'): v for k, v in weights.items() if k.startswith('student.')}
     elif student is not None and not of_distiller:
         model = student
-    return model, weights, where
+    return model, _pruned(model, checkpoint, weights, where), where
+
+
+def _pruned(model: torch.nn.Module, checkpoint: dict, weights: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Weights that fit a net, which becomes as slim as they are; one that is slim already takes its part of whole ones.
+
+    Raises:
+        CheckpointError: net and weights are pruned otherwise.
+    """
+    structure, net = structure_in(checkpoint, where), getattr(model, 'student', model)
+    own = getattr(net, 'structure', None)
+    if structure is None:
+        return weights if own is None else slice_weights(net, weights, where, '' if net is model else 'student.')
+    if own is None:
+        apply_structure(net, structure, where)
+    elif not same_widths(own, structure):
+        raise CheckpointError(f'{where}: pruned to other widths than the net, expected the same structure. Leave '
+                              '--structure out, or give the one that it was trained with.')
+    return weights
+
+
+def structure_in(checkpoint: dict, where: str = 'checkpoint') -> dict[str, Any] | None:
+    """The structure of the pruned net whose weights a checkpoint holds, None of any other net.
+
+    Raises:
+        ConfigError: it is of another version.
+    """
+    meta = checkpoint.get('meta')
+    structure = meta.get('structure') if isinstance(meta, dict) else None
+    return None if structure is None else checked(structure, where)
 
 
 def check_finite(weights: dict[str, Tensor], where: str, model: torch.nn.Module | None = None) -> None:

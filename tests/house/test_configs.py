@@ -17,6 +17,7 @@ from perception.apis.config import load_config
 from perception.common.predictor import Predictor
 from perception.common.results import StoredResults
 from perception.common.submission import Submission
+from perception.prune.search import PEEL
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / 'configs'
@@ -34,7 +35,8 @@ CALLED = dict(  # key -> base classes, arguments that it is called with
     ensemble_model=((nn.Module,), ('models',)), saved_model=((nn.Module,), ('model', 'folder', 'stamp', 'replace')),
     predictions=((StoredResults,), ('path',)), submission=((Submission,), ('out_dir',)),
     draw=((BaseMetric, Hook), ('out_dir',)),
-    more_metrics=((BaseMetric,), ()), mini_data=((), ('root', 'seed', 'force')), mini_sheet=((), ('root', 'path')))
+    more_metrics=((BaseMetric,), ()), mini_data=((), ('root', 'seed', 'force')), mini_sheet=((), ('root', 'path')),
+    prune=((PEEL,), ()))
 
 
 # --- what a config reads ---
@@ -169,7 +171,8 @@ def test_builds_dumps_and_reloads(path, tmp_path):
 
 def room_readme(config: Path) -> Path:
     folder = config.parent.name
-    return ROOT / 'perception' / (folder if folder in TASKS else 'distill') / 'README.md'
+    room = folder if folder in TASKS else 'prune' if folder == 'peel' else 'distill'
+    return ROOT / 'perception' / room / 'README.md'
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=IDS)

@@ -88,7 +88,9 @@ class ExportHook(Hook):
         try:
             check_model(runner, path)
             deployable = getattr(model, 'student', model)
-            save_atomic({k: v.detach().cpu() for k, v in deployable.state_dict().items()}, path)
+            weights = {k: v.detach().cpu() for k, v in deployable.state_dict().items()}
+            structure = getattr(deployable, 'structure', None)  # of a pruned net
+            save_atomic(dict(state_dict=weights, meta=dict(structure=structure)) if structure else weights, path)
         finally:
             for hook in means:
                 hook._swap_ema_parameters()

@@ -13,6 +13,8 @@ from perception.utils.errors import ConfigError
 class _SparseConv(nn.Module):
     """Weight, bias and initialisation (as of a dense convolution) of all three layers."""
 
+    in_axis = 4  # of the weight, along the inputs
+
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int, int],
                  bias: bool) -> None:
         super().__init__()

@@ -1,0 +1,16 @@
+"""Cylinder3D on SemanticKITTI, pruned by PEEL to half its multiply-accumulates.
+
+The whole net is that of tools/train.py configs/lidarseg/cylinder3d_kitti.py; search with tools/prune.py, then train the
+slim one with tools/train.py --structure.
+"""
+from mmengine.config import read_base
+
+from perception.prune.search import PEEL
+
+with read_base():
+    from ..lidarseg.cylinder3d_kitti import *
+    from ..lidarseg.cylinder3d_kitti import mini as whole_mini
+
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=4)  # pairs of 4 validation scans
+
+mini = dict(whole_mini, prune=dict(divisor=4))

@@ -1,0 +1,21 @@
+"""EfficientNet-B0 on ImageNet; PEEL leaves it 70 % of its multiply-accumulates.
+
+Train it whole, search with tools/prune.py, train the slim net with tools/train.py --structure.
+"""
+from mmengine.config import read_base
+
+from perception.prune.models.classifier import ImageClassifier
+from perception.prune.search import PEEL
+
+with read_base():
+    from .._base_.imagenet import *
+    from .._base_.imagenet_mobile_schedule import *
+    from .._base_.runtime import *
+
+model = dict(type=ImageClassifier, net='efficientnet_b0', **net)
+train_dataloader['dataset']['pipeline'][0].update(area=(0.2, 1.0))
+prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.7, value=None), input_shape=(224, 224))
+
+mini = dict(
+    mini_loaders, model=dict(mini_net, width=0.25),
+    prune=dict(target=dict(ratio=0.5, value=None), divisor=4, input_shape=(32, 32)), **mini_schedule)
