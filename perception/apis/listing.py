@@ -67,7 +67,7 @@ def benchmarks() -> dict[str, Listed]:
 
 def converters() -> dict[str, Listed]:
     """What converts published weights, see `perception/apis/convert.py`."""
-    return modules(PACKAGE, '*/convert/*.py', 'fits')
+    return modules(PACKAGE, '**/convert/*.py', 'fits')
 
 
 def mini_sets() -> list[str]:

@@ -124,7 +124,7 @@ class CRCKDLoss(DistillLoss):
         if saved is None or not len(self.labels) or torch.equal(saved.to(self.labels.device), self.labels):
             return
         raise CheckpointError(f'{where}: memories of {len(saved)} training samples in {len(saved.unique())} classes, '
-                              f'expected those of the {len(self.labels)} samples in {len(self.labels.unique())} classes '
+                              f'expected those of the {len(self.labels)} in {len(self.labels.unique())} classes '
                               'that are trained with now. Resume with the same data and fold, or start from its '
                               f'weights with --cfg-options load_from={where}.')
 

@@ -80,7 +80,7 @@ def test_the_formulas_alone_are_those_of_the_published_code(golden):
     one = contrastive_loss(scores[:1], 4, count)  # the published code is wrong there
     rows = [contrastive_loss(scores[i:i + 1], 4, count) for i in range(len(scores))]
     torch.testing.assert_close(torch.stack(rows).mean(), golden['scores_loss'], rtol=1e-5, atol=0)
-    assert abs(float(one) - float(golden['scores_row0_loss_reference_B1'])) > 10
+    assert abs(float(one) - float(golden['scores_row0_loss_reference_B1'])) > 9
 
 
 def test_the_loss_is_the_double_sum():
@@ -108,7 +108,8 @@ def test_draws_positives_of_the_class_and_negatives_of_others(device, negatives_
         if negatives_of == 'others':
             assert all(labels[i] != labels[row] for i in far)
         else:
-            assert row not in far and any(labels[i] == labels[row] for i in far) >= (negatives == 500 and labels[row] < 3)
+            assert row not in far
+            assert negatives < 500 or labels[row] == 3 or any(labels[i] == labels[row] for i in far)
         assert len(set(far)) == min(8, negatives) or negatives == 500
     again = loss.choose(index, loss._generator(3, index.device)).cpu()
     other = loss.choose(index, loss._generator(4, index.device)).cpu()
@@ -295,7 +296,7 @@ def test_memories_of_other_samples_are_refused_on_resume_and_left_out_at_a_start
     model.load_state_dict(state)
     assert model.losses['crckd'].labels.tolist() == [1, 0, 1, 1, 2, 3, 4, 4]
     model.losses['crckd'].know_training_set(torch.arange(9) % 3)
-    with pytest.raises(CheckpointError, match='those of the 9 samples in 3 classes'):
+    with pytest.raises(CheckpointError, match='those of the 9 in 3 classes'):
         check_weights(model, state, 'epoch_3.pth')
 
 
