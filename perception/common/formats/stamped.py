@@ -46,8 +46,8 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
                         'else; give another folder or move it away.')
     if not force and (root / STAMP).is_file():
         print_log(f'{root} was made from other arguments ({differences(root, stamp)}) and is written again.', 'current')
-    print_log(f'Writing mini {title} to {root}: the data are SIMULATED (a ray-cast toy world), good for trying '
-              'things out, not for results to publish.', logger='current')
+    print_log(f'Writing mini {title} to {root}: the data are SIMULATED, good for trying things '
+              'out, not for results to publish.', logger='current')
     try:
         with part_folder(root) as part:
             write(part)

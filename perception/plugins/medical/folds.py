@@ -100,7 +100,7 @@ def read_folds(folder: Path, ids: Sequence[str], count: int = COUNT) -> np.ndarr
         parts = {}
         for part in ('train', 'test'):
             path = folder / f'split{fold + 1}_{part}.csv'
-            names = [line[0] for line in read_csv(path, None) if line]
+            names = [line[0] for line in read_csv(path)[1]]
             unknown = [name for name in names if name not in row]
             if unknown:
                 raise DataError(f'{path}: {len(unknown):,} images that the data set does not have ({unknown[0]}), '
@@ -122,8 +122,8 @@ def read_folds(folder: Path, ids: Sequence[str], count: int = COUNT) -> np.ndarr
     return folds
 
 
-def read_csv(path: Path, header: Sequence[str] | None) -> list[list[str]]:
-    """Rows of a CSV file below its header.
+def read_csv(path: Path, header: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+    """Names of the columns of a CSV file, and the rows below.
 
     Args:
         path: the file.
@@ -132,8 +132,9 @@ def read_csv(path: Path, header: Sequence[str] | None) -> list[list[str]]:
     Raises:
         DataError: no such file, no text, another header, or a row of another length.
     """
-    rows = [row for row in csv.reader(io.StringIO(read_text(path, 'a table of images')), strict=False) if row]
-    if not rows or (header is not None and [name.strip() for name in rows[0]] != list(header)):
+    table = csv.reader(io.StringIO(read_text(path, 'a table of images')))
+    rows = [[value.strip() for value in row] for row in table if row]
+    if not rows or (header is not None and rows[0] != list(header)):
         came = 'nothing' if not rows else f'the columns {",".join(rows[0])[:100]!r}'
         raise DataError(f'{path}: {came}, expected {",".join(header or ["a header"])!r}. Unpack the official file '
                         'again.')
@@ -141,7 +142,7 @@ def read_csv(path: Path, header: Sequence[str] | None) -> list[list[str]]:
     if wrong:
         raise DataError(f'{path}:{wrong}: {len(rows[wrong - 1])} values, expected {len(rows[0])}. The file is damaged; '
                         'unpack it again.')
-    return [[value.strip() for value in row] for row in rows[1:]]
+    return rows[0], rows[1:]
 
 
 def _check(labels: np.ndarray, count: int) -> None:

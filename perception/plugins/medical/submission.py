@@ -1,6 +1,7 @@
 """What the submissions of classifiers have in common: one CSV file, a row for each image of the test."""
 import csv
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,9 +56,9 @@ def check_table(path: Path, header: Sequence[str], row_problem: Callable[[Sequen
         problem = f'{len(row)} values, not {len(header)}' if len(row) != len(header) else row_problem(row[1:])
         if problem:
             problems.append(f'line {number}: {problem}')
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-    problems += [f'{name} comes twice' for name in twice]
+    problems += [f'{name} comes {count} times' for name, count in Counter(names).items() if count > 1]
     if ids is not None:
-        problems += [f'{name} is missing' for name in ids if name not in set(names)] if set(ids) - set(names) else []
-        problems += [f'{name} is no image of the test' for name in sorted(set(names) - set(ids))]
+        there, wanted = set(names), set(ids)
+        problems += [f'{name} is missing' for name in ids if name not in there]
+        problems += [f'{name} is no image of the test' for name in names if name not in wanted]
     return problems

@@ -182,8 +182,8 @@ class DenseNet(BaseModel):
         check_choice('DenseNet: mode', mode, MODES)
         images = inputs['images']
         if images.dim() != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.smallest:
-            raise DataError(f'DenseNet: images of shape {tuple(images.shape)}, expected (B, 3, H, W) of {self.smallest} '
-                            'pixels or more. Set input_size of the data set.')
+            raise DataError(f'DenseNet: images of shape {tuple(images.shape)}, expected (B, 3, H, W) of '
+                            f'{self.smallest} pixels or more. Set input_size of the data set.')
         outputs = self.compute(images)
         if mode == 'loss':
             return self.loss(outputs, inputs.get('labels'))

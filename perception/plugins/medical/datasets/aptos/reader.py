@@ -27,7 +27,7 @@ class APTOS2019(ClassImages):
 
     def labelled(self) -> Images:
         path = self.data_root / 'train.csv'
-        rows = read_csv(path, ('id_code', 'diagnosis'))
+        _, rows = read_csv(path, ('id_code', 'diagnosis'))
         wrong = next((row for row in rows if row[1] not in '01234' or len(row[1]) != 1), None)
         if wrong:
             raise DataError(f'{path}: {wrong[0]} has the diagnosis {wrong[1]!r}, expected a grade 0..4. Correct it.')
@@ -36,5 +36,5 @@ class APTOS2019(ClassImages):
 
     def unlabelled(self) -> Images:
         path = self.data_root / 'test.csv'
-        images = Images(path, [row[0] for row in read_csv(path, ('id_code',))], [])
+        images = Images(path, [row[0] for row in read_csv(path, ('id_code',))[1]], [])
         return check_images(images, [self.data_root / 'test_images'], '.png', 5)

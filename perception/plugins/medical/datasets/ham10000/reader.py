@@ -48,11 +48,10 @@ class HAM10000(ClassImages):
         return check_images(images, folders, '.jpg', len(CLASSES))
 
     def _isic(self, path: Path) -> Images:
-        rows = read_csv(path, None)
-        header = [name.strip() for name in path.read_text('utf-8-sig').split('\n', 1)[0].strip().split(',')]
+        header, rows = read_csv(path)
         if header[0] != 'image' or sorted(header[1:]) != sorted(CLASSES):
-            raise DataError(f'{path}: the columns {",".join(header)[:100]!r}, expected {",".join(("image", *CLASSES))!r}'
-                            '. Unpack the official file again.')
+            raise DataError(f'{path}: the columns {",".join(header)[:100]}, expected image,{",".join(CLASSES)}. Unpack '
+                            'the official file again.')
         try:
             values = np.array([[float(value) for value in row[1:]] for row in rows])
         except ValueError as error:
@@ -66,7 +65,7 @@ class HAM10000(ClassImages):
         images = Images(path, [row[0] for row in rows], [], values.argmax(1).astype(np.int64))
         table = self.data_root / f'{TASK}_Training_LesionGroupings.csv'
         if table.is_file():
-            lesions = {row[0]: row[1] for row in read_csv(table, None)}
+            lesions = {row[0]: row[1] for row in read_csv(table)[1]}
             absent = [name for name in images.ids if name not in lesions]
             if absent:
                 raise DataError(f'{table}: {len(absent):,} images have no lesion ({absent[0]}), expected one for each. '
@@ -78,7 +77,7 @@ class HAM10000(ClassImages):
         if not path.is_file():
             raise DataError(f'{self.data_root}: neither {other.relative_to(self.data_root)} nor {METADATA}, expected '
                             f'one of them. {self.advice()}')
-        rows = read_csv(path, ('lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization'))
+        _, rows = read_csv(path, ('lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization'))
         wrong = next((row for row in rows if row[2].upper() not in CLASSES), None)
         if wrong:
             raise DataError(f'{path}: {wrong[1]} has the dx {wrong[2]!r}, expected one of '
