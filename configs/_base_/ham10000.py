@@ -55,3 +55,18 @@ mini_loaders = dict(
     val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=mini_place),
     test_dataloader=dict(num_workers=0, dataset=mini_place),
     submit_dataloader=dict(num_workers=0, dataset=mini_place))
+
+method = 'configs/crckd/densenet121_ham10000.py'
+without = dict(mt='model.losses.mt.weight=0', ccd='model.losses.crckd.ccd_weight=0',
+               crp='model.losses.crckd.crp_weight=0')
+evidence = dict(  # of tools/benchmark.py crowd: each part of CRCKD alone, and all of them
+    options=['mini_data.root=data/mini/ham10000_evidence', 'mini_data.train=600',
+             'train_dataloader.dataset.data_root=data/mini/ham10000_evidence',
+             'val_dataloader.dataset.data_root=data/mini/ham10000_evidence'],
+    scores=dict(BACC='greater', F1='greater', AUC_ovr='greater', same_class='greater', other_class='less'),
+    arms=dict(
+        ce=['configs/medical/densenet121_ham10000.py'],
+        mt=[method, without['ccd'], without['crp']],
+        ccd=[method, without['mt'], without['crp']],
+        crp=[method, without['mt'], without['ccd']],
+        crckd=[method]))
