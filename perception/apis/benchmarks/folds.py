@@ -122,7 +122,7 @@ def to_markdown(report: dict) -> str:
             for fold, scores in report['folds'].items()]
     rows.append(['all', *(to_text([scores[name] for scores in report['folds'].values() if name in scores])
                           for name in names)])
-    lines = [f'# {report["title"]}', '', f'{len(report["folds"])} of {report["planned"]} folds; of each the mean of its '
-             f'last {report["last"]} validations, then mean ± standard deviation over folds.', '',
-             '| | ' + ' | '.join(names) + ' |', '|' + '---|' * (len(names) + 1)]
+    said = (f'{len(report["folds"])} of {report["planned"]} folds; of each the mean of its last {report["last"]} '
+            'validations, then mean ± standard deviation over folds.')
+    lines = [f'# {report["title"]}', '', said, '', '| | ' + ' | '.join(names) + ' |', '|' + '---|' * (len(names) + 1)]
     return '\n'.join([*lines, *('| ' + ' | '.join(row) + ' |' for row in rows)]) + '\n'
