@@ -147,13 +147,13 @@ class DrawClasses(BaseMetric):
             if sample.get('pred_scores') is None:
                 raise DataError(f'DrawClasses: {sample.get("sample_id", "a sample")} has no pred_scores, expected them.'
                                 ' Use a classifier.')
-            scores, label = sample['pred_scores'].cpu().numpy(), sample.get('label')
+            scores, label = sample['pred_scores'].detach().cpu().numpy(), sample.get('label')
             label = None if label is None else int(label)
             if len(self.results) < self.max_images:
                 image = data_batch['inputs']['image'][number].permute(1, 2, 0).cpu().numpy()
                 picture = draw_scores(image, meta['classes'], meta['palette'], scores, label, sample['sample_id'])
                 canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', picture)
-            self.results.append((label, scores, sample['feature'].cpu().numpy()))
+            self.results.append((label, scores, sample['feature'].detach().cpu().numpy()))
 
     def compute_metrics(self, results: list) -> dict:
         """Draw the charts; no score comes from pictures."""

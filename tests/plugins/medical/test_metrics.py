@@ -1,5 +1,8 @@
 """Scores against scikit-learn and against slow loops."""
 import itertools
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -118,3 +121,34 @@ def test_the_plane_shows_what_differs_most():
     assert principal_plane(features[:1])[0].shape == (1, 2) and principal_plane(features[:, :1])[0].shape == (50, 2)
     figure = feature_chart(features, np.arange(50) % 3, 'ABC', [(0, 0, 0)] * 3, 'title')
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ['A (17)', 'B (17)', 'C (16)']
+
+
+WORKER = '''
+import sys, torch, torch.distributed as dist
+from perception.plugins.medical.metrics import ClassMetric
+rank = int(sys.argv[1])
+dist.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=rank, world_size=2)
+scores = torch.rand(21, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
+metric = ClassMetric()
+metric.collect_dir = sys.argv[3]
+order = [*range(21), 0][rank::2]  # the sampler repeats one
+metric.process(None, [dict(label=torch.tensor(i % 4), pred_scores=scores[i], feature=scores[i]) for i in order])
+found = metric.evaluate(21)
+if rank == 0:
+    torch.save(found, sys.argv[4])
+dist.destroy_process_group()
+'''
+
+
+def test_two_processes_give_the_score_of_one(root, tmp_path):
+    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
+    places = [str(tmp_path / name) for name in ('meet', 'collect', 'found.pth')]
+    runs = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', WORKER, str(rank), *places], env=env,
+                             stderr=subprocess.PIPE) for rank in range(2)]
+    errors = [run.communicate(timeout=150)[1].decode() for run in runs]
+    assert all(run.returncode == 0 for run in runs), errors
+    scores = torch.rand(21, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1).numpy()
+    alone, labels = ClassMetric(), np.arange(21) % 4
+    MMLogger.get_instance('medical', logger_name='medical')
+    alone.process(None, samples(scores, labels))
+    assert torch.load(tmp_path / 'found.pth') == pytest.approx(alone.evaluate(21), abs=1e-12)

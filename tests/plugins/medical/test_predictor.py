@@ -92,6 +92,6 @@ def test_draws_features_confusions_and_samples(net, aptos, tmp_path):
     samples = net.test_step(batch)
     drawer.process(batch, [sample.to_dict() for sample in samples])
     assert drawer.evaluate(4) == {}
-    assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+    assert {path.name for path in (tmp_path / 'out').glob('*.png')} == {
         'features.png', 'confusion.png', f'{data.ids[0]}.png', f'{data.ids[1]}.png'}
     assert ClassPredictor(None, DATA).draw_sample(data[0]).shape[2] == 3
