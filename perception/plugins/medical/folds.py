@@ -133,7 +133,11 @@ def read_csv(path: Path, header: Sequence[str] | None = None) -> tuple[list[str]
         DataError: no such file, no text, another header, or a row of another length.
     """
     table = csv.reader(io.StringIO(read_text(path, 'a table of images')))
-    rows = [[value.strip() for value in row] for row in table if row]
+    try:
+        rows = [[value.strip() for value in row] for row in table if row]
+    except csv.Error as error:
+        raise DataError(f'{path}: no table ({error}), expected values with commas between them. The file is damaged; '
+                        'unpack it again.') from error
     if not rows or (header is not None and rows[0] != list(header)):
         came = 'nothing' if not rows else f'the columns {",".join(rows[0])[:100]!r}'
         raise DataError(f'{path}: {came}, expected {",".join(header or ["a header"])!r}. Unpack the official file '

@@ -85,7 +85,7 @@ def test_folds_that_overlap_or_do_not_cover_are_refused(files, changes, match):
 
 @pytest.mark.parametrize(('text', 'match'), [
     ('', 'nothing'), ('id,grade\na,1\n', "columns 'id,grade'"), ('id_code,diagnosis\na,1\nb\n', r':3: 1 values'),
-    (None, 'no such|not readable|No such')])
+    ('id_code,diagnosis\na,' + '9' * 200_000, 'no table'), (None, 'no such|not readable|No such')])
 def test_damaged_tables_are_refused(tmp_path, text, match):
     path = tmp_path / 'train.csv'
     if text is not None:
