@@ -37,6 +37,7 @@ from perception.apis.benchmarks.trainings import (
 )
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
+from perception.distill.teachers import EMATeacher
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path, from_root, make_folder
@@ -205,7 +206,8 @@ def find_arms(student: str, methods: Sequence[str]) -> dict[str, list[str]]:
             raise ConfigError(f'{method}: there is an arm {name} already, {arms[name][0]}, expected methods of '
                               f'different folders. Give it as --arm NAME {method}.')
         arms[name] = [cost.config_name(method)]
-        teachers.update({teacher.get('trained_by'): method for teacher in (model.get('teachers') or {}).values()})
+        teachers.update({teacher.get('trained_by'): method for teacher in (model.get('teachers') or {}).values()
+                         if teacher.get('type') is not EMATeacher})
     if len(teachers) > 1 or None in teachers:
         raise ConfigError(f'{", ".join(teachers.values())}: their teachers are trained by '
                           f'{", ".join(map(str, teachers))}, expected one config. Compare these methods apart.')
