@@ -198,8 +198,8 @@ def find_arms(student: str, methods: Sequence[str]) -> dict[str, list[str]]:
         raise ConfigError(f'{student}: it is the config of a method, expected that of the student alone first. Write '
                           'for example configs/lidarseg/minkunet_half_kitti.py configs/pvd/minkunet_kitti.py.')
     for method in methods:
-        name, model = Path(cost.config_name(method)).parent.name, load_config(method, mini=True).model.to_dict()
-        if model.get('student') != alone:
+        name, model = Path(cost.config_name(method)).parent.name, load_config(method, mini=True).model
+        if model.to_dict().get('student') != alone:
             raise ConfigError(f'{method}: it trains another net than {student}, expected a method that teaches the '
                               f'same. Give such a net as --arm NAME {method}.')
         if name in arms:
@@ -207,7 +207,7 @@ def find_arms(student: str, methods: Sequence[str]) -> dict[str, list[str]]:
                               f'different folders. Give it as --arm NAME {method}.')
         arms[name] = [cost.config_name(method)]
         teachers.update({teacher.get('trained_by'): method for teacher in (model.get('teachers') or {}).values()
-                         if teacher.get('type') is not EMATeacher})
+                         if teacher.get('type') is not EMATeacher})  # a running mean is trained with its student
     if len(teachers) > 1 or None in teachers:
         raise ConfigError(f'{", ".join(teachers.values())}: their teachers are trained by '
                           f'{", ".join(map(str, teachers))}, expected one config. Compare these methods apart.')
