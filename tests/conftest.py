@@ -59,7 +59,8 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     bdd100k=dict(_IMAGES, train=7, val=2, test=1),  # SAD validates with one of the training images
     llamas=dict(_IMAGES, train=3, val=1, test=1),
     lane_folder=dict(_IMAGES, train=2, val=1, test=1),
-    apolloscape=dict(_IMAGES, train=2, val=1, test=1))  # 3384 x 2710 pixels
+    apolloscape=dict(_IMAGES, train=2, val=1, test=1),  # 3384 x 2710 pixels
+    aptos=dict(train=60, test=2, size=48), ham10000=dict(train=80, test=2, size=48))
 
 
 @pytest.fixture(scope='session')

@@ -67,12 +67,15 @@ def benchmarks() -> dict[str, Listed]:
 
 def converters() -> dict[str, Listed]:
     """What converts published weights, see `perception/apis/convert.py`."""
-    return modules(PACKAGE, '*/convert/*.py', 'fits')
+    return modules(PACKAGE, '**/convert/*.py', 'fits')
 
 
 def mini_sets() -> list[str]:
-    """Names of the data-set bases that define `mini_data`."""
-    return sorted(path.stem for path in BASES.glob('*.py') if re.search(r'^mini_data = ', path.read_text(), re.M))
+    """Names of the data-set bases that define `mini_data`, without those of a plugin that is not there."""
+    texts = {path.stem: path.read_text() for path in BASES.glob('*.py')}
+    plugins = {name: re.findall(r'^from perception\.plugins\.(\w+)', text, re.M) for name, text in texts.items()}
+    return sorted(name for name, text in texts.items() if re.search(r'^mini_data = ', text, re.M)
+                  and all((PACKAGE / 'plugins' / plugin).is_dir() for plugin in plugins[name]))
 
 
 def add_options(parser: argparse.ArgumentParser, options: dict[str, dict[str, Any]]) -> argparse.ArgumentParser:

@@ -29,8 +29,8 @@ class Distiller(BaseModel):
         student: config of an mmengine model, or the model.
         taps: short name -> path of a sub-module of the student.
         losses: name -> config of a `DistillLoss`, or the loss.
-        teachers: name -> config of a teacher (`FrozenTeacher`), or the teacher. A loss whose teacher is `'student'`
-            needs none.
+        teachers: name -> config of a teacher (`FrozenTeacher`, `EMATeacher`), or the teacher. A loss whose teacher is
+            `'student'` needs none.
 
     Raises:
         ConfigError: a tap's path is missing, a loss names an unknown teacher or reads a tap that is not there.
@@ -73,9 +73,12 @@ class Distiller(BaseModel):
             data_samples: labels and meta information, one per sample.
             all_losses: those too that are not active at this iteration, as at the nearest one at which they teach.
         """
+        now, terms = int(self.iteration), {}
+        if self.training:
+            for teacher in self.teachers.values():
+                teacher.follow(self.student, now)
         with record(self.student, self.taps) as outputs:
             own = self.student(inputs, data_samples, mode='loss')
-        now, terms = int(self.iteration), {}
         batch = dict(inputs=inputs, data_samples=data_samples, iteration=now)
         seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()}}
         for name, loss in self.losses.items():

@@ -414,9 +414,15 @@ def _some(names: list[str]) -> str:
 def check_weights(model: torch.nn.Module, weights: dict[str, Tensor], where: str = 'checkpoint') -> None:
     """Compare the names and shapes of weights with those of a model, and see that they are finite.
 
+    A module that knows more, such as whose memories it holds, has a method `check_saved(weights, where)`.
+
     Raises:
         CheckpointError: they differ; the message counts and names what is missing, unexpected and mis-shaped.
     """
+    for name, module in model.named_modules():
+        if hasattr(module, 'check_saved'):
+            start = f'{name}.' if name else ''
+            module.check_saved({k.removeprefix(start): v for k, v in weights.items() if k.startswith(start)}, where)
     own = model.state_dict()
     missing = [k for k in own if k not in weights and not k.endswith('num_batches_tracked')]
     unexpected = [k for k in weights if k not in own]

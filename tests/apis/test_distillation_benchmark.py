@@ -371,3 +371,8 @@ def test_reads_a_real_training(run, toy_config, root, tmp_path):
     assert result['results'] == {'toy/count': 11}
     job.options = ['train_cfg.max_epochs=3']
     assert trainings.read_run(job) is None
+
+
+def test_a_mean_teacher_is_trained_with_its_student():
+    arms = distillation.find_arms('configs/medical/densenet121_aptos.py', ['configs/crckd/densenet121_aptos.py'])
+    assert arms == dict(student=['configs/medical/densenet121_aptos.py'], crckd=['configs/crckd/densenet121_aptos.py'])

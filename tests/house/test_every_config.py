@@ -53,7 +53,8 @@ def one_step(cfg: Config, folder: Path) -> Config:
     cfg.merge_from_dict({key: part for key, part in cfg.get('tiny', {}).items() if key != 'mini_data'})
     cfg.train_dataloader.batch_size = min(2, cfg.train_dataloader.batch_size)
     for teacher in cfg.model.get('teachers', {}).values():
-        teacher.trained_by = None
+        if 'trained_by' in teacher:
+            teacher.trained_by = None
     for loss in cfg.model.get('losses', {}).values():
         if 'begin' in loss:
             loss.begin = 0

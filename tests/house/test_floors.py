@@ -84,6 +84,14 @@ def test_every_module_keeps_to_its_floor(root):
     assert not wrong, '\n'.join(wrong)
 
 
+def test_a_plugin_uses_what_it_may(tmp_path):
+    module = tmp_path / 'perception/plugins/medical/new.py'
+    module.parent.mkdir(parents=True)
+    module.write_text('\n'.join(f'import perception.{name}' for name in (
+        'utils.paths', 'registry', 'ops.ranges', 'common.dataset', 'distill.crckd', 'plugins.medical.draw')))
+    assert not broken_rules(module, tmp_path / 'perception')
+
+
 @pytest.mark.parametrize(('room', 'line'), [
     ('lidarseg', 'from perception.distill.pvd import PVDLoss'),
     ('common', 'import perception.lidarseg.predictor'),
@@ -98,6 +106,11 @@ def test_every_module_keeps_to_its_floor(root):
     ('common', 'import open3d as o3d'),
     ('lidarseg', 'from . import mini'),
     ('kitchen', 'import numpy'),
+    ('plugins/medical', 'from perception.lanes.draw import draw_sample'),
+    ('plugins/medical', 'from perception.plugins.gan import fid'),
+    ('plugins/medical', 'from perception.apis.inference import load'),
+    ('lanes', 'from perception.plugins.medical.draw import draw_scores'),
+    ('distill', 'from perception.plugins.medical.draw import draw_scores'),
 ])
 def test_the_rule_catches_a_broken_floor(tmp_path, room, line):
     folder = tmp_path / 'perception' / room

@@ -1,4 +1,4 @@
-"""Which parts of DHA find people in crowds? Per seed a CenterPoint, then one arm after the other with a part more.
+"""Which parts of a method help, such as those of DHA in crowds? Per seed a plain net, then arms with parts of it.
 
 The arms are those that the config of the first one names in `evidence = dict(arms=...)`. All arms of a seed see the
 same samples in the same order, and what they have in common starts from the same weights. Every run is a call of

@@ -37,6 +37,7 @@ from perception.apis.benchmarks.trainings import (
 )
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
+from perception.distill.teachers import EMATeacher
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 from perception.utils.paths import data_path, from_root, make_folder
@@ -197,15 +198,16 @@ def find_arms(student: str, methods: Sequence[str]) -> dict[str, list[str]]:
         raise ConfigError(f'{student}: it is the config of a method, expected that of the student alone first. Write '
                           'for example configs/lidarseg/minkunet_half_kitti.py configs/pvd/minkunet_kitti.py.')
     for method in methods:
-        name, model = Path(cost.config_name(method)).parent.name, load_config(method, mini=True).model.to_dict()
-        if model.get('student') != alone:
+        name, model = Path(cost.config_name(method)).parent.name, load_config(method, mini=True).model
+        if model.to_dict().get('student') != alone:
             raise ConfigError(f'{method}: it trains another net than {student}, expected a method that teaches the '
                               f'same. Give such a net as --arm NAME {method}.')
         if name in arms:
             raise ConfigError(f'{method}: there is an arm {name} already, {arms[name][0]}, expected methods of '
                               f'different folders. Give it as --arm NAME {method}.')
         arms[name] = [cost.config_name(method)]
-        teachers.update({teacher.get('trained_by'): method for teacher in (model.get('teachers') or {}).values()})
+        teachers.update({teacher.get('trained_by'): method for teacher in (model.get('teachers') or {}).values()
+                         if teacher.get('type') is not EMATeacher})  # a running mean is trained with its student
     if len(teachers) > 1 or None in teachers:
         raise ConfigError(f'{", ".join(teachers.values())}: their teachers are trained by '
                           f'{", ".join(map(str, teachers))}, expected one config. Compare these methods apart.')

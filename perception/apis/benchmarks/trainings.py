@@ -51,6 +51,7 @@ class Job:
         work_dir: its folder.
         options: overrides for --cfg-options, `KEY=VALUE` each.
         setting: name of the setting it belongs to.
+        mini: train the mini scale.
     """
     arm: str
     seed: int
@@ -58,12 +59,13 @@ class Job:
     work_dir: Path
     options: list[str] = field(default_factory=list)
     setting: str = ''
+    mini: bool = True
 
     @property
     def command(self) -> list[str]:
         """The training as a user would type it."""
-        return [sys.executable, str(from_root('tools/train.py')), self.config, '--mini', '--resume', '--work-dir',
-                str(self.work_dir), '--cfg-options', *self.options]
+        return [sys.executable, str(from_root('tools/train.py')), self.config, *['--mini'] * self.mini, '--resume',
+                '--work-dir', str(self.work_dir), '--cfg-options', *self.options]
 
 
 def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, options: Sequence[str] = (),
@@ -208,7 +210,7 @@ def read_run(job: Job) -> dict | None:
     path, _ = newest_checkpoint(job.work_dir)
     if path is None or not (job.work_dir / 'model.pth').is_file():
         return None
-    cfg = load_config(job.config, mini=True, options=parse_options(job.options))
+    cfg = load_config(job.config, mini=job.mini, options=parse_options(job.options))
     checkpoint = load_checkpoint(path, mmap=True)
     meta, hub = checkpoint['meta'], checkpoint['message_hub']
     if meta['epoch'] < cfg.train_cfg.max_epochs or hub['runtime_info'].get('step_validated') != meta['epoch']:

@@ -46,7 +46,7 @@ def write_stamped(root: Path, stamp: dict, write: Callable[[Path], None], title:
                         'else; give another folder or move it away.')
     if not force and (root / STAMP).is_file():
         print_log(f'{root} was made from other arguments ({differences(root, stamp)}) and is written again.', 'current')
-    what = 'the data are SIMULATED (a ray-cast toy world)' if stamp.get('simulated', True) else 'few but real data'
+    what = 'the data are SIMULATED' if stamp.get('simulated', True) else 'few but real data'
     print_log(f'Writing mini {title} to {root}: {what}, good for trying things out, not for results to publish.',
               logger='current')
     try:

@@ -1,0 +1,34 @@
+"""What a model or a loss must know of the training set before it begins."""
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import BaseLoop, Runner
+
+from perception.registry import HOOKS
+from perception.utils.checkpoint import unwrap
+from perception.utils.errors import ConfigError
+
+
+@HOOKS.register_module()
+class TrainingSetHook(Hook):
+    """Tells each module with a method `know_training_set(labels)` the classes of the training samples, (n,) int64.
+
+    The data set has them as its attribute `labels`. It is told before weights are loaded, so that memories in a
+    checkpoint are compared with the samples that are there.
+    """
+
+    def before_run(self, runner: Runner) -> None:
+        """Tell them, unless nothing is trained.
+
+        Raises:
+            ConfigError: the data set has no labels.
+        """
+        if not isinstance(runner._train_loop, BaseLoop):
+            return
+        dataset = runner._train_loop.dataloader.dataset
+        if not hasattr(dataset, 'labels'):
+            raise ConfigError(f'TrainingSetHook: {type(dataset).__name__} came, expected a data set with the class of '
+                              'each sample in `labels`. Leave the hook out, or use another data set.')
+        labels = torch.as_tensor(dataset.labels, dtype=torch.int64)
+        for module in unwrap(runner.model).modules():
+            if hasattr(module, 'know_training_set'):
+                module.know_training_set(labels)
