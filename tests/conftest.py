@@ -1,10 +1,13 @@
 """Fixtures that several rooms share."""
+import multiprocessing
 import os
+import pickle
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -122,3 +125,22 @@ def mini_llamas(mini_set: Callable[[str], Path]) -> Path:
 def mini_apolloscape(mini_set: Callable[[str], Path]) -> Path:
     """The tiny set of TINY."""
     return mini_set('apolloscape')
+
+
+@pytest.fixture
+def two_processes(tmp_path):
+    """Calls `work(rank)` in two processes that reach each other over gloo; gives what both returned."""
+    def run(work):
+        def start(rank):
+            torch.set_num_threads(1)
+            torch.distributed.init_process_group('gloo', f'file://{tmp_path}/meet', rank=rank, world_size=2)
+            (tmp_path / f'{rank}.pickle').write_bytes(pickle.dumps(work(rank)))
+            torch.distributed.destroy_process_group()
+        processes = [multiprocessing.get_context('fork').Process(target=start, args=(rank,)) for rank in (0, 1)]
+        for process in processes:
+            process.start()
+        for process in processes:
+            process.join(100)
+            assert process.exitcode == 0
+        return [pickle.loads((tmp_path / f'{rank}.pickle').read_bytes()) for rank in (0, 1)]
+    return run
