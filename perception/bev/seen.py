@@ -3,7 +3,6 @@
 Shapes: one sample, N cameras, features of h x w, D depths, P pairs of a pixel and a cell, C colours.
 """
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import cv2
@@ -22,7 +21,7 @@ from perception.ops.bev_pool import Ranks, pool_rows
 from perception.utils.errors import ConfigError
 
 CELL = (10.0, 0.0)  # m ahead of and left of the car's origin
-HIGH = View(eye=(-34., 0., 30.), target=(9., 0., -3.), metres=0.25)  # on points with x forward, y left
+HIGH = np.array([[-.66, 0, .58], [.18, 0, -.06]])  # eye and target, x forward, y left, in reaches of the grid
 SHARE = 0.5  # of the most probable depth of a ray, from which on another one is drawn
 GLOW = (255, 60, 220)  # pixels that feed a cell, and the cell
 
@@ -132,6 +131,11 @@ def _cell(seen: Seen, place: Sequence[float]) -> int:
     return row * columns + column
 
 
+def _reach(seen: Seen) -> float:
+    """m from the origin to the grid's farthest side."""
+    return max(abs(value) for axis in (seen.transform.grid.x, seen.transform.grid.y) for value in axis[:2])
+
+
 def draw_frustum(seen: Seen, images: np.ndarray, sample: Mapping, palette: Sequence[Sequence[int]], look: Look = LOOK,
                  title: str = '') -> np.ndarray:
     """The points of the view transform in 3D from behind and above the car, with boxes, (H, W, 3) uint8 RGB.
@@ -148,10 +152,10 @@ def draw_frustum(seen: Seen, images: np.ndarray, sample: Mapping, palette: Seque
         MissingDependency: Open3D or its Vulkan libraries are missing.
     """
     points, colors = points_seen(seen, images)
-    ahead = np.exp(1j * FORWARD[sample.get('bev_frame', 'lidar')])
-    eye, target = ((turned.real, turned.imag, height) for turned, height in (
-        (complex(x, y) * ahead, z) for x, y, z in (HIGH.eye, HIGH.target)))
-    view = replace(HIGH, eye=eye, target=target)
+    angle, reach = FORWARD[sample.get('bev_frame', 'lidar')], _reach(seen)
+    cos, sin = np.cos(angle), np.sin(angle)
+    eye, target = (reach * HIGH @ [[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]]).tolist()
+    view = View(eye=eye, target=target, metres=.006 * reach)
     visible = visible_points(points, view, look.width, look.width * 9 // 16)
     picture = paint(visible, colors)
     predicted, true, score = layers_of(arrays_of(sample, look.min_score), palette, look)
@@ -188,6 +192,7 @@ def draw_cell(seen: Seen, views: Sequence[CameraView], sample: Mapping, place: S
     middle = low + ((np.array(place) - low) // step + .5) * step
     cell = BoxLayer(np.array([[*middle, 0, *step, .1, FORWARD[frame]]]), GLOW, ['cell'])
     body = sheet(in_rows(views, FORWARD[frame]), look.width, draw, keep=True)
-    body.append(from_above([*true, *predicted, cell], frame, look, look.width // 2))
-    feeds = f'{np.count_nonzero(given):,} pixels of {sum(part.any() for part in given)} cameras feed the cell'
+    body.append(from_above([*true, *predicted, cell], frame, look._replace(reach=_reach(seen)), look.width // 2))
+    cameras = [view.name for view, part in zip(views, given) if part.any()]
+    feeds = f'the cell is fed by {np.count_nonzero(given):,} pixels ({", ".join(cameras) or "no camera"})'
     return canvas.stacked([canvas.bar(look.width, title, feeds), *body], gap=0)

