@@ -2,6 +2,7 @@
 import pytest
 import torch
 
+from perception.bev.geometry import CameraGeometry
 from perception.bev.models.bev_net import BEVNet
 from perception.bev.models.encoder import BEVDepthEncoder, BEVDetEncoder, LSSEncoder, TinyEncoder, Up
 from perception.bev.models.map_head import MapHead
@@ -77,6 +78,26 @@ def test_any_rig(make_batch, cameras, size):
     with torch.no_grad():
         found = model.test_step(make_batch(1, cameras=cameras, size=size, cells=16))
     assert found[0].pred_map.shape == (2, 16, 16) and len(found[0].pred_depth) == cameras
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_keeps_projection_depths_pooling_and_losses_in_float32(batch, dtype):
+    model = net().eval()
+    data = model.data_preprocessor(batch, True)
+    geometry = CameraGeometry.from_inputs(data['inputs'])
+    exact, points = model(**data, mode='loss'), torch.rand(5, 3) * 20
+    with torch.autocast('cpu', dtype):
+        seen = model.compute(data['inputs']['images'], geometry)['seen']
+        assert model.image_features(data['inputs']['images']).dtype == dtype
+        assert seen.depth.dtype == seen.bev.dtype == geometry.project(points)[0].dtype == torch.float32
+        torch.testing.assert_close(seen.depth.sum(2), torch.ones(2, 6, 2, 4))
+        found = model(**data, mode='loss')
+        total, _ = model.parse_losses(found)
+    total.backward()
+    for name, value in found.items():
+        assert value.dtype == torch.float32
+        torch.testing.assert_close(value, exact[name], rtol=.1, atol=.05)
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
 
 
 def test_samples_do_not_see_each_other(batch):
