@@ -43,7 +43,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     nuscenes=dict(train_frames=1, val_frames=2, test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02,
                   workers=1),
     # 2 training and 2 validation scenes of 1 key frame, 1 of test
-    nuscenes_rig=dict(train_frames=1, val_frames=1, test_frames=1, train_scenes=2, columns=120, width=160, detail=.2,
+    nuscenes_rig=dict(train_frames=1, val_frames=1, test_frames=1, train_scenes=2, columns=120, width=160, detail=.05,
                       workers=1),
     waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130,
                workers=1),

@@ -53,9 +53,7 @@ SETS = {'semantickitti': ('semantickitti', 25), 'semantickitti_multiscan': ('sem
         'tusimple': ('tusimple', 15), 'bdd100k': ('bdd100k', 12), 'llamas': ('llamas', 12),
         'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6), 'stcrowd': ('stcrowd', 20),
         'udacity': ('udacity', 20), 'comma': ('comma', 20), 'bdd_driving': ('bdd_driving', 12),
-        'cityscapes': ('cityscapes', 10)}
-
-FILMS = ('udacity', 'comma', 'bdd_driving')  # their predictor runs a net of its own kind, frame by frame
+        'cityscapes': ('cityscapes', 10), 'nuscenes_rig': ('nuscenes_rig', 15)}
 
 
 @pytest.fixture(autouse=True)
@@ -78,8 +76,6 @@ def test_damaged_files_of_a_data_set_are_read_or_refused(name, mini_set, tmp_pat
                 path.write_bytes(path.read_bytes()[:300 * size])
     before = {path: path.read_bytes() for path in root.rglob('*') if path.is_file()}
     cfg = tiny_config(name)
-    if name in FILMS:
-        cfg.predictor = None
     fuzzer = Fuzzer(name, root, readers_of(name, cfg, root))
     outcomes = [fuzzer.step() for _ in range(rounds)]
     assert set(outcomes) <= {'read', 'refused'}, report(fuzzer.tallies, 0)

@@ -53,6 +53,8 @@ submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
 draw = dict(type=DrawRig)  # --draw DIR
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
+tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
+    train_frames=1, val_frames=1, test_frames=1, train_scenes=1, width=64, detail=0.2, columns=60, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_size = (64, 176)
 mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]

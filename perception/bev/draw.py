@@ -270,12 +270,12 @@ def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Seq
     rows = in_rows(views, FORWARD[frame]) if views else []
     parts = []
     if 'image' in kinds:
-        parts += _sheet(rows, look.width, lambda view: _with_boxes(view, [*true, *predicted]))
+        parts += sheet(rows, look.width, lambda view: _with_boxes(view, [*true, *predicted]))
     if 'depth' in kinds:
         for key, name in (('pred_depth', 'predicted depth'), ('depth', 'depth of the sweep')):
             if key in values:
                 order = {id(view): depth for view, depth in zip(views, values[key])}
-                parts += _sheet(rows, look.width, lambda view, d=order: depth_picture(d[id(view)], view.image), name,
+                parts += sheet(rows, look.width, lambda view, d=order: depth_picture(d[id(view)], view.image), name,
                                 keep=True)
         if not parts:
             raise DataError(f'--view depth: {sample.get("sample_id", "a sample")} has no depths, expected some of a '
@@ -313,7 +313,7 @@ def _with_boxes(view: CameraView, layers: Sequence[BoxLayer]) -> np.ndarray:
     return image
 
 
-def _sheet(rows: list[list[CameraView]], width: int, draw: Callable, note: str = '',
+def sheet(rows: list[list[CameraView]], width: int, draw: Callable, note: str = '',
            keep: bool = False) -> list[np.ndarray]:
     """Rows of pictures that fill a width; with `keep` views are drawn as they are and resized thereafter."""
     most, strips = max(len(row) for row in rows), []

@@ -11,18 +11,22 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.bev.datasets.nuscenes.map_presets import view_of
 from perception.bev.datasets.nuscenes.metric import guess_attributes
 from perception.bev.datasets.nuscenes.reader import (
     ATTRIBUTES,
     NuScenesRig,
     bounds_of,
+    frame_to_world,
     pack_rig,
     preset_with,
     to_world_boxes,
 )
 from perception.bev.draw import CameraView, arrays_of, draw_rig, from_above, input_views, make_look
 from perception.bev.rig import NAME, Rig, find_rigs, image_files, parse_rig, read_images, read_rig, rig_sample
+from perception.bev.seen import CELL, draw_cell, draw_frustum, look_through
 from perception.bev.transforms import SweepDepth, image_matrices
+from perception.common.nuscenes.maps import rasterise, read_map
 from perception.common.nuscenes.poses import inverse_rigid
 from perception.common.nuscenes.reader import read_index
 from perception.common.nuscenes.tables import VERSIONS
@@ -34,7 +38,10 @@ from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
-VIEWS = ('plain', 'image', 'bev', 'depth')
+VIEWS = ('plain', 'image', 'bev', 'depth', 'frustum', 'cell', 'map')
+LAYERS = ('drivable_area', 'road_segment', 'lane', 'carpark_area', 'walkway', 'ped_crossing', 'stop_line',
+          'road_divider', 'lane_divider')  # of nuScenes' maps, as --view map paints them
+MAP_STEP = 0.2  # m of its cells
 
 
 class RigSource(NamedTuple):
@@ -60,6 +67,10 @@ class RigPredictor(Predictor):
     `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays and what `rig.json` holds, its path or a Rig. A
     film comes of a folder of such folders, or of the folder of nuScenes, where `scene` names one.
 
+    Pictures (`--view`): 'plain', images with boxes and the view from above; 'image' and 'bev', one of both; 'depth',
+    what the net sees; 'frustum', the points of its view transform in 3D; 'cell', the pixels that feed a cell; 'map',
+    the layers of nuScenes' map around a key frame.
+
     Args:
         model: in evaluation mode, or None.
         data: config of the data set, its `type` NuScenesRig.
@@ -68,6 +79,7 @@ class RigPredictor(Predictor):
         min_score: predictions below it are not drawn.
         min_map: probability from which on a cell of the map is drawn.
         reach: m around the car that the view from above shows; that of the rig, else 52.
+        cell: place of a cell, m ahead of and left of the car's origin, such as '10,-3', for that view.
 
     Raises:
         ConfigError: options that cannot be.
@@ -79,8 +91,9 @@ class RigPredictor(Predictor):
 
     def __init__(self, model: nn.Module | None, data: dict, scene: str | None = None,
                  cameras: str | Sequence[str] | None = None, min_score: float = 0.3, min_map: float = 0.5,
-                 reach: float | None = None) -> None:
+                 reach: float | None = None, cell: str | Sequence[float] = CELL) -> None:
         super().__init__(model, data)
+        self.cell = self._place(cell)
         self.scene, self.reach = scene, reach
         self.cameras = None if cameras is None else [name.strip() for name in cameras.split(',')] \
             if isinstance(cameras, str) else list(cameras)
@@ -94,6 +107,15 @@ class RigPredictor(Predictor):
         if own is not None and own != self.bev_frame:
             raise ConfigError(f'RigPredictor: a net that finds things in the frame {own!r} with data in '
                               f'{self.bev_frame!r}, expected one of both. Give the data set bev_frame={own!r}.')
+
+    @staticmethod
+    def _place(cell: str | Sequence[float]) -> tuple[float, float]:
+        try:
+            ahead, left = (float(value) for value in (cell.split(',') if isinstance(cell, str) else cell))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f'--cell: {cell!r} came, expected two numbers with a comma, metres ahead of and left of '
+                              'the car. Write --cell 10,-3.') from error
+        return ahead, left
 
     def __call__(self, source: Source | Sequence[Any], rig: Rig | Mapping | str | Path | None = None) -> RigSample:
         """The sample of a source, or of images and their rig, with predictions, on the CPU; see `predict`."""
@@ -145,7 +167,8 @@ class RigPredictor(Predictor):
         """
         if not isinstance(source, RigSource):
             if not Path(source).is_dir() and Path(source).name != NAME:
-                return self._key_frame(Path(source))
+                dataset, number = self._key_frame(Path(source))
+                return dataset.read(number)
             source = self._rig(Path(source))
         rig = source.rig if self.cameras is None else source.rig.choose(self.cameras)
         images = source.images
@@ -164,8 +187,8 @@ class RigPredictor(Predictor):
         rig = read_rig(file)
         return RigSource(rig, tuple(image_files(rig, folder)), folder.name)
 
-    def _key_frame(self, file: Path) -> dict:
-        """The sample of a key frame that a file belongs to.
+    def _key_frame(self, file: Path) -> tuple[NuScenesRig, int]:
+        """The data set, and the number in it, of the key frame that a file belongs to.
 
         Raises:
             DataError: the file belongs to none.
@@ -187,12 +210,12 @@ class RigPredictor(Predictor):
         raise DataError(f'{file}: no image or sweep of a key frame, expected one that sample_data.json has. Name '
                         'another file.')
 
-    def _read_row(self, root: Path, version: str, scene: str, row: int) -> dict:
-        """The sample of a row of a version's index."""
+    def _read_row(self, root: Path, version: str, scene: str, row: int) -> tuple[NuScenesRig, int]:
+        """The data set, and the number in it, of a row of a version's index."""
         if (root, scene) not in self._sets:
             for split in (split for split, of in VERSIONS.items() if of == version):
-                options = {key: self.data[key] for key in ('bev_frame', 'motion', 'reduce', 'min_points')
-                           if key in self.data}
+                options = {key: self.data[key] for key in ('bev_frame', 'motion', 'reduce', 'min_points', 'map_preset',
+                                                           'map_grid') if key in self.data}
                 if self.cameras or 'cameras' in self.data:
                     options['cameras'] = self.cameras or self.data['cameras']
                 try:
@@ -205,7 +228,7 @@ class RigPredictor(Predictor):
                 raise DataError(f'{root / version}: {scene} is in no official split, expected a scene of nuScenes. '
                                 'Name another one.')
         dataset = self._sets[root, scene]
-        return dataset.read(next(i for i, frame in enumerate(dataset.frames) if frame.row == row))
+        return dataset, next(i for i, frame in enumerate(dataset.frames) if frame.row == row)
 
     def sources(self, path: str | Path) -> Iterator[tuple[str, Source]]:
         """Name and source of a moment: of a key frame's file, of a folder with a rig, of each in a folder, of nuScenes.
@@ -240,7 +263,7 @@ class RigPredictor(Predictor):
         return next((split for split in known if (root / VERSIONS[split]).is_dir()), own)
 
     def truth(self, labels: str | Path, name: str, source: Source) -> dict[str, np.ndarray]:
-        """The boxes of a key frame, by the names of RigSample.
+        """Boxes and, where the data have a preset, map of a key frame, by the names of RigSample.
 
         Args:
             labels: the folder of nuScenes.
@@ -249,14 +272,22 @@ class RigPredictor(Predictor):
         Raises:
             DataError: the source is no key frame.
         """
-        if isinstance(source, RigSource) or Path(source).is_dir():
-            raise DataError(f'--labels {labels}: {name} is no key frame of nuScenes, expected one, whose boxes its '
-                            'tables have. Draw it without.')
-        sample = self._key_frame(Path(source))
-        if 'boxes' not in sample:
-            raise DataError(f'--labels {labels}: the test split has no boxes, expected a labelled one. Draw it '
-                            'without.')
-        return {key: sample[key] for key in ('boxes', 'labels')}
+        dataset, number = self._labelled(f'--labels {labels}', name, source)
+        frame = dataset.frames[number]
+        to_world = frame_to_world(dataset.index, frame.row, self.bev_frame)
+        truth = dataset.truth(frame.row, to_world)
+        maps = {} if self.preset is None else dataset.map(frame, to_world)
+        return {key: truth[key] for key in ('boxes', 'labels')} | maps
+
+    def _labelled(self, flag: str, name: str, source: Source) -> tuple[NuScenesRig, int]:
+        """The data set, and the number in it, of a source that is a labelled key frame."""
+        if isinstance(source, RigSource) or Path(source).is_dir() or Path(source).name == NAME:
+            raise DataError(f'{flag}: {name} is no key frame of nuScenes, expected one, whose boxes and map are known. '
+                            'Draw it without.')
+        dataset, number = self._key_frame(Path(source))
+        if not dataset.labelled:
+            raise DataError(f'{flag}: the test split has no boxes, expected a labelled one. Draw it without.')
+        return dataset, number
 
     def save(self, form: str, folder: Path, name: str, source: Source, sample: RigSample) -> Path:
         """Write what was found at a moment.
@@ -321,9 +352,11 @@ class RigPredictor(Predictor):
     def view(self, view: str, source: Source, sample: RigSample | None, truth: Mapping | None,
              name: str) -> np.ndarray:
         """One picture of the kind `view`; see Predictor."""
-        read = self.read(source)
-        if view == 'depth':  # depths are those of the net's input
-            packed = self._packed(source)
+        if view == 'map':
+            return self._official_map(source, truth, name)
+        read, palette = self.read(source), self.meta['palette']
+        packed = self._packed(source) if view in ('depth', 'frustum', 'cell') else None
+        if view in ('depth', 'cell'):  # what they show is of the net's input
             views = input_views(packed['data_samples'], packed['inputs'])
         else:
             views = [CameraView(*row) for row in zip(read['meta']['cameras'], read['images'], image_matrices(
@@ -332,13 +365,33 @@ class RigPredictor(Predictor):
         known = dict(read['meta'], **predicted, **(truth or {}))
         if self.preset is not None:
             known['map_bounds'] = bounds_of(self.preset)
-        look = self.look
+        look, name = self.look, name or read['sample_id']
         reach = source.rig.map_range if isinstance(source, RigSource) else None
         if self.reach is None and reach:
             look = look._replace(reach=reach)
+        if view == 'frustum':
+            images = packed['inputs']['images'].numpy().transpose(0, 2, 3, 1)
+            return draw_frustum(look_through(self.model, packed), images, known, palette, look, name)
+        if view == 'cell':
+            to_car = inverse_rigid(known['ego_to_world']) @ known['frame_to_world']
+            place = (inverse_rigid(to_car) @ [*self.cell, 0, 1])[:2]
+            return draw_cell(look_through(self.model, packed), views, known, place, palette, look, name)
         kinds = ('image', 'bev') if view == 'plain' else (view,)
-        return draw_rig(views, known, self.meta['palette'], look, name or read['sample_id'], kinds,
-                        map_names=self.meta.get('map_classes', ()), classes=self.meta['classes'])
+        return draw_rig(views, known, palette, look, name, kinds, map_names=self.meta.get('map_classes', ()),
+                        classes=self.meta['classes'])
+
+    def _official_map(self, source: Source, truth: Mapping | None, name: str) -> np.ndarray:
+        """The layers of nuScenes' map around a key frame from above, with its boxes where they are asked for."""
+        dataset, number = self._labelled('--view map', name, source)
+        frame, reach = dataset.frames[number], self.look.reach
+        middle, yaw, *_ = view_of(frame_to_world(dataset.index, frame.row, self.bev_frame))
+        cells = 2 * [round(2 * reach / MAP_STEP)]
+        layers = rasterise(read_map(dataset.data_root, frame.location), LAYERS, (*middle, yaw), (2 * reach, 2 * reach),
+                           cells)
+        boxes = {key: truth[key] for key in ('boxes', 'labels')} if truth else {}
+        known = dict(boxes, map_labels=layers, map_bounds=(-reach, -reach, reach, reach), bev_frame=self.bev_frame)
+        return draw_rig([], known, self.meta['palette'], self.look, f'{name}, {frame.location}', ('bev',),
+                        map_names=LAYERS, classes=self.meta['classes'])
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """See Predictor; images and boxes as the augmentation left them."""

@@ -31,6 +31,7 @@ from perception.utils.errors import DataError
 
 NAME = 'rig.json'
 MOST = 12  # cameras
+LARGEST = 1e12  # number, whatever its unit
 RIGID = 1e-3  # how far a rotation may be from one
 # nuScenes' LiDAR stands so in the car, x right, y forward; it leans by 1.4 degrees there, which others do not
 LIDAR_TO_CAR = np.array([[0, 1, 0, 0.943713], [-1, 0, 0, 0], [0, 0, 1, 1.84023], [0, 0, 0, 1.0]])
@@ -147,7 +148,7 @@ def parse_rig(content: Any, where: str = 'rig') -> Rig:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and bool(np.isfinite(value))
+    return type(value) in (int, float) and abs(value) < LARGEST
 
 
 def _camera(item: Mapping, where: str) -> Camera:
@@ -161,10 +162,10 @@ def _camera(item: Mapping, where: str) -> Camera:
     if not isinstance(size, list) or len(size) != 2 or not all(type(n) is int and 0 < n < 1 << 15 for n in size):
         raise DataError(f'{where}: size {str(size)[:40]}, expected width and height in pixels. Correct it.')
     matrix = _matrix(item.get('K'), 3, f'{where}: K')
-    if np.abs(matrix[2] - (0, 0, 1)).max() > 1e-9 or abs(matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]) \
-            < 1e-6:
-        raise DataError(f'{where}: K {matrix.tolist()} is singular or has another last row than 0, 0, 1, expected '
-                        '[[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal lengths in pixels. Calibrate the camera.')
+    if np.abs(matrix[2] - (0, 0, 1)).max() > 1e-9 or np.linalg.det(matrix) < 1e-6:
+        raise DataError(f'{where}: K {matrix.tolist()} is singular, mirrors or has another last row than 0, 0, 1, '
+                        'expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal lengths in pixels. Calibrate '
+                        'the camera.')
     return Camera(name, image, tuple(size), matrix, _pose(item.get('pose'), where))
 
 
@@ -189,7 +190,7 @@ def _matrix(value: Any, size: int, where: str) -> np.ndarray:
         matrix = np.array(value)
     except ValueError:  # rows of several lengths
         matrix = np.zeros(0)
-    if matrix.shape != (size, size) or matrix.dtype.kind not in 'iuf' or not np.isfinite(matrix).all():
+    if matrix.shape != (size, size) or matrix.dtype.kind not in 'iuf' or not (np.abs(matrix) < LARGEST).all():
         raise DataError(f'{where} {str(value)[:60]}, expected {size} x {size} finite numbers. Correct it.')
     return matrix.astype(np.float64)
 

@@ -148,6 +148,8 @@ def test_savings_in_words():
 @pytest.mark.parametrize('inputs, text', [
     (dict(points=torch.zeros(1200, 4), voxel_coords=torch.zeros(3, 4), batch_size=1), '1,200 points, 3 voxels'),
     (dict(images=torch.zeros(1, 6, 3, 8, 9), labels=torch.zeros(1, 8, 9)), '8 x 9'),
+    (dict(images=torch.zeros(1, 6, 3, 8, 9), cam_to_img=torch.zeros(1, 6, 3, 3), bev_aug=torch.zeros(1, 4, 4)),
+     '6 times 8 x 9'),
     (torch.zeros(2, 5), 'inputs 2 x 5'), (dict(latents=[torch.zeros(7)]), 'latents 7'), ({}, '')])
 def test_input_in_words(inputs, text):
     assert cost.describe_input(inputs) == text

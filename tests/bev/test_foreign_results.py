@@ -22,13 +22,13 @@ def test_results_of_anybody(root, mini_rig, tmp_path):
     path = tmp_path / 'results.json'
     path.write_text(json.dumps(dict(meta=dict.fromkeys(FLAGS, False), results=results)))
     options = {'work_dir': str(tmp_path / 'w'), 'test_dataloader.dataset.data_root': str(mini_rig),
-               'test_dataloader.dataset.split': 'mini_val', 'test_dataloader.num_workers': 0}
+               'test_dataloader.dataset.split': 'mini_val', 'test_dataloader.num_workers': 0, 'draw.max_samples': 1}
     config = root / 'configs/bev/bevdet_r50_nuscenes.py'
     scores = evaluate(config, predictions=path, options=options, draw=str(tmp_path / 'pictures'))
     there = [name for name in CLASSES if scores[f'NuScenes/AP_{name}'] > 0]
     assert 'car' in there and all(scores[f'NuScenes/AP_{name}'] == pytest.approx(1) for name in there)
     assert scores['NuScenes/ATE_car'] < 1e-9
-    assert sorted(p.stem for p in (tmp_path / 'pictures').glob('*.png')) == sorted(results)
+    assert [path.stem in results for path in (tmp_path / 'pictures').glob('*.png')] == [True]
     results.popitem()
     path.write_text(json.dumps(dict(meta=dict.fromkeys(FLAGS, False), results=results)))
     with pytest.raises(DataError, match='no results of'):

@@ -86,7 +86,7 @@ def test_a_key_frame_and_its_folder_look_alike(mini_rig, folder):
         predictor(mini_rig / 'mini.json')
 
 
-@pytest.mark.parametrize('num', [1, 3, 6, 8])
+@pytest.mark.parametrize('num', [1, 8])
 def test_any_number_of_cameras_from_python(mini_rig, num):
     dataset = NuScenesRig(mini_rig, 'mini_val')
     rig = rig_of_key_frame(dataset.index, dataset.frames[0].row)
@@ -98,7 +98,7 @@ def test_any_number_of_cameras_from_python(mini_rig, num):
     sample = predictor(images, rig)
     assert net.seen[0].shape == (num, 3, 64, 176) and len(sample.cameras) == num and len(sample.pred_boxes) == 2
     source = RigSource(rig, tuple(images))
-    for view in predictor.views:
+    for view in ('plain', 'image', 'bev', 'depth'):
         picture = predictor.view(view, source, sample, None, 'x')
         assert picture.shape[1] == 1600 and picture.dtype == np.uint8
 

@@ -54,6 +54,7 @@ TURN = np.array(POSE, float)
     (dict(pose=TURN[:3].tolist()), '4 x 4'), (dict(pose=[[float('nan')] * 4] * 4), 'finite'),
     (dict(size=[80]), 'width and height'), (dict(size=[80, 0]), 'width'), (dict(size=['80', 40]), 'width'),
     (dict(name=''), 'plain text'), (dict(name='a/b'), 'plain text'), (dict(image='../x.png'), 'below'),
+    (dict(K=[[-60, 0, 40], [0, 60, 20], [0, 0, 1]]), 'mirrors'), (dict(K=[[1e300, 0, 4], [0, 60, 2], [0, 0, 1]]), 'K'),
     (dict(name='back'), "called 'back'")])
 def test_a_wrong_camera_gets_a_sentence(changes, message):
     with pytest.raises(DataError, match=message) as error:
@@ -63,7 +64,8 @@ def test_a_wrong_camera_gets_a_sentence(changes, message):
 
 @pytest.mark.parametrize('changes', [
     dict(cameras=[]), dict(cameras=None), dict(cameras=['front']), dict(cameras=content()['cameras'] * 7),
-    dict(lidar=3), dict(lidar={}), dict(map_range=-1), dict(timestamp='now'), dict(car_to_world=[1])])
+    dict(lidar=3), dict(lidar={}), dict(map_range=-1), dict(timestamp='now'), dict(car_to_world=[1]),
+    dict(timestamp=10 ** 400), dict(map_range=10 ** 400)])
 def test_a_wrong_rig_gets_a_sentence(changes):
     with pytest.raises(DataError, match='rig.json'):
         parse_rig(dict(content(), **changes), 'rig.json')

@@ -158,7 +158,8 @@ def build(cfg: Config, samples: int) -> tuple[BaseModel, list[Callable[[], dict]
 
 
 def describe_input(inputs: Any) -> str:
-    """Size of a batch of one sample, such as `288 x 800` (height, width) or `120,000 points, 79,663 voxels`.
+    """Size of a batch of one sample, such as `288 x 800` (height, width), of six cameras `6 times 256 x 704`, or
+    `120,000 points, 79,663 voxels`.
 
     Args:
         inputs: a tensor, a list of tensors, or a dict of both.
@@ -166,7 +167,10 @@ def describe_input(inputs: Any) -> str:
     inputs = inputs if isinstance(inputs, Mapping) else dict(inputs=inputs)
     tensors = {key: value[0] if isinstance(value, (list, tuple)) and value else value for key, value in inputs.items()}
     tensors = {key: value for key, value in tensors.items() if isinstance(value, Tensor)}
-    parts = [' x '.join(map(str, value.shape[-2:])) for value in tensors.values() if value.ndim > 3]
+    matrices = any('cam' in key for key in tensors)  # of several cameras
+    parts = [f'{f"{value.shape[1]} times " if matrices and value.ndim > 4 else ""}'
+             f'{" x ".join(map(str, value.shape[-2:]))}' for value in tensors.values()
+             if value.ndim > 3 and min(value.shape[-2:]) > 4]
     parts += [f'{len(tensors[key]):,} {name}' for key, name in (('points', 'points'), ('voxel_coords', 'voxels'))
               if key in tensors]
     return ', '.join(parts or [f'{key} {" x ".join(map(str, value.shape))}' for key, value in tensors.items()])

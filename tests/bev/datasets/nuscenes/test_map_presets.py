@@ -62,7 +62,7 @@ def cars():
     boxes = np.concatenate([places @ back[:3, :3].T + back[:3, 3], sizes[:, [1, 0, 2]], np.arctan2(
         headings[:, 1], headings[:, 0])[:, None], np.zeros((count, 2))], 1)
     none = np.zeros(count, int)
-    return world, Boxes(boxes, categories, none, visibility, none, none, none)
+    return world, Boxes(boxes, categories, none, visibility, *[none] * 5)
 
 
 def outlines(world, pose):
@@ -118,7 +118,7 @@ def test_cvt_vehicles_and_where_they_count_are_those_of_its_code(cars):
 
 def test_a_car_front_left_lies_front_left():
     boxes = np.array([[-8.0, 20, -1, 4, 2, 1.5, np.pi / 2, 0, 0]])      # in the LiDAR's frame, x right and y forward
-    one = Boxes(boxes, np.array([1]), *[np.array([4])] * 5)
+    one = Boxes(boxes, np.array([1]), *[np.array([4])] * 7)
     mount = pose_of(-np.pi / 2, (0, 0, 1.84))
     for name, frame in (('lss_vehicle', EGO), ('cvt_vehicle_s2', flat_pose(EGO))):
         rows, columns = np.nonzero(vehicle_labels(preset_of(name), one, NAMES, EGO @ mount, frame)[0][0])
@@ -202,6 +202,6 @@ def test_wrong_presets_are_named(root, cars):
         map_labels(preset_of('lss_vehicle'), read_map(root, PLACE), EGO)
     with pytest.raises(DataError, match='lss_map'):
         vehicle_labels(preset_of('lss_map'), cars[1], NAMES, EGO, EGO)
-    empty = Boxes(np.zeros((0, 9)), *[np.zeros(0, int)] * 6)
+    empty = Boxes(np.zeros((0, 9)), *[np.zeros(0, int)] * 8)
     assert not vehicle_labels(preset_of('lss_vehicle'), empty, NAMES, EGO, EGO)[0].any()
     assert {preset.shape for preset in PRESETS.values()} == {(200, 200)}
