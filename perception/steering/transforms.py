@@ -13,7 +13,8 @@ SWAPPED[[2, 3]] = 3, 2
 class FlipClip:
     """Mirror a clip: left and right change places in its frames, its angles, torques and actions.
 
-    Not for clips with features from a cache, which are not mirrored.
+    Teachers see the mirrored frames too, and a cache keeps their features beside those of the others. Not for features
+    that something else left in files.
 
     Args:
         prob: share of the clips that are mirrored.
