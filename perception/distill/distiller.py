@@ -18,9 +18,9 @@ STUDENT = 'student'
 class Distiller(BaseModel):
     """A student, the taps on it, its teachers, and the distillation losses between them.
 
-    In `mode='loss'` the student's own loss runs while its taps record, teachers of active losses observe the same batch,
-    and each active loss adds `loss_<name>` (or `loss_<name>_<term>`). All other modes are the student's, untouched. `student` is
-    the deployable model; the data preprocessor is the student's.
+    In `mode='loss'` the student's own loss runs while its taps record, the teachers of active losses observe the same
+    batch, and each active loss adds `loss_<name>` (or `loss_<name>_<term>`). All other modes are the student's,
+    untouched. `student` is the deployable model; the data preprocessor is the student's.
 
     After a forward in `mode='loss'`, `tap_shapes` tells what was recorded: `{'student': {'logits': (V, C)}, ...}`, for
     `tools/train.py --check`.

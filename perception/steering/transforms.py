@@ -27,6 +27,8 @@ class FlipClip:
         if sample['rng'].random() >= self.prob:
             return sample
         found = dict(sample, clip=sample['clip'][:, :, ::-1], targets=sample['targets'] * np.float32([-1, -1, 1]))
+        if 'flow' in sample:
+            found['flow'] = sample['flow'][..., ::-1] * np.float32([-1, 1])[:, None, None]
         return dict(found, actions=SWAPPED[sample['actions']]) if 'actions' in sample else found
 
 

@@ -8,7 +8,6 @@ from perception.apis.benchmarks import arms, crowd_head
 from perception.apis.listing import benchmarks
 from perception.utils.errors import ConfigError, DataError
 
-
 DHA = 'configs/crowd/dha_pillar_stcrowd.py'
 
 
