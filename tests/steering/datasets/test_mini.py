@@ -77,7 +77,7 @@ def test_udacity(mini_set):
     flow = UdacityCh2(root, 'test', true_flow=True)[0]['data_samples'].flow
     assert flow.shape == (10, 2, 160, 160) and flow[0].isnan().all()
     known = flow[1:].isfinite().all(1)
-    assert .2 < known.float().mean() < 1 and flow[1:, 1][known].mean() > 0  # the road comes down
+    assert .2 < known.float().mean() < 1 and 0 < flow[1:, 1][known].mean() < 20  # the road comes down
     with pytest.raises(DataError, match='true flow'):
         UdacityCh2(root, 'val', true_flow=True)[0]
 
