@@ -73,7 +73,7 @@ mini_loaders = dict(
 
 few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'
 parts = {name: f'model.head.{name}=False' for name in ('mixture', 'density', 'attention', 'adaptive_radius')}
-evidence = dict(  # of tools/benchmark.py crowd; each arm adds a part of DHA to the one before
+evidence = dict(  # of tools/benchmark.py arms; each arm adds a part of DHA to the one before
     options=few.split(),
     scores={f'STCrowd/{name}': 'greater' for name in ('AP_0.25', 'AP_0.5', 'AP_1.0', 'AR_0', 'AR_1', 'AR_2',
                                                       'mAP_density_4+', 'AP_0.25_density_4+', 'AR_2_density_4+')},

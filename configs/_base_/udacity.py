@@ -1,5 +1,6 @@
 """Udacity's challenge 2: loaders of clips, its scores on all frames and on both halves, submission, mini scale."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import EpochBasedTrainLoop
 
 from perception.common.samplers import EpochSampler
@@ -9,6 +10,7 @@ from perception.steering.datasets.udacity.submission import UdacityResults, Udac
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
 from perception.steering.predictor import SteeringPredictor
+from perception.steering.transforms import FlipClip
 
 data_root = 'data/udacity/ch2'  # PERCEPTION_DATA replaces the leading data
 
@@ -26,7 +28,7 @@ test_dataloader = dict(
     dataset=dict(type=UdacityCh2, data_root=data_root, split='test'))
 submit_dataloader = test_dataloader
 
-val_evaluator = dict(type=SteeringMetric)
+val_evaluator = [dict(type=SteeringMetric), dict(type=HardFramesMetric)]
 test_evaluator = dict(type=SteeringMetric)
 more_metrics = dict(hard=dict(type=HardFramesMetric))  # --metrics hard
 
@@ -43,7 +45,25 @@ tiny = dict(  # of tools/benchmark.py fuzz; the predictor goes on from frame to 
     predictor=None)
 mini_place = dict(data_root='data/mini/udacity', holdout=.2)
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=5)),
+    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
+                          dataset=dict(mini_place, stride=5, pipeline=[dict(type=FlipClip)])),
     val_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=mini_place),
     test_dataloader=dict(batch_size=4, num_workers=0, dataset=mini_place),
     submit_dataloader=dict(batch_size=4, num_workers=0, dataset=mini_place))
+mini_epochs = 24
+mini_training = dict(  # of the nets that steer
+    train_cfg=dict(max_epochs=mini_epochs, val_interval=6),
+    param_scheduler=[dict(type=CosineAnnealingLR, T_max=mini_epochs, convert_to_iter_based=True)])
+
+mimicking = ['configs/fm/resnet50_lstm_udacity.py', 'model.teachers.seg.cache_gb=1', 'model.teachers.flow.cache_gb=1']
+evidence = dict(  # of tools/benchmark.py arms; scores are of the test drives, whose streets no training has seen
+    options=['val_dataloader.dataset.split=test'],
+    scores={f'{name}{group}': 'less' for group in ('', '_normal', '_hard') for name in ('RMSE', 'MAE', 'whiteness')
+            if name + group != 'RMSE'},
+    arms=dict(
+        none=['configs/steering/resnet50_lstm_udacity.py'],
+        segmentation=[*mimicking, 'model.losses.flow.weight=0'],
+        flow=[*mimicking, 'model.losses.seg.weight=0'],
+        both=mimicking,  # all three layers
+        **{layer: [*mimicking, f"model.losses.seg.layers=('{layer}',)", f"model.losses.flow.layers=('{layer}',)"]
+           for layer in ('low', 'middle', 'high')}))

@@ -42,11 +42,12 @@ model = dict(
             high=dict(tap='conv5', channels=(2048, 32))))))
 custom_hooks = [*custom_hooks, dict(type=FeatureCacheHook)]
 
-fewer = dict(paths=dict(low=dict(channels=4)))  # channels of the first layer
+smaller = dict(seg=dict(low=dict(channels=4, size=(16, 16)), middle=dict(size=(16, 16)), high=dict(size=(16, 16))),
+               flow=dict(low=dict(channels=4, size=(16, 20))))
 mini = dict(student_mini, model=dict(
     student=student_mini['model'],
-    teachers=dict(seg=dict(fewer, model=street_mini['model'], mini=True, size=(128, 128), cache_gb=0.0),
-                  flow=dict(fewer, model=flow_mini['model'], mini=True, size=(128, 128), cache_gb=0.0)),
+    teachers=dict(seg=dict(paths=smaller['seg'], model=street_mini['model'], mini=True, size=(128, 128), cache_gb=0.0),
+                  flow=dict(paths=smaller['flow'], model=flow_mini['model'], mini=True, size=(128, 128), cache_gb=0.0)),
     losses={name: dict(paths=dict(low=dict(channels=(8, 4)), middle=dict(channels=(64, middle)),
                                   high=dict(channels=(256, high))))
             for name, middle, high in (('seg', 16, 3), ('flow', 32, 32))}))

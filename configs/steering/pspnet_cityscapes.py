@@ -28,5 +28,5 @@ mini = dict(
     mini_loaders,
     model=dict(input_size=(128, 256), base_channels=8, channels=32, scales=(2, 4, 6, 12)),
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=2e-3), paramwise_cfg=None),
-    train_cfg=dict(max_epochs=16, val_interval=8),
-    param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=16, convert_to_iter_based=True)])
+    train_cfg=dict(max_epochs=32, val_interval=8),
+    param_scheduler=[dict(type=PolyLR, power=0.9, eta_min=0, end=32, convert_to_iter_based=True)])

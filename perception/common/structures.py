@@ -104,6 +104,7 @@ class SteeringSample(BaseDataElement):
         first: (T,) bool, True where a frame starts its recording: nothing of an earlier one is carried over.
         scored: (T,) bool, True where a frame counts: of all clips of a test exactly one scores a frame.
         public: (T,) int64, 1 and 0 in the public and the private half of a challenge's test, -1 = in none.
+        flow: (T, 2, H, W) float32 optical flow from the frame before, to the right and down [pixel], NaN where unknown.
         pred_targets: (T, 3) float32 as `targets`.
         pred_actions: (T, A) float32 probabilities.
 

@@ -15,7 +15,7 @@ class DistillLoss(nn.Module):
 
     Args:
         teacher: name of the teacher in the Distiller's `teachers`, or `'student'` for self-distillation.
-        weight: factor on everything `forward` returns.
+        weight: factor on everything `forward` returns; 0 leaves the loss out.
         begin: first iteration (counted from 0) at which the loss is added.
         end: iteration from which on it is no longer added, or None for always.
 
@@ -35,8 +35,8 @@ class DistillLoss(nn.Module):
         self.teacher, self.weight, self.begin, self.end = teacher, weight, begin, end
 
     def is_active(self, iteration: int) -> bool:
-        """Whether the loss is added at this iteration."""
-        return self.begin <= iteration and (self.end is None or iteration < self.end)
+        """Whether the loss is added at this iteration: from begin to end, and with a weight other than 0."""
+        return self.weight != 0 and self.begin <= iteration and (self.end is None or iteration < self.end)
 
     @property
     def teaches_from(self) -> int:

@@ -18,9 +18,9 @@ STUDENT = 'student'
 class Distiller(BaseModel):
     """A student, the taps on it, its teachers, and the distillation losses between them.
 
-    In `mode='loss'` the student's own loss runs while its taps record, every teacher observes the same batch, and each
-    active loss adds `loss_<name>` (or `loss_<name>_<term>`). All other modes are the student's, untouched. `student` is
-    the deployable model; the data preprocessor is the student's.
+    In `mode='loss'` the student's own loss runs while its taps record, the teachers of active losses observe the same
+    batch, and each active loss adds `loss_<name>` (or `loss_<name>_<term>`). All other modes are the student's,
+    untouched. `student` is the deployable model; the data preprocessor is the student's.
 
     After a forward in `mode='loss'`, `tap_shapes` tells what was recorded: `{'student': {'logits': (V, C)}, ...}`, for
     `tools/train.py --check`.
@@ -80,11 +80,13 @@ class Distiller(BaseModel):
         with record(self.student, self.taps) as outputs:
             own = self.student(inputs, data_samples, mode='loss')
         batch = dict(inputs=inputs, data_samples=data_samples, iteration=now)
-        seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()}}
-        for name, loss in self.losses.items():
-            if all_losses or loss.is_active(now):
-                at = dict(batch, iteration=loss.teaching_iteration(now) if all_losses else now)
-                terms[name] = _named(name, loss(outputs, seen[loss.teacher], at), loss.weight)
+        losses = {name: loss for name, loss in self.losses.items() if all_losses or loss.is_active(now)}
+        needed = {loss.teacher for loss in losses.values()}
+        seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()
+                                     if name in needed}}
+        for name, loss in losses.items():
+            at = dict(batch, iteration=loss.teaching_iteration(now) if all_losses else now)
+            terms[name] = _named(name, loss(outputs, seen[loss.teacher], at), loss.weight)
         self.tap_shapes = {who: {tap: _shape(value) for tap, value in taps.items()} for who, taps in seen.items()}
         return own, terms
 

@@ -10,6 +10,8 @@ The deviations are taken over all targets seen in training, channel by channel, 
 scores about one on each path. The paper's weights are not known.
 """
 from collections.abc import Mapping, Sequence
+from functools import partial
+from math import prod
 from typing import Any
 
 import torch
@@ -82,9 +84,18 @@ class MimicLoss(DistillLoss):
         return terms
 
     def adapt(self, name: str, features: Tensor, size: Sequence[int]) -> Tensor:
-        """A student's features (B, C, T, h, w) as those of a path (B T, C', *size), each frame for itself."""
-        maps = self.adapters[name](features.transpose(1, 2).flatten(0, 1))
-        return F.interpolate(maps, tuple(size), mode='bilinear', align_corners=False)
+        """A student's features (B, C, T, h, w) as those of a path (B T, C', *size), each frame for itself.
+
+        The convolution of one position and the change of size, both linear, may change places: maps that become much
+        smaller do so first.
+        """
+        adapter = self.adapters[name]
+        steps = [lambda maps: F.conv3d(maps, adapter.weight[..., None], adapter.bias), partial(resized, size=size)]
+        if 4 * prod(size) < prod(features.shape[3:]):
+            steps.reverse()
+        for step in steps:
+            features = step(features)
+        return features.transpose(1, 2).flatten(0, 1)
 
     def _check(self, name: str, ours: Tensor, target: Tensor) -> None:
         mine, theirs = self.paths[name]['channels']
@@ -105,6 +116,12 @@ class MimicLoss(DistillLoss):
         return counts.flatten()
 
 
+def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps (B, C, T, h, w) as (B, C, T, *size), each frame for itself."""
+    found = F.interpolate(maps.flatten(1, 2), tuple(size), mode='bilinear', align_corners=False)
+    return found.unflatten(1, maps.shape[1:3])
+
+
 class RunningStatistics(nn.Module):
     """Standardises channels by the mean and deviation of all that training has shown it.
 
@@ -122,7 +139,7 @@ class RunningStatistics(nn.Module):
     def forward(self, maps: Tensor, counts: Tensor) -> Tensor:
         """Standardise maps (N, C, h, w); in training those with a count (N,) of 1 add to the statistics first."""
         if self.training and bool(counts.any()):
-            self._add(maps[counts > 0].double())
+            self._add((maps if bool(counts.all()) else maps[counts > 0]).double())
         deviation = (self.square / self.count.clamp(min=1)).sqrt()
         scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return (maps - self.mean.to(maps.dtype).view(-1, 1, 1)) / scale.to(maps.dtype).view(-1, 1, 1)

@@ -13,7 +13,8 @@ SWAPPED[[2, 3]] = 3, 2
 class FlipClip:
     """Mirror a clip: left and right change places in its frames, its angles, torques and actions.
 
-    Not for clips with features from a cache, which are not mirrored.
+    Teachers see the mirrored frames too, and a cache keeps their features beside those of the others. Not for features
+    that something else left in files.
 
     Args:
         prob: share of the clips that are mirrored.
@@ -26,6 +27,8 @@ class FlipClip:
         if sample['rng'].random() >= self.prob:
             return sample
         found = dict(sample, clip=sample['clip'][:, :, ::-1], targets=sample['targets'] * np.float32([-1, -1, 1]))
+        if 'flow' in sample:
+            found['flow'] = sample['flow'][..., ::-1] * np.float32([-1, 1])[:, None, None]
         return dict(found, actions=SWAPPED[sample['actions']]) if 'actions' in sample else found
 
 

@@ -1,12 +1,14 @@
-"""The benchmarks of the crowd detectors: the cost of DHA's head, and the comparison of its parts."""
+"""The cost of DHA's head, and the comparison of the parts of a method."""
 import argparse
 from types import SimpleNamespace
 
 import pytest
 
-from perception.apis.benchmarks import crowd, crowd_head
+from perception.apis.benchmarks import arms, crowd_head
 from perception.apis.listing import benchmarks
 from perception.utils.errors import ConfigError, DataError
+
+DHA = 'configs/crowd/dha_pillar_stcrowd.py'
 
 
 def arguments(name: str, **values) -> argparse.Namespace:
@@ -60,15 +62,15 @@ def trained(monkeypatch):
         return dict(metric='STCrowd/mAP', scores=[score], last=score, best=score, losses=dict(loss=1.0),
                     results={'STCrowd/AP_0.25': score - .2})
 
-    monkeypatch.setattr(crowd, 'train_all', train_all)
+    monkeypatch.setattr(arms, 'train_all', train_all)
     monkeypatch.setattr('perception.apis.benchmarks.distillation_report.read_run', read_run)
-    monkeypatch.setattr(crowd, 'measure_costs', lambda arms: dict(machine='two threads', mini=[
+    monkeypatch.setattr(arms, 'measure_costs', lambda arms: dict(machine='two threads', mini=[
         dict(config=arm, parameters=10, gmac=1.0, cpu_ms=2.0) for arm in arms]))
     return state
 
 
 def test_gains_are_over_the_first_arm(trained, tmp_path):
-    report = crowd.run(arguments('crowd', arms='centerpoint_s8,dha', seeds=2, jobs=1, work_dir=tmp_path))
+    report = arms.run(arguments('arms', config=DHA, arms='centerpoint_s8,dha', seeds=2, jobs=1, work_dir=tmp_path))
     assert [(job.arm, job.seed) for job in trained.jobs] == [('centerpoint_s8', 0), ('dha', 0), ('centerpoint_s8', 1),
                                                              ('dha', 1)]
     assert {'model.head.stride=4', 'randomness.seed=0', 'train_cfg.max_epochs=7'} <= set(trained.jobs[0].options)
@@ -81,7 +83,7 @@ def test_gains_are_over_the_first_arm(trained, tmp_path):
 
 
 def test_all_arms_are_configs_that_differ(trained, tmp_path):
-    crowd.run(arguments('crowd', seeds=1, jobs=1, work_dir=tmp_path))
+    arms.run(arguments('arms', config=DHA, seeds=1, jobs=1, work_dir=tmp_path))
     assert [job.arm for job in trained.jobs] == ['centerpoint_s8', 'centerpoint_s4', 'hierarchy', 'mixture', 'density',
                                                  'attention', 'dha']
     assert len({(job.config, *job.options) for job in trained.jobs}) == 7
@@ -92,4 +94,4 @@ def test_all_arms_are_configs_that_differ(trained, tmp_path):
     (dict(config='configs/lanes/enet_culane.py'), 'names no arms')])
 def test_what_cannot_be_compared_is_said(values, named, tmp_path):
     with pytest.raises(ConfigError, match=named):
-        crowd.run(arguments('crowd', **{'work_dir': tmp_path, **values}))
+        arms.run(arguments('arms', **{'config': DHA, 'work_dir': tmp_path, **values}))

@@ -173,6 +173,21 @@ def test_the_loss_is_the_squared_error_of_adapted_features():
     assert set(MimicLoss('seg', PATHS, layers=['high'])(student, target, dict(data_samples=None))) == {'high'}
 
 
+def test_the_order_of_convolution_and_size_changes_nothing():
+    torch.manual_seed(0)
+    loss, maps = MimicLoss('seg', PATHS), torch.randn(2, 4, 3, 12, 12)
+    rows = maps.transpose(1, 2).flatten(0, 1)
+    for size in ((5, 4), (12, 12), (20, 16)):
+        expected = nn.functional.interpolate(loss.adapters['low'](rows), size, mode='bilinear')
+        assert torch.allclose(loss.adapt('low', maps, size), expected, atol=1e-5)
+
+
+def test_a_loss_of_no_weight_costs_nothing(batch):
+    model = distiller()
+    model.losses['flow'].weight, model.teachers['flow'].observe = 0, None  # is not asked
+    assert not any('flow' in name for name in model(**batch, mode='loss'))
+
+
 def test_first_frames_have_no_flow(batch):
     loss = MimicLoss('flow', dict(low=dict(tap='early', channels=(4, 2))), pairs=True).eval()
     batch['data_samples'][1].first = torch.tensor([False, False, True, False])

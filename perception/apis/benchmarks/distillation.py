@@ -9,7 +9,7 @@ What a comparison needs beside that stands in a config's `evidence = dict(...)`:
     options = ['KEY=VALUE', ...]        overrides of its training
     scores = dict(NAME='greater')       results to compare beside the metric, or 'less' where less is better
     teacher_predictions = ['KEY', ...]  overrides that are given the folder of the teacher's saved predictions
-    arms = dict(NAME=[CONFIG, 'KEY=VALUE', ...])    what tools/benchmark.py crowd compares
+    arms = dict(NAME=[CONFIG, 'KEY=VALUE', ...])    what tools/benchmark.py arms compares
     settings = dict(NAME=dict(title=..., teacher=['KEY=VALUE', ...], students=[...]))    for --setting NAME
 """
 import argparse

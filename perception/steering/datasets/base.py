@@ -212,7 +212,7 @@ class DrivingClips(SeededDataset):
         """A clip as the tensors that the collate function takes."""
         truth = SteeringSample(metainfo=sample['info'])
         for key, kind in (('targets', np.float32), ('actions', np.int64), ('first', bool), ('scored', bool),
-                          ('public', np.int64)):
+                          ('public', np.int64), ('flow', np.float32)):
             if key in sample:
                 truth.set_field(torch.from_numpy(np.ascontiguousarray(sample[key], kind)), key)
         clip = torch.from_numpy(np.ascontiguousarray(sample['clip'].transpose(0, 3, 1, 2)))

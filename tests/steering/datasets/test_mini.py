@@ -74,6 +74,12 @@ def test_udacity(mini_set):
     assert np.allclose(sample.targets[:, 0], np.degrees(angles[:10]))
     assert data[0]['inputs']['clip'].float().std() > 20
     assert json.loads((root / 'mini.json').read_text())['simulated']
+    flow = UdacityCh2(root, 'test', true_flow=True)[0]['data_samples'].flow
+    assert flow.shape == (10, 2, 160, 160) and flow[0].isnan().all()
+    known = flow[1:].isfinite().all(1)
+    assert .2 < known.float().mean() < 1 and 0 < flow[1:, 1][known].mean() < 20  # the road comes down
+    with pytest.raises(DataError, match='true flow'):
+        UdacityCh2(root, 'val', true_flow=True)[0]
 
 
 def test_comma(mini_set):
@@ -119,7 +125,7 @@ def files(root):
 def test_the_same_seed_gives_the_same_bytes_and_a_complete_set_is_kept(mini_set, tmp_path):
     few = dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1)
     root = write_udacity_mini(tmp_path / 'again', **few)
-    assert files(root) == files(mini_set('udacity')) and len(files(root)) == 40
+    assert files(root) == files(mini_set('udacity')) and len(files(root)) == 40 + 11
     before = (root / 'mini.json').stat().st_mtime_ns
     write_udacity_mini(root, **few)
     assert (root / 'mini.json').stat().st_mtime_ns == before

@@ -13,14 +13,15 @@ from perception.common.scene.workers import write_streets
 from perception.common.scene.world import SCENE_VERSION
 from perception.steering.datasets.base import CONDITIONS
 from perception.steering.datasets.udacity.bags import CENTER, COLUMNS
-from perception.steering.datasets.udacity.reader import EVALUATION, UdacityCh2
+from perception.steering.datasets.udacity.reader import EVALUATION, FLOW, UdacityCh2
 from perception.steering.drives import Journey, check_drives, drive_along, encode, plans
 from perception.utils.paths import data_path
 
-CODE, WRITER_VERSION = 8, 1  # the code keeps its streets apart from those of other sets
+CODE, WRITER_VERSION = 8, 2  # the code keeps its streets apart from those of other sets
 CAMERA = CameraSpec(**UdacityCh2.METAINFO['camera'])
 START = 1479425441182877835  # ns, first frame of the official test
 BETWEEN = 100  # s from the start of a drive to that of the next
+FEWER = 4  # rows and columns of an image for one of the true flow
 HALF = 5  # frames of one half of the test before some of the other one come
 
 
@@ -49,7 +50,7 @@ def write_udacity_mini(root: str | Path = 'data/mini/udacity', seed: int = 0, tr
     check_drives('write_udacity_mini', seed, detail, workers, **counts)
     stamp = dict(dataset='udacity', simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION,
                  seed=seed, drives=counts, rate=rate, detail=detail)
-    megabytes = 2 + round(.06 * (train_drives * train_frames + test_drives * test_frames))
+    megabytes = 2 + round(.06 * train_drives * train_frames + .08 * test_drives * test_frames)
     return write_stamped(data_path(root), stamp, partial(_write, seed=seed, counts=counts, rate=rate, detail=detail,
                                                          workers=workers), 'Udacity challenge 2', megabytes, force)
 
@@ -71,15 +72,24 @@ def _write(root: Path, seed: int, counts: dict, rate: float, detail: float, work
 
 
 def _save(root: Path, journey: Journey, order: tuple[str, int]) -> list[tuple[int, float]]:
-    """Images and list of a recording, or images of the test alone; returns time stamps and angles."""
+    """Images and list of a recording, or images and true flow of the test; returns time stamps and angles."""
     name, start = order
     folder = root / name
     (folder / CENTER).mkdir(parents=True, exist_ok=True)
     stamps = start + np.rint(journey.times * 1e9).astype(np.int64)
-    rows = [','.join(COLUMNS)]
+    rows, depth = [','.join(COLUMNS)], None
+    if name == 'test':
+        (folder / FLOW).mkdir(exist_ok=True)
     for i, stamp in enumerate(stamps.tolist()):
         file = f'{CENTER}/{stamp}.jpg'
-        (folder / file).write_bytes(encode(journey.picture(i).image))
+        picture = journey.picture(i)
+        (folder / file).write_bytes(encode(picture.image))
+        if name == 'test' and depth is not None:
+            flow, known = journey.flow(i - 1, depth)
+            flow[~known] = np.nan
+            few = flow[FEWER // 2::FEWER, FEWER // 2::FEWER].transpose(2, 0, 1) / FEWER
+            np.savez_compressed(folder / FLOW / f'{stamp}.npz', flow=few.astype(np.float16))
+        depth = picture.depth
         moment = np.datetime64(stamp, 'ns').astype('datetime64[us]').item().isoformat(' ')
         rows.append(f'{moment},{stamp},{CAMERA.width},{CAMERA.height},center_camera,{file},{journey.angles[i]:.12f},'
                     f'{journey.torques[i]:.6f},{journey.speeds[i]:.6f},0.0,0.0,0.0')

@@ -18,6 +18,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -34,6 +35,7 @@ LAYOUT = 'HMB_*/interpolated.csv, HMB_*/center/*.jpg, test/CH2_final_evaluation.
 TEST = ('test', 'HMB_3')  # the second one is the recording that the first is made of
 LISTS = ('interpolated.csv', 'complete_dataset.csv')
 EVALUATION = 'CH2_final_evaluation.csv'
+FLOW = 'flow'  # folder of simulated tests: <ns>.npz, the true flow from the frame before
 ENDINGS = ('.jpg', '.png', '.jpeg')
 LARGEST = 30.0  # rad; a wheel turns less than five times
 
@@ -44,12 +46,35 @@ class UdacityCh2(DrivingClips):
 
     Train and val are parts of all recordings but `test`. Test frames have an angle but neither torque nor speed, and
     the meta information `public`; without `CH2_final_evaluation.csv` they have no targets and can be submitted only.
+
+    Args:
+        true_flow: samples have the `flow` (T, 2, H, W) of things that stand still, from the frame before, in pixels of
+            `input_size`, NaN where it is not known. Simulated test drives have it.
+
+    Raises:
+        ConfigError, DataError: see DrivingClips.
     """
 
     METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
         DrivingClips.METAINFO,
         camera=dict(width=640, height=480, focal=480, height_above_ground=1.35, pitch=-2.0, forward=0.6),
         car=dict(wheelbase=2.85, ratio=14.8, understeer=0.0025))  # Lincoln MKZ
+
+    def __init__(self, data_root: str, split: str = 'train', true_flow: bool = False, **arguments) -> None:
+        super().__init__(data_root, split, **arguments)
+        self.true_flow = true_flow
+
+    def more(self, recording: Recording, steps: np.ndarray, phase: int) -> dict[str, np.ndarray]:
+        """See DrivingClips; the true flow of frames that are no recording's first."""
+        if not self.true_flow:
+            return {}
+        height, width = self.input_size
+        flow = np.full((len(steps), 2, height, width), np.nan, np.float32)
+        for row, i in zip(flow, steps):
+            if i > 0:
+                image = Path(recording.image_paths[i])
+                row[:] = read_flow(image.parents[1] / FLOW / f'{image.stem}.npz', (height, width))
+        return dict(flow=flow)
 
     def list_recordings(self) -> list[Recording]:
         if self.split == 'test':
@@ -99,6 +124,25 @@ class UdacityCh2(DrivingClips):
 
     def read_frames(self, recording: Recording, indices: Sequence[int]) -> list[np.ndarray]:
         return [read_image(recording.source[i]) for i in indices]
+
+
+def read_flow(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A flow (2, H, W) float32 for images of another size, in their pixels.
+
+    Raises:
+        DataError: no such file, or it holds something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            flow = arrays['flow'].astype(np.float32)
+    except (OSError, ValueError, EOFError, KeyError, BadZipFile) as error:
+        raise DataError(f'{path}: {error}, expected the true flow (2, h, w) of a simulated frame. Leave out true_flow, '
+                        'or write the simulated data again.') from error
+    if flow.ndim != 3 or len(flow) != 2:
+        raise DataError(f'{path}: an array of shape {flow.shape}, expected (2, h, w). Write the simulated data again.')
+    rows, columns = ((np.arange(n) + .5) * old / n for n, old in zip(size, flow.shape[1:]))  # nearest: NaN stays
+    scale = np.float32([size[1] / flow.shape[2], size[0] / flow.shape[1]])[:, None, None]
+    return flow[:, rows.astype(int)[:, None], columns.astype(int)] * scale
 
 
 class Table(NamedTuple):

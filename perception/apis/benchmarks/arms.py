@@ -1,9 +1,10 @@
-"""Which parts of a method help, such as those of DHA in crowds? Per seed a plain net, then arms with parts of it.
+"""Which part of a method helps? The arms that a config names are trained with some seeds and compared.
 
-The arms are those that the config of the first one names in `evidence = dict(arms=...)`. All arms of a seed see the
-same samples in the same order, and what they have in common starts from the same weights. Every run is a call of
-tools/train.py --mini in its own folder; finished runs are kept and a run that was cut off is resumed, so the same
-command continues after any interruption. Gains are over the first arm. The data are simulated.
+A config names them in `evidence = dict(arms=...)`, such as CenterPoint and DHA with one part more in each arm. All arms
+of a seed see the same samples in the same order, and what they have in common starts from the same weights. Every run
+is a call of tools/train.py --mini in its own folder; finished runs are kept and a run that was cut off is resumed, so
+the same command continues after any interruption. Gains are over the first arm. The data are simulated; teachers that
+arms name are trained before, by their own configs.
 """
 import argparse
 import json
@@ -23,12 +24,12 @@ from perception.utils.errors import ConfigError
 from perception.utils.paths import from_root, make_folder
 
 OPTIONS = {
-    '--config': {'default': 'configs/crowd/centerpoint_pillar_stcrowd.py',
-                 'help': 'whose evidence names the arms (default: %(default)s)'},
+    'config': {'metavar': 'CONFIG', 'help': 'whose evidence names the arms, such as '
+               'configs/crowd/dha_pillar_stcrowd.py or configs/fm/resnet50_lstm_udacity.py'},
     '--arms': {'metavar': 'NAME,NAME', 'help': 'some of them, the first one is the reference (default: all)'},
     '--seeds': {'type': 'int', 'default': 3, 'help': 'trainings of each arm (default: 3)'},
     '--jobs': {'type': 'int', 'help': 'trained side by side (default: 2, on a GPU 1)'},
-    '--work-dir': {'metavar': 'DIR', 'help': 'default: work_dirs/evidence/crowd'},
+    '--work-dir': {'metavar': 'DIR', 'help': "default: work_dirs/evidence/ and the config's name"},
     '--cfg-options': {'nargs': '+', 'default': [], 'metavar': 'KEY=VALUE', 'help': 'overrides for all trainings'},
     '--background': {'action': 'store_true', 'help': 'return at once; the log goes to <work dir>/log.txt'},
     '--report-only': {'action': 'store_true', 'help': 'train nothing, report the runs that are finished'}}
@@ -46,10 +47,10 @@ def run(args: argparse.Namespace) -> dict:
     jobs = args.jobs
     if jobs is None:
         jobs = 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
-    check_positive('crowd', seeds=args.seeds, jobs=jobs)
+    check_positive('arms', seeds=args.seeds, jobs=jobs)
     cfg = load_config(args.config, mini=True)
     arms = find_arms(cfg.get('evidence', {}).to_dict().get('arms', {}), args)
-    folder = make_folder(Path(args.work_dir or from_root('work_dirs/evidence/crowd')).absolute())
+    folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/evidence/{Path(args.config).stem}')).absolute())
     check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options)))
     if args.background:
         return start_in_background(folder)
@@ -78,7 +79,7 @@ def find_arms(known: dict[str, list[str]], args: argparse.Namespace) -> dict[str
         ConfigError: the config names none, or not one that was asked for.
     """
     if not known:
-        raise ConfigError(f'crowd: {args.config} names no arms, expected evidence = dict(arms=...). Choose another '
+        raise ConfigError(f'arms: {args.config} names no arms, expected evidence = dict(arms=...). Choose another '
                           'config, or compare two with `tools/benchmark.py distillation CONFIG --arm NAME CONFIG`.')
     names = list(known) if args.arms is None else list(dict.fromkeys(filter(None, args.arms.split(','))))
     for name in names:
