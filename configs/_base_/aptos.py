@@ -58,7 +58,7 @@ mini_loaders = dict(
 method = 'configs/crckd/densenet121_aptos.py'
 without = dict(mt='model.losses.mt.weight=0', ccd='model.losses.crckd.ccd_weight=0',
                crp='model.losses.crckd.crp_weight=0')
-evidence = dict(  # of tools/benchmark.py crowd: each part of CRCKD alone, and all of them
+evidence = dict(  # of tools/benchmark.py arms: each part of CRCKD alone, and all of them
     options=['mini_data.root=data/mini/aptos_evidence', 'mini_data.train=600',
              'train_dataloader.dataset.data_root=data/mini/aptos_evidence',
              'val_dataloader.dataset.data_root=data/mini/aptos_evidence'],
