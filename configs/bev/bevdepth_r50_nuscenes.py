@@ -34,7 +34,7 @@ custom_hooks = [ema]
 more_metrics = dict(depth=dict(type=DepthMetric))  # --metrics depth, where the pipeline has SweepDepth
 
 mini = dict(
-    mini_loaders, **mini_schedule,
+    mini_loaders, **mini_boxes_score, **mini_schedule,
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),
