@@ -8,7 +8,7 @@ from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
 from perception.bev.draw import DrawRig
 from perception.bev.predictor import RigPredictor
-from perception.bev.transforms import BEVAug, ImageAug
+from perception.bev.transforms import BEVAug, DropCameras, ImageAug, MoveCameras
 from perception.common.samplers import EpochSampler
 
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
@@ -51,6 +51,13 @@ predictor = dict(type=RigPredictor)
 predictions = dict(type=NuScenesDetectionResults)  # --predictions FILE
 submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
 draw = dict(type=DrawRig)  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness
+    cameras_5=[dict(type=DropCameras, keep=5)], cameras_4=[dict(type=DropCameras, keep=4)],
+    cameras_3=[dict(type=DropCameras, keep=3)], cameras_2=[dict(type=DropCameras, keep=2)],
+    cameras_1=[dict(type=DropCameras, keep=1)],
+    black_1=[dict(type=DropCameras, names=['CAM_FRONT'], black=True)],
+    turned=[dict(type=MoveCameras, degrees=0.5)], shifted=[dict(type=MoveCameras, metres=0.05)],
+    calibration=[dict(type=MoveCameras, degrees=0.5, metres=0.05)])
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
 mini_sheet = dict(type=draw_sheet)

@@ -14,6 +14,7 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     tiny = dict(mini_data=dict(...), ...)       overrides for the smallest simulated data, tools/benchmark.py fuzz
     tiny_sources = dict(type=...)    there too: a file of each format that people bring, called with folder
     published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost
+    robustness = dict(NAME=[dict(type=...), ...])    steps of a disturbance, tools/benchmark.py robustness
     evidence = dict(options=['KEY=VALUE', ...], ...)    of tools/benchmark.py distillation, see there
 What a config does not name is refused with one sentence.
 """

@@ -1,8 +1,8 @@
 """A frame as mmdet3d's info files describe it, written in nuScenes' official layout: v1.0-mini of one sample.
 
-What an info file knows is kept: tokens, times, poses, calibrations, boxes, their attributes and points. What it does not
-know stays unknown: visibilities, and velocities, which the tables tell by the samples before and after. The mask of the
-map is blank.
+What an info file knows is kept: tokens, times, poses, calibrations, boxes, their attributes and points. What it does
+not know stays unknown: visibilities, and velocities, which the tables tell by the samples before and after. The mask of
+the map is blank.
 """
 from __future__ import annotations
 
