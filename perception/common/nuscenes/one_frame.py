@@ -134,7 +134,8 @@ def _add_boxes(rows: SceneRows, sample: str, info: Mapping[str, Any], names: Map
                to_world: np.ndarray) -> None:
     """Records of the boxes, upright in the world."""
     items = info['instances']
-    boxes = np.array([item['bbox_3d'] for item in items], np.float64).reshape(-1, 7)
+    boxes = finite_numbers([item['bbox_3d'] for item in items], (len(items), 7), 'bbox_3d') if items else \
+        np.zeros((0, 7))
     turn, attributes = to_world[:3, :3], attributes_of(boxes[:, :3], info)
     heading = np.stack([np.cos(boxes[:, 6]), np.sin(boxes[:, 6])], 1) @ np.linalg.inv(turn[:2, :2])
     placed = np.concatenate([boxes[:, :3] @ turn.T + to_world[:3, 3], boxes[:, 3:6],
