@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> dict[str, dict[str, float]]:
     options = parse_options(args.cfg_options)
     cfg = load_config(args.config, args.mini, options)
     need(cfg, 'robustness', 'robustness', 'test_dataloader')
-    known, pipeline = cfg.robustness.to_dict(), list(cfg.test_dataloader.dataset.get('pipeline', ()))
+    known, pipeline = cfg.robustness, list(cfg.test_dataloader.dataset.get('pipeline', ()))
     names = list(known) if args.arms is None else list(dict.fromkeys(filter(None, args.arms.split(','))))
     for name in names:
         check_choice('--arms', name, known)

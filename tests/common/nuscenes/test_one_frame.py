@@ -1,6 +1,7 @@
 """A frame of an info file becomes tables that the reader and nuscenes-devkit read back."""
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_the_development_kit_loads_it(frame):
     np.testing.assert_allclose([box.center for box in boxes], item[:, :3], atol=1e-5)
     np.testing.assert_allclose([box.wlh for box in boxes], item[:, [4, 3, 5]], atol=1e-9)
     sweep = next(folder.rglob(info['lidar_points']['lidar_path'].rpartition('/')[2]))
-    assert open(path, 'rb').read() == sweep.read_bytes()
+    assert Path(path).read_bytes() == sweep.read_bytes()
 
 
 def test_infos_that_cannot_be(frame, tmp_path):
