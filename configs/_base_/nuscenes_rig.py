@@ -8,7 +8,7 @@ from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.datasets.nuscenes.submission import NuScenesDetectionResults, NuScenesDetectionSubmission
 from perception.bev.draw import DrawRig
 from perception.bev.predictor import RigPredictor
-from perception.bev.transforms import BEVAug, ImageAug
+from perception.bev.transforms import BEVAug, DropCameras, ImageAug, MoveCameras
 from perception.common.samplers import EpochSampler
 
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
@@ -51,17 +51,24 @@ predictor = dict(type=RigPredictor)
 predictions = dict(type=NuScenesDetectionResults)  # --predictions FILE
 submission = dict(type=NuScenesDetectionSubmission)  # --submit DIR
 draw = dict(type=DrawRig)  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness
+    cameras_5=[dict(type=DropCameras, keep=5)], cameras_4=[dict(type=DropCameras, keep=4)],
+    cameras_3=[dict(type=DropCameras, keep=3)], cameras_2=[dict(type=DropCameras, keep=2)],
+    cameras_1=[dict(type=DropCameras, keep=1)],
+    black_1=[dict(type=DropCameras, names=['CAM_FRONT'], black=True)],
+    turned=[dict(type=MoveCameras, degrees=0.5)], shifted=[dict(type=MoveCameras, metres=0.05)],
+    calibration=[dict(type=MoveCameras, degrees=0.5, metres=0.05)])
 
 mini_data = dict(type=write_bev_mini, root='data/mini/nuscenes_rig')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
     train_frames=1, val_frames=1, test_frames=1, train_scenes=1, width=64, detail=0.2, columns=60, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_size = (64, 176)
-mini_train = [dict(type=ImageAug, size=mini_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5), train_pipeline[1]]
+mini_train = [dict(type=ImageAug, size=mini_size, flip=0.5)]  # more of it would take a longer training
 mini_test = [dict(type=ImageAug, size=mini_size)]
 mini_place = dict(data_root='data/mini/nuscenes_rig', reduce=2)
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
+    train_dataloader=dict(batch_size=2, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, split='mini_train', balance=False, pipeline=mini_train)),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),

@@ -34,7 +34,7 @@ custom_hooks = [ema]
 more_metrics = dict(depth=dict(type=DepthMetric))  # --metrics depth, where the pipeline has SweepDepth
 
 mini = dict(
-    mini_loaders, **mini_schedule,
+    mini_loaders, **mini_boxes_score, **mini_schedule,
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),
@@ -44,5 +44,5 @@ mini = dict(
         encoder=dict(channels=32, blocks=(1, 1, 1), level_channels=16),
         heads=dict(boxes=mini_boxes)))
 mini.update(train_dataloader=dict(mini['train_dataloader'], dataset=dict(
-    mini['train_dataloader']['dataset'], pipeline=[mini_train[0], dict(type=SweepDepth, stride=8), mini_train[1]])))
+    mini['train_dataloader']['dataset'], pipeline=[*mini_train, dict(type=SweepDepth, stride=8)])))
 mini.update(custom_hooks=[dict(ema, gamma=50)])

@@ -37,7 +37,7 @@ mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
 mini = dict(
     mini_loaders, **mini_schedule,
-    val_evaluator=[mini_score, val_evaluator[1]], test_evaluator=[mini_score, test_evaluator[1]],
+    val_evaluator=[near, val_evaluator[1]], test_evaluator=[near, test_evaluator[1]],
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),

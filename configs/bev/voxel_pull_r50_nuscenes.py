@@ -25,7 +25,7 @@ model = dict(
     heads=dict(boxes=boxes))
 
 mini = dict(
-    mini_loaders, **mini_schedule,
+    mini_loaders, **mini_boxes_score, **mini_schedule,
     model=dict(
         grid=mini_cells,
         backbone=dict(depth=18, base_channels=16, stages=3),

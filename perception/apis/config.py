@@ -30,7 +30,7 @@ from perception.utils.values import arguments, check_values, known_keys, typed
 _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',
          'detect_anomalous_params', 'predictor', 'tta_model', 'ensemble_model', 'saved_model', 'predictions',
          'submission', 'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet', 'published', 'evidence',
-         'prune', 'structure')
+         'prune', 'structure', 'robustness')
 _file2dict = Config._file2dict
 
 

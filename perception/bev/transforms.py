@@ -183,6 +183,36 @@ def select_cameras(sample: dict, rows: np.ndarray) -> dict:
 
 
 @TRANSFORMS.register_module()
+class MoveCameras:
+    """Calibrations that are wrong: each camera is taken to be turned and shifted, while its image stays.
+
+    Axis and direction are drawn for each camera of each sample.
+
+    Args:
+        degrees: of the turn.
+        metres: of the shift.
+
+    Raises:
+        ConfigError: numbers below 0, or nothing to move by.
+    """
+
+    def __init__(self, degrees: float = 0.0, metres: float = 0.0) -> None:
+        if not (0 <= degrees <= 180 and metres >= 0 and degrees + metres > 0):
+            raise ConfigError(f'MoveCameras: degrees={degrees}, metres={metres}, expected 0 to 180 degrees and 0 m or '
+                              'more, not both 0. Correct them.')
+        self.degrees, self.metres = degrees, metres
+
+    def __call__(self, sample: dict) -> dict:
+        from scipy.spatial.transform import Rotation
+        moves = np.repeat(np.eye(4)[None], len(sample['frame_to_cam']), 0)
+        axes = sample['rng'].normal(size=(2, len(moves), 3))
+        axes /= np.linalg.norm(axes, axis=-1, keepdims=True)
+        moves[:, :3, :3] = Rotation.from_rotvec(np.radians(self.degrees) * axes[0]).as_matrix()
+        moves[:, :3, 3] = self.metres * axes[1]
+        return dict(sample, frame_to_cam=moves @ sample['frame_to_cam'])
+
+
+@TRANSFORMS.register_module()
 class SweepDepth:
     """Depths of the LiDAR's points in blocks of the input images, behind ImageAug, for nets that learn them.
 

@@ -8,6 +8,7 @@ from perception.bev.transforms import (
     DropCameras,
     GridMask,
     ImageAug,
+    MoveCameras,
     NearBoxes,
     SweepDepth,
     block_depths,
@@ -204,3 +205,17 @@ def test_depths_need_points():
     del sample['points']
     with pytest.raises(ConfigError, match='points=True'):
         SweepDepth()(sample)
+
+
+def test_cameras_that_are_not_where_they_are_said_to_be():
+    sample = a_sample(3, 6)
+    moved = MoveCameras(0.5, 0.05)(dict(sample))
+    turns = moved['frame_to_cam'] @ np.linalg.inv(sample['frame_to_cam'])
+    angles = np.degrees(np.arccos((np.trace(turns[:, :3, :3], axis1=1, axis2=2) - 1) / 2))
+    np.testing.assert_allclose(angles, 0.5, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(turns[:, :3, 3], axis=1), 0.05, atol=1e-9)
+    assert len(np.unique(turns[:, 0, 3].round(6))) == 6, 'each in its own way'
+    assert moved['images'] is sample['images'] and (moved['cam_to_img'] == sample['cam_to_img']).all()
+    for wrong in (dict(), dict(degrees=-1), dict(metres=-.1)):
+        with pytest.raises(ConfigError, match='MoveCameras'):
+            MoveCameras(**wrong)

@@ -130,9 +130,9 @@ class SceneRows:
         """File of a sensor's record, relative to the data root."""
         return self._files[token]
 
-    def add_sample(self, timestamp: int) -> str:
-        """Adds a sample and returns its token."""
-        token = token_of(self.scene, 'sample', timestamp)
+    def add_sample(self, timestamp: int, token: str | None = None) -> str:
+        """Adds a sample and returns its token, a new one where none is given."""
+        token = token or token_of(self.scene, 'sample', timestamp)
         self.tables['sample'].append(dict(token=token, timestamp=timestamp, prev='', next='',
                                           scene_token=token_of('scene', self.scene)))
         return token
@@ -167,11 +167,23 @@ class SceneRows:
         """Adds the record of a file of point labels."""
         self.tables['lidarseg'].append(dict(token=token, sample_data_token=token, filename=name))
 
-    def add_box(self, sample: str, part: str, instance: int, box: np.ndarray, points: int, seen: float,
-                speed: float) -> None:
-        """Adds a box (7,) in the map's frame with its number of points, share that is visible and speed [m/s]."""
-        level = str(1 + int(np.searchsorted([.4, .6, .8], seen, side='right')))
-        attribute = attribute_of(part, speed)
+    def add_box(self, sample: str, part: str, instance: int, box: np.ndarray, points: int, seen: float | None = None,
+                speed: float = 0.0, radar: int = 0, attribute: str | None = None) -> None:
+        """Adds a box.
+
+        Args:
+            sample: token of the sample.
+            part: of the scene's labels.
+            instance: number of the thing, the same in all samples of the scene.
+            box: (7,) in the map's frame, z of its floor.
+            points: of the LiDAR in it.
+            seen: share that is visible, None where it is not known.
+            speed: m/s, which tells the attribute.
+            radar: returns of radar in it.
+            attribute: another one than that, empty for none.
+        """
+        level = '' if seen is None else str(1 + int(np.searchsorted([.4, .6, .8], seen, side='right')))
+        attribute = attribute_of(part, speed) if attribute is None else attribute
         self.tables['sample_annotation'].append(dict(
             token=token_of(sample, 'box', instance), sample_token=sample,
             instance_token=token_of(self.scene, 'instance', instance), visibility_token=level,
@@ -179,7 +191,7 @@ class SceneRows:
             translation=[*box[:2].tolist(), float(box[2] + box[5] / 2)],
             size=[float(box[4]), float(box[3]), float(box[5])],      # width, length, height
             rotation=[float(np.cos(box[6] / 2)), 0.0, 0.0, float(np.sin(box[6] / 2))], prev='', next='',
-            num_lidar_pts=points, num_radar_pts=0, part_=part))
+            num_lidar_pts=points, num_radar_pts=radar, part_=part))
 
     def finish(self) -> None:
         """Links each record with the one before and after it, and adds scene, instances, log and map."""
