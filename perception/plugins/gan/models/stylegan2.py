@@ -12,6 +12,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.common.image_preprocessor import ImagePreprocessor
 from perception.plugins.gan.models.layers import ConstantInput, StyledConv, ToRGB, mapping_layers
 from perception.plugins.gan.structures import ImageSample
 from perception.registry import MODELS
@@ -64,7 +65,7 @@ class StyleGAN2(BaseModel):
         channels: of the constant input and of each convolution in turn, in place of the published ones; a student's.
         second_kernel: rows and columns of the second convolution of each size; 1 makes a heterogeneous student.
         truncation: how far latents of predictions go from their mean, 1 for as they are.
-        data_preprocessor: see mmengine's BaseModel.
+        data_preprocessor: see mmengine's BaseModel; None takes bytes to -1..1.
 
     Raises:
         ConfigError: sizes or channels that cannot be.
@@ -75,7 +76,7 @@ class StyleGAN2(BaseModel):
     def __init__(self, size: int = 256, style_dim: int = 512, num_mlp: int | Sequence[int] = 8, lr_mlp: float = 0.01,
                  channel_multiplier: int = 2, channels: Sequence[int] | None = None, second_kernel: int = 3,
                  truncation: float = 1.0, data_preprocessor: dict | nn.Module | None = None):
-        super().__init__(data_preprocessor=data_preprocessor)
+        super().__init__(data_preprocessor=data_preprocessor or ImagePreprocessor((127.5,) * 3, (127.5,) * 3))
         blocks = check_size('StyleGAN2', size) - 2
         if channels is None:
             channels = [default_channels(4 << i, channel_multiplier) for i in range(blocks + 1) for _ in (0, 1)]
