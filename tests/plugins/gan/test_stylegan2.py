@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+from perception.apis.benchmarks.stylegan import grouped, measure
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_parameters
 from perception.plugins.gan.convert import rosinality
@@ -139,30 +139,17 @@ def test_counts_of_the_discriminator(size, millions):
 
 
 # --- the fast form beside the published one ---
-def grouped(layer: ModulatedConv, x, w):
-    """The published form: a weight for each image, grouped convolutions, the blur of 16 taps."""
-    batch, channels = x.shape[:2]
-    weight = layer.weight * layer.scale * layer.modulation(w).view(batch, 1, channels, 1, 1)
-    if layer.demodulate:
-        weight = weight * torch.rsqrt(weight.square().sum((2, 3, 4), keepdim=True) + 1e-8)
-    x = x.reshape(1, batch * channels, *x.shape[2:])
-    if not layer.up:
-        out = F.conv2d(x, weight.flatten(0, 1), padding=layer.padding, groups=batch)
-        return out.view(batch, -1, *out.shape[2:])
-    out = F.conv_transpose2d(x, weight.transpose(1, 2).flatten(0, 1), stride=2, groups=batch)
-    out = out.view(batch, -1, *out.shape[2:])
-    taps = torch.tensor([1., 3., 3., 1.]) / 4
-    kernel = torch.outer(taps, taps)[None, None]
-    flat = F.pad(out, (1, 1, 1, 1)).flatten(0, 1)[:, None]
-    return F.conv2d(flat, kernel).view(batch, -1, *[n - 1 for n in out.shape[2:]])
-
-
 @pytest.mark.parametrize(('up', 'kernel', 'demodulate'), [(False, 3, True), (True, 3, True), (False, 1, False)])
 def test_the_fast_form_equals_the_published_one(up, kernel, demodulate):
     torch.manual_seed(0)
     layer, x, w = ModulatedConv(6, 5, kernel, 8, demodulate, up), torch.randn(3, 6, 7, 7), torch.randn(3, 8)
     with torch.no_grad():
         torch.testing.assert_close(layer(x, w), grouped(layer, x, w), rtol=0, atol=3e-6)
+
+
+def test_the_benchmark_compares_both_forms(generator):
+    found = measure(generator, batch=2, rounds=1)
+    assert found['difference'] < 1e-5 and found['ratio'] > 0
 
 
 def test_half_precision_stays_finite():
