@@ -93,12 +93,6 @@ def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[fl
             float((across <= near_made[:, None]).any(0).double().mean()))
 
 
-def path_length_distances(first: np.ndarray) -> float:
-    """Mean of perceptual distances (N,) between the 1st and the 99th percentile."""
-    low, high = np.percentile(first, 1, method='lower'), np.percentile(first, 99, method='higher')
-    return float(first[(first >= low) & (first <= high)].mean())
-
-
 @METRICS.register_module()
 class ImageMetric(BaseMetric):
     """`rFID-<seed>`, `rprecision` and `rrecall` (k = 3) of random features; with a teacher `L1`, `PSNR` [dB] and
