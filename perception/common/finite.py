@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from mmengine.dist import all_gather_object, get_world_size
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.runner import Runner
 from torch import Tensor
 
@@ -30,8 +30,9 @@ class FiniteSteps:
         self.runner, self.allowed = runner, allowed
         model, wrapper = unwrap(runner.model), runner.optim_wrapper
         self.parse_losses, model.parse_losses = model.parse_losses, self._parse_losses
-        if isinstance(wrapper, OptimWrapper) and not hasattr(wrapper, 'loss_scaler'):
-            wrapper.optimizer.register_step_pre_hook(self._check_gradients)
+        for one in wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]:
+            if isinstance(one, OptimWrapper) and not hasattr(one, 'loss_scaler'):
+                one.optimizer.register_step_pre_hook(self._check_gradients)
 
     def __call__(self, data_batch: Any) -> dict[str, Tensor]:
         """Train on a batch.

@@ -55,7 +55,11 @@ def read_image(path: str | Path, upright: bool = False, reduce: int = 1) -> np.n
         DataError: no such file, no image in it, a damaged one, or one that must be turned.
         MissingDependency: a HEIC file without pillow-heif.
     """
-    data = _bytes(path)
+    return decode_image(_bytes(path), path, upright, reduce)
+
+
+def decode_image(data: bytes, path: str | Path, upright: bool = False, reduce: int = 1) -> np.ndarray:
+    """A colour image given by its bytes, see `read_image`; `path` is the file, for messages."""
     kind, header = _open(data, path)
     if kind not in ('JPEG', 'PNG') or kind == 'PNG' and _ANIMATED.search(data):
         if not upright:

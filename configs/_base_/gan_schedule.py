@@ -1,0 +1,22 @@
+"""StyleGAN2's schedule: 450,000 iterations of 16 images, a constant rate, both nets with their own Adam."""
+from perception.common.hooks.checkpoint import CheckpointHook
+from perception.common.hooks.export import ExportHook
+from perception.plugins.gan.draw import SampleHook
+from perception.plugins.gan.models.adversarial import LazyAdam, StepDistributed
+
+train_cfg = dict(by_epoch=False, max_iters=450_001, val_interval=10_000)
+val_cfg = dict()
+test_cfg = dict()
+optim_wrapper = dict(constructor=LazyAdam, lr=0.002)
+model_wrapper_cfg = dict(type=StepDistributed)
+gan_hooks = dict(
+    export=dict(type=ExportHook, rule='less'),  # model.pth is the best by rFID
+    checkpoint=dict(type=CheckpointHook, interval=10_000, by_epoch=False))
+sample_hook = dict(type=SampleHook, interval=1000)
+mini_schedule = dict(
+    train_cfg=dict(max_iters=1500, val_interval=500),
+    default_hooks=dict(logger=dict(interval=50), checkpoint=dict(interval=500)),
+    custom_hooks=[dict(type=SampleHook, interval=500)])
+mini_net = dict(size=32, style_dim=64, num_mlp=4, channels=[64, 64, 64, 64, 32, 32, 16, 16])
+mini_slim = dict(mini_net, channels=[20, 20, 20, 20, 10, 10, 5, 5])  # 70 % of the channels removed
+mini_tell = dict(size=32, channels=[16, 32, 64, 64])

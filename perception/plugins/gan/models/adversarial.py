@@ -1,0 +1,312 @@
+"""Trains a generator against a discriminator, alone or with what a larger generator teaches; two optimisers.
+
+T. Karras et al. Analyzing and Improving the Image Quality of StyleGAN, CVPR 2020; G. Xu et al. Mind the Gap in
+Distilling StyleGANs, ECCV 2022 (StyleKD). B images, D of a latent.
+
+An iteration: the discriminator (every 16th time with R1), the generator with the losses of its teachers, every 4th time
+the generator again for path lengths, and the running mean of its weights.
+"""
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from torch import Tensor, nn
+
+from perception.distill.base import DistillLoss
+from perception.plugins.gan.models.stylegan2 import StyleGAN2, Synthesis, to_bytes
+from perception.plugins.gan.regularisers import (
+    discriminator_loss,
+    generator_loss,
+    path_lengths,
+    path_penalty,
+    r1_penalty,
+)
+from perception.plugins.gan.structures import ImageSample
+from perception.plugins.gan.students import begin, latent_directions
+from perception.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from perception.utils.checks import check_choice, check_positive
+from perception.utils.errors import ConfigError, DataError
+
+
+@MODELS.register_module()
+class AdversarialModel(BaseModel):
+    """A generator and its discriminator.
+
+    `student` is the running mean of `generator`, the net that is validated and deployed. All that is drawn in an
+    iteration depends on (seed, iteration, rank) alone, so that a resumed training goes on bit for bit.
+
+    Args:
+        student: config of the generator.
+        discriminator: config of the discriminator.
+        teachers: name -> FrozenTeacher of a model of this class, at most one.
+        losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved.
+        start: how the generator begins, see `students.begin`.
+        directions: what latents are moved along: `'split'` and `'global'` directions of the teacher, or `'random'`.
+        blocks: sizes from 8 pixels on whose modulation the directions come from.
+        offset: deviation of how far latents are moved.
+        share_noise: give teacher and student the same noise; the published code does not.
+        r1, r1_every: weight of R1, and iterations from one to the next.
+        path, path_every: those of path lengths, weight 0 for none.
+        path_shrink: share of the batch that path lengths are taken of, 1 / path_shrink.
+        mixing: probability of two latents in an image.
+        decay: of the running mean of weights.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: an argument out of its range, or teachers and losses that do not fit.
+    """
+
+    def __init__(self, student: dict | nn.Module, discriminator: dict | nn.Module,
+                 teachers: dict[str, dict | nn.Module] | None = None, losses: dict[str, dict | nn.Module] | None = None,
+                 start: str = 'fresh', directions: str = 'split', blocks: int = 5, offset: float = 5.0,
+                 share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
+                 path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
+                 seed: int = 0):
+        student = _build(student)
+        super().__init__(data_preprocessor=student.data_preprocessor)
+        check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
+        check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
+        if min(r1, path, offset) < 0 or not 0 <= mixing <= 1 or not 0 <= decay < 1:
+            raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
+                              f'decay={decay}, expected weights of 0 or more, and shares of 0..1. Correct them.')
+        self.teachers = nn.ModuleDict({name: _build(cfg) for name, cfg in (teachers or {}).items()})
+        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items()})
+        self._check(student)
+        if self.teacher is not None:
+            begin(student, self.teacher, start)
+        elif start != 'fresh':
+            raise ConfigError(f"AdversarialModel: start={start!r} without a teacher, expected 'fresh'. Name a teacher.")
+        self.generator, self.student = student, copy.deepcopy(student).requires_grad_(False)
+        self.discriminator = _build(discriminator)
+        self.directions, self.blocks, self.offset, self.share_noise = directions, blocks, offset, share_noise
+        self.r1, self.r1_every, self.path, self.path_every = r1, r1_every, path, path_every
+        self.path_shrink, self.mixing, self.decay, self.seed = path_shrink, mixing, decay, seed
+        self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))
+        self.register_buffer('path_mean', torch.zeros(()))
+        self._directions: Tensor | None = None
+
+    def _check(self, student: StyleGAN2) -> None:
+        if len(self.teachers) > 1 or any(loss.teacher not in self.teachers for loss in self.losses.values()):
+            raise ConfigError(f'AdversarialModel: teachers {list(self.teachers)}, losses of '
+                              f'{[loss.teacher for loss in self.losses.values()]}, expected at most one teacher, named '
+                              'by all losses. Correct them.')
+        known = ('rgbs', 'features')
+        for name, loss in self.losses.items():
+            if not isinstance(loss, DistillLoss) or set(loss.taps) - set(known):
+                raise ConfigError(f'AdversarialModel: loss {name!r} reads {getattr(loss, "taps", ())}, expected a '
+                                  f'DistillLoss on {known}. Take one of perception/plugins/gan/losses.py.')
+        if self.teacher is not None and (self.teacher.size, self.teacher.style_dim) != (student.size,
+                                                                                        student.style_dim):
+            raise ConfigError(f'AdversarialModel: a teacher of {self.teacher.size} pixels and latents of '
+                              f'{self.teacher.style_dim}, a student of {student.size} and {student.style_dim}, '
+                              'expected equal ones. Correct the student.')
+
+    @property
+    def teacher(self) -> StyleGAN2 | None:
+        """The teacher's generator, None without one."""
+        for teacher in self.teachers.values():
+            return getattr(teacher.model, 'student', teacher.model)
+        return None
+
+    def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
+        """What the mean generator makes; of `'predict'` samples also have `teacher_image` where there is a teacher.
+
+        Args:
+            inputs, data_samples, mode: see StyleGAN2.
+
+        Raises:
+            ConfigError: `mode='loss'`: losses of two nets are in `train_step`.
+        """
+        found = self.student(inputs, data_samples, mode)
+        if mode == 'predict' and self.teacher is not None:
+            z = self.student.seeds_to_z([sample.source for sample in data_samples])
+            for sample, image in zip(found, to_bytes(self.teacher({'z': z}))):
+                sample.teacher_image = image
+        return found
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """One iteration.
+
+        Args:
+            data: a batch of real images as the collate function made it.
+            optim_wrapper: with `generator` and `discriminator`.
+
+        Returns:
+            the losses; `loss` is their sum.
+
+        Raises:
+            DataError: images of another size than the generator's.
+        """
+        real, now = self.data_preprocessor(data, True)['inputs']['images'], int(self.iteration)
+        if real.shape[2:] != (self.generator.size, self.generator.size):
+            raise DataError(f'AdversarialModel: images of {real.shape[2]} x {real.shape[3]} pixels for a generator of '
+                            f'{self.generator.size}, expected equal sizes. Set `size` of the data set.')
+        draw = torch.Generator().manual_seed(int(np.random.SeedSequence(
+            [self.seed, now, get_rank()]).generate_state(1)[0]))
+        logs = self._learn_to_tell(real, now, draw, optim_wrapper['discriminator'])
+        logs |= self._learn_to_make(len(real), now, draw, optim_wrapper['generator'])
+        if self.path and now % self.path_every == 0:
+            logs |= self._learn_paths(max(1, len(real) // self.path_shrink), draw, optim_wrapper['generator'])
+        self._average()
+        self.iteration += 1
+        return dict(logs, loss=sum(value for name, value in logs.items() if name.startswith('loss_')))
+
+    def _learn_to_tell(self, real: Tensor, now: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+        self._learns(self.discriminator)
+        with torch.no_grad():
+            fake = self.generator.synthesis(self._latents(len(real), draw), self._noise(draw, len(real))).image
+        penalised = self.r1 > 0 and now % self.r1_every == 0
+        real = real.requires_grad_(penalised)
+        scores = self.discriminator(real)
+        losses = dict(loss_d=discriminator_loss(scores, self.discriminator(fake)))
+        if penalised:
+            losses['loss_r1'] = self.r1 / 2 * self.r1_every * r1_penalty(scores, real)
+        return self._step(losses, wrapper)
+
+    def _learn_to_make(self, batch: int, now: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+        self._learns(self.generator)
+        active = {name: loss for name, loss in self.losses.items() if loss.is_active(now)}
+        plan = self._plan(batch, draw)
+        moved = any('features' in loss.taps for loss in active.values())
+        offsets = self._offsets(batch, draw) if moved else None
+        noise = self._noise(draw, batch * (1 + moved))
+        made = self._made(self.generator, plan, offsets, noise)
+        losses = dict(loss_g=generator_loss(self.discriminator(made.image[:batch])))
+        if active:
+            with torch.no_grad():
+                theirs = self._made(self.teacher, plan, offsets,
+                                    noise if self.share_noise else self._noise(draw, batch * (1 + moved)))
+            seen = [dict(features=part.features, rgbs=[rgb[:batch] for rgb in part.rgbs]) for part in (made, theirs)]
+            for name, loss in active.items():
+                value = loss(*seen, dict(iteration=now))
+                terms = value if isinstance(value, dict) else {'': value}
+                losses |= {f'loss_{name}' + f'_{term}' * bool(term): loss.weight * part for term, part in terms.items()}
+        return self._step(losses, wrapper)
+
+    def _learn_paths(self, batch: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
+        self._learns(self.generator)
+        latents = self._latents(batch, draw)
+        images = self.generator.synthesis(latents, self._noise(draw, batch)).image
+        towards = torch.randn(images.shape, generator=draw).to(images.device)
+        penalty, mean = path_penalty(path_lengths(images, latents, towards), self.path_mean)
+        logs = self._step(dict(loss_path=self.path * self.path_every * penalty), wrapper)
+        all_reduce(mean, 'mean')
+        self.path_mean.copy_(mean)
+        return dict(logs, path_mean=mean)
+
+    def _learns(self, net: nn.Module) -> None:
+        """Gradients for one net alone."""
+        for other in (self.generator, self.discriminator):
+            other.requires_grad_(other is net)
+
+    def _step(self, losses: dict[str, Tensor], wrapper: OptimWrapper) -> dict[str, Tensor]:
+        total, logs = self.parse_losses(losses)
+        wrapper.zero_grad()
+        wrapper.backward(total)
+        if get_world_size() > 1:
+            for group in wrapper.optimizer.param_groups:
+                for parameter in group['params']:
+                    if parameter.grad is not None:
+                        all_reduce(parameter.grad, 'mean')
+        wrapper.step()
+        wrapper.zero_grad()
+        return {name: value.detach() for name, value in logs.items() if name != 'loss'}
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        for mean, value in zip(self.student.parameters(), self.generator.parameters()):
+            mean.lerp_(value, 1 - self.decay)
+
+    # --- what is drawn, on the CPU, the same for any device ---
+    def _plan(self, batch: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """z and z2 (B, D), and the latent from which on the second counts."""
+        z = torch.randn(2, batch, self.generator.style_dim, generator=draw).to(self.path_mean.device)
+        places = self.generator.num_latents
+        mixed = torch.rand(1, generator=draw) < self.mixing
+        begin = torch.randint(1, places, (1,), generator=draw)
+        return z[0], z[1], torch.where(mixed, begin, places)
+
+    def _latents(self, batch: int, draw: torch.Generator) -> Tensor:
+        return self._of_plan(self.generator, self._plan(batch, draw))
+
+    @staticmethod
+    def _of_plan(net: StyleGAN2, plan: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        z, z2, begin = plan
+        return net.mix(net.mapping(z), net.mapping(z2), begin)
+
+    def _made(self, net: StyleGAN2, plan: tuple[Tensor, Tensor, Tensor], offsets: Tensor | None,
+              noise: list[Tensor]) -> Synthesis:
+        latents = self._of_plan(net, plan)
+        if offsets is not None:
+            latents = torch.cat([latents, latents + offsets])
+        return net.synthesis(latents, noise)
+
+    def _noise(self, draw: torch.Generator, batch: int) -> list[Tensor]:
+        return [torch.randn(batch, 1, side, side, generator=draw).to(self.path_mean.device)
+                for side in self.generator.noise_sizes]
+
+    def _offsets(self, batch: int, draw: torch.Generator) -> Tensor:
+        """(B, 1, D) ways to move latents, the same for student and teacher."""
+        if self.directions == 'random':
+            ways = torch.randn(batch, self.generator.style_dim, generator=draw).to(self.path_mean.device)
+        else:
+            if self._directions is None:
+                self._directions = latent_directions(self.teacher, self.blocks, together=self.directions == 'global')
+            ways = self._directions.to(self.path_mean.device)[
+                torch.randint(len(self._directions), (batch,), generator=draw)]
+        far = self.offset * torch.randn(batch, 1, generator=draw).to(ways.device)
+        return (far * nn.functional.normalize(ways, dim=1))[:, None]
+
+
+def _build(cfg: dict | nn.Module) -> nn.Module:
+    return cfg if isinstance(cfg, nn.Module) else MODELS.build(cfg)
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LazyAdam:
+    """Adam for each of both nets, corrected for regularisers that take part now and then, as StyleGAN2 has it.
+
+    Args:
+        optim_wrapper_cfg: with `lr`, the learning rate, and maybe `lr_mapping`, a factor on that of the mapping; 0
+            keeps it as it is.
+        paramwise_cfg: None.
+
+    Raises:
+        ConfigError: anything else.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
+        rest = {key: value for key, value in optim_wrapper_cfg.items() if key not in ('lr', 'lr_mapping')}
+        if rest or paramwise_cfg:
+            raise ConfigError(f'LazyAdam: {rest or paramwise_cfg} came, expected lr and lr_mapping alone. Leave out '
+                              'the rest, and --amp.')
+        self.lr, self.lr_mapping = optim_wrapper_cfg.get('lr', 0.002), optim_wrapper_cfg.get('lr_mapping', 1.0)
+        if self.lr <= 0 or self.lr_mapping < 0:
+            raise ConfigError(f'LazyAdam: lr={self.lr}, lr_mapping={self.lr_mapping}, expected a positive rate and a '
+                              'factor of 0 or more. Correct them.')
+
+    def __call__(self, model: nn.Module) -> OptimWrapperDict:
+        """Both optimisers."""
+        model, found = getattr(model, 'module', model), {}
+        for name, every in (('generator', model.path_every if model.path else None),
+                            ('discriminator', model.r1_every if model.r1 else None)):
+            net, ratio = getattr(model, name), every / (every + 1) if every else 1.0
+            rate, mapping = self.lr * ratio, {id(p) for p in getattr(net, 'style', nn.Module()).parameters()}
+            groups = [dict(params=[p for p in net.parameters() if id(p) not in mapping], lr=rate)]
+            if mapping:
+                groups.append(dict(params=list(net.style.parameters()), lr=rate * self.lr_mapping))
+            found[name] = OptimWrapper(torch.optim.Adam(groups, lr=rate, betas=(0.0, 0.99 ** ratio)))
+        return OptimWrapperDict(**found)
+
+
+@MODEL_WRAPPERS.register_module()
+class StepDistributed(MMDistributedDataParallel):
+    """Equal weights at the start in all processes; the model's own step takes the mean of gradients."""
+
+    def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
+        """The model's."""
+        return self.module.train_step(data, optim_wrapper)

@@ -1,0 +1,162 @@
+"""Smaller generators: their channels, which channels of a teacher they keep, and how they begin.
+
+G. Xu et al. Mind the Gap in Distilling StyleGANs, ECCV 2022 (StyleKD); Y. Liu et al. Content-Aware GAN Compression,
+CVPR 2021 (CAGC).
+"""
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from perception.plugins.gan.models.stylegan2 import StyleGAN2
+from perception.utils.checks import check_choice
+from perception.utils.errors import ConfigError
+
+STARTS = ('fresh', 'mapping', 'slices', 'slices_alone')
+
+
+def slimmed(channels: Sequence[int], ratio: float) -> list[int]:
+    """Channels of a student without the share `ratio` of each layer of its teacher.
+
+    Raises:
+        ConfigError: a share outside 0..1, or one that leaves nothing.
+    """
+    kept = [count - int(count * ratio) for count in channels]
+    if not 0 <= ratio < 1 or min(kept) < 1:
+        raise ConfigError(f'slimmed: ratio={ratio} of channels {list(channels)}, expected 0 or more, below 1. Correct '
+                          'it.')
+    return kept
+
+
+def begin(student: StyleGAN2, teacher: StyleGAN2, start: str, scores: Sequence[Tensor] | None = None) -> None:
+    """Give a student its first weights.
+
+    Args:
+        student: changed in place.
+        teacher: whose weights are taken.
+        start: `'fresh'`, all random; `'mapping'`, the teacher's mapping, the rest random (StyleKD); `'slices'`, its
+            mapping and the channels that matter most (CAGC); `'slices_alone'`, those with a random mapping.
+        scores: of the teacher's channels, see `channel_scores`; None for the sizes of weights.
+
+    Raises:
+        ConfigError: another start, a mapping of another shape, or a student that is no part of its teacher.
+    """
+    check_choice('start', start, STARTS)
+    weights = {}
+    if start in ('mapping', 'slices'):
+        weights = {name: value for name, value in teacher.state_dict().items() if name.startswith('style.')}
+    if start in ('slices', 'slices_alone'):
+        weights |= sliced(teacher, student.channels, scores)
+    own = student.state_dict()
+    wrong = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    if wrong:
+        raise ConfigError(f'start={start!r}: {len(wrong)} weights of the teacher ({", ".join(wrong[:3])}) do not fit '
+                          "the student, expected the same mapping, size and kernels. Take start='mapping' or 'fresh', "
+                          'or correct the student.')
+    with torch.no_grad():
+        for name, value in weights.items():
+            own[name].copy_(value)
+
+
+def channel_scores(teacher: StyleGAN2) -> list[Tensor]:
+    """Mean size of the weights that read each channel, one (C,) for each entry of `channels`."""
+    return [weight.detach().abs().mean((0, 2, 3)) for weight in _readers(teacher)]
+
+
+def content_scores(teacher: StyleGAN2, latents: Tensor, parser: Callable[[Tensor], Tensor] | None = None,
+                   batch: int = 10, density: float = 0.05, seed: int = 0) -> list[Tensor]:
+    """How much weights that read each channel answer to salt and pepper on the content of images (CAGC).
+
+    Args:
+        teacher: the generator.
+        latents: (N, D) z of the images to look at; CAGC takes 400.
+        parser: gives (B, 1, H, W) of 0 or 1, where the content of images (B, 3, H, W) is; None for everywhere.
+        batch: images at once.
+        density: share of the pixels that are disturbed.
+        seed: of the disturbance.
+
+    Returns:
+        one (C,) for each entry of `channels`.
+    """
+    generator, readers = torch.Generator().manual_seed(seed), _readers(teacher, detached=False)
+    total = [torch.zeros(weight.shape[2], device=weight.device) for weight in readers]
+    for z in latents.split(batch):
+        image = teacher.synthesis(teacher.mix(teacher.mapping(z)), teacher.fixed_noise).image
+        spots = torch.rand(image[:, :1].shape, generator=generator).to(image.device)
+        mask = (spots < density).float()
+        if parser is not None:
+            mask = mask * parser(image.detach())
+        noisy = image.detach() * (1 - mask) + mask * torch.where(spots < density / 2, -1.0, 1.0)
+        grads = torch.autograd.grad((noisy - image).abs().sum(), readers)
+        total = [sums + grad.squeeze(0).abs().mean((0, 2, 3)) for sums, grad in zip(total, grads)]
+    return total
+
+
+def _readers(teacher: StyleGAN2, detached: bool = True) -> list[Tensor]:
+    """The weight (O, C, k, k) that reads each entry of `channels`: convolutions in turn, and the last colours."""
+    layers = [teacher.conv1.conv, *(layer.conv for layer in teacher.convs), teacher.to_rgbs[-1].conv]
+    return [layer.weight[0] if detached else layer.weight for layer in layers]
+
+
+def sliced(teacher: StyleGAN2, channels: Sequence[int], scores: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+    """Weights of a teacher's synthesis with the channels of highest score, in their order.
+
+    Args:
+        teacher: the generator.
+        channels: how many of each layer are kept.
+        scores: one (C,) for each entry; None for `channel_scores`.
+
+    Raises:
+        ConfigError: more channels than the teacher has, or another number of layers.
+    """
+    if len(channels) != len(teacher.channels) or any(a > b for a, b in zip(channels, teacher.channels)):
+        raise ConfigError(f'sliced: channels {list(channels)} of a teacher with {list(teacher.channels)}, expected as '
+                          'many entries, none larger. Correct the student.')
+    scores = channel_scores(teacher) if scores is None else scores
+    kept = [score.topk(count).indices.sort().values for score, count in zip(scores, channels)]
+    weights = {name: value for name, value in teacher.state_dict().items() if not name.startswith('style.')}
+    weights['input.input'] = weights['input.input'][:, kept[0]]
+    names = ['conv1', *(f'convs.{i}' for i in range(len(teacher.convs)))]
+    for i, name in enumerate(names):
+        weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, kept[i + 1]][:, :, kept[i]]
+        weights[f'{name}.activate.bias'] = weights[f'{name}.activate.bias'][kept[i + 1]]
+        for part in ('weight', 'bias'):
+            weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][kept[i]]
+    for j, name in enumerate(['to_rgb1', *(f'to_rgbs.{j}' for j in range(len(teacher.to_rgbs)))]):
+        group = kept[2 * j + 1]
+        weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, :, group]
+        for part in ('weight', 'bias'):
+            weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][group]
+    return weights
+
+
+def latent_directions(teacher: StyleGAN2, blocks: int = 5, count: int = 5, together: bool = False) -> Tensor:
+    """Directions of latents that change images most: eigenvectors of the modulation matrices (SeFa).
+
+    Args:
+        teacher: the generator.
+        blocks: sizes from 8 pixels on.
+        count: directions of each, those of the largest eigenvalues first; the largest entry of each is positive.
+        together: `blocks * count` directions of all matrices at once.
+
+    Returns:
+        (blocks * count, D) of length 1.
+
+    Raises:
+        ConfigError: more than there are.
+    """
+    if not 1 <= blocks <= len(teacher.to_rgbs) or not 1 <= count * (blocks if together else 1) <= teacher.style_dim:
+        raise ConfigError(f'latent_directions: blocks={blocks}, count={count}, expected 1 to {len(teacher.to_rgbs)} '
+                          f'blocks and at most {teacher.style_dim} directions of each. Correct them.')
+    rows = [torch.cat([teacher.convs[2 * i + k].conv.modulation.weight for k in (0, 1)]).detach().double()
+            for i in range(blocks)]
+    if together:
+        rows, count = [torch.cat(rows)], blocks * count
+    found = []
+    for matrix in rows:
+        unit = F.normalize(matrix, dim=1)
+        vectors = torch.linalg.eigh(unit.T @ unit).eigenvectors.flip(1)[:, :count].T
+        largest = vectors.gather(1, vectors.abs().argmax(1, keepdim=True))
+        found.append(vectors * largest.sign())
+    return torch.cat(found).float()

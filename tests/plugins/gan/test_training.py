@@ -1,0 +1,173 @@
+"""Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
+import numpy as np
+import pytest
+import torch
+
+from perception.apis.config import load_config
+from perception.apis.runner import Runner
+from perception.plugins.gan.metrics import ImageMetric, RandomFeatures, frechet_distance, precision_recall
+from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
+from perception.plugins.gan.structures import ImageSample
+from perception.utils.errors import ConfigError, DataError, TrainingError
+from tests.plugins.gan.conftest import SLIM, generator
+
+OPTIONS = {
+    'model.student.channels': [6] * 8, 'model.student.style_dim': 8, 'model.student.num_mlp': 1,
+    'model.discriminator.channels': [4, 4, 4, 4], 'train_dataloader.batch_size': 4, 'train_cfg.max_iters': 6,
+    'train_cfg.val_interval': 6, 'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': -1,
+    'model.path_every': 2, 'model.r1_every': 3, 'val_dataloader.dataset.count': 16}
+
+
+def images(batch=4):
+    made = torch.randint(0, 256, (batch, 3, 16, 16), dtype=torch.uint8)
+    return dict(inputs=dict(image=list(made)), data_samples=None)
+
+
+def build(root, folder, **options):
+    cfg = load_config(root / 'configs/gan/stylegan2_digits.py', mini=True, options=OPTIONS)
+    cfg.custom_hooks[0].interval = 3
+    for key, value in options.items():
+        cfg.merge_from_dict({key.replace('__', '.'): value})
+    cfg.work_dir = str(folder)
+    return Runner.from_cfg(cfg)
+
+
+@pytest.fixture(scope='module')
+def whole(root, mini_set, tmp_path_factory):
+    """A training of six iterations; its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PERCEPTION_DATA', str(mini_set('digits').parents[1]))
+        folder = tmp_path_factory.mktemp('whole')
+        build(root, folder).train()
+        yield folder
+
+
+def test_a_resumed_training_ends_with_the_same_weights(root, whole, tmp_path):
+    build(root, tmp_path, resume=True, load_from=str(whole / 'iter_4.pth')).train()
+    one, two = (torch.load(folder / 'iter_6.pth', weights_only=True) for folder in (whole, tmp_path))
+    assert all(torch.equal(value, two['state_dict'][name]) for name, value in one['state_dict'].items())
+    assert int(one['state_dict']['iteration']) == 6 and float(one['state_dict']['path_mean']) > 0
+    assert set(one['optimizer']) >= {'generator', 'discriminator'}
+    mean, latest = (one['state_dict'][f'{who}.conv1.conv.weight'] for who in ('student', 'generator'))
+    assert 0 < (mean - latest).abs().max() < 0.1
+    assert sorted(path.name for path in (whole / 'samples').glob('*.png')) == ['000003.png', '000006.png']
+    deployed = torch.load(whole / 'model.pth', weights_only=True)
+    assert 'style.1.weight' in deployed and 'rFID-20220818' in next(whole.rglob('*.log')).read_text()
+
+
+def test_what_learns_in_a_step(adversarial):
+    model = adversarial()
+    wrapper = LazyAdam(dict(lr=0.01))(model)
+    assert wrapper['generator'].optimizer.param_groups[0]['lr'] == pytest.approx(0.01 * 4 / 5)
+    assert wrapper['discriminator'].optimizer.param_groups[0]['betas'] == (0.0, 0.99 ** (16 / 17))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    logs = model.train_step(images(), wrapper)
+    assert {'loss', 'loss_d', 'loss_r1', 'loss_g', 'loss_path', 'loss_l1', 'loss_lpips_pseudo_lpips',
+            'loss_relation'} <= set(logs)
+    assert all(torch.isfinite(value) for value in logs.values())
+    moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {'generator.style.1.weight', 'student.style.1.weight', 'discriminator.convs.0.0.weight'} <= moved
+    assert not any(name.startswith('teachers') for name in before)
+    logs = model.train_step(images(), wrapper)
+    assert 'loss_r1' not in logs and 'loss_path' not in logs
+
+
+def test_a_mapping_that_does_not_learn(adversarial):
+    model = adversarial()
+    before = model.generator.style[1].weight.detach().clone()
+    model.train_step(images(), LazyAdam(dict(lr=0.01, lr_mapping=0.0))(model))
+    assert torch.equal(model.generator.style[1].weight, before)
+
+
+def test_the_same_nets_and_noise_agree(adversarial):
+    model = adversarial(losses={})
+    model.generator = model.teacher
+    draw = torch.Generator().manual_seed(0)
+    plan, noise = model._plan(2, draw), model._noise(draw, 4)
+    offsets = model._offsets(2, draw)
+    one, two = (model._made(net, plan, offsets, noise).image for net in (model.generator, model.teacher))
+    assert torch.equal(one, two) and offsets.shape == (2, 1, 12)
+
+
+def test_arguments_that_do_not_fit(adversarial):
+    with pytest.raises(ConfigError, match="start='mapping' without a teacher"):
+        adversarial(taught=False, start='mapping')
+    with pytest.raises(ConfigError, match='mixing=2'):
+        adversarial(mixing=2)
+    with pytest.raises(ConfigError, match='momentum'):
+        LazyAdam(dict(lr=0.1, momentum=0.9))
+    model = adversarial(taught=False)
+    with pytest.raises(DataError, match='8 x 8 pixels for a generator of 16'):
+        batch = dict(inputs=dict(image=[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2), data_samples=None)
+        model.train_step(batch, LazyAdam(dict(lr=0.1))(model))
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(root, whole, tmp_path):
+    with pytest.raises(TrainingError, match='loss_[dg] is nan.*There is no checkpoint yet'):
+        build(root, tmp_path, optim_wrapper__lr=1e30).train()
+
+
+# --- metrics ---
+def test_frechet_distance_of_known_distributions():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(400, 5))
+    assert frechet_distance(rows, rows) == pytest.approx(0, abs=1e-9)
+    assert frechet_distance(rows, rows + 2) == pytest.approx(20, rel=1e-9)
+    assert frechet_distance(rows, 3 * rows - 2 * rows.mean(0)) == pytest.approx(4 * np.trace(np.cov(rows.T)), rel=1e-9)
+    from scipy.linalg import sqrtm
+    other = rng.normal(size=(300, 5)) @ rng.normal(size=(5, 5))
+    root = sqrtm(np.cov(rows.T) @ np.cov(other.T)).real
+    expected = np.square(rows.mean(0) - other.mean(0)).sum() + np.trace(np.cov(rows.T) + np.cov(other.T) - 2 * root)
+    assert frechet_distance(rows, other) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(DataError, match='1 and 400 rows'):
+        frechet_distance(rows[:1], rows)
+
+
+def test_precision_and_recall():
+    rng = np.random.default_rng(0)
+    real = rng.normal(size=(50, 3))
+    assert precision_recall(real, real) == (1, 1)
+    assert precision_recall(real, real + 100) == (0, 0)
+    assert precision_recall(real, np.repeat(real[:1], 10, 0) + 1e-6 * rng.normal(size=(10, 3)))[0] == 1
+    with pytest.raises(DataError, match='more than k=3'):
+        precision_recall(real[:3], real)
+
+
+def test_the_metric_scores_images_and_consistency():
+    torch.manual_seed(0)
+    metric, batch = ImageMetric(), [torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(6)]
+    for image in batch:
+        metric.process(dict(inputs=dict(image=[image])), [dict(pred_image=image, teacher_image=255 - image)])
+    found = metric.evaluate(6)
+    assert found['rFID-20220818'] == pytest.approx(0, abs=1e-4) and found['rprecision'] == 1
+    assert found['L1'] > 0.5 and 0 < found['PSNR'] < 20
+    assert torch.equal(RandomFeatures()(torch.ones(1, 3, 8, 8)), RandomFeatures()(torch.ones(1, 3, 8, 8)))
+    with pytest.raises(DataError, match='without pred_image'):
+        metric.process(dict(inputs=dict(image=batch[:1])), [{}])
+
+
+# --- seeds ---
+def test_seeds_and_walks(tmp_path):
+    assert parse_seeds('3,5-7') == [3, 5, 6, 7]
+    for text in ('a', '1-', '-3', '9-2', '0-9999999', ''):
+        if text == '1-':
+            continue
+        with pytest.raises(DataError, match='seeds'):
+            parse_seeds(text)
+    torch.manual_seed(0)
+    predictor = SeedPredictor(generator(SLIM).eval(), dict(type=object), walk=2)
+    names = [name for name, _ in predictor.sources('1,2')]
+    assert names == [f'walk_{i:06d}' for i in range(4)]
+    made = predictor.predict([source for _, source in predictor.sources('1,2')])
+    assert torch.equal(made[0].pred_image, predictor(1).pred_image)
+    assert not torch.equal(made[1].pred_image, made[0].pred_image)
+    file = predictor.save('png', tmp_path, 'x', 1, made[0])
+    assert file.is_file() and predictor.draw(1, made[0]).shape == (128, 128, 3)
+    mean = SeedPredictor(predictor.model, dict(type=object), truncation=0.0)
+    assert torch.equal(mean(1).pred_image, mean(2).pred_image)
+
+
+def test_a_student_is_compared_with_its_teacher(adversarial):
+    samples = adversarial().eval()(None, [ImageSample(metainfo=dict(source=3))], 'predict')
+    assert samples[0].pred_image.shape == samples[0].teacher_image.shape == (3, 16, 16)
