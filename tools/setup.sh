@@ -84,7 +84,7 @@ install torch ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 
 # 4. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement.
 say "installing perception and its requirements"
-install --no-build-isolation --editable '.[nuscenes,onnx,points,prune,steering,test]'
+install --no-build-isolation --editable '.[gan,nuscenes,onnx,points,prune,steering,test]'
 (install spconv) 2>/dev/null || say "spconv is not to be had here; its comparison is skipped"
 
 # 5. OpenMMLab's packages without their requirements: of mmdet3d and mmdet the registries alone are imported, which need
