@@ -33,9 +33,8 @@ predictor = dict(type=SteeringPredictor)
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_bdd_mini, root='data/mini/bdd_driving')
-tiny = dict(  # of tools/benchmark.py fuzz; the predictor goes on from frame to frame, by a net that fits
-    mini_data=dict(train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1),
-    predictor=None)
+tiny = dict(  # of tools/benchmark.py fuzz
+    mini_data=dict(train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1))
 mini_place = dict(data_root='data/mini/bdd_driving', seconds=12.0, memory=4.0)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=10)),

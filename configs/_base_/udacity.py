@@ -40,9 +40,8 @@ draw = dict(type=DrawSteering)  # --draw DIR
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 
 mini_data = dict(type=write_udacity_mini, root='data/mini/udacity')
-tiny = dict(  # of tools/benchmark.py fuzz; the predictor goes on from frame to frame, by a net that fits
-    mini_data=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1),
-    predictor=None)
+tiny = dict(  # of tools/benchmark.py fuzz
+    mini_data=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
 mini_place = dict(data_root='data/mini/udacity', holdout=.2)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,

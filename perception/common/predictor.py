@@ -52,6 +52,7 @@ class Predictor:
     """
 
     noun = 'source'  # what a source is called, such as 'scan'
+    needs_net = False  # whether it asks its net for more than predictions, so that no stand-in will do
     reads: tuple[str, ...] = ()  # endings of files that are sources; none where a source is no file
     views: tuple[str, ...] = ('plain',)  # pictures that there are of a source, for --view
     saves: tuple[str, ...] = ()  # kinds of files that predictions are saved as, for --save-as; the first is the default

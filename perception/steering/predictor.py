@@ -63,6 +63,7 @@ class SteeringPredictor(Predictor):
     """
 
     noun = 'frame'
+    needs_net = True  # its size, and whether it goes on from frame to frame
     reads = (*SUFFIXES, *VIDEOS)
     saves = ('json', 'npy')
 

@@ -216,7 +216,7 @@ class Echo(nn.Module):
 
 
 def readers_of(name: str, cfg: Config, root: Path) -> list[Reader]:
-    """The data sets of a base and its predictor.
+    """The data sets of a base and its predictor, unless that needs a net of its own.
 
     Args:
         name: of the base.
@@ -226,7 +226,10 @@ def readers_of(name: str, cfg: Config, root: Path) -> list[Reader]:
     parts = {loader.partition('_')[0]: dict(cfg[loader].dataset, data_root=str(root)) for loader in LOADERS
              if cfg.get(loader)}
     readers = [Reader(f'{name} {split}', lambda part=part: _build(part), check_item) for split, part in parts.items()]
-    return [*readers, predictor_of(name, cfg, root)] if cfg.get('predictor') else readers
+    data = dict(cfg.test_dataloader.dataset, data_root=str(root), type=dataset_type(cfg))
+    if cfg.get('predictor') and not called(cfg.predictor, model=None, data=data).needs_net:
+        readers.append(predictor_of(name, cfg, root))
+    return readers
 
 
 def predictor_of(name: str, cfg: Config, root: Path) -> Reader:
