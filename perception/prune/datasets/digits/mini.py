@@ -1,16 +1,12 @@
 """1,797 real handwritten digits, which come with scikit-learn, in ImageNet's folders: a task that every machine has.
 
-E. Alpaydin, C. Kaynak. Optical Recognition of Handwritten Digits, UCI, 1998: 8 x 8 pixels of 17 greys, written by 43
-people. Every sixth image validates. The images of a class keep their order, so that no augmentation is in it.
+Every sixth image validates. The images of a class keep their order, so that no augmentation is in it.
 """
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from perception.common.digits import digits
 from perception.common.formats.stamped import write_stamped
 from perception.utils.errors import DataError
-from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
 
 NAMES = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
@@ -34,20 +30,12 @@ def write_digits(root: str | Path = 'data/mini/imagenet', seed: int = 0, count: 
     if not 60 <= count <= 1797 or not 8 <= size <= 256:
         raise DataError(f'write_digits: count={count}, size={size}, expected 60 to 1797 images of 8 to 256 pixels. '
                         'Give numbers in these ranges.')
-    data = import_optional('sklearn.datasets', 'the handwritten digits', "pip install -e '.[prune]'").load_digits()
 
     def write(folder: Path) -> None:
-        for i in range(count):
-            label = int(data.target[i])
+        for i, (label, file) in enumerate(digits(count, size)):
             place = folder / ('val' if i % 6 == 5 else 'train') / f'{label}_{NAMES[label]}'
             place.mkdir(parents=True, exist_ok=True)
-            image = np.clip(data.images[i] * 15.9375, 0, 255).astype(np.uint8)  # 0..16 to 0..255
-            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC)
-            ok, code = cv2.imencode('.png', image)
-            if not ok:
-                raise DataError(f'{place}: OpenCV could not encode a digit, expected a picture. This is a bug; please '
-                                'report it.')
-            (place / f'{i:04d}.png').write_bytes(code.tobytes())
+            (place / f'{i:04d}.png').write_bytes(file)
 
     stamp = dict(dataset='digits', simulated=False, writer_version=1, seed=seed, count=count, size=size)
     return write_stamped(data_path(root), stamp, write, 'handwritten digits', 3, force)
