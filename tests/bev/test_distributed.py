@@ -1,10 +1,8 @@
 """Two processes over gloo score as one does."""
 import json
-import multiprocessing
 
 import numpy as np
 import torch
-from torch import distributed
 
 from perception.bev.datasets.nuscenes.metric import NuScenesDetectionMetric
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
@@ -27,20 +25,8 @@ def scores_of(dataset, rows):
     return [metric.evaluate(len(dataset)) for metric in metrics]
 
 
-def test_two_processes_give_the_scores_of_one(mini_rig, tmp_path):
+def test_two_processes_give_the_scores_of_one(mini_rig, two_processes):
     dataset = NuScenesRig(mini_rig, 'mini_val', reduce=2, map_preset='bevfusion_map')
-
-    def work(rank):
-        torch.set_num_threads(1)
-        distributed.init_process_group('gloo', f'file://{tmp_path}/meet', rank=rank, world_size=2)
-        (tmp_path / f'{rank}.json').write_text(json.dumps(scores_of(dataset, range(rank, len(dataset), 2))))
-        distributed.destroy_process_group()
-    context = multiprocessing.get_context('fork')
-    processes = [context.Process(target=work, args=(rank,)) for rank in (0, 1)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-        assert process.exitcode == 0
+    both = two_processes(lambda rank: scores_of(dataset, range(rank, len(dataset), 2)))
     one = json.dumps(scores_of(dataset, range(len(dataset))))
-    assert len(dataset) > 1 and [(tmp_path / f'{rank}.json').read_text() for rank in (0, 1)] == [one, one]
+    assert len(dataset) > 1 and [json.dumps(scores) for scores in both] == [one, one]
