@@ -23,6 +23,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from perception.common.boxes import points_in_boxes
 from perception.common.formats.stamped import write_stamped
 from perception.common.scene.camera import CameraSpec, pixel_rays, render
 from perception.common.scene.caster import Caster, visible_rays
@@ -222,7 +223,7 @@ class SequenceWriter:
         to_sensor = np.linalg.inv(pose)
         boxes = np.array([box_of(*ends, to_sensor @ place) for ends, place in zip(self.bounds, places)])
         hits = np.bincount(found.instance, minlength=len(self.world.actors) + 1)
-        inside = count_inside(found.points[:, :3], boxes)
+        inside = points_in_boxes(found.points, boxes)[1]
         items, in_image = [], []
         for number, (actor, box, mesh) in enumerate(zip(self.people, boxes, meshes), 1):
             ids = dict(id=str(number), number=number) if self.text else dict(id=number, number=str(number))
@@ -303,20 +304,6 @@ def to_image(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 2) of the left image, counted from pixel centres, and depths (N,) of LiDAR points (N, 3)."""
     u, v, depth = PROJECTION @ np.concatenate([points, np.ones((len(points), 1))], 1).T
     return np.stack([u, v], -1) / np.maximum(depth, 1e-6)[:, None], depth
-
-
-def count_inside(points: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """(K,) how many points (N, 3) lie in each of K boxes (K, 7)."""
-    cell = np.floor(boxes[:, :2]).astype(int)
-    around = np.stack(np.meshgrid(*[np.arange(-1, 2)] * 2), -1).reshape(-1, 2)
-    taken = np.zeros((128, 128), bool)
-    taken[tuple(np.clip(cell[:, None] + around + 64, 0, 127).reshape(-1, 2).T)] = True
-    near = points[taken[tuple(np.clip(np.floor(points[:, :2]).astype(int) + 64, 0, 127).T)]]
-    off = near - boxes[:, None, :3]
-    cos, sin = np.cos(boxes[:, 6:]), np.sin(boxes[:, 6:])
-    along, across = off[..., 0] * cos + off[..., 1] * sin, off[..., 1] * cos - off[..., 0] * sin
-    local = np.abs(np.stack([along, across, off[..., 2]], -1))
-    return (local <= boxes[:, None, 3:6] / 2).all(-1).sum(1)
 
 
 def draw_sheet(root: str | Path, path: str | Path) -> Path:

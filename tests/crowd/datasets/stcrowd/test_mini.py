@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.spatial import cKDTree
 
+from perception.common.boxes import points_in_boxes
 from perception.common.scene.camera import pixel_rays, project
 from perception.common.scene.lidar import sensor_pose
 from perception.crowd.datasets.stcrowd.mini import (
@@ -20,7 +21,6 @@ from perception.crowd.datasets.stcrowd.mini import (
     Job,
     SequenceWriter,
     corners_of,
-    count_inside,
     draw_sheet,
     to_image,
     write_sequence,
@@ -170,9 +170,9 @@ def test_points_of_people_lie_in_their_boxes_and_where_the_camera_sees_them(writ
     eye, within = pose @ np.linalg.inv(TO_CAMERA), []
     for number, row in items.items():
         own = found.points[found.instance == writer.people[number - 1].instance, :3]
-        within.append([count_inside(own, row[None])[0], len(own)])
+        within.append([points_in_boxes(own, row[None])[1][0], len(own)])
         row[3:6] += .2
-        assert count_inside(own, row[None])[0] >= .9 * len(own)      # mixed pixels lie behind thin legs
+        assert points_in_boxes(own, row[None])[1][0] >= .9 * len(own)      # mixed pixels lie behind thin legs
     within = np.array(within).sum(0)
     assert within[0] / within[1] > .95
     people = np.isin(found.instance, [actor.instance for actor in writer.people])
