@@ -14,3 +14,4 @@ with read_base():
 prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=8)  # pairs of 8 validation scans
 
 mini = dict(whole_mini, prune=dict(divisor=4))
+evidence = dict(scores=dict(accuracy='greater', cross_entropy='less'))  # of tools/benchmark.py prune
