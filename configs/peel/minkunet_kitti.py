@@ -14,4 +14,5 @@ with read_base():
 prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=8)  # pairs of 8 validation scans
 
 mini = dict(whole_mini, prune=dict(divisor=4))
-evidence = dict(scores=dict(accuracy='greater', cross_entropy='less'))  # of tools/benchmark.py prune
+evidence = dict(  # of tools/benchmark.py prune
+    options=['train_cfg.max_epochs=8', 'train_cfg.val_interval=8'], scores=dict(accuracy='greater', cross_entropy='less'))

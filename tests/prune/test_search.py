@@ -255,18 +255,27 @@ def test_what_an_ignored_layer_reads_stays_whole():
 
 
 class Idle(nn.Module):
-    def __init__(self):
+    def __init__(self, ever=True):
         super().__init__()
         self.conv, self.head, self.extra = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 2, 1), nn.Conv2d(8, 4, 1)
+        self.ever = ever
 
     def forward(self, x):
         x = self.conv(x)
-        return self.head(x) if not self.training else (self.head(x), self.extra(x))
+        return (self.head(x), self.extra(x)) if self.training and self.ever else self.head(x)
+
+
+def test_branches_that_only_training_has_become_slim_too():
+    model, x = Idle().eval(), torch.ones(1, 3, 8, 8)
+    found = PEEL(divisor=2).search(model, [lambda net: net(x)])
+    slim = apply_structure(model, found.structure).train()
+    assert slim(x)[1].shape[1] == 4 and slim.extra.in_channels == slim.conv.out_channels < 8
+    assert found.structure['macs']['full'] == 36 * 8 * (27 + 2)  # of what tests run
 
 
 @pytest.mark.parametrize(('model', 'named'), [
     (Recurrent(nn.LSTMCell(8, 4)), 'cell is a LSTMCell'), (Recurrent(nn.LSTM(8, 4)), 'cell is a LSTM'),
-    (Idle().eval(), 'extra')])
+    (Idle(ever=False).eval(), 'extra')])
 def test_what_cannot_be_pruned_is_refused_by_name(model, named):
     with pytest.raises(ConfigError, match=named):
         discover(model, lambda net: net(torch.ones(1, 3, 8, 8)))
