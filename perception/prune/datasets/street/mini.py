@@ -20,7 +20,7 @@ CLASSES = dict(bicycle=('bicycle',), bicyclist=('bicyclist',), bus=('bus',), car
                motorcyclist=('motorcyclist',), person=('person', 'child'), pole=('pole',), sign=('sign',),
                truck=('truck',))  # class -> parts
 LOOKS = ('day', 'overcast', 'shadow')
-EACH = 8  # images of a class in a world at most, of fewer things from several sides
+EACH, TRIES = 8, 3  # images of a class in a world at most, and pictures taken for each
 TALL, TOP = 4.0, 2.0  # metres; of poles at least so tall the image shows the top
 SEEN = dict(pole=0.02)  # share of an image that its class fills at least; others 0.06
 
@@ -61,13 +61,16 @@ def _write(folder: Path, seed: int, counts: tuple[int, int], size: int) -> None:
             caster, rng = world.caster(threads=1), np.random.default_rng([seed, streets, number])
             things = _things(world)
             for name, boxes in things.items():
-                count = min(EACH, wanted[name]) if len(boxes) else 0
-                for i, box in enumerate(rng.choice(boxes, count, replace=len(boxes) < count) if count else ()):
-                    frame = portrait(caster, box, size, LOOKS[number % len(LOOKS)], rng)
-                    if np.isin(frame.part, [PART[part] for part in CLASSES[name]]).mean() >= SEEN.get(name, 0.06):
-                        wanted[name] -= 1
-                        file = folder / split / name / f'{number:04d}_{i}.png'
-                        file.write_bytes(cv2.imencode('.png', frame.image[..., ::-1])[1].tobytes())
+                left = min(EACH, wanted[name])
+                for i in range(TRIES * left if len(boxes) else 0):
+                    frame = portrait(caster, rng.choice(boxes), size, LOOKS[number % len(LOOKS)], rng)
+                    if np.isin(frame.part, [PART[part] for part in CLASSES[name]]).mean() < SEEN.get(name, 0.06):
+                        continue
+                    file = folder / split / name / f'{number:04d}_{i}.png'
+                    file.write_bytes(cv2.imencode('.png', frame.image[..., ::-1])[1].tobytes())
+                    wanted[name], left = wanted[name] - 1, left - 1
+                    if not left:
+                        break
             number += 1
 
 
