@@ -25,7 +25,7 @@ TALL, TOP = 4.0, 2.0  # metres; of poles at least so tall the image shows the to
 SEEN = dict(pole=0.02)  # share of an image that its class fills at least; others 0.06
 
 
-def write_street(root: str | Path = 'data/mini/street', seed: int = 0, train: int = 800, val: int = 300,
+def write_street(root: str | Path = 'data/mini/street', seed: int = 0, train: int = 600, val: int = 200,
                  size: int = 32, force: bool = False) -> Path:
     """Write the images, or keep those that are there if they were made from the same arguments.
 
