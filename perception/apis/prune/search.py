@@ -79,7 +79,7 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
         save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), weights)
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
-            ' and '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
+            ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
             f'tools/train.py {config} --structure {out}']
 
 
