@@ -101,7 +101,8 @@ def run(args: argparse.Namespace) -> list[dict]:
     folder = make_folder(args.out or from_root('work_dirs/cost'))
     if args.threads:
         torch.set_num_threads(args.threads)
-    cfgs = {config_name(path): config_of(path, args.mini, args.official or args.source is not None) for path in args.configs}
+    real = args.official or args.source is not None
+    cfgs = {config_name(path): config_of(path, args.mini, real) for path in args.configs}
     scores = {name: best_score(Path(cfg.work_dir), name, args.mini) for name, cfg in cfgs.items() if args.trained}
     for cfg in cfgs.values():
         cfg.source = args.source

@@ -63,8 +63,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ConfigError: numbers, methods or budgets that cannot be, or a work dir with runs of other settings.
     """
-    side_by_side = args.jobs or (1 if torch.cuda.is_available() else min(2, torch.get_num_threads()))
-    check_positive('prune', seeds=args.seeds or 1, rounds=args.rounds, jobs=side_by_side)
+    side_by_side = args.jobs
+    if side_by_side is None:
+        side_by_side = 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
+    check_positive('prune', seeds=1 if args.seeds is None else args.seeds, rounds=args.rounds, jobs=side_by_side)
     methods = list(dict.fromkeys(filter(None, args.methods.split(','))))
     for name in methods:
         check_choice('--methods', name, METHODS)
@@ -146,12 +148,20 @@ class Task:
         path.write_text(json.dumps(found.structure))
 
     def measure(self, rounds: int) -> None:
-        """Write the milliseconds of one input of each net of the first seed, all in turn."""
-        cfgs = {job.work_dir.name: cost.config_of(job.config, True, options=parse_options(job.options))
-                for job in (*self.wholes, *self.slims) if job.seed == 0}
+        """Write the milliseconds of one input of each net of the first seed, all in turn, unless they are there."""
+        jobs = {job.work_dir.name: job for job in (*self.wholes, *self.slims) if job.seed == 0}
+        if set(jobs) <= set(self.times()):
+            return
+        cfgs = {name: cost.config_of(job.config, True, options=parse_options(job.options))
+                for name, job in jobs.items()}
         times = {row['config']: {cost.COLUMNS[key][0].removesuffix(' [ms]'): row[key] for key in CLOCKS if row[key]}
                  for row in cost.measure(cfgs, rounds, onnx=True)}
         (self.folder / 'times.json').write_text(json.dumps(times))
+
+    def times(self) -> dict[str, dict[str, float]]:
+        """What `measure` wrote: name of a run -> clock -> milliseconds."""
+        path = self.folder / 'times.json'
+        return json.loads(path.read_text()) if path.is_file() else {}
 
     def report(self) -> dict[str, Any]:
         """`rows` of the whole net and of each method at each budget, `rules` (score -> 'greater' or 'less') and
@@ -159,8 +169,7 @@ class Task:
         results = [(job, read_run(job)) for job in (*self.wholes, *self.slims)]
         metric = next((result['metric'] for _, result in results if result), 'score')
         rules = {metric: self.cfg.default_hooks.export.get('rule') or 'greater', **self.more}
-        file = self.folder / 'times.json'
-        times = json.loads(file.read_text()) if file.is_file() else {}
+        times = self.times()
         structures = {job.work_dir.name: read_structure(job.work_dir / 'structure.json') for job in self.slims
                       if (job.work_dir / 'structure.json').is_file()}
         rows: dict[tuple[str, str], dict[str, Any]] = {}
