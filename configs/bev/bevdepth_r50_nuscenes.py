@@ -46,4 +46,4 @@ mini = dict(
 mini.update(train_dataloader=dict(mini['train_dataloader'], dataset=dict(
     mini['train_dataloader']['dataset'], pipeline=[
         mini_train[0], dict(type=SweepDepth, stride=8), mini_train[1]])))
-mini.update(custom_hooks=[dict(ema, gamma=50)])
+mini.update(custom_hooks=[dict(ema, momentum=0.01, gamma=50)])  # so few steps
