@@ -3,6 +3,7 @@ import math
 import os
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -298,6 +299,12 @@ def test_memories_of_other_samples_are_refused_on_resume_and_left_out_at_a_start
     model.losses['crckd'].know_training_set(torch.arange(9) % 3)
     with pytest.raises(CheckpointError, match='those of the 9 in 3 classes'):
         check_weights(model, state, 'epoch_3.pth')
+    model.losses['crckd'].know_training_set(LABELS, 'abcdefgh')  # other images of the same classes
+    with pytest.raises(CheckpointError, match='those of the 8 in 5 classes that are trained with now, by class and'):
+        check_weights(model, state, 'epoch_3.pth')
+    memory = model.losses['crckd'].memory_s.clone()
+    model.load_state_dict(state)
+    assert torch.equal(model.losses['crckd'].memory_s, memory)
 
 
 def test_rows_are_of_length_1_and_other_rows_stay():
@@ -398,11 +405,12 @@ def test_the_hook_tells_the_labels_before_weights_are_loaded():
             pass
 
     model = distiller()
-    runner = type('R', (), dict(model=model, _train_loop=Loop(type('D', (), dict(labels=[0, 1, 2])))))
+    runner = type('R', (), dict(model=model, _train_loop=Loop(type('D', (), dict(labels=[0, 1, 2], ids='abc')))))
     hook = TrainingSetHook()
     assert isinstance(hook, Hook)
     hook.before_run(runner)
     assert model.losses['crckd'].labels.tolist() == [0, 1, 2]
+    assert model.losses['crckd'].samples.tolist() == [zlib.crc32(name) for name in (b'a', b'b', b'c')]
     runner._train_loop = Loop(object())
     with pytest.raises(ConfigError, match='class of each sample in `labels`'):
         hook.before_run(runner)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from perception.plugins.medical.draw import feature_chart, principal_plane
+from perception.plugins.medical.draw import feature_chart, neighbour_plane, principal_plane
 from perception.plugins.medical.metrics import ClassMetric, auc, decision_scores, feature_cosines, ranking_scores
 from perception.utils.errors import DataError
 
@@ -121,6 +121,19 @@ def test_the_plane_shows_what_differs_most():
     assert principal_plane(features[:1])[0].shape == (1, 2) and principal_plane(features[:, :1])[0].shape == (50, 2)
     figure = feature_chart(features, np.arange(50) % 3, 'ABC', [(0, 0, 0)] * 3, 'title')
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ['A (17)', 'B (17)', 'C (16)']
+
+
+def test_neighbours_stay_neighbours():
+    pytest.importorskip('sklearn.manifold')
+    rng = np.random.default_rng(1)
+    labels = np.arange(45) % 3
+    features = rng.normal(size=(45, 6)) + 20 * rng.normal(size=(3, 6))[labels]
+    places = neighbour_plane(features)
+    distance = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(45)
+    assert (labels[distance.argmin(1)] == labels).all() and np.array_equal(places, neighbour_plane(features))
+    assert [neighbour_plane(features[:n]).shape for n in (1, 2, 3, 4)] == [(n, 2) for n in (1, 2, 3, 4)]
+    assert neighbour_plane(np.ones((5, 1))).shape == (5, 2)
+    assert len(feature_chart(features, labels, 'ABC', [(0, 0, 0)] * 3, 'title', tsne=True).axes) == 2
 
 
 WORKER = '''
