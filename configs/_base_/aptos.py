@@ -70,4 +70,5 @@ evidence = dict(  # of tools/benchmark.py arms: each part of CRCKD alone, and al
         mt=[method, without['ccd'], without['crp']],
         ccd=[method, without['mt'], without['crp']],
         crp=[method, without['mt'], without['ccd']],
-        crckd=[method]))
+        crckd=[method],
+        recent=[method, 'model.teachers.mean.momentum=0.1']))  # a teacher of the last iterations
