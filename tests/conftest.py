@@ -47,6 +47,7 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
                       workers=1),
     waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130,
                workers=1),
+    street=dict(train=11, val=10),
     point_folder=dict(train_scans=1, val_scans=1, columns=130, workers=1),
     # 2 training frames, 1 of val, 1 of test; fewer columns leave nobody with enough points
     stcrowd=dict(train_sequences=1, train_frames=2, val_sequences=1, val_frames=1, test_sequences=1, test_frames=1,

@@ -20,8 +20,10 @@ def main() -> None:
                'work_dirs/peel/resnet18_imagenet_mini/model.pth \\\n      --mini --ratio 0.5 -o structure.json')
     parser.add_argument('task', choices=['search'], help='what to do')
     parser.add_argument('config', metavar='CONFIG', help='config file; of a distillation the student is pruned')
-    parser.add_argument('checkpoint', metavar='CHECKPOINT', help='weights of the whole net')
+    parser.add_argument('checkpoint', metavar='CHECKPOINT', nargs='?', help='weights of the whole net; without them '
+                        'all groups count alike, to see what a budget gives before a training')
     parser.add_argument('-o', '--out', metavar='JSON', default='structure.json', help='default: structure.json')
+    parser.add_argument('--weights', metavar='PTH', help='also write the slim net, with the weights that stay')
     budget = parser.add_mutually_exclusive_group()
     budget.add_argument('--ratio', type=float, help='of what the whole net costs; default: as in the config, or 0.5')
     budget.add_argument('--value', type=float, help='the budget as a number, such as 2.05e9')
@@ -43,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.config import parse_options
     from perception.apis.prune.search import search
     for line in search(args.config, args.checkpoint, args.out, args.ratio, args.value, args.type, args.mini,
-                       args.source, args.method, args.seed, parse_options(args.cfg_options)):
+                       args.source, args.method, args.seed, parse_options(args.cfg_options), args.weights):
         print(line)
 
 

@@ -14,3 +14,6 @@ with read_base():
 prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples=8)  # pairs of 8 validation scans
 
 mini = dict(whole_mini, prune=dict(divisor=4))
+evidence = dict(  # of tools/benchmark.py prune
+    options=['train_cfg.max_epochs=5', 'train_cfg.val_interval=5'],
+    scores=dict(accuracy='greater', cross_entropy='less'))

@@ -17,4 +17,6 @@ prune = dict(type=PEEL, target=dict(kind='macs', value=1.04e9, ratio=None), inpu
 
 mini = dict(
     mini_loaders, model=dict(mini_net, width=0.25),
-    prune=dict(target=dict(ratio=0.5, value=None), divisor=4, input_shape=(32, 32)), **mini_schedule)
+    prune=dict(target=dict(ratio=0.5, value=None), divisor=2, input_shape=(32, 32)), **mini_schedule)
+evidence = dict(  # of tools/benchmark.py prune
+    options=['train_cfg.max_epochs=5', 'train_cfg.val_interval=5'], scores=dict(cross_entropy='less'))

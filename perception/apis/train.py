@@ -16,6 +16,7 @@ from perception.apis.config import load_config, names_config, need
 from perception.apis.resume import training_meta
 from perception.apis.runner import Runner, add_logs, start_processes, use_amp, write_mini_data
 from perception.common.hooks.recalibrate import RecalibrateHook
+from perception.common.hooks.sparsity import SparsityHook
 from perception.common.hooks.teacher_score import TeacherScoreHook
 from perception.distill.distiller import Distiller
 from perception.distill.shares import report
@@ -64,7 +65,12 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         cfg.work_dir = str(Path(work_dir).absolute())
     if structure is not None:
         cfg.structure = str(Path(structure).expanduser().absolute())
-        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type=RecalibrateHook)]
+    hooks = list(cfg.get('custom_hooks') or [])
+    if cfg.get('structure'):
+        hooks.append(dict(type=RecalibrateHook))
+    if sparsity := (cfg.get('prune') or {}).get('sparsity'):
+        hooks.append(dict(type=SparsityHook, strength=sparsity))
+    cfg.custom_hooks = hooks
     add_logs(cfg, log)
     start_processes(launcher, cfg)
     if mini:

@@ -35,15 +35,15 @@ def is_sparse(model: nn.Module) -> bool:
 
 
 @torch.no_grad()
-def count_model_macs(model: nn.Module, batch: dict) -> int:
+def count_model_macs(model: nn.Module, run: Callable[[nn.Module], object]) -> int:
     """Multiply-accumulates of one forward.
 
     Sparse convolutions count by their kernel maps (see `count_macs`), all other convolutions and matrix products as
     they run, those without a module of their own too.
 
     Args:
-        model: an mmengine model.
-        batch: what its data preprocessor gave.
+        model: any.
+        run: runs it.
     """
     inside: list[int] = []  # products by which a backend computes sparse convolutions
     with count_macs() as sparse, FlopCounterMode(display=False) as counter:
@@ -51,7 +51,7 @@ def count_model_macs(model: nn.Module, batch: dict) -> int:
             module.register_forward_pre_hook(lambda *_: inside.append(-counter.get_total_flops())),
             module.register_forward_hook(lambda *_: inside.append(counter.get_total_flops())))]
         try:
-            model(**batch, mode='tensor')
+            run(model)
         finally:
             for handle in handles:
                 handle.remove()

@@ -3,7 +3,8 @@
 Multiply-accumulates are those of convolutions and linear layers, one input, without biases, norms and activations: for
 each layer the places where its kernel stands times its weights. A sparse convolution has as many places as its kernel
 map has pairs per offset, measured on real samples. So a layer costs M * out * in, or M * out where it is depth-wise,
-and out and in are sums of the widths of groups and of what is never pruned.
+and out and in are sums of the widths of groups and of what is never pruned. Convolutions with bare parameters, such as
+SCNN's messages, count as they ran.
 """
 import math
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from perception.common.measure import SPARSE
 from perception.ops.sparse.functional import count_macs
@@ -29,11 +31,13 @@ class Places:
     Attributes:
         kernels: name of a layer -> multiply-accumulates for each pair of a channel that goes in and one that comes out.
         rows: name of a layer -> elements of one channel that comes out.
+        loose: multiply-accumulates of convolutions outside the layers, whose bare parameters keep their widths.
         samples: how many inputs ran.
     """
 
     kernels: dict[str, int]
     rows: dict[str, int]
+    loose: int
     samples: int
 
 
@@ -47,9 +51,13 @@ def measure_places(model: nn.Module, runs: Sequence[Run]) -> Places:
     """
     kernels: dict[str, int] = {}
     rows: dict[str, int] = {}
-    handles = []
+    inside, handles = [], []
+
+    def convolved() -> int:
+        return flops.get_flop_counts().get('Global', {}).get(torch.ops.aten.convolution, 0) // 2
 
     def note(name: str, module: nn.Module, inputs: tuple, output: object) -> None:
+        inside.append(convolved())
         if isinstance(module, SPARSE):
             kernel, row = counter.layers[-1][0], len(output.feats)
         elif isinstance(module, nn.Linear):
@@ -62,30 +70,20 @@ def measure_places(model: nn.Module, runs: Sequence[Run]) -> Places:
 
     for name, module in model.named_modules():
         if isinstance(module, LAYERS):
+            handles.append(module.register_forward_pre_hook(lambda *_: inside.append(-convolved())))
             handles.append(module.register_forward_hook(
                 lambda module, inputs, output, name=name: note(name, module, inputs, output)))
     training = model.training
     model.eval()
     try:
-        with count_macs() as counter:
+        with count_macs() as counter, FlopCounterMode(display=False) as flops:
             for run in runs:
                 run(model)
     finally:
         model.train(training)
         for handle in handles:
             handle.remove()
-    return Places(kernels, rows, len(runs))
-
-
-def hooked_macs(model: nn.Module, runs: Sequence[Run]) -> int:
-    """Multiply-accumulates of convolutions and linear layers as hooks count them, the sum of some runs."""
-    places, own = measure_places(model, runs), dict(model.named_modules())
-    total = 0
-    for name, kernel in places.kernels.items():
-        weight = own[name].weight
-        out, into = axis_of(own[name], 'out'), axis_of(own[name], 'in')
-        total += kernel * weight.shape[out] * weight.shape[into]
-    return total
+    return Places(kernels, rows, convolved() - sum(inside), len(runs))
 
 
 class CostModel:
@@ -99,7 +97,7 @@ class CostModel:
 
     def __init__(self, model: nn.Module, groups: Sequence[Group], places: Places):
         self.groups, self.full = list(groups), np.array([group.width for group in groups], np.int64)
-        self.samples = places.samples
+        self.samples, self.loose = places.samples, places.loose
         numbers, rows, base = {}, [], []
         named = {group.name: i for i, group in enumerate(groups)}
         self.follow = [(i, named[group.follows]) for i, group in enumerate(groups) if group.follows in named]
@@ -169,7 +167,7 @@ class CostModel:
         """`'macs'`, `'params'` or `'activations'` at (K,) widths; all but parameters as a sum over the samples."""
         sides = self.base + self.rows @ self.expand(widths)
         factor, out, into = self.terms[kind]
-        return int((factor * sides[out] * sides[into]).sum())
+        return int((factor * sides[out] * sides[into]).sum()) + (self.loose if kind == 'macs' else 0)
 
     def cost(self, kind: str) -> Cost:
         """One of the numbers as a function of the widths, per sample."""

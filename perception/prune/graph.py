@@ -114,7 +114,13 @@ def discover(model: nn.Module, run: Run, ignore: Sequence[str] = ()) -> ChannelG
     ignored = _ignored(model, ignore)
     _refuse(model, ignored)
     order = forward_order(model, run)
-    _refuse_idle(model, order, ignored)
+    if _idle(model, order, ignored):
+        run = _with_training_branches(run)
+        order = forward_order(model, run)
+    if idle := _idle(model, order, ignored):
+        raise ConfigError(f'{type(model).__name__}: {", ".join(idle[:3])} ({len(idle)} layers) did not run, expected '
+                          'every layer that is trained to: what it reads is not known. Leave out what only training '
+                          'runs, or name it in ignore if nothing that is pruned leads to it.')
     groups, kept = _groups(model, run, order)
     for group in list(groups):
         if any(member.module in ignored and member.side == 'out' for member in group.members):
@@ -147,14 +153,22 @@ def _refuse(model: nn.Module, ignored: set[str]) -> None:
                           f'them whole by ignore=[{bad[0][0]!r}].')
 
 
-def _refuse_idle(model: nn.Module, order: list[str], ignored: set[str]) -> None:
+def _idle(model: nn.Module, order: list[str], ignored: set[str]) -> list[str]:
+    """Names of the layers that are trained and did not run."""
     ran = set(order)
-    idle = [name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in ran | ignored
+    return [name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in ran | ignored
             and any(parameter.requires_grad for parameter in module.parameters())]
-    if idle:
-        raise ConfigError(f'{type(model).__name__}: {", ".join(idle[:3])} ({len(idle)} layers) did not run, expected '
-                          'every layer that is trained to: what it reads is not known. Leave out what only training '
-                          'runs, or name it in ignore if nothing that is pruned leads to it.')
+
+
+def _with_training_branches(run: Run) -> Run:
+    """Runs what only training runs too, such as auxiliary heads: the net believes to be trained, its layers do not."""
+    def running(net: nn.Module) -> Any:
+        net.training = True
+        try:
+            return run(net)
+        finally:
+            net.training = False
+    return running
 
 
 @torch.no_grad()

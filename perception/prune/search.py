@@ -58,6 +58,9 @@ class PEEL:
         ignore: regular expressions for names of layers that keep all their outputs.
         input_shape: (H, W) of the images; None runs a sample of the data set, which sparse nets need.
         samples: how many samples of the data set the places of sparse layers are averaged over.
+        sparsity: of the training of the whole net, before any search: factor of the sum of the sizes of all scales in
+            the loss, as in network slimming; its own values are 1e-4 for ResNets and 1e-5 for mobile nets. None
+            leaves it out, for PEEL needs no such phase.
 
     Raises:
         ConfigError: values that cannot be.
@@ -66,7 +69,7 @@ class PEEL:
     def __init__(self, target: Mapping | None = None, backbone: Mapping | None = None,
                  importance: Mapping | None = None, reallocation: Mapping | None = None, divisor: int | None = 8,
                  min_ratio: float = 0.1, ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None,
-                 samples: int = 1):
+                 samples: int = 1, sparsity: float | None = None):
         self.target = _filled('target', target or dict(ratio=0.5), dict(kind='macs', ratio=None, value=None))
         self.backbone = _filled('backbone', backbone, dict(kind='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
         self.importance = _filled('importance', importance, dict(kind='bn_mean', normalize_by='role', batches=8))
@@ -78,9 +81,9 @@ class PEEL:
                 value is None or value > 0):
             raise ConfigError(f'prune: target with ratio={ratio} and value={value}, expected one of them: a share of 0 '
                               'to 1 or a number above 0. Name it.')
-        if not 0 < rho <= 1 or samples < 1:
-            raise ConfigError(f'prune: rho={rho}, samples={samples}, expected a share of 0 to 1 and a whole number of '
-                              '1 or more. Correct them.')
+        if not 0 < rho <= 1 or samples < 1 or not (sparsity is None or sparsity >= 0):
+            raise ConfigError(f'prune: rho={rho}, samples={samples}, sparsity={sparsity}, expected a share of 0 to 1, '
+                              'a whole number of 1 or more and a factor of 0 or more. Correct them.')
         self.divisor, self.min_ratio, self.ignore = divisor, min_ratio, tuple(ignore)
         self.input_shape, self.samples = None if input_shape is None else tuple(input_shape), samples
 

@@ -104,7 +104,8 @@ def _plan(model: nn.Module, structure: Mapping, where: str) -> tuple[Plan, dict[
         for name, side, start, stride, count, size in group['members']:
             if name not in modules or getattr(modules[name], 'weight', None) is None:
                 raise CheckpointError(f'{where}: the structure names a layer {name!r}, which {type(model).__name__} '
-                                      f'does not have, expected one made for this net. {close_matches(name, modules)}')
+                                      'does not have, expected one made for this net. '
+                                      f'{close_matches(name, filter(None, modules))}')
             removed.setdefault((name, side), set()).update(
                 start + i * stride + j for i in gone for j in range(count))
             sizes[name, side] = size

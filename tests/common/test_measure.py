@@ -37,22 +37,15 @@ def test_macs_of_sparse_and_dense_layers(dense):
     net = Mixed(dense)
     pairs = 3 + 2  # each voxel with itself, two neighbours with each other
     expected = 3 * 4 * 3 + pairs * 3 * 5 + dense * (3 * 5 * 9 * 2 + 3 * 5 * 3)
-    assert measure.count_model_macs(net, dict(inputs=torch.randn(3, 4), data_samples=None)) == expected
+    assert measure.count_model_macs(net, lambda net: net(torch.randn(3, 4))) == expected
     assert not net.sparse._forward_hooks and not net.sparse._forward_pre_hooks
     assert measure.is_sparse(net) and not measure.is_sparse(net.linear)
     assert measure.count_parameters(net) == 4 * 3 + 3 + 3 * 5 * 3 + dense * (5 * 2 * 9 + 2)
 
 
 def test_macs_of_dense_nets():
-    class Net(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layers = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, stride=2))
-
-        def forward(self, images, mode):
-            return self.layers(images)
-
-    assert measure.count_model_macs(Net(), dict(images=torch.zeros(1, 3, 5, 6))) == 3 * 4 * 9 * 30 + 4 * 2 * 4 * 30
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ConvTranspose2d(4, 2, 2, stride=2))
+    assert measure.count_model_macs(net, lambda net: net(torch.zeros(1, 3, 5, 6))) == 3 * 4 * 9 * 30 + 4 * 2 * 4 * 30
 
 
 def test_runs_take_turns_and_the_first_round_does_not_count():

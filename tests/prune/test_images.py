@@ -13,6 +13,7 @@ from perception.prune.convert import torchvision
 from perception.prune.datasets.digits.mini import write_digits
 from perception.prune.datasets.imagenet.metric import TopKMetric
 from perception.prune.datasets.imagenet.reader import ImageNet
+from perception.prune.datasets.street.mini import CLASSES, write_street
 from perception.prune.models.classifier import NETS, ImageClassifier
 from perception.prune.predictor import ImagePredictor
 from perception.prune.transforms import ImageJitter, RandomImageFlip, RandomResizedCrop, ResizeAndCut
@@ -172,3 +173,14 @@ def test_other_weights_are_left_to_others():
 def test_digits_out_of_range_are_refused(tmp_path):
     with pytest.raises(DataError, match='count=5'):
         write_digits(tmp_path / 'x', count=5)
+
+
+def test_things_in_streets_are_in_imagenets_folders(mini_set):
+    pytest.importorskip('open3d', reason='open3d, which renders the toy world, is not installed')
+    train, val = (ImageNet(str(mini_set('street')), split) for split in ('train', 'val'))
+    assert train.metainfo['classes'] == tuple(CLASSES) and len(CLASSES) == 10
+    counts = np.bincount([int(one['data_samples'].label) for one in train])
+    assert counts.tolist() == [2] + [1] * 9 and len(val) == 10
+    assert min(float(one['inputs']['image'].float().std()) for one in train) > 3
+    with pytest.raises(DataError, match='val=3'):
+        write_street('x', val=3)

@@ -1,11 +1,16 @@
 """From a trained net by the search to a slim one that is trained, resumed, scored and exported, as the tools do it."""
+import argparse
 import json
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+from perception.apis.benchmarks import cost
 from perception.apis.config import load_config
 from perception.apis.inference import load
+from perception.apis.listing import add_options
 from perception.apis.prune.search import find, search, settings
 from perception.apis.runner import Runner
 from perception.apis.test import test as score
@@ -99,3 +104,23 @@ def test_a_students_structure_goes_into_a_distillation(tmp_path):
     cfg.structure, cfg.work_dir = str(tmp_path / 's.json'), str(tmp_path / 'run')
     runner = Runner.from_cfg(cfg)
     assert sum(p.numel() for p in runner.model.student.parameters()) == structure['params']['final']
+
+
+def test_a_budget_is_tried_before_any_training(tmp_path, monkeypatch):
+    """Widths, the slim net's weights, and what it costs beside the whole one, of a net as it is built."""
+    lines = search(CONFIG, None, tmp_path / 's.json', mini=True, weights=tmp_path / 'slim.pth')
+    assert 'slim.pth' in lines[-1]
+    structure = json.loads((tmp_path / 's.json').read_text())
+    slim = load(CONFIG, tmp_path / 'slim.pth', mini=True).model
+    assert sum(p.numel() for p in slim.parameters()) == structure['params']['final']
+    cv2.imwrite(str(tmp_path / 'digit.png'), np.zeros((32, 32), np.uint8))
+    monkeypatch.setattr(cost, 'process_memory', lambda function, cfg: 512.0)
+    words = [CONFIG, '--mini', '--rounds', '1', '--no-onnx', '--source', str(tmp_path / 'digit.png'), '--structure',
+             str(tmp_path / 's.json'), '--out', str(tmp_path)]
+    parser = add_options(argparse.ArgumentParser(), cost.OPTIONS)
+    whole, small = cost.run(parser.parse_args(words))
+    assert (round(whole['gmac'] * 1e9), round(small['gmac'] * 1e9)) == (
+        structure['macs']['full'], structure['macs']['final'])
+    assert small['parameters'] == structure['params']['final'] and small['against'] == whole['config']
+    with pytest.raises(ConfigError, match='--structure with 2'):
+        cost.run(parser.parse_args([CONFIG, *words]))

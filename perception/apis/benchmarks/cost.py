@@ -6,6 +6,7 @@ preprocessing (voxels, normalisation), which has a column of its own, and withou
 their teachers; where no config of the list teaches another, all are compared with the first.
 """
 import argparse
+import copy
 import csv
 import statistics
 import tempfile
@@ -23,6 +24,8 @@ from torch import Tensor
 
 from perception.apis.config import find_config, load_config
 from perception.apis.export import open_session, to_onnx
+from perception.apis.inference import student_of
+from perception.apis.prune.search import batch_of
 from perception.apis.runner import write_mini_data
 from perception.common.measure import (
     count_model_macs,
@@ -37,11 +40,15 @@ from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.paths import PROJECT_ROOT, from_root, make_folder
+from perception.utils.structure import apply_structure, read_structure
 
 OPTIONS = {
     'configs': {'nargs': '+', 'metavar': 'CONFIG', 'help': 'such as configs/lidarseg/*.py'},
     '--mini': {'action': 'store_true', 'help': 'the small nets of their mini sections'},
     '--official': {'action': 'store_true', 'help': "samples of the configs' own data sets, not simulated ones"},
+    '--source': {'metavar': 'FILE', 'help': 'measure on this file, such as a scan, not on samples of a data set'},
+    '--structure': {'metavar': 'JSON', 'help': 'also measure the net of one config made as slim as tools/prune.py '
+                    'search found'},
     '--trained': {'action': 'store_true', 'help': 'also the best score that each reached in its default work dir'},
     '--samples': {'type': 'int', 'default': 10, 'metavar': 'N',
                   'help': 'samples that the MACs of a sparse net are a mean over (default: 10)'},
@@ -88,11 +95,21 @@ def run(args: argparse.Namespace) -> list[dict]:
     if args.samples < 1 or args.rounds < 1:
         raise ConfigError(f'cost: --samples {args.samples} --rounds {args.rounds} came, expected at least 1 of each. '
                           'Leave them out for ten samples and five rounds.')
+    if args.structure and len(args.configs) > 1:
+        raise ConfigError(f'cost: --structure with {len(args.configs)} configs, expected the one that it was searched '
+                          'for. Measure the others apart.')
     folder = make_folder(args.out or from_root('work_dirs/cost'))
     if args.threads:
         torch.set_num_threads(args.threads)
-    cfgs = {config_name(path): config_of(path, args.mini, args.official) for path in args.configs}
+    real = args.official or args.source is not None
+    cfgs = {config_name(path): config_of(path, args.mini, real) for path in args.configs}
     scores = {name: best_score(Path(cfg.work_dir), name, args.mini) for name, cfg in cfgs.items() if args.trained}
+    for cfg in cfgs.values():
+        cfg.source = args.source
+    if args.structure:
+        name, cfg = next(iter(cfgs.items()))
+        cfgs[f'{name}, slim'] = copy.deepcopy(cfg)
+        cfgs[f'{name}, slim'].structure = str(Path(args.structure).absolute())
     rows = measure(cfgs, args.rounds, args.samples, onnx=not args.no_onnx, memory=True)
     for row in rows:
         row['score'] = scores.get(row['config'])
@@ -149,10 +166,16 @@ def build(cfg: Config, samples: int) -> tuple[BaseModel, list[Callable[[], dict]
     """A net for evaluation, and for each of the first validation samples what preprocesses it.
 
     Args:
-        cfg: its config; of a distillation the student is what runs.
+        cfg: its config; of a distillation the student is what runs, as slim as its `structure` says. Its `source` is a
+            file in place of the samples.
         samples: how many, if there are so many.
     """
-    data, model = DATASETS.build(cfg.val_dataloader.dataset), MODELS.build(cfg.model.get('student') or cfg.model)
+    model = MODELS.build(student_of(cfg))
+    if cfg.get('structure'):
+        apply_structure(model, read_structure(cfg.structure), cfg.structure)
+    if cfg.get('source'):
+        return model.eval(), [lambda: dict(inputs=batch_of(cfg, model, cfg.source), data_samples=None)]
+    data = DATASETS.build(cfg.val_dataloader.dataset)
     items = (data[index] for index in range(min(samples, len(data))))
     return model.eval(), [partial(model.data_preprocessor, pseudo_collate([item])) for item in items]
 
@@ -220,7 +243,8 @@ def measure(cfgs: Mapping[str, Config], rounds: int, samples: int = 1, onnx: boo
             row = rows[name] = dict(
                 dict.fromkeys(COLUMNS), config=name, input=describe_input(batch['inputs']),
                 parameters=count_parameters(model),
-                gmac=statistics.fmean(count_model_macs(model, prepare()) for prepare in counted) / 1e9)
+                gmac=statistics.fmean(count_model_macs(model, lambda net, batch=batch: forward(net, batch))
+                                      for batch in (prepare() for prepare in counted)) / 1e9)
             if memory:
                 row['memory_mib'] = process_memory(_run_once, cfg)
             runs[name, 'preprocess_ms'], runs[name, 'cpu_ms'] = batches[0], partial(forward, model, batch)
@@ -299,10 +323,10 @@ def compare(rows: Iterable[dict], pairs: Mapping[str, str]) -> None:
 
 def to_markdown(rows: list[dict], args: argparse.Namespace) -> str:
     """What the nets cost and what they save, with a sentence on how it was measured."""
-    source = "the configs' own" if args.official else 'simulated'
+    source = Path(args.source).name if args.source else "the configs' own data" if args.official else 'simulated data'
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none here'
     score = 'Score: best epoch of the training. ' if args.trained else ''
-    how = (f'{score}Nets of the {"mini scale" if args.mini else "published size"}, random weights, {source} data. MACs '
+    how = (f'{score}Nets of the {"mini scale" if args.mini else "published size"}, random weights, {source}. MACs '
            f'of sparse nets: mean over up to {args.samples} samples. Time: median of {args.rounds} runs on the first '
            f'sample, without preprocessing. CPU: {machine()}. GPU: {gpu}.')
     return '\n'.join(['# What nets cost, batch size 1', '', *tables(rows), '', how, ''])

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Event
 
 import torch
+from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
 from perception.apis.config import load_config, parse_options
@@ -88,10 +89,7 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
     def job(setting: Setting, arm: str, seed: int, name: str, teacher: Path | None) -> Job:
         cfg, (config, *overrides) = cfgs[arm], arms[arm]
         evidence = cfg.get('evidence', {})
-        seeded = ['randomness.seed']
-        if 'seed' in cfg.train_dataloader.dataset:  # of the augmentation
-            seeded.append('train_dataloader.dataset.seed')
-        words = [*(f'{key}={seed}' for key in seeded), *evidence.get('options', []), *options,
+        words = [*seeded(cfg, seed), *evidence.get('options', []), *options,
                  *(setting.teacher if arm == 'teacher' else setting.students)]
         if teacher is not None:
             words += [f'model.teachers.{name}.checkpoint={teacher / "model.pth"}'
@@ -108,6 +106,12 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
         jobs += teachers + [job(setting, arm, seed, f'{arm}_{seed}', place)
                             for seed in range(seeds) for arm in arms if arm != 'teacher']
     return jobs
+
+
+def seeded(cfg: Config, seed: int) -> list[str]:
+    """Overrides that give a training its seed, of the augmentation too."""
+    keys = ['randomness.seed', *['train_dataloader.dataset.seed'] * ('seed' in cfg.train_dataloader.dataset)]
+    return [f'{key}={seed}' for key in keys]
 
 
 def predictions_of(teacher: Path) -> Path:

@@ -1,5 +1,6 @@
 """Find the widths of a slim net for a config, a checkpoint and a budget; the body of tools/prune.py."""
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
@@ -17,20 +19,23 @@ from perception.prune.graph import Run
 from perception.prune.report import chart, table
 from perception.prune.search import PEEL, Found
 from perception.registry import DATASETS, MODELS
-from perception.utils.checkpoint import load_weights
+from perception.utils.checkpoint import load_weights, save_atomic
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import result_path
+from perception.utils.structure import apply_structure
 
 
 @names_config
-def search(config: str | Path, checkpoint: str | Path, out: str | Path, ratio: float | None = None,
+def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, ratio: float | None = None,
            value: float | None = None, kind: str | None = None, mini: bool = False, source: str | Path | None = None,
-           method: str = 'peel', seed: int = 0, options: dict[str, Any] | None = None) -> list[str]:
+           method: str = 'peel', seed: int = 0, options: dict[str, Any] | None = None,
+           weights: str | Path | None = None) -> list[str]:
     """Search the structure of a config's net and write it.
 
     Args:
         config: the config file; of a distillation the student is pruned. Its `prune` says how, PEEL's defaults else.
-        checkpoint: of the whole net, which tells the importance.
+        checkpoint: of the whole net, which tells the importance; None takes weights as they are built, which tell no
+            group from another, to see what a budget gives before a training.
         out: JSON file; a chart of the widths is written beside it.
         ratio: of what the whole net costs; the config's target by default.
         value: the budget as a number, instead.
@@ -40,6 +45,7 @@ def search(config: str | Path, checkpoint: str | Path, out: str | Path, ratio: f
         method: 'peel', or a control: 'uniform', 'shuffled', 'slimming'.
         seed: of the shuffling.
         options: overrides of single values of the config.
+        weights: checkpoint file to write the slim net to, with the weights that stay.
 
     Returns:
         lines for people: the table, times, and the files.
@@ -54,7 +60,11 @@ def search(config: str | Path, checkpoint: str | Path, out: str | Path, ratio: f
         raise ConfigError(f'-o {out}: ends in {out.suffix!r}, expected the name of a .json file. Name one.')
     cfg = load_config(config, mini, options)
     model = MODELS.build(student_of(cfg))
-    load_weights(model, checkpoint)
+    if checkpoint is None:
+        print_log('prune: no checkpoint came, so all groups of a role count alike; search again after the training.',
+                  'current', logging.WARNING)
+    else:
+        load_weights(model, checkpoint)
     if getattr(model, 'structure', None) is not None:
         raise ConfigError(f'{checkpoint}: a pruned net came, expected the whole one. Give the checkpoint that it was '
                           'pruned from.')
@@ -64,9 +74,13 @@ def search(config: str | Path, checkpoint: str | Path, out: str | Path, ratio: f
         Path(part).write_text(json.dumps(found.structure, indent=1))
     title = f'{cfg.experiment_name}: {found.structure["target"]["kind"]}'
     pictures = save_chart(out.with_suffix(''), chart(found.structure, title), ('.png',))
+    if weights is not None:
+        apply_structure(model, found.structure)
+        save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), weights)
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
-            f'{out} and {pictures[0]} were written; train it: tools/train.py {config} --structure {out}']
+            ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
+            f'tools/train.py {config} --structure {out}']
 
 
 def settings(cfg: Config, ratio: float | None = None, value: float | None = None, kind: str | None = None) -> PEEL:
@@ -118,15 +132,22 @@ def batch_of(cfg: Config, model: nn.Module, source: str | Path) -> dict[str, Any
     need(cfg, 'a run of the net', 'predictor', 'test_dataloader')
     predictor = called(cfg.predictor, model=model.eval(),
                        data=dict(cfg.test_dataloader.dataset, type=dataset_type(cfg)))
-    kept: list[dict] = []
-    handle = model.register_forward_pre_hook(lambda _, args, words: kept.append(words['inputs']), with_kwargs=True)
+
+    def catch(_: nn.Module, args: tuple, words: dict[str, Any]) -> None:
+        raise _Caught(words['inputs'])
+
+    handle = model.register_forward_pre_hook(catch, with_kwargs=True)
     try:
         predictor(next(iter(predictor.sources(source)))[1])
+    except _Caught as caught:
+        return caught.args[0]
     finally:
         handle.remove()
-    if not kept:
-        raise DataError(f'{source}: the net was not run on it, expected one source. Give a single file.')
-    return kept[0]
+    raise DataError(f'{source}: the net was not run on it, expected one source. Give a single file.')
+
+
+class _Caught(Exception):
+    """Leaves a prediction with the inputs of the net."""
 
 
 def _running(inputs: dict[str, Any]) -> Run:
@@ -142,5 +163,3 @@ def loss_batches(cfg: Config, model: nn.Module, count: int) -> Callable[[], Iter
         for _, data in zip(range(count), loader):
             yield model.parse_losses(model(**model.data_preprocessor(data, True), mode='loss'))[0]
     return losses
-
-

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 
 from perception.common.formats.stamped import write_stamped
-from perception.common.scene.camera import CameraSpec, render
-from perception.common.scene.shading import draw_look
+from perception.common.scene.portrait import portrait
 from perception.common.scene.street import STYLES
 from perception.common.scene.world import SCENE_VERSION, build_world
 from perception.utils.errors import DataError
@@ -50,32 +49,8 @@ def _write(folder: Path, seed: int, count: int, size: int) -> None:
         there = [i for i, part in enumerate(boxes.part) if part in PARTS]
         chosen = rng.choice(there, min(EACH, count - done)) if there else []
         for i in chosen:
-            image = picture(caster, boxes.boxes_3d[i], size, LOOKS[number % len(LOOKS)], rng)
+            image = portrait(caster, boxes.boxes_3d[i], size, LOOKS[number % len(LOOKS)], rng).image
             name = f'{done:05d}_{boxes.part[i]}.png'
             (folder / name).write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes())
             done += 1
         number += 1
-
-
-def picture(caster, box: np.ndarray, size: int, look: str, rng: np.random.Generator) -> np.ndarray:
-    """A thing from a random side, (size, size, 3) uint8 RGB.
-
-    Args:
-        caster: the world.
-        box: (7,) of the thing in it.
-        size: rows and columns.
-        look: kind of the light.
-        rng: source of the view.
-    """
-    extent = 0.5 * float(np.hypot(max(box[3], box[5]), box[4]))
-    distance, heading = 3.2 * extent + 1, box[6] + rng.uniform(0, 2 * np.pi)
-    centre = box[:3] + [0, 0, box[5] / 2]
-    eye = centre + distance * np.array([np.cos(heading), np.sin(heading), rng.uniform(.08, .35)])
-    forward = (centre - eye) / np.linalg.norm(centre - eye)
-    right = np.cross(forward, [0, 0, 1.0])
-    right /= np.linalg.norm(right)
-    pose = np.eye(4)
-    pose[:3, :3], pose[:3, 3] = np.stack([right, np.cross(forward, right), forward], 1), eye
-    spec = CameraSpec(size, size, 1.25 * size, 1.5, 0, scale=1.0, smooth=size > 64)
-    towards = draw_look(look, float(np.degrees(heading + np.pi)), rng)
-    return render(caster, pose, spec, towards, rng).image
