@@ -10,7 +10,7 @@ from torch import nn
 from perception.common.predictor import Predictor
 from perception.common.visual import canvas
 from perception.plugins.gan.draw import to_array
-from perception.plugins.gan.models.stylegan2 import to_bytes
+from perception.plugins.gan.models.generator import to_bytes
 from perception.plugins.gan.structures import ImageSample
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError

@@ -1,15 +1,33 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
-from perception.plugins.gan.metrics import ImageMetric, RandomFeatures, frechet_distance, precision_recall
+from perception.common.digits import digits
+from perception.common.measure import count_parameters
+from perception.distill.teachers import FrozenTeacher
+from perception.plugins.gan.datasets.digits.reader import DigitReader
+from perception.plugins.gan.losses import FeatureMimicLoss
+from perception.plugins.gan.metrics import (
+    ConsistencyMetric,
+    ImageMetric,
+    PathHook,
+    RandomFeatures,
+    frechet_distance,
+    path_scores,
+    precision_recall,
+    small,
+    trimmed,
+)
 from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.plugins.gan.models.inception import InceptionFeatures
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
-from perception.utils.errors import ConfigError, DataError, TrainingError
+from perception.utils.checkpoint import save_atomic
+from perception.utils.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tests.plugins.gan.conftest import SLIM, generator
 
 OPTIONS = {
@@ -73,6 +91,17 @@ def test_what_learns_in_a_step(adversarial):
     assert 'loss_r1' not in logs and 'loss_path' not in logs
 
 
+def test_features_are_mimicked_through_learned_adapters(adversarial):
+    model = adversarial(losses=dict(mimic=FeatureMimicLoss('t', {0: (4, 8), 1: (4, 8)})), directions='random')
+    before = model.losses['mimic'].adapters['0'].weight.detach().clone()
+    logs = model.train_step(images(), LazyAdam(dict(lr=0.01))(model))
+    assert logs['loss_mimic'] > 0 and not torch.equal(model.losses['mimic'].adapters['0'].weight, before)
+    features = dict(features=[torch.ones(2, 4, 2, 2)])
+    for layer, came in ((0, r'\[4, 4\]'), (3, 'None')):
+        with pytest.raises(ConfigError, match=came):
+            FeatureMimicLoss('t', {layer: (4, 8)})(features, features, {})
+
+
 def test_a_mapping_that_does_not_learn(adversarial):
     model = adversarial()
     before = model.generator.style[1].weight.detach().clone()
@@ -134,17 +163,81 @@ def test_precision_and_recall():
         precision_recall(real[:3], real)
 
 
+class Darkness:
+    """Tells dark images from light ones."""
+
+    def __call__(self, images):
+        return images.mean((1, 2, 3)) > 0
+
+
 def test_the_metric_scores_images_and_consistency():
     torch.manual_seed(0)
-    metric, batch = ImageMetric(), [torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(6)]
+    metric, pairs = ImageMetric(), ConsistencyMetric(reader=dict(type=Darkness))
+    batch = [torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(6)]
     for image in batch:
-        metric.process(dict(inputs=dict(image=[image])), [dict(pred_image=image, teacher_image=255 - image)])
-    found = metric.evaluate(6)
+        for scores in (metric, pairs):
+            scores.process(dict(inputs=dict(image=[image])), [dict(pred_image=image, teacher_image=255 - image)])
+    found = metric.evaluate(6) | pairs.evaluate(6)
     assert found['rFID-20220818'] == pytest.approx(0, abs=1e-4) and found['rprecision'] == 1
-    assert found['L1'] > 0.5 and 0 < found['PSNR'] < 20
+    assert found['L1'] > 0.5 and 0 < found['PSNR'] < 20 and 0 < found['rsemantic'] < 1 and found['same_class'] == 0
+    with pytest.raises(DataError, match='without teacher_image'):
+        pairs.process(None, [dict(pred_image=batch[0])])
     assert torch.equal(RandomFeatures()(torch.ones(1, 3, 8, 8)), RandomFeatures()(torch.ones(1, 3, 8, 8)))
     with pytest.raises(DataError, match='without pred_image'):
         metric.process(dict(inputs=dict(image=batch[:1])), [{}])
+
+
+def test_the_teacher_of_a_test_makes_its_images_itself(adversarial):
+    model = adversarial().eval()
+    samples = model(None, [ImageSample(metainfo=dict(source=i)) for i in (3, 4)], 'predict')
+    one, two = ConsistencyMetric(), ConsistencyMetric(dict(type=FrozenTeacher, model=model.teacher, taps={}))
+    one.process(None, [sample.to_dict() | dict(source=sample.source) for sample in samples])
+    two.process(None, [dict(pred_image=sample.pred_image, source=sample.source) for sample in samples])
+    assert one.evaluate(2) == two.evaluate(2)
+
+
+def test_path_scores():
+    torch.manual_seed(0)
+    net, ways = generator(SLIM), []
+
+    def distance(images, others):
+        ways.append(float((images - others).abs().max()))
+        return (images - others).square().mean((1, 2, 3))
+    found = path_scores(net, distance, 5, 3)
+    assert found['ppl_cagc'] < 1e-6 < found['ppl_w_end'] < 1e3 and len(ways) == 4
+    for noise in (layer for name, layer in net.named_parameters() if name.endswith('noise.weight')):
+        torch.nn.init.ones_(noise)
+    noisy = path_scores(net, distance, 5, 3)  # published: noise is drawn for each image of a pair
+    assert noisy['ppl_cagc'] > 1e-2 and noisy['ppl_w_end'] < 1e3
+    assert path_scores(net, distance, 5, 3) == noisy and trimmed(np.array([-1e9, *[1.] * 200, 1e9])) == 1
+    assert float(small(torch.eye(512)[None, None])[0, 0, 0, 0]) == 0.5
+    scores = {}
+    PathHook(4).after_test_epoch(type('Runner', (), dict(model=net)), scores)
+    assert set(scores) == {'pseudo_ppl_cagc', 'pseudo_ppl_w_end'}
+
+
+def test_inception_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    net = InceptionFeatures()
+    assert count_parameters(net) == 21_785_568
+    weights = net.state_dict() | {'fc.weight': torch.zeros(1008, 2048), 'fc.bias': torch.zeros(1008)}
+    save_atomic({k: v for k, v in weights.items() if not k.endswith('tracked')}, tmp_path / 'inception.pth')
+    image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    metric = ImageMetric(tmp_path / 'inception.pth')
+    for part in (image, 255 - image):
+        metric.process(dict(inputs=dict(image=[part])), [dict(pred_image=part)])
+    assert metric.evaluate(2) == dict(FID=pytest.approx(0, abs=1e-4)) and metric.results == []
+    save_atomic(weights | {'Conv2d_1a_3x3.conv.weight': torch.zeros(32, 3, 5, 5)}, tmp_path / 'wrong.pth')
+    with pytest.raises(CheckpointError, match=r'wrong\.pth.*Conv2d_1a_3x3'):
+        InceptionFeatures(tmp_path / 'wrong.pth')
+
+
+def test_digits_are_read():
+    pytest.importorskip('sklearn', reason='scikit-learn is not installed')
+    labels, files = zip(*digits(40, 32))
+    grey = np.stack([cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR) for file in files])
+    images = torch.from_numpy(grey).permute(0, 3, 1, 2) / 127.5 - 1
+    assert (DigitReader()(images) == torch.tensor(labels)).all()
 
 
 # --- seeds ---
