@@ -102,17 +102,10 @@ class Mixed(nn.Module):
         return torch.cat([*found, self.branch_pool(pooled)], 1)
 
 
-class InceptionFeatures(nn.Module):
-    """Features of images behind the last pool.
+class Inception(nn.Module):
+    """The net, with weights of no use."""
 
-    Args:
-        weights: file with a state dict, such as pytorch-fid's; None leaves random ones.
-
-    Raises:
-        CheckpointError: unreadable, or other weights.
-    """
-
-    def __init__(self, weights: str | Path | None = None):
+    def __init__(self):
         super().__init__()
         for name, inputs, outputs, *rest in STEM:
             self.add_module(name, Conv(inputs, outputs, *rest))
@@ -120,16 +113,9 @@ class InceptionFeatures(nn.Module):
         for name, (branches, pool) in MIXED.items():
             self.add_module(f'Mixed_{name}', layer := Mixed(width, branches, pool, name == '7c'))
             width = layer.outputs
-        if weights is not None:
-            found = {name: value for name, value in weights_of(load_checkpoint(weights), str(weights)).items()
-                     if not name.startswith(('fc.', 'AuxLogits.'))}
-            counters = {name: value for name, value in self.state_dict().items() if name.endswith('batches_tracked')}
-            check_weights(self, counters | found, str(weights))
-            self.load_state_dict(counters | found)
-        self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 2048) features of images (B, 3, H, W) of -1..1."""
+        """(B, 2048) features of images (B, 3, H, W) of -1..1, behind the last pool."""
         x = F.interpolate(images, (299, 299), mode='bilinear', align_corners=False)
         for name, *_ in STEM:
             x = self.get_submodule(name)(x)
@@ -138,3 +124,24 @@ class InceptionFeatures(nn.Module):
         for name in MIXED:
             x = self.get_submodule(f'Mixed_{name}')(x)
         return x.mean((2, 3))
+
+
+class InceptionFeatures(Inception):
+    """The net with weights of a file, in evaluation mode.
+
+    Args:
+        weights: file with a state dict, such as pytorch-fid's.
+
+    Raises:
+        CheckpointError: unreadable, or other weights.
+    """
+
+    def __init__(self, weights: str | Path):
+        with torch.device('meta'):
+            super().__init__()
+        found = {name: value for name, value in weights_of(load_checkpoint(weights), str(weights)).items()
+                 if not name.startswith(('fc.', 'AuxLogits.'))}
+        counters = {name: torch.tensor(0) for name in self.state_dict() if name.endswith('batches_tracked')}
+        check_weights(self, counters | found, str(weights))
+        self.load_state_dict(counters | found, assign=True)
+        self.eval().requires_grad_(False)
