@@ -22,12 +22,14 @@ model = dict(
                 lpips=dict(type=PerceptualLoss, teacher='teacher', weight=3.0),
                 relation=dict(type=RelationLoss, teacher='teacher', layers=(0, 1, 2), weight=30.0)))
 
+predictor.update(teacher=large)  # --show-teacher True
 val_evaluator = [dict(type=ImageMetric), dict(type=ConsistencyMetric, reader=dict(type=DigitReader))]
 more_metrics.update(  # --metrics consistency
     consistency=dict(type=ConsistencyMetric, teacher=large, reader=dict(type=DigitReader)))
 
 mini = dict(mini_loaders, **mini_schedule, model=dict(teachers=dict(teacher=dict(mini=True))),
-            more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=dict(mini=True))))
+            more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=dict(mini=True))),
+            predictor=dict(teacher=dict(mini=True)))
 
 lone = [f'model.losses.{name}.weight=0' for name in ('l1', 'lpips', 'relation')]
 steps = ('train_cfg.max_iters={0} train_cfg.val_interval={0} custom_hooks.0.interval={0} '

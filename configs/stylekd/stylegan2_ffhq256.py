@@ -26,6 +26,7 @@ model = dict(
                 lpips=dict(type=PerceptualLoss, teacher='teacher', weight=3.0),
                 relation=dict(type=RelationLoss, teacher='teacher', layers=(1, 2, 3, 4), weight=30.0)))
 
+predictor.update(teacher=large)  # --show-teacher True
 val_evaluator = [dict(type=ImageMetric), dict(type=ConsistencyMetric)]
 more_metrics.update(consistency=dict(type=ConsistencyMetric, teacher=large))  # --metrics consistency
 
@@ -33,4 +34,5 @@ mini_large = dict(model=dict(student=mini_net, discriminator=mini_tell), mini=Tr
 mini = dict(mini_loaders, **mini_schedule, model=dict(
     student=mini_slim, discriminator=mini_tell, blocks=3, teachers=dict(teacher=mini_large),
     losses=dict(relation=dict(layers=(0, 1, 2)))),
-    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)))
+    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)),
+    predictor=dict(teacher=mini_large))

@@ -26,10 +26,12 @@ model = dict(
                 lpips=dict(type=PerceptualLoss, teacher='teacher', weight=3.0),
                 relation=dict(type=RelationLoss, teacher='teacher', layers=(1, 2), weight=30.0)))
 
+predictor.update(teacher=large)  # --show-teacher True
 val_evaluator = [dict(type=ImageMetric), dict(type=ConsistencyMetric)]
 more_metrics.update(consistency=dict(type=ConsistencyMetric, teacher=large))  # --metrics consistency
 
 mini_large = dict(model=dict(student=mini_free, discriminator=mini_tell), mini=True)
 mini = dict(mini_loaders, **mini_free_schedule, model=dict(
     student=mini_free_slim, discriminator=mini_tell, teachers=dict(teacher=mini_large)),
-    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)))
+    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)),
+    predictor=dict(teacher=mini_large))

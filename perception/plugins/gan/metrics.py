@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from perception.plugins.gan.losses import Perceptual
-from perception.plugins.gan.models.generator import Generator, to_bytes
+from perception.plugins.gan.models.generator import Generator, generator_of, to_bytes
 from perception.plugins.gan.models.inception import InceptionFeatures
 from perception.registry import HOOKS, METRICS, MODELS
 from perception.utils.checkpoint import unwrap
@@ -56,27 +56,21 @@ class RandomFeatures(nn.Module):
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """Squared distance of two normal distributions with the moments of features (N, F), float64.
 
+        |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  the trace of the root being the sum of the singular values of
+        P1 P2^T, where S = P^T P
+
     Raises:
         DataError: fewer than two rows, or values that are not finite.
     """
     if min(len(real), len(made)) < 2 or not (np.isfinite(real).all() and np.isfinite(made).all()):
         raise DataError(f'frechet_distance: {len(real)} and {len(made)} rows, expected two or more of finite numbers. '
                         'Give more images, or an earlier checkpoint.')
-    return frechet_of(*moments(real), *moments(made))
-
-
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (F,) and covariance (F, F) of features (N, F), float64."""
-    features = np.asarray(features, np.float64)
-    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
-
-
-def frechet_of(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), the root by eigenvalues of S1^(1/2) S2 S1^(1/2)."""
-    values, vectors = np.linalg.eigh(cov)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ other_cov @ root).clip(0)).sum()
-    return float(np.square(mean - other_mean).sum() + np.trace(cov) + np.trace(other_cov) - 2 * cross)
+    parts = [np.asarray(part, np.float64) for part in (real, made)]
+    apart = np.square(parts[0].mean(0) - parts[1].mean(0)).sum()
+    parts = [(part - part.mean(0)) / np.sqrt(len(part) - 1) for part in parts]  # S = P^T P
+    spread = sum(np.square(part).sum() for part in parts)
+    few = [np.linalg.qr(part, 'r') if len(part) > part.shape[1] else part for part in parts]
+    return float(apart + spread - 2 * np.linalg.svd(few[0] @ few[1].T, compute_uv=False).sum())
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[float, float]:
@@ -220,11 +214,6 @@ class ConsistencyMetric(BaseMetric):
         if same:
             found['same_class'] = same[0].mean()
         return {name: float(value) for name, value in found.items()}
-
-
-def generator_of(model: nn.Module) -> nn.Module:
-    """A generator, or that of an AdversarialModel."""
-    return getattr(model, 'student', model)
 
 
 def made_images(samples: Sequence[dict]) -> list[Tensor]:

@@ -149,6 +149,10 @@ def test_frechet_distance_of_known_distributions():
     root = sqrtm(np.cov(rows.T) @ np.cov(other.T)).real
     expected = np.square(rows.mean(0) - other.mean(0)).sum() + np.trace(np.cov(rows.T) + np.cov(other.T) - 2 * root)
     assert frechet_distance(rows, other) == pytest.approx(expected, rel=1e-6)
+    few = rng.normal(size=(3, 5))  # fewer rows than features
+    root = sqrtm(np.cov(rows.T) @ np.cov(few.T)).real
+    expected = np.square(rows.mean(0) - few.mean(0)).sum() + np.trace(np.cov(rows.T) + np.cov(few.T) - 2 * root)
+    assert frechet_distance(rows, few) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(DataError, match='1 and 400 rows'):
         frechet_distance(rows[:1], rows)
 
@@ -260,7 +264,31 @@ def test_seeds_and_walks(tmp_path):
     file = predictor.save('png', tmp_path, 'x', 1, made[0])
     assert file.is_file() and predictor.draw(1, made[0]).shape == (128, 128, 3)
     mean = SeedPredictor(predictor.model, dict(type=object), truncation=0.0)
+    rows = SeedPredictor(predictor.model, dict(type=object), columns=2, walk=2)
+    sources = dict(rows.sources('1-4'))
+    assert sources['walk_000001'] == [(1, 3, 0.5), (2, 4, 0.5)] and len(sources) == 4
+    assert rows(sources['walk_000000']).pred_image.shape == (3, 16, 32)
+    with pytest.raises(DataError, match='3 seeds for a walk of 2'):
+        list(rows.sources('1-3'))
+    with pytest.raises(ConfigError, match='names no teacher'):
+        SeedPredictor(predictor.model, dict(type=object), show_teacher=True)
     assert torch.equal(mean(1).pred_image, mean(2).pred_image)
+
+
+def test_nets_side_by_side(adversarial, tmp_path):
+    model = adversarial()
+    save_atomic(adversarial(start='fresh').student.state_dict(), tmp_path / 'fresh/model.pth')
+    predictor = SeedPredictor(model.student.eval(), dict(type=object), columns=3, show_teacher=True, teacher=dict(
+        type=FrozenTeacher, model=model.teacher, taps={}), beside=str(tmp_path / 'fresh/model.pth'))
+    (name, source), = predictor.sources('4-6')
+    sample = predictor(source)
+    assert list(sample.rows) == ['teacher', 'fresh', 'made'] and name == 'seed_000004'
+    expected = model.eval()(None, [ImageSample(metainfo=dict(source=5))], 'predict')[0]
+    assert torch.equal(sample.rows['teacher'][1], expected.teacher_image)
+    assert torch.equal(sample.rows['made'][1], expected.pred_image)
+    assert predictor.draw(source, sample).shape[0] >= 3 * 128
+    with pytest.raises(CheckpointError, match='absent.pth'):
+        SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
 
 
 def test_a_student_is_compared_with_its_teacher(adversarial):

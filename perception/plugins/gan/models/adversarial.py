@@ -18,7 +18,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.plugins.gan.models.generator import Generator, Synthesis, to_bytes
+from perception.plugins.gan.models.generator import Generator, Synthesis, generator_of, to_bytes
 from perception.plugins.gan.regularisers import (
     discriminator_loss,
     generator_loss,
@@ -110,7 +110,7 @@ class AdversarialModel(BaseModel):
     def teacher(self) -> Generator | None:
         """The teacher's generator, None without one."""
         for teacher in self.teachers.values():
-            return getattr(teacher.model, 'student', teacher.model)
+            return generator_of(teacher.model)
         return None
 
     def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:

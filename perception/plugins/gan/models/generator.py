@@ -188,3 +188,8 @@ class Deployed(nn.Module):
 def to_bytes(images: Tensor) -> Tensor:
     """Images (B, 3, H, W) of -1..1 as uint8."""
     return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def generator_of(model: nn.Module) -> nn.Module:
+    """A generator, or that of an AdversarialModel."""
+    return getattr(model, 'student', model)
