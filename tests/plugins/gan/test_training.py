@@ -22,7 +22,7 @@ from perception.plugins.gan.metrics import (
     small,
     trimmed,
 )
-from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.plugins.gan.models.adversarial import LazyAdam, StepDistributed
 from perception.plugins.gan.models.inception import Inception, InceptionFeatures
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
@@ -117,6 +117,21 @@ def test_the_same_nets_and_noise_agree(adversarial):
     offsets = model._offsets(2, draw)
     one, two = (model._made(net, plan, offsets, noise).image for net in (model.generator, model.teacher))
     assert torch.equal(one, two) and offsets.shape == (2, 1, 12)
+
+
+@pytest.mark.parametrize('free', [False, True], ids=['StyleGAN2', 'StyleGAN3'])
+def test_two_processes_learn_the_same(adversarial, two_processes, free):
+    def work(rank):
+        model = adversarial(free=free)
+        if rank:  # other weights, which the wrapper makes equal
+            torch.nn.init.normal_(model.generator.style[1].weight)
+        wrapped, wrapper = StepDistributed(model, broadcast_buffers=False), LazyAdam(dict(lr=0.01))(model)
+        torch.manual_seed(rank)
+        logs = [wrapped.train_step(images(), wrapper) for _ in range(2)]
+        return model.state_dict(), [float(log['loss_d']) for log in logs]
+    (one, losses), (two, others) = two_processes(work)
+    assert losses != others and int(one['iteration']) == 2 and float(one['path_mean']) > 0
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_arguments_that_do_not_fit(adversarial):
