@@ -15,6 +15,7 @@ from perception.utils.paths import data_path
 
 PARTS = ('car', 'truck', 'bus', 'person', 'child', 'bicyclist', 'motorcyclist')
 LOOKS = ('day', 'overcast', 'shadow')
+SIDES = 8  # that a thing is tried to be seen from
 EACH = 80  # images of a world at most
 
 
@@ -35,7 +36,7 @@ def write_street(root: str | Path = 'data/mini/ffhq', seed: int = 0, count: int 
     if seed < 0 or not 1 <= count <= 20000 or not 16 <= size <= 256:
         raise DataError(f'write_street: seed={seed}, count={count}, size={size}, expected a seed of 0 or more, 1 to '
                         '20000 images of 16 to 256 pixels. Give numbers in these ranges.')
-    stamp = dict(dataset='street', simulated=True, scene_version=SCENE_VERSION, writer_version=1, seed=seed,
+    stamp = dict(dataset='street', simulated=True, scene_version=SCENE_VERSION, writer_version=2, seed=seed,
                  count=count, size=size)
     return write_stamped(data_path(root), stamp, partial(_write, seed=seed, count=count, size=size),
                          'vehicles and people', 1 + count * size ** 2 // 400000, force)
@@ -51,14 +52,16 @@ def _write(folder: Path, seed: int, count: int, size: int) -> None:
         chosen = rng.choice(there, min(EACH, count - done)) if there else []
         for i in chosen:
             image = picture(caster, boxes.boxes_3d[i], size, LOOKS[number % len(LOOKS)], rng)
+            if image is None:
+                continue
             name = f'{done:05d}_{boxes.part[i]}.png'
             (folder / name).write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes())
             done += 1
         number += 1
 
 
-def picture(caster, box: np.ndarray, size: int, look: str, rng: np.random.Generator) -> np.ndarray:
-    """A thing from a random side, (size, size, 3) uint8 RGB.
+def picture(caster, box: np.ndarray, size: int, look: str, rng: np.random.Generator) -> np.ndarray | None:
+    """A thing from a random side from which it is seen, (size, size, 3) uint8 RGB; None where there is none.
 
     Args:
         caster: the world.
@@ -68,9 +71,15 @@ def picture(caster, box: np.ndarray, size: int, look: str, rng: np.random.Genera
         rng: source of the view.
     """
     extent = 0.5 * float(np.hypot(max(box[3], box[5]), box[4]))
-    distance, heading = 3.2 * extent + 1, box[6] + rng.uniform(0, 2 * np.pi)
-    centre = box[:3] + [0, 0, box[5] / 2]
-    eye = centre + distance * np.array([np.cos(heading), np.sin(heading), rng.uniform(.08, .35)])
+    distance, centre = 3.2 * extent + 1, box[:3] + [0, 0, box[5] / 2]
+    headings = box[6] + rng.uniform(0, 2 * np.pi) + np.arange(SIDES) * 2.4  # turns that come near each other late
+    ways = np.stack([np.cos(headings), np.sin(headings), rng.uniform(.08, .35, SIDES)], 1)
+    eyes, lengths = centre + distance * ways, distance * np.linalg.norm(ways, axis=1)
+    free = caster.cast(eyes.astype(np.float32), -ways / np.linalg.norm(ways, axis=1, keepdims=True)).distance
+    seen = np.flatnonzero(free > lengths - extent)
+    if not len(seen):
+        return None
+    eye, heading = eyes[seen[0]], headings[seen[0]]
     forward = (centre - eye) / np.linalg.norm(centre - eye)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)
