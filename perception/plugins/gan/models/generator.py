@@ -143,9 +143,9 @@ class Generator(BaseModel):
         """Images with the fixed noise.
 
         Args:
-            inputs: with `z` (B, D) for `'tensor'`; not looked at for `'predict'`.
-            data_samples: with the seed `source` each, for `'predict'`.
-            mode: `'tensor'` gives (B, 3, size, size) of z; `'predict'` gives the samples with `pred_image`.
+            inputs: with `z` (B, D) for `'tensor'`, or without it, as for `'predict'`.
+            data_samples: with the seed `source` each, for images of no given z.
+            mode: `'tensor'` gives (B, 3, size, size); `'predict'` gives the samples with `pred_image`.
 
         Raises:
             ConfigError: another mode; the loss of a generator needs a discriminator.
@@ -153,7 +153,8 @@ class Generator(BaseModel):
         if mode not in ('tensor', 'predict'):
             raise ConfigError(f'{type(self).__name__}: mode={mode!r}, expected tensor or predict. Train it by an '
                               'AdversarialModel.')
-        z = inputs['z'] if mode == 'tensor' else self.seeds_to_z([sample.source for sample in data_samples])
+        given = mode == 'tensor' and 'z' in inputs
+        z = inputs['z'] if given else self.seeds_to_z([sample.source for sample in data_samples])
         w = self.truncate(self.mapping(z), self.truncation)
         images = self.synthesis(self.mix(w), self.fixed_noise).image
         if mode == 'tensor':
