@@ -1,13 +1,11 @@
 """Images of all kinds, a folder and an LMDB, and the sets that are made."""
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
 from torch.utils.data import DataLoader
 
 from perception.plugins.gan.datasets.images.reader import ImageSet, square
-from perception.plugins.gan.datasets.street.mini import picture, write_street
+from perception.plugins.gan.datasets.street.mini import write_street
 from perception.utils.errors import ConfigError, DataError, MissingDependency
 
 
@@ -101,11 +99,3 @@ def test_vehicles_and_people(mini_set):
     assert len(data) == 8 and min(float(data[i]['inputs']['image'].float().std()) for i in range(8)) > 5
     with pytest.raises(DataError, match='count=0'):
         write_street('x', count=0)
-
-
-def test_what_is_hidden_from_all_sides_is_left_out():
-    class Wall:
-        def cast(self, origin, direction):
-            return SimpleNamespace(distance=np.full(len(origin), 0.1, np.float32))
-    box = np.array([9, 0, 0, 4, 2, 1.5, 0.3])
-    assert picture(Wall(), box, 32, 'day', np.random.default_rng(0)) is None
