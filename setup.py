@@ -31,6 +31,7 @@ setup(
         'heic': ['pillow-heif'],
         'steering': ['h5py>=3.8', 'rosbags>=0.10'],  # Comma.ai's files; bags of Udacity's challenge
         'gan': ['lmdb>=1.4', 'scikit-learn'],  # images in LMDB; real digits
+        'medical': ['scikit-learn'],  # t-SNE
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'prune': ['torch-pruning>=1.6', 'scikit-learn'],  # channel groups; real digits to try it on
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2

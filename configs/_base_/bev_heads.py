@@ -21,7 +21,9 @@ boxes = dict(  # BEVDet, with Scale-NMS
     nms_threshold=(0.2, 0.2, 0.2, 1.0, 0.2, 0.5),  # IoU; m for barriers
     nms_factors=dict(truck=0.7, construction_vehicle=0.7, bus=0.4, trailer=0.55, pedestrian=4.5, traffic_cone=9.0),
     max_kept=83)  # 6 x 83 are fewer than the 500 that count
-mini_boxes = dict(shared_channels=32, head_channels=16, score_threshold=0.05)
+mini_boxes = dict(  # one task, whose heat maps learn faster from few samples than those of six
+    tasks=[boxes['classes']], shared_channels=32, head_channels=16, score_threshold=0.05, nms='rotated',
+    nms_threshold=0.2, nms_per_class=True, max_kept=None)
 
 layers = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area', 'divider')
 map_head = dict(  # BEVFusion: focal loss of each layer, on its own grid

@@ -30,9 +30,9 @@ cvt_scheduler = [dict(type=CosineAnnealingLR, T_max=5, eta_min=4e-3, end=5, conv
                  dict(type=CosineAnnealingLR, T_max=12, eta_min=4e-5, begin=5, end=17, convert_to_iter_based=True)]
 cvt_epochs = 17
 
-mini_schedule = dict(  # of 12 epochs: one cycle up to 2e-3
-    optim_wrapper=dict(optimizer=dict(type=AdamW, lr=2e-4, weight_decay=0.01)),
+mini_schedule = dict(  # of 32 epochs: one cycle up to 3e-3
+    optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1.2e-4, weight_decay=0.01)),
     auto_scale_lr=dict(enable=False),
     param_scheduler=[
-        dict(type=CosineAnnealingLR, T_max=4, eta_min=2e-3, end=4, convert_to_iter_based=True),
-        dict(type=CosineAnnealingLR, T_max=8, eta_min=2e-6, begin=4, end=12, convert_to_iter_based=True)])
+        dict(type=CosineAnnealingLR, T_max=10, eta_min=3e-3, end=10, convert_to_iter_based=True),
+        dict(type=CosineAnnealingLR, T_max=22, eta_min=3e-6, begin=10, end=32, convert_to_iter_based=True)])

@@ -5,7 +5,7 @@ from perception.common.samplers import EpochSampler
 from perception.plugins.gan.datasets.digits.mini import write_digits
 from perception.plugins.gan.datasets.images.reader import ImageSet
 from perception.plugins.gan.draw import DrawImages
-from perception.plugins.gan.metrics import ImageMetric
+from perception.plugins.gan.metrics import ImageMetric, PathHook
 from perception.plugins.gan.predictor import SeedPredictor
 
 data_root = 'data/mini/digits'  # PERCEPTION_DATA replaces the leading data
@@ -25,6 +25,7 @@ test_dataloader = dict(
 
 val_evaluator = dict(type=ImageMetric)
 test_evaluator = dict(type=ImageMetric)
+more_metrics = dict(ppl=dict(type=PathHook))  # --metrics ppl
 predictor = dict(type=SeedPredictor)  # in place of files seeds: 0-24; --walk 24 --out walk.mp4 for a film
 draw = dict(type=DrawImages)  # --draw DIR
 
@@ -34,4 +35,5 @@ mini_set = dict(data_root='data/mini/digits', size=32)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False, dataset=mini_set),
     val_dataloader=dict(num_workers=0, persistent_workers=False, dataset=mini_set),
-    test_dataloader=dict(num_workers=0, dataset=mini_set))
+    test_dataloader=dict(num_workers=0, dataset=mini_set),
+    more_metrics=dict(ppl=dict(count=400)))

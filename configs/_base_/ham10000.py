@@ -59,14 +59,17 @@ mini_loaders = dict(
 method = 'configs/crckd/densenet121_ham10000.py'
 without = dict(mt='model.losses.mt.weight=0', ccd='model.losses.crckd.ccd_weight=0',
                crp='model.losses.crckd.crp_weight=0')
-evidence = dict(  # of tools/benchmark.py arms: each part of CRCKD alone, and all of them
-    options=['mini_data.root=data/mini/ham10000_evidence', 'mini_data.train=600',
-             'train_dataloader.dataset.data_root=data/mini/ham10000_evidence',
-             'val_dataloader.dataset.data_root=data/mini/ham10000_evidence'],
+evidence_root = 'data/mini/ham10000_evidence'
+evidence = dict(  # of tools/benchmark.py arms: each part of CRCKD alone, and all; trained with one fold, scored on four
+    options=[f'mini_data.root={evidence_root}', 'mini_data.train=1400', 'train_cfg.val_interval=8',
+             f'train_dataloader.dataset.data_root={evidence_root}',
+             f'val_dataloader.dataset.data_root={evidence_root}',
+             'train_dataloader.dataset.split=val', 'val_dataloader.dataset.split=train'],
     scores=dict(BACC='greater', F1='greater', AUC_ovr='greater', same_class='greater', other_class='less'),
     arms=dict(
         ce=['configs/medical/densenet121_ham10000.py'],
         mt=[method, without['ccd'], without['crp']],
         ccd=[method, without['mt'], without['crp']],
         crp=[method, without['mt'], without['ccd']],
-        crckd=[method]))
+        crckd=[method],
+        recent=[method, 'model.teachers.mean.momentum=0.1']))  # a teacher of the last iterations

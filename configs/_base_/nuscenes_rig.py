@@ -14,7 +14,7 @@ from perception.common.samplers import EpochSampler
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
 image_size = (256, 704)  # rows, columns
 bev_frame = 'lidar'
-epochs, mini_epochs = 24, 12
+epochs, mini_epochs = 24, 32
 
 train_pipeline = [  # of BEVDet; scales are relative to 704 / 1600
     dict(type=ImageAug, size=image_size, scale=(0.864, 1.25), degrees=5.4, flip=0.5),
@@ -64,11 +64,13 @@ tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
     train_frames=1, val_frames=1, test_frames=1, train_scenes=1, width=64, detail=0.2, columns=60, workers=1))
 mini_sheet = dict(type=draw_sheet)
 mini_size = (64, 176)
-mini_train = [dict(type=ImageAug, size=mini_size, flip=0.5)]  # more of it would take a longer training
+mini_train = [  # turned and scaled samples would take a longer training
+    dict(type=ImageAug, size=mini_size, flip=0.5),
+    dict(type=BEVAug, max_radians=0, low=1, high=1, flip_x=0.5, flip_y=0.5)]
 mini_test = [dict(type=ImageAug, size=mini_size)]
 mini_place = dict(data_root='data/mini/nuscenes_rig', reduce=2)
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=2, num_workers=0, persistent_workers=False,
+    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, split='mini_train', balance=False, pipeline=mini_train)),
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(mini_place, split='mini_val', pipeline=mini_test)),

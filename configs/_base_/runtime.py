@@ -8,7 +8,7 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     predictions = dict(type=...)     --predictions FILE: called with path
     submission = dict(type=...)      --submit DIR, with submit_dataloader: a Submission, called with out_dir
     draw = dict(type=...)            --draw DIR: a metric or hook, or a list of them, called with out_dir
-    more_metrics = dict(NAME=dict(type=...))    --metrics NAME
+    more_metrics = dict(NAME=dict(type=...))    --metrics NAME: a metric or a hook
     mini_data = dict(type=WRITER, root=...), mini = dict(...)    --mini: simulated data, overrides of the config
     mini_sheet = dict(type=...)      tools/make_mini.py --sheet PNG: called with root, path
     tiny = dict(mini_data=dict(...), ...)       overrides for the smallest simulated data, tools/benchmark.py fuzz

@@ -44,5 +44,6 @@ mini = dict(
         encoder=dict(channels=32, blocks=(1, 1, 1), level_channels=16),
         heads=dict(boxes=mini_boxes)))
 mini.update(train_dataloader=dict(mini['train_dataloader'], dataset=dict(
-    mini['train_dataloader']['dataset'], pipeline=[*mini_train, dict(type=SweepDepth, stride=8)])))
-mini.update(custom_hooks=[dict(ema, gamma=50)])
+    mini['train_dataloader']['dataset'], pipeline=[
+        mini_train[0], dict(type=SweepDepth, stride=8), mini_train[1]])))
+mini.update(custom_hooks=[dict(ema, momentum=0.01, gamma=50)])  # so few steps

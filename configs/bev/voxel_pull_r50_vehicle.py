@@ -55,5 +55,5 @@ mini = dict(
         levels=(1, 2),
         neck=dict(channels=64),
         view_transform=dict(out_channels=32, layers=4, mid_channels=32),
-        encoder=dict(channels=(48, 64), blocks=(1, 1), out_channels=64),
+        encoder=dict(channels=(48, 64), blocks=(1, 1), out_channels=32),
         heads=dict(map=dict(channels=32))))

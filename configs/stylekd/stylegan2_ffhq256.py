@@ -7,6 +7,7 @@ from mmengine.config import read_base
 
 from perception.distill.teachers import FrozenTeacher
 from perception.plugins.gan.losses import ImageL1Loss, PerceptualLoss, RelationLoss
+from perception.plugins.gan.metrics import ConsistencyMetric, ImageMetric
 from perception.plugins.gan.models.adversarial import AdversarialModel
 from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
 from perception.plugins.gan.models.stylegan2 import StyleGAN2
@@ -15,17 +16,23 @@ with read_base():
     from ..gan.stylegan2_ffhq256 import *
     from ..gan.stylegan2_ffhq256 import model as teacher
 
+large = dict(type=FrozenTeacher, model=teacher, taps={}, trained_by='configs/gan/stylegan2_ffhq256.py')
 model = dict(
     type=AdversarialModel,
     student=dict(type=StyleGAN2, size=256, channels=[154] * 10 + [77] * 2 + [39] * 2),
     discriminator=dict(type=StyleGAN2Discriminator, size=256), start='mapping',
-    teachers=dict(teacher=dict(
-        type=FrozenTeacher, model=teacher, taps={}, trained_by='configs/gan/stylegan2_ffhq256.py')),
+    teachers=dict(teacher=large),
     losses=dict(l1=dict(type=ImageL1Loss, teacher='teacher', weight=3.0),
                 lpips=dict(type=PerceptualLoss, teacher='teacher', weight=3.0),
                 relation=dict(type=RelationLoss, teacher='teacher', layers=(1, 2, 3, 4), weight=30.0)))
 
+predictor.update(teacher=large)  # --show-teacher True
+val_evaluator = [dict(type=ImageMetric), dict(type=ConsistencyMetric)]
+more_metrics.update(consistency=dict(type=ConsistencyMetric, teacher=large))  # --metrics consistency
+
+mini_large = dict(model=dict(student=mini_net, discriminator=mini_tell), mini=True)
 mini = dict(mini_loaders, **mini_schedule, model=dict(
-    student=mini_slim, discriminator=mini_tell, blocks=3,
-    teachers=dict(teacher=dict(model=dict(student=mini_net, discriminator=mini_tell), mini=True)),
-    losses=dict(relation=dict(layers=(0, 1, 2)))))
+    student=mini_slim, discriminator=mini_tell, blocks=3, teachers=dict(teacher=mini_large),
+    losses=dict(relation=dict(layers=(0, 1, 2)))),
+    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)),
+    predictor=dict(teacher=mini_large))

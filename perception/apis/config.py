@@ -24,7 +24,7 @@ from perception.apis.schedule import check_schedule, length_of, scale_schedule
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
-from perception.utils.values import arguments, check_values, known_keys, typed
+from perception.utils.values import Quoted, arguments, check_values, known_keys, typed
 
 # names of a config that something reads, beside the arguments of mmengine's Runner; any other is a helper of its file
 _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',
@@ -456,7 +456,7 @@ class _Words(ast.NodeTransformer):
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(_Words().visit(ast.parse(text, mode='eval')).body)
+        return _quoted(ast.literal_eval(_Words().visit(ast.parse(text, mode='eval')).body))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         pass
     if text[:1] + text[-1:] in ('[]', '()'):
@@ -464,6 +464,15 @@ def _literal(text: str) -> Any:
         return parts if text[0] == '[' else tuple(parts)
     parts = _split(text)
     return [_literal(part) for part in parts] if len(parts) > 1 else text
+
+
+def _quoted(value: Any) -> Any:
+    """A literal whose texts that begin like numbers are marked: nobody can type those without quotes."""
+    if isinstance(value, dict):
+        return {key: _quoted(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_quoted, value))
+    return Quoted(value) if isinstance(value, str) and value[:1] in tuple('0123456789+-.') else value
 
 
 def _split(text: str) -> list[str]:

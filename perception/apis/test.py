@@ -172,9 +172,9 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
         need(cfg, '--metrics', 'more_metrics')
         check_choice('--metrics', name, cfg.more_metrics)
         evaluators = [*evaluators, cfg.more_metrics[name]]
-    drawings = _drawings(cfg, draw, bool(submit))
-    cfg.custom_hooks = [part for part in drawings if issubclass(part['type'], Hook)]
-    cfg.test_evaluator = [*evaluators, *(part for part in drawings if not issubclass(part['type'], Hook))]
+    parts = [*evaluators, *_drawings(cfg, draw, bool(submit))]
+    cfg.custom_hooks = [part for part in parts if issubclass(part['type'], Hook)]
+    cfg.test_evaluator = [part for part in parts if not issubclass(part['type'], Hook)]
 
 
 def _drawings(cfg: Config, folder: str | None, submit: bool) -> list[dict]:

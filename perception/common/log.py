@@ -1,6 +1,10 @@
-"""The lines of the log."""
+"""The lines of the log, and what validations say together."""
+import math
+from collections.abc import Mapping
+
 from mmengine.runner import LogProcessor as MMEngineLogProcessor
 from mmengine.runner import Runner
+from torch import Tensor
 
 from perception.registry import LOG_PROCESSORS
 
@@ -24,3 +28,18 @@ class LogProcessor(MMEngineLogProcessor):
             left = [item for item in items if item not in scores]
             line = '  '.join([head, '', *scores[:MOST // 2], f'({len(scores) - MOST // 2} more)', *left])
         return tag, line
+
+
+def last_means(scalars: Mapping[str, Tensor], count: int) -> dict[str, float]:
+    """Score -> mean over the last validations of a training in which it was a number.
+
+    Args:
+        scalars: all that was logged, such as `val/F1`, in the order of time.
+        count: how many validations.
+    """
+    found = {}
+    for name, values in scalars.items():
+        kept = [value for value in values[-count:].tolist() if math.isfinite(value)]
+        if name.startswith('val/') and name not in ('val/time', 'val/data_time') and kept:
+            found[name.removeprefix('val/')] = sum(kept) / len(kept)
+    return found

@@ -8,6 +8,8 @@ Yuan, Li, Meng, MICCAI 2021 (arXiv 2107.03225).
 Shapes: B samples of a batch, n of the training set, K classes, P positives and N negatives of a sample, D channels.
 """
 import math
+import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -22,15 +24,15 @@ from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 EPS = 1e-7  # of the reference's logarithms
 CONSISTENCY = ('kl', 'mse')
-MEMORIES = ('memory_s', 'memory_t', 'scales', 'labels')  # what belongs to a training set
+MEMORIES = ('memory_s', 'memory_t', 'scales', 'labels', 'samples')  # what belongs to a training set
 
 
 class CRCKDLoss(DistillLoss):
     """CCD and CRP on the last features of a classifier; the terms `ccd` and `crp`.
 
     Both projections are trained, the teacher's through CCD alone. Memories hold an embedding of each training sample;
-    they and the projections are in the checkpoint. A hook (TrainingSetHook) tells the classes of the training samples
-    before the training begins. Processes exchange what they store.
+    they and the projections are in the checkpoint. A hook (TrainingSetHook) tells the classes and names of the training
+    samples before the training begins. Processes exchange what they store.
 
     The batch's inputs hold `index`, (B,) rows of the samples in the training set.
 
@@ -88,17 +90,19 @@ class CRCKDLoss(DistillLoss):
         self.register_buffer('memory_t', torch.zeros(0, embedding))
         self.register_buffer('scales', torch.zeros(2))  # Z of student and teacher scores; 0 before the first batch
         self.register_buffer('labels', torch.zeros(0, dtype=torch.int64))
+        self.register_buffer('samples', torch.zeros(0, dtype=torch.int64))  # checksums of their names
 
     @property
     def teaches_from(self) -> int:
         """First iteration with both terms."""
         return max(self.begin, self.crp_begin if self.crp_weight else 0)
 
-    def know_training_set(self, labels: Tensor) -> None:
+    def know_training_set(self, labels: Tensor, names: Sequence[str] = ()) -> None:
         """Make room for the training samples, with random embeddings.
 
         Args:
             labels: (n,) classes of the training samples.
+            names: n, by which the memories of a checkpoint are known to be theirs; their numbers by default.
 
         Raises:
             DataError: they are all of one class.
@@ -113,6 +117,8 @@ class CRCKDLoss(DistillLoss):
             rows = torch.rand(len(labels), self.memory_s.shape[1], generator=generator) * 2 * bound - bound
             setattr(self, name, rows.to(labels.device))
         self.labels, self.scales = labels, torch.zeros_like(self.scales)
+        self.samples = torch.tensor([zlib.crc32(str(name).encode()) for name in names or range(len(labels))],
+                                    device=labels.device)
 
     def check_saved(self, weights: dict[str, Tensor], where: str) -> None:
         """See that the memories of a checkpoint are of the samples that are trained with.
@@ -121,20 +127,26 @@ class CRCKDLoss(DistillLoss):
             CheckpointError: they are of others.
         """
         saved = weights.get('labels')
-        if saved is None or not len(self.labels) or torch.equal(saved.to(self.labels.device), self.labels):
+        if saved is None or not len(self.labels) or self._knows(weights):
             return
         raise CheckpointError(f'{where}: memories of {len(saved)} training samples in {len(saved.unique())} classes, '
                               f'expected those of the {len(self.labels)} in {len(self.labels.unique())} classes '
-                              'that are trained with now. Resume with the same data and fold, or start from its '
-                              f'weights with --cfg-options load_from={where}.')
+                              'that are trained with now, by class and name. Resume with the same data and fold, or '
+                              f'start from its weights with --cfg-options load_from={where}.')
+
+    def _knows(self, weights: dict[str, Tensor], prefix: str = '') -> bool:
+        """Whether weights hold memories of the samples that are trained with."""
+        return all(torch.equal(weights[prefix + name].to(self.labels.device), getattr(self, name))
+                   for name in ('labels', 'samples') if prefix + name in weights)
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args) -> None:
-        saved = state_dict.get(f'{prefix}labels')
+        whole = all(prefix + name in state_dict for name in MEMORIES)
+        told, ours = len(self.labels) > 0, whole and self._knows(state_dict, prefix)
         for name in MEMORIES:
-            if not len(self.labels) and saved is not None:  # not told of a training set yet
-                setattr(self, name, torch.empty_like(state_dict[f'{prefix}{name}'], device=self.labels.device))
-            elif saved is None or not torch.equal(saved.to(self.labels.device), self.labels):  # of another one
-                state_dict[f'{prefix}{name}'] = getattr(self, name)
+            if whole and not told:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name], device=self.labels.device))
+            elif not ours:
+                state_dict[prefix + name] = getattr(self, name)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> dict[str, Tensor]:

@@ -165,9 +165,11 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
         checkpoint = torch.load(path, map_location=map_location, weights_only=True, mmap=mmap or None)
     except pickle.UnpicklingError as error:
         names = re.findall(r'GLOBAL ([\w.]+)', str(error))
-        if names:
+        with open(path, 'rb') as file:
+            came = names[0] if names else 'a plain pickle' if file.read(1) == b'\x80' else None
+        if came:
             raise CheckpointError(
-                f'{path}: it holds {names[0]}, expected tensors and plain values only; it was refused, for it could '
+                f'{path}: it holds {came}, expected tensors and plain values only; it was refused, for it could '
                 f'execute code. If you trust its origin, save its plain weights once: torch.save(torch.load(FILE, '
                 f"weights_only=False)['state_dict'], NEW_FILE).") from error
         raise CheckpointError(f'{path}: unreadable (no weights in it), expected a file of torch.save. Fetch or write '

@@ -98,6 +98,10 @@ def known_keys(node: Mapping) -> tuple[dict[str, Any], bool]:
     return found, is_open
 
 
+class Quoted(str):
+    """Text that was typed in quotes: where a name or a number will do, `'08'` is the name."""
+
+
 def adapt(value: Any, hint: Any, text: bool = False) -> Any:
     """A value as an annotation asks for it.
 
@@ -114,7 +118,7 @@ def adapt(value: Any, hint: Any, text: bool = False) -> Any:
         parts = [part for part in parts if part is not Tensor]  # configs hold none
         numbers = [part for part in parts if part in _SCALARS and part not in (str, Path)]  # `08` before the text '08'
         plain = () if text and isinstance(value, (list, tuple)) else parts  # its items are typed
-        for typed, some in ((text, numbers), (False, plain), (text, parts)):
+        for typed, some in ((text, () if isinstance(value, Quoted) else numbers), (False, plain), (text, parts)):
             for part in some:
                 try:
                     return adapt(value, part, typed)
@@ -187,7 +191,7 @@ def _number(kind: type, abstract: type) -> Any:
 
 def _str(value: Any, text: bool) -> str:
     if isinstance(value, (str, Path)):
-        return value
+        return str(value) if isinstance(value, Quoted) else value
     if text and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     raise _Misfit(value)

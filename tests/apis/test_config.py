@@ -234,6 +234,7 @@ def test_option_values_are_literals_or_text():
     ('train_dataloader.sampler.shuffle=0', False), ('train_dataloader.dataset.sequences=08', [8]),
     ('train_dataloader.dataset.sequences=08,09', [8, 9]), ('train_dataloader.dataset.sequences=[08]', [8]),
     ('train_dataloader.dataset.sequences=null', None), ('train_dataloader.dataset.sequences=a_b', ['a_b']),
+    ("train_dataloader.dataset.sequences=['08', 9]", ['08', 9]),
      ('train_dataloader.batch_size=08', 8),
     ('optim_wrapper.optimizer.lr=1', 1), ('optim_wrapper.optimizer.momentum=.5', .5),
     ('optim_wrapper.clip_grad=dict(max_norm=35)', dict(max_norm=35)),

@@ -208,6 +208,27 @@ def test_pictures_of_a_test_and_of_augmented_samples(mini_rig, tmp_path):
     assert predictor.draw_sample(sample, 'x').shape[1] == 1600
 
 
+def test_true_boxes_and_maps_of_a_key_frame(mini_rig, folder):
+    predictor = RigPredictor(Oracle(), config(mini_rig, map_preset='bevfusion_map', map_grid=GRID))
+    name, source = next(iter(predictor.sources(mini_rig)))
+    truth = predictor.truth(mini_rig, name, source)
+    assert len(truth['boxes']) == len(truth['labels']) > 0 and truth['map_labels'].shape == (6, 64, 64)
+    for view in ('bev', 'map'):
+        bare, known = (predictor.view(view, source, predictor(source), boxes, name) for boxes in (None, truth))
+        rows = min(len(bare), len(known))
+        assert (bare[:rows] != known[:rows]).any(-1).mean() > .001
+    with pytest.raises(DataError, match='no key frame of nuScenes'):
+        predictor.truth(mini_rig, 'moment', folder)
+    with pytest.raises(DataError, match='--view map'):
+        predictor.view('map', folder, None, None, 'moment')
+
+
+@pytest.mark.parametrize('cell', ['10', '10,x', [1, 2, 3]])
+def test_a_cell_is_two_numbers(mini_rig, cell):
+    with pytest.raises(ConfigError, match='--cell.*two numbers'):
+        RigPredictor(None, config(mini_rig), cell=cell)
+
+
 def test_the_base_config_names_it_all(root):
     cfg = load_config(root / 'configs/_base_/nuscenes_rig.py')
     assert cfg.predictor.type is RigPredictor and cfg.draw.type is DrawRig

@@ -37,7 +37,7 @@ CALLED = dict(  # key -> base classes, arguments that it is called with
     ensemble_model=((nn.Module,), ('models',)), saved_model=((nn.Module,), ('model', 'folder', 'stamp', 'replace')),
     predictions=((StoredResults,), ('path',)), submission=((Submission,), ('out_dir',)),
     draw=((BaseMetric, Hook), ('out_dir',)),
-    more_metrics=((BaseMetric,), ()), mini_data=((), ('root', 'seed', 'force')), mini_sheet=((), ('root', 'path')),
+    more_metrics=((BaseMetric, Hook), ()), mini_data=((), ('root', 'seed', 'force')), mini_sheet=((), ('root', 'path')),
     prune=((PEEL,), ()))
 
 

@@ -14,7 +14,7 @@ DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit
                     rerun='rerun-sdk', pillow_heif='pillow-heif', torch_pruning='torch-pruning', sklearn='scikit-learn')
 # imported, but brought by `make setup` without its requirements, see setup.py, or by torch's builds for CUDA
 UNLISTED = {'mmdet3d', 'triton'}
-OPTIONAL = ('gan', 'heic', 'nuscenes', 'onnx', 'points', 'prune', 'rerun', 'shapely', 'spconv', 'steering',
+OPTIONAL = ('gan', 'heic', 'medical', 'nuscenes', 'onnx', 'points', 'prune', 'rerun', 'shapely', 'spconv', 'steering',
             'tensorboard', 'wandb', 'mlflow')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}

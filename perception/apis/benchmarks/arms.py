@@ -3,8 +3,8 @@
 A config names them in `evidence = dict(arms=...)`, such as CenterPoint and DHA with one part more in each arm. All arms
 of a seed see the same samples in the same order, and what they have in common starts from the same weights. Every run
 is a call of tools/train.py --mini in its own folder; finished runs are kept and a run that was cut off is resumed, so
-the same command continues after any interruption. Gains are over the first arm. The data are simulated; teachers that
-arms name are trained before, by their own configs.
+the same command continues after any interruption. Gains are over the first arm. The data are simulated where
+`evidence.data` names no others. An arm `teacher` is trained first, once; other teachers by their own configs before.
 """
 import argparse
 import json
@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> dict:
     runs = make_jobs(arms, args.seeds, folder, args.cfg_options)
     title = 'same data and labels for all'
     comparison = Comparison(' and '.join(dict.fromkeys(Path(config).stem for config, *_ in arms.values())),
-                            'simulated mini data', {title: [Setting().name]}, cfg.default_hooks.export.get('rule'),
-                            dict(cfg.evidence.get('scores', {})), next(iter(arms)))
+                            cfg.evidence.get('data', 'simulated mini data'), {title: [Setting().name]},
+                            cfg.default_hooks.export.get('rule'), dict(cfg.evidence.get('scores', {})),
+                            next(iter(arms)))
     if not args.report_only:
         train_all(runs, jobs, False, lambda: write_report(runs, comparison, folder))
     if not (folder / 'efficiency.json').is_file():

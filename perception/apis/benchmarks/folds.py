@@ -7,7 +7,6 @@ was cut off is resumed, so the same command continues after any interruption.
 """
 import argparse
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from mmengine.logging import print_log
 
 from perception.apis.benchmarks.trainings import Job, check_settings, mean_and_spread, read_run, to_text, train_jobs
 from perception.apis.config import load_config
+from perception.common.log import last_means
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
 from perception.utils.checks import check_positive
 from perception.utils.errors import ConfigError
@@ -107,12 +107,7 @@ def make_report(jobs: Sequence[Job], last: int, title: str) -> dict:
 def last_scores(work_dir: Path, count: int) -> dict[str, float]:
     """Mean of each score over the last validations of a finished training, where they are numbers."""
     scalars = load_checkpoint(newest_checkpoint(work_dir)[0], mmap=True)['message_hub']['log_scalars']
-    found = {}
-    for name, (values, _) in scalars.items():
-        kept = [value for value in values.tolist()[-count:] if math.isfinite(value)]
-        if name.startswith('val/') and name not in ('val/time', 'val/data_time') and kept:
-            found[name.removeprefix('val/')] = sum(kept) / len(kept)
-    return found
+    return last_means({name: values for name, (values, _) in scalars.items()}, count)
 
 
 def to_markdown(report: dict) -> str:

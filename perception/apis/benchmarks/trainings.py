@@ -216,8 +216,8 @@ def read_run(job: Job) -> dict | None:
         return None
     cfg = load_config(job.config, mini=job.mini, options=parse_options(job.options))
     checkpoint = load_checkpoint(path, mmap=True)
-    meta, hub = checkpoint['meta'], checkpoint['message_hub']
-    if meta['epoch'] < cfg.train_cfg.max_epochs or hub['runtime_info'].get('step_validated') != meta['epoch']:
+    meta, hub, unit = checkpoint['meta'], checkpoint['message_hub'], 'epoch' if cfg.train_cfg.by_epoch else 'iter'
+    if meta[unit] < cfg.train_cfg[f'max_{unit}s'] or hub['runtime_info'].get('step_validated') != meta[unit]:
         return None
     scalars = {name: values.tolist() for name, (values, _) in hub['log_scalars'].items()}
     results = {name.removeprefix('val/'): values for name, values in scalars.items()
@@ -225,7 +225,7 @@ def read_run(job: Job) -> dict | None:
     metric = cfg.default_hooks.export.get('metric') or next(iter(results))
     best = min if cfg.default_hooks.export.get('rule') == 'less' else max
     scores = results.pop(metric)
-    epoch_length = max(meta['iter'] // meta['epoch'], 1)
+    epoch_length = max(meta['iter'] // max(meta['epoch'], 1), 1)
     losses = {name.removeprefix('train/'): statistics.fmean(values[-epoch_length:])
               for name, values in scalars.items() if name.startswith('train/loss')}
     return dict(metric=metric, scores=scores, last=scores[-1], best=best(scores), losses=losses,

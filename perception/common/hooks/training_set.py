@@ -10,25 +10,27 @@ from perception.utils.errors import ConfigError
 
 @HOOKS.register_module()
 class TrainingSetHook(Hook):
-    """Tells each module with a method `know_training_set(labels)` the classes of the training samples, (n,) int64.
+    """Tells each module with a method `know_training_set(labels, names)` the classes, (n,) int64, and names of the
+    training samples.
 
-    The data set has them as its attribute `labels`. It is told before weights are loaded, so that memories in a
-    checkpoint are compared with the samples that are there.
+    The data set has them as its attributes `labels` and `ids`. They are told before weights are loaded, so that
+    memories in a checkpoint are compared with the samples that are there.
     """
 
     def before_run(self, runner: Runner) -> None:
         """Tell them, unless nothing is trained.
 
         Raises:
-            ConfigError: the data set has no labels.
+            ConfigError: the data set does not have them.
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return
         dataset = runner._train_loop.dataloader.dataset
-        if not hasattr(dataset, 'labels'):
+        if not (hasattr(dataset, 'labels') and hasattr(dataset, 'ids')):
             raise ConfigError(f'TrainingSetHook: {type(dataset).__name__} came, expected a data set with the class of '
-                              'each sample in `labels`. Leave the hook out, or use another data set.')
+                              'each sample in `labels` and its name in `ids`. Leave the hook out, or use another data '
+                              'set.')
         labels = torch.as_tensor(dataset.labels, dtype=torch.int64)
         for module in unwrap(runner.model).modules():
             if hasattr(module, 'know_training_set'):
-                module.know_training_set(labels)
+                module.know_training_set(labels, dataset.ids)

@@ -11,10 +11,11 @@ from perception.common.scene.mesh import Mesh
 from perception.common.scene.shading import draw_look
 
 GAP = 0.5  # metres between pieces of one thing at most
+SIDES = 8  # that a thing is tried to be seen from
 
 
-def portrait(caster: Caster, box: np.ndarray, size: int, look: str, rng: np.random.Generator) -> Frame:
-    """A thing from a random side, (size, size) pixels.
+def portrait(caster: Caster, box: np.ndarray, size: int, look: str, rng: np.random.Generator) -> Frame | None:
+    """A thing from a random side from which it is seen, (size, size) pixels; None where there is none.
 
     Args:
         caster: the world.
@@ -24,9 +25,15 @@ def portrait(caster: Caster, box: np.ndarray, size: int, look: str, rng: np.rand
         rng: source of the view.
     """
     extent = 0.5 * float(np.hypot(max(box[3], box[5]), box[4]))
-    distance, heading = 3.2 * extent + 1, box[6] + rng.uniform(0, 2 * np.pi)
-    centre = box[:3] + [0, 0, box[5] / 2]
-    eye = centre + distance * np.array([np.cos(heading), np.sin(heading), rng.uniform(.08, .35)])
+    distance, centre = 3.2 * extent + 1, box[:3] + [0, 0, box[5] / 2]
+    headings = box[6] + rng.uniform(0, 2 * np.pi) + np.arange(SIDES) * 2.4  # turns that come near each other late
+    ways = np.stack([np.cos(headings), np.sin(headings), rng.uniform(.08, .35, SIDES)], 1)
+    eyes, lengths = centre + distance * ways, distance * np.linalg.norm(ways, axis=1)
+    free = caster.cast(eyes.astype(np.float32), -ways / np.linalg.norm(ways, axis=1, keepdims=True)).distance
+    seen = np.flatnonzero(free > lengths - extent)
+    if not len(seen):
+        return None
+    eye, heading = eyes[seen[0]], headings[seen[0]]
     forward = (centre - eye) / np.linalg.norm(centre - eye)
     right = np.cross(forward, [0, 0, 1.0])
     right /= np.linalg.norm(right)

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from perception.common.visual import canvas
-from perception.plugins.gan.models.stylegan2 import to_bytes
+from perception.plugins.gan.models.generator import to_bytes
 from perception.registry import HOOKS, METRICS
 from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_positive

@@ -97,6 +97,49 @@ class ImageL1Loss(DistillLoss):
 
 
 @MODELS.register_module()
+class FeatureMimicLoss(DistillLoss):
+    """Mean squared difference of features of the same latents, the student's brought to the teacher's channels by a
+    learned 1 x 1 convolution; a sum over layers. StyleKD is compared with it.
+
+    Args:
+        teacher: name of the teacher.
+        channels: layer of the features -> channels of the student and of the teacher.
+        weight, begin, end: see DistillLoss.
+
+    Raises:
+        ConfigError: no layer.
+    """
+
+    taps = ('features',)
+
+    def __init__(self, teacher: str, channels: dict[int, tuple[int, int]], weight: float = 1.0, begin: int = 0,
+                 end: int | None = None):
+        super().__init__(teacher, weight, begin, end)
+        if not channels:
+            raise ConfigError('FeatureMimicLoss: channels={} came, expected a layer or more, such as {1: (154, 512)}. '
+                              'Name them.')
+        self.adapters = nn.ModuleDict({str(layer): nn.Conv2d(*pair, 1) for layer, pair in channels.items()})
+
+    def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:
+        """The loss; `features` are lists of (2 B, C, r, r).
+
+        Raises:
+            ConfigError: a layer that is not there, or has other channels.
+        """
+        total = 0
+        for layer, adapter in self.adapters.items():
+            pair = [part['features'][int(layer)] if int(layer) < len(part['features']) else None
+                    for part in (student, teacher)]
+            widths = (adapter.in_channels, adapter.out_channels)
+            if any(part is None for part in pair) or tuple(part.shape[1] for part in pair) != widths:
+                came = [None if part is None else part.shape[1] for part in pair]
+                raise ConfigError(f'FeatureMimicLoss: layer {layer} has {came} channels of student and teacher, '
+                                  f'expected {widths}. Correct channels.')
+            total = total + F.mse_loss(adapter(pair[0]), pair[1].detach())
+        return total
+
+
+@MODELS.register_module()
 class PerceptualLoss(DistillLoss):
     """Perceptual distance of images of the same latents, see `Perceptual`.
 

@@ -1,18 +1,26 @@
-"""How alike made and real images are, and what a student makes of its teacher's latents.
+"""How alike made and real images are, what a student makes of its teacher's latents, how smooth ways of latents are.
 
 N images each, F features. No weights of Inception come with this project: `rFID-<seed>` is the Frechet distance of a
 fixed random net, comparable with itself alone, never with a published FID.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from perception.plugins.gan.losses import Perceptual
-from perception.registry import METRICS
+from perception.plugins.gan.models.generator import Generator, generator_of, to_bytes
+from perception.plugins.gan.models.inception import InceptionFeatures
+from perception.registry import HOOKS, METRICS, MODELS
+from perception.utils.checkpoint import unwrap
+from perception.utils.checks import check_positive
 from perception.utils.errors import DataError
 
 SEED = 20220818
@@ -48,27 +56,21 @@ class RandomFeatures(nn.Module):
 def frechet_distance(real: np.ndarray, made: np.ndarray) -> float:
     """Squared distance of two normal distributions with the moments of features (N, F), float64.
 
+        |m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)),  the trace of the root being the sum of the singular values of
+        P1 P2^T, where S = P^T P
+
     Raises:
         DataError: fewer than two rows, or values that are not finite.
     """
     if min(len(real), len(made)) < 2 or not (np.isfinite(real).all() and np.isfinite(made).all()):
         raise DataError(f'frechet_distance: {len(real)} and {len(made)} rows, expected two or more of finite numbers. '
                         'Give more images, or an earlier checkpoint.')
-    return frechet_of(*moments(real), *moments(made))
-
-
-def moments(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (F,) and covariance (F, F) of features (N, F), float64."""
-    features = np.asarray(features, np.float64)
-    return features.mean(0), np.atleast_2d(np.cov(features, rowvar=False))
-
-
-def frechet_of(mean: np.ndarray, cov: np.ndarray, other_mean: np.ndarray, other_cov: np.ndarray) -> float:
-    """|m1 - m2|^2 + tr(S1 + S2 - 2 (S1 S2)^(1/2)), the root by eigenvalues of S1^(1/2) S2 S1^(1/2)."""
-    values, vectors = np.linalg.eigh(cov)
-    root = (vectors * np.sqrt(values.clip(0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ other_cov @ root).clip(0)).sum()
-    return float(np.square(mean - other_mean).sum() + np.trace(cov) + np.trace(other_cov) - 2 * cross)
+    parts = [np.asarray(part, np.float64) for part in (real, made)]
+    apart = np.square(parts[0].mean(0) - parts[1].mean(0)).sum()
+    parts = [(part - part.mean(0)) / np.sqrt(len(part) - 1) for part in parts]  # S = P^T P
+    spread = sum(np.square(part).sum() for part in parts)
+    few = [np.linalg.qr(part, 'r') if len(part) > part.shape[1] else part for part in parts]
+    return float(apart + spread - 2 * np.linalg.svd(few[0] @ few[1].T, compute_uv=False).sum())
 
 
 def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[float, float]:
@@ -93,21 +95,39 @@ def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[fl
             float((across <= near_made[:, None]).any(0).double().mean()))
 
 
-@METRICS.register_module()
-class ImageMetric(BaseMetric):
-    """`rFID-<seed>`, `rprecision` and `rrecall` (k = 3) of random features; with a teacher `L1`, `PSNR` [dB] and
-    `pseudo_lpips` of images of equal latents.
+def build_features(inception: str | Path | None, seed: int) -> tuple[nn.Module, str, str]:
+    """What gives features of images (B, 3, H, W) of -1..1, what stands before names of their scores and behind FID's.
 
     Args:
+        inception: a file with Inception's weights; None for a random net.
+        seed: of the random net.
+
+    Raises:
+        CheckpointError: unreadable, or other weights.
+    """
+    return (InceptionFeatures(inception), '', '') if inception else (RandomFeatures(seed), 'r', f'-{seed}')
+
+
+@METRICS.register_module()
+class ImageMetric(BaseMetric):
+    """`FID`, `precision` and `recall` (k = 3) of Inception's features; without its weights `rFID-<seed>`, `rprecision`
+    and `rrecall` of random ones.
+
+    Args:
+        inception: a file with the weights of pytorch-fid's Inception-v3; None for a random net.
         seed: of the random net.
         collect_device, prefix: as in mmengine.
+
+    Raises:
+        CheckpointError: unreadable, or other weights.
     """
 
     default_prefix = ''  # none; spares mmengine's warning
 
-    def __init__(self, seed: int = SEED, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(self, inception: str | Path | None = None, seed: int = SEED, collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.seed, self.net, self.distance = seed, RandomFeatures(seed), Perceptual()
+        self.net, self.before, self.behind = build_features(inception, seed)
 
     @torch.no_grad()
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
@@ -115,38 +135,172 @@ class ImageMetric(BaseMetric):
 
         Args:
             data_batch: with the real images, `inputs` with `image`, a list of (3, H, W) uint8.
-            data_samples: with `pred_image`, and maybe `teacher_image`.
+            data_samples: with `pred_image`.
 
         Raises:
             DataError: a sample without a made image.
         """
-        if any(sample.get('pred_image') is None for sample in data_samples):
-            raise DataError('ImageMetric: a sample without pred_image, expected one that a generator made. Score a '
-                            'generator.')
-        real, made = (to_range(part) for part in (data_batch['inputs']['image'],
-                                                  [sample['pred_image'] for sample in data_samples]))
-        kept = [self.net(part).numpy() for part in (real, made)]
-        for i, sample in enumerate(data_samples):
-            row = [kept[0][i], kept[1][i], None]
-            if sample.get('teacher_image') is not None:
-                theirs = to_range([sample['teacher_image']])
-                row[2] = (float((made[i:i + 1] - theirs).abs().mean()), float((made[i:i + 1] - theirs).square().mean()),
-                          float(self.distance(made[i:i + 1], theirs)))
-            self.results.append(tuple(row))
+        made = made_images(data_samples)
+        pairs = (self.net(to_range(part)).numpy() for part in (data_batch['inputs']['image'], made))
+        self.results += zip(*pairs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
         """All scores."""
         real, made = (np.stack([row[i] for row in results]) for i in (0, 1))
-        found = {f'rFID-{self.seed}': frechet_distance(real, made)}
+        found = {f'{self.before}FID{self.behind}': frechet_distance(real, made)}
         if len(results) > 3:
-            found['rprecision'], found['rrecall'] = precision_recall(real, made)
-        if all(row[2] is not None for row in results):
-            l1, mse, distance = np.array([row[2] for row in results]).T
-            found |= dict(L1=float(l1.mean()), pseudo_lpips=float(distance.mean()),
-                          PSNR=float(10 * np.log10(4 / np.maximum(mse, 1e-10)).mean()))
+            near = precision_recall(real, made)
+            found |= {f'{self.before}precision': near[0], f'{self.before}recall': near[1]}
         return found
+
+
+@METRICS.register_module()
+class ConsistencyMetric(BaseMetric):
+    """How far a student's images are from those that its teacher makes of equal latents.
+
+    `L1` (0..2), `PSNR` [dB], `lpips` or `pseudo_lpips`, `semantic` or `rsemantic` (1 - cosine of Inception's features
+    or of random ones), and with a reader `same_class`, the share of images that it reads alike.
+
+    Args:
+        teacher: config of a FrozenTeacher, for samples without `teacher_image`.
+        lpips: a file with LPIPS weights, see `Perceptual`; None for a random net.
+        inception: a file with Inception's weights; None for a random net.
+        reader: config of what gives the classes (B,) of images (B, 3, H, W) of -1..1.
+        collect_device, prefix: as in mmengine.
+
+    Raises:
+        CheckpointError: a file is unreadable, or has other weights.
+    """
+
+    default_prefix = ''
+
+    def __init__(self, teacher: dict | None = None, lpips: str | Path | None = None,
+                 inception: str | Path | None = None, reader: dict | None = None, collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
+        super().__init__(collect_device=collect_device, prefix=prefix)
+        self.teacher = None if teacher is None else generator_of(MODELS.build(teacher).model)
+        self.distance, (self.net, self.before, _) = Perceptual(lpips), build_features(inception, SEED)
+        self.reader = None if reader is None else reader['type'](**{k: v for k, v in reader.items() if k != 'type'})
+
+    @torch.no_grad()
+    def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
+        """Compare a batch.
+
+        Args:
+            data_batch: not used.
+            data_samples: with `pred_image`, and `teacher_image` or the seed `source`.
+
+        Raises:
+            DataError: a sample without a made image, or without a teacher's.
+        """
+        made, theirs = made_images(data_samples), [sample.get('teacher_image') for sample in data_samples]
+        if self.teacher is not None:
+            theirs = to_bytes(self.teacher({'z': self.teacher.seeds_to_z([s['source'] for s in data_samples])}))
+        elif any(image is None for image in theirs):
+            raise DataError('ConsistencyMetric: a sample without teacher_image, expected what a teacher makes of its '
+                            'latent. Score a student with its teacher, or give teacher=dict(type=FrozenTeacher, ...).')
+        pair = to_range(made), to_range(theirs)
+        parts = [(pair[0] - pair[1]).abs().mean((1, 2, 3)), (pair[0] - pair[1]).square().mean((1, 2, 3)),
+                 self.distance(*pair), 1 - F.cosine_similarity(*map(self.net, pair))]
+        if self.reader is not None:
+            parts.append((self.reader(pair[0]) == self.reader(pair[1])).float())
+        self.results += torch.stack(parts, 1).tolist()
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """All scores, means over images."""
+        l1, mse, distance, semantic, *same = np.array(results).T
+        found = dict(L1=l1.mean(), PSNR=10 * np.log10(4 / np.maximum(mse, 1e-10)).mean())
+        found |= {self.distance.name: distance.mean(), f'{self.before}semantic': semantic.mean()}
+        if same:
+            found['same_class'] = same[0].mean()
+        return {name: float(value) for name, value in found.items()}
+
+
+def made_images(samples: Sequence[dict]) -> list[Tensor]:
+    """`pred_image` of samples.
+
+    Raises:
+        DataError: a sample without it.
+    """
+    if any(sample.get('pred_image') is None for sample in samples):
+        raise DataError('ImageMetric: a sample without pred_image, expected one that a generator made. Score a '
+                        'generator.')
+    return [sample['pred_image'] for sample in samples]
 
 
 def to_range(images: Sequence[Tensor]) -> Tensor:
     """Images (3, H, W) uint8 as (B, 3, H, W) of -1..1 on the CPU."""
     return torch.stack([image.cpu() for image in images]).float() / 127.5 - 1
+
+
+# --- ways of latents ---
+@HOOKS.register_module()
+class PathHook(Hook):
+    """Adds `ppl_cagc` and `ppl_w_end` to the scores of a test, see `path_scores`.
+
+    Without weights of LPIPS their names begin with `pseudo_`, and they are comparable with themselves alone.
+
+    Args:
+        count: pairs of images.
+        lpips: a file with LPIPS weights, see `Perceptual`; None for a random net.
+        batch: pairs at once.
+        seed: of what is drawn.
+
+    Raises:
+        CheckpointError: the file is unreadable, or has other weights.
+        ConfigError: a number below 1.
+    """
+
+    def __init__(self, count: int = 5000, lpips: str | Path | None = None, batch: int = 16, seed: int = 0) -> None:
+        check_positive('PathHook', count=count, batch=batch)
+        self.count, self.batch, self.seed, self.distance = count, batch, seed, Perceptual(lpips)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Measure, and put the scores beside the others."""
+        net = generator_of(unwrap(runner.model))
+        found = path_scores(net, self.distance.to(next(net.parameters()).device), self.count, self.batch, self.seed)
+        before = self.distance.name.removesuffix('lpips')
+        metrics.update({f'{before}{name}': value for name, value in found.items()})
+
+
+@torch.no_grad()
+def path_scores(net: Generator, distance: Callable[[Tensor, Tensor], Tensor], count: int, batch: int = 16,
+                seed: int = 0, step: float = 1e-4) -> dict[str, float]:
+    """How much images change where latents w move by a small step towards those of another z.
+
+    Args:
+        net: the generator.
+        distance: (B,) distances of two batches of images.
+        count: pairs of images.
+        batch: pairs at once.
+        seed: of what is drawn.
+        step: share of the way.
+
+    Returns:
+        `ppl_cagc`, as CAGC and StyleKD have it: from anywhere on the way, noise drawn for each image, not divided by
+        step^2, so that of a net with noise it tells what noise does; and `ppl_w_end`, the usual one: from the beginning
+        of the way, with the same noise, divided by step^2. Means from the 1st to the 99th percentile.
+    """
+    draw, found = torch.Generator().manual_seed(seed), dict(ppl_cagc=[], ppl_w_end=[])
+    for start in range(0, count, batch):
+        size = min(batch, count - start)
+        z, z2 = torch.randn(2, size, net.style_dim, generator=draw).to(next(net.parameters()).device)
+        place = torch.rand(size, 1, generator=draw).to(z)
+        noise = [torch.randn(2, size, 1, side, side, generator=draw).to(z) for side in net.noise_sizes]
+        w, w2 = net.mapping(z), net.mapping(z2)
+        for name, where, own in (('ppl_cagc', place, True), ('ppl_w_end', torch.zeros_like(place), False)):
+            pair = [small(net.synthesis(net.mix(torch.lerp(w, w2, where + step * i)),
+                                        [part[i * own] for part in noise]).image) for i in (0, 1)]
+            found[name].append(distance(*pair) / (1 if own else step ** 2))
+    return {name: trimmed(torch.cat(parts).double().cpu().numpy()) for name, parts in found.items()}
+
+
+def small(images: Tensor, size: int = 256) -> Tensor:
+    """Means over squares of pixels of images (B, 3, H, W) larger than `size`."""
+    return F.avg_pool2d(images, images.shape[-1] // size) if images.shape[-1] > size else images
+
+
+def trimmed(values: np.ndarray) -> float:
+    """Mean of the values from the 1st to the 99th percentile."""
+    low, high = np.percentile(values, 1, method='lower'), np.percentile(values, 99, method='higher')
+    return float(values[(values >= low) & (values <= high)].mean())

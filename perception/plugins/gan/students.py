@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.plugins.gan.models.stylegan2 import StyleGAN2
+from perception.plugins.gan.models.generator import Generator
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 
@@ -29,8 +29,8 @@ def slimmed(channels: Sequence[int], ratio: float) -> list[int]:
     return kept
 
 
-def begin(student: StyleGAN2, teacher: StyleGAN2, start: str, scores: Sequence[Tensor] | None = None) -> None:
-    """Give a student its first weights.
+def begin(student: Generator, teacher: Generator, start: str, scores: Sequence[Tensor] | None = None) -> None:
+    """Give a student its first weights, and the fixed noise of its teacher, so that their images can be compared.
 
     Args:
         student: changed in place.
@@ -43,9 +43,8 @@ def begin(student: StyleGAN2, teacher: StyleGAN2, start: str, scores: Sequence[T
         ConfigError: another start, a mapping of another shape, or a student that is no part of its teacher.
     """
     check_choice('start', start, STARTS)
-    weights = {}
-    if start in ('mapping', 'slices'):
-        weights = {name: value for name, value in teacher.state_dict().items() if name.startswith('style.')}
+    taken = ('noises.', 'style.') if start in ('mapping', 'slices') else ('noises.',)
+    weights = {name: value for name, value in teacher.state_dict().items() if name.startswith(taken)}
     if start in ('slices', 'slices_alone'):
         weights |= sliced(teacher, student.channels, scores)
     own = student.state_dict()
@@ -59,12 +58,12 @@ def begin(student: StyleGAN2, teacher: StyleGAN2, start: str, scores: Sequence[T
             own[name].copy_(value)
 
 
-def channel_scores(teacher: StyleGAN2) -> list[Tensor]:
+def channel_scores(teacher: Generator) -> list[Tensor]:
     """Mean size of the weights that read each channel, one (C,) for each entry of `channels`."""
-    return [weight.detach().abs().mean((0, 2, 3)) for weight in _readers(teacher)]
+    return [_of_inputs(weight.detach()) for weight in teacher.readers]
 
 
-def content_scores(teacher: StyleGAN2, latents: Tensor, parser: Callable[[Tensor], Tensor] | None = None,
+def content_scores(teacher: Generator, latents: Tensor, parser: Callable[[Tensor], Tensor] | None = None,
                    batch: int = 10, density: float = 0.05, seed: int = 0) -> list[Tensor]:
     """How much weights that read each channel answer to salt and pepper on the content of images (CAGC).
 
@@ -79,8 +78,8 @@ def content_scores(teacher: StyleGAN2, latents: Tensor, parser: Callable[[Tensor
     Returns:
         one (C,) for each entry of `channels`.
     """
-    generator, readers = torch.Generator().manual_seed(seed), _readers(teacher, detached=False)
-    total = [torch.zeros(weight.shape[2], device=weight.device) for weight in readers]
+    generator, readers = torch.Generator().manual_seed(seed), teacher.readers
+    total = [torch.zeros(weight.shape[-3], device=weight.device) for weight in readers]
     for z in latents.split(batch):
         image = teacher.synthesis(teacher.mix(teacher.mapping(z)), teacher.fixed_noise).image
         spots = torch.rand(image[:, :1].shape, generator=generator).to(image.device)
@@ -89,17 +88,16 @@ def content_scores(teacher: StyleGAN2, latents: Tensor, parser: Callable[[Tensor
             mask = mask * parser(image.detach())
         noisy = image.detach() * (1 - mask) + mask * torch.where(spots < density / 2, -1.0, 1.0)
         grads = torch.autograd.grad((noisy - image).abs().sum(), readers)
-        total = [sums + grad.squeeze(0).abs().mean((0, 2, 3)) for sums, grad in zip(total, grads)]
+        total = [sums + _of_inputs(grad) for sums, grad in zip(total, grads)]
     return total
 
 
-def _readers(teacher: StyleGAN2, detached: bool = True) -> list[Tensor]:
-    """The weight (O, C, k, k) that reads each entry of `channels`: convolutions in turn, and the last colours."""
-    layers = [teacher.conv1.conv, *(layer.conv for layer in teacher.convs), teacher.to_rgbs[-1].conv]
-    return [layer.weight[0] if detached else layer.weight for layer in layers]
+def _of_inputs(weight: Tensor) -> Tensor:
+    """Mean size (C,) of the weights (..., O, C, k, k) of each channel that comes."""
+    return weight.abs().movedim(-3, 0).flatten(1).mean(1)
 
 
-def sliced(teacher: StyleGAN2, channels: Sequence[int], scores: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
+def sliced(teacher: Generator, channels: Sequence[int], scores: Sequence[Tensor] | None = None) -> dict[str, Tensor]:
     """Weights of a teacher's synthesis with the channels of highest score, in their order.
 
     Args:
@@ -115,30 +113,18 @@ def sliced(teacher: StyleGAN2, channels: Sequence[int], scores: Sequence[Tensor]
                           'many entries, none larger. Correct the student.')
     scores = channel_scores(teacher) if scores is None else scores
     kept = [score.topk(count).indices.sort().values for score, count in zip(scores, channels)]
-    weights = {name: value for name, value in teacher.state_dict().items() if not name.startswith('style.')}
-    weights['input.input'] = weights['input.input'][:, kept[0]]
-    names = ['conv1', *(f'convs.{i}' for i in range(len(teacher.convs)))]
-    for i, name in enumerate(names):
-        weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, kept[i + 1]][:, :, kept[i]]
-        weights[f'{name}.activate.bias'] = weights[f'{name}.activate.bias'][kept[i + 1]]
-        for part in ('weight', 'bias'):
-            weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][kept[i]]
-    for j, name in enumerate(['to_rgb1', *(f'to_rgbs.{j}' for j in range(len(teacher.to_rgbs)))]):
-        group = kept[2 * j + 1]
-        weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, :, group]
-        for part in ('weight', 'bias'):
-            weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][group]
-    return weights
+    return teacher.slices(kept)
 
 
-def latent_directions(teacher: StyleGAN2, blocks: int = 5, count: int = 5, together: bool = False) -> Tensor:
+def latent_directions(teacher: Generator, blocks: int | Sequence[int] = 5, count: int = 5,
+                      together: bool = False) -> Tensor:
     """Directions of latents that change images most: eigenvectors of the modulation matrices (SeFa).
 
     Args:
         teacher: the generator.
-        blocks: sizes from 8 pixels on.
+        blocks: of its `modulations`: the first ones, or their numbers.
         count: directions of each, those of the largest eigenvalues first; the largest entry of each is positive.
-        together: `blocks * count` directions of all matrices at once.
+        together: as many directions of all matrices at once.
 
     Returns:
         (blocks * count, D) of length 1.
@@ -146,13 +132,14 @@ def latent_directions(teacher: StyleGAN2, blocks: int = 5, count: int = 5, toget
     Raises:
         ConfigError: more than there are.
     """
-    if not 1 <= blocks <= len(teacher.to_rgbs) or not 1 <= count * (blocks if together else 1) <= teacher.style_dim:
-        raise ConfigError(f'latent_directions: blocks={blocks}, count={count}, expected 1 to {len(teacher.to_rgbs)} '
-                          f'blocks and at most {teacher.style_dim} directions of each. Correct them.')
-    rows = [torch.cat([teacher.convs[2 * i + k].conv.modulation.weight for k in (0, 1)]).detach().double()
-            for i in range(blocks)]
+    matrices, blocks = teacher.modulations, range(blocks) if isinstance(blocks, int) else list(blocks)
+    if not blocks or not 0 <= min(blocks) <= max(blocks) < len(matrices) or not (
+            1 <= count * (len(blocks) if together else 1) <= teacher.style_dim):
+        raise ConfigError(f'latent_directions: blocks={list(blocks)}, count={count}, expected some of '
+                          f'0..{len(matrices) - 1} and at most {teacher.style_dim} directions of each. Correct them.')
+    rows = [matrices[i].detach().double() for i in blocks]
     if together:
-        rows, count = [torch.cat(rows)], blocks * count
+        rows, count = [torch.cat(rows)], len(blocks) * count
     found = []
     for matrix in rows:
         unit = F.normalize(matrix, dim=1)

@@ -12,6 +12,7 @@ from perception.common.visual import canvas
 from perception.common.visual.charts import matrix_chart, save_chart
 from perception.registry import METRICS
 from perception.utils.errors import DataError
+from perception.utils.optional import import_optional
 
 SIDE = 360  # pixels of a panel
 
@@ -88,8 +89,31 @@ def principal_plane(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return places, shares
 
 
+def neighbour_plane(features: np.ndarray) -> np.ndarray:
+    """Features in a plane in which neighbours stay neighbours: t-SNE, van der Maaten and Hinton, JMLR 2008.
+
+    It begins with the principal components, so that the same features give the same picture.
+
+    Args:
+        features: (N, D).
+
+    Returns:
+        (N, 2) places; distances between groups say little.
+
+    Raises:
+        MissingDependency: scikit-learn is not there.
+    """
+    places = principal_plane(features)[0]
+    if len(features) < 3:
+        return places
+    manifold = import_optional('sklearn.manifold', 't-SNE', 'pip install scikit-learn')
+    start = (1e-4 / max(places[:, 0].std(), 1e-12) * places).astype(np.float32)
+    near = min(30, (len(features) - 1) / 3)
+    return manifold.TSNE(perplexity=near, init=start, random_state=0).fit_transform(features)
+
+
 def feature_chart(features: np.ndarray, labels: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-                  title: str = '') -> Figure:
+                  title: str = '', tsne: bool = False) -> Figure:
     """Each image as a point in the plane of its features' principal components, coloured by its true class.
 
     Args:
@@ -98,17 +122,24 @@ def feature_chart(features: np.ndarray, labels: np.ndarray, classes: Sequence[st
         classes: K names.
         palette: (K, 3) RGB.
         title: written above.
+        tsne: beside them the plane of t-SNE.
     """
-    places, shares = principal_plane(features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12))
-    figure = Figure((7, 6), layout='constrained')
-    axes = figure.add_subplot(title=title, xlabel=f'first component, {100 * shares[0]:.0f} % of the variance',
-                              ylabel=f'second component, {100 * shares[1]:.0f} %')
-    for k, (name, color) in enumerate(zip(classes, palette)):
-        mine = labels == k
-        if mine.any():
-            axes.scatter(*places[mine].T, s=22, color=np.array(color) / 255, label=f'{name} ({mine.sum()})',
-                         edgecolors='white', linewidths=0.4)
-    axes.legend(fontsize=9, framealpha=0.8)
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    places, shares = principal_plane(features)
+    planes = [(places, f'first component, {100 * shares[0]:.0f} % of the variance',
+               f'second component, {100 * shares[1]:.0f} %')]
+    if tsne:
+        planes.append((neighbour_plane(features), 't-SNE: neighbours stay together', ''))
+    figure = Figure((7 * len(planes), 6), layout='constrained')
+    figure.suptitle(title)
+    for axes, (places, below, beside) in zip(figure.subplots(1, len(planes), squeeze=False)[0], planes):
+        axes.set(xlabel=below, ylabel=beside)
+        for k, (name, color) in enumerate(zip(classes, palette)):
+            mine = labels == k
+            if mine.any():
+                axes.scatter(*places[mine].T, s=22, color=np.array(color) / 255, label=f'{name} ({mine.sum()})',
+                             edgecolors='white', linewidths=0.4)
+        axes.legend(fontsize=9, framealpha=0.8)
     return figure
 
 
@@ -122,15 +153,16 @@ class DrawClasses(BaseMetric):
     Args:
         out_dir: folder of the pictures.
         max_images: draw only so many images in each process.
+        tsne: show the features by t-SNE too, which needs scikit-learn.
         collect_device, prefix: as in mmengine.
     """
 
     default_prefix = ''  # none; spares mmengine's warning
 
-    def __init__(self, out_dir: str | Path, max_images: int = 24, collect_device: str = 'cpu',
+    def __init__(self, out_dir: str | Path, max_images: int = 24, tsne: bool = False, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.out_dir, self.max_images = Path(out_dir).expanduser(), max_images
+        self.out_dir, self.max_images, self.tsne = Path(out_dir).expanduser(), max_images, tsne
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Draw some images and keep what all are drawn from.
@@ -162,8 +194,8 @@ class DrawClasses(BaseMetric):
             labels, meta = np.array([label for label, *_ in known]), self.dataset_meta
             predicted, classes = np.array([scores.argmax() for _, scores, _ in known]), meta['classes']
             features = np.stack([feature for *_, feature in known]).astype(np.float64)
-            save_chart(self.out_dir / 'features',
-                       feature_chart(features, labels, classes, meta['palette'], 'Features of the net'), ('.png',))
+            chart = feature_chart(features, labels, classes, meta['palette'], 'Features of the net', self.tsne)
+            save_chart(self.out_dir / 'features', chart, ('.png',))
             counts = confusion_matrix(predicted, labels, len(classes)).T.astype(np.float64)
             shares = counts / np.where(counts.sum(1, keepdims=True) > 0, counts.sum(1, keepdims=True), np.nan)
             save_chart(self.out_dir / 'confusion', matrix_chart(shares, classes, classes, 'Of each true class'),

@@ -1,9 +1,8 @@
 """What is reported of a training without a validation set of its own."""
-import math
-
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from perception.common.log import last_means
 from perception.registry import HOOKS
 from perception.utils.checks import check_positive
 
@@ -24,17 +23,8 @@ class LastEpochsHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Log them."""
-        means = self.means(runner)
+        scalars = {name: buffer.data[0] for name, buffer in runner.message_hub.log_scalars.items()}
+        means = last_means(scalars, self.count)
         if means:
             runner.logger.info(f'mean of the last {self.count} validations: '
                                + '  '.join(f'{name} {value:.4f}' for name, value in means.items()))
-
-    def means(self, runner: Runner) -> dict[str, float]:
-        """Score -> mean over the last validations in which it was a number."""
-        found = {}
-        for name, buffer in runner.message_hub.log_scalars.items():
-            if name.startswith('val/') and not name.endswith('time'):
-                values = [value for value in buffer.data[0][-self.count:].tolist() if math.isfinite(value)]
-                if values:
-                    found[name.removeprefix('val/')] = sum(values) / len(values)
-        return found

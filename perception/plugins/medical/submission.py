@@ -2,7 +2,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from perception.common.submission import Submission
@@ -11,15 +11,14 @@ from perception.utils.errors import DataError
 
 
 class TableSubmission(Submission):
-    """Base of the writers; one sets `FILE` and `HEADER` and writes `write` and `row_problem`."""
+    """Base of the writers; one sets `HEADER` and writes `write` and `row_problem`."""
 
-    FILE = 'submission.csv'
     HEADER: tuple[str, ...] = ()
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
         """Write the table in the order of the data set, and check it."""
         self.out_dir.mkdir(parents=True, exist_ok=True)
-        path = self.out_dir / self.FILE
+        path = self.out_dir / 'submission.csv'
         with atomic_path(path, DataError) as part, open(part, 'w', newline='') as file:
             writer = csv.writer(file, lineterminator='\n')
             writer.writerow(self.HEADER)
@@ -39,26 +38,22 @@ class TableSubmission(Submission):
             path: the file.
             ids: names of the images of the test, None where they are not known.
         """
-        return check_table(Path(path), cls.HEADER, cls.row_problem, ids)
-
-
-def check_table(path: Path, header: Sequence[str], row_problem: Callable[[Sequence[str]], str | None],
-                ids: Sequence[str] | None = None) -> list[str]:
-    """Problems of a table, see `TableSubmission.check`."""
-    try:
-        rows = list(csv.reader(io.StringIO(path.read_text())))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        return [f'the file cannot be read ({error})']
-    if not rows or rows[0] != list(header):
-        return [f'the header is {",".join(rows[0])[:100] if rows else "not there"}, not {",".join(header)}']
-    problems, names = [], [row[0] if row else '' for row in rows[1:]]
-    for number, row in enumerate(rows[1:], 2):
-        problem = f'{len(row)} values, not {len(header)}' if len(row) != len(header) else row_problem(row[1:])
-        if problem:
-            problems.append(f'line {number}: {problem}')
-    problems += [f'{name} comes {count} times' for name, count in Counter(names).items() if count > 1]
-    if ids is not None:
-        there, wanted = set(names), set(ids)
-        problems += [f'{name} is missing' for name in ids if name not in there]
-        problems += [f'{name} is no image of the test' for name in names if name not in wanted]
-    return problems
+        path = Path(path)
+        try:
+            rows = list(csv.reader(io.StringIO(path.read_text())))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            return [f'the file cannot be read ({error})']
+        header = list(cls.HEADER)
+        if not rows or rows[0] != header:
+            return [f'the header is {",".join(rows[0])[:100] if rows else "not there"}, not {",".join(header)}']
+        problems, names = [], [row[0] if row else '' for row in rows[1:]]
+        for number, row in enumerate(rows[1:], 2):
+            problem = f'{len(row)} values, not {len(header)}' if len(row) != len(header) else cls.row_problem(row[1:])
+            if problem:
+                problems.append(f'line {number}: {problem}')
+        problems += [f'{name} comes {count} times' for name, count in Counter(names).items() if count > 1]
+        if ids is not None:
+            there, wanted = set(names), set(ids)
+            problems += [f'{name} is missing' for name in ids if name not in there]
+            problems += [f'{name} is no image of the test' for name in names if name not in wanted]
+        return problems

@@ -66,6 +66,8 @@ class RandomRightAngle:
 class TwoViews:
     """Two views of an image, each with random numbers of its own: `image` for a student, `second` for its teacher.
 
+    The student sees what `both` alone would show it.
+
     Args:
         both: augmentations of each.
         teacher: further ones of the second.
@@ -78,7 +80,7 @@ class TwoViews:
     def __call__(self, sample: dict) -> dict:
         first = second = sample
         for step in self.both:
-            first, second = step(first), step(second)
-        for step in self.teacher:
+            first = step(first)
+        for step in (*self.both, *self.teacher):
             second = step(second)
         return dict(first, second=second['image'])

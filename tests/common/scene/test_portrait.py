@@ -1,4 +1,6 @@
 """Things in the middle of small pictures."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -26,3 +28,11 @@ def test_the_thing_is_in_the_middle(world):
     frames = [portrait(world.caster(threads=1), box, 32, 'day', np.random.default_rng(seed)) for seed in range(3)]
     assert frames[0].image.shape == (32, 32, 3) and (frames[0].image != frames[1].image).any()
     assert max((frame.part[12:20, 12:20] == PART['car']).mean() for frame in frames) > 0.5
+
+
+def test_what_is_hidden_from_all_sides_is_left_out():
+    class Wall:
+        def cast(self, origin, direction):
+            return SimpleNamespace(distance=np.full(len(origin), 0.1, np.float32))
+    box = np.array([9, 0, 0, 4, 2, 1.5, 0.3])
+    assert portrait(Wall(), box, 32, 'day', np.random.default_rng(0)) is None

@@ -52,8 +52,9 @@ def test_directions(pair, golden):
         torch.testing.assert_close(overlap, torch.eye(5), rtol=0, atol=1e-3)
     overlap = (latent_directions(pair[0], 3, together=True) @ golden['directions_global_reference'].T).abs()
     assert (overlap.diagonal() > 0.99).sum() >= 3  # those published are not sorted
+    assert torch.equal(latent_directions(pair[0], (2, 0)), torch.cat([found[10:], found[:5]]))
     assert (found.gather(1, found.abs().argmax(1, keepdim=True)) > 0).all()
-    with pytest.raises(ConfigError, match='blocks=4'):
+    with pytest.raises(ConfigError, match=r'blocks=\[0, 1, 2, 3\].*some of 0..2'):
         latent_directions(pair[0], 4)
 
 

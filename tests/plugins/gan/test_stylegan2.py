@@ -5,7 +5,7 @@ import torch
 
 from perception.apis.benchmarks.stylegan import grouped, measure
 from perception.apis.export import compare, to_onnx
-from perception.common.measure import count_parameters
+from perception.common.measure import count_model_macs, count_parameters
 from perception.plugins.gan.convert import rosinality
 from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
 from perception.plugins.gan.models.layers import ModulatedConv, blur
@@ -130,6 +130,13 @@ def test_counts_of_parameters(size, options, millions):
         net = StyleGAN2(size, **options)
     assert round(count_parameters(net) / 1e6, 3) == millions
     assert round(count_parameters(net.style) / 1e6, 3) == 2.101
+
+
+def test_multiply_adds():
+    student = StyleGAN2(256, channels=[154] * 10 + [77] * 2 + [39] * 2)
+    with torch.no_grad():
+        count = count_model_macs(student, dict(inputs=dict(z=torch.randn(1, 512))))
+    assert count / 1e9 == pytest.approx(4.12, rel=0.015)  # published, without the blurs
 
 
 @pytest.mark.parametrize(('size', 'millions'), [(256, 28.864), (1024, 29.013)])

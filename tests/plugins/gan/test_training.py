@@ -1,15 +1,33 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
+import cv2
 import numpy as np
 import pytest
 import torch
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
-from perception.plugins.gan.metrics import ImageMetric, RandomFeatures, frechet_distance, precision_recall
-from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.common.digits import digits
+from perception.common.measure import count_parameters
+from perception.distill.teachers import FrozenTeacher
+from perception.plugins.gan.datasets.digits.reader import DigitReader
+from perception.plugins.gan.losses import FeatureMimicLoss
+from perception.plugins.gan.metrics import (
+    ConsistencyMetric,
+    ImageMetric,
+    PathHook,
+    RandomFeatures,
+    frechet_distance,
+    path_scores,
+    precision_recall,
+    small,
+    trimmed,
+)
+from perception.plugins.gan.models.adversarial import LazyAdam, StepDistributed
+from perception.plugins.gan.models.inception import Inception, InceptionFeatures
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
-from perception.utils.errors import ConfigError, DataError, TrainingError
+from perception.utils.checkpoint import save_atomic
+from perception.utils.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tests.plugins.gan.conftest import SLIM, generator
 
 OPTIONS = {
@@ -73,6 +91,17 @@ def test_what_learns_in_a_step(adversarial):
     assert 'loss_r1' not in logs and 'loss_path' not in logs
 
 
+def test_features_are_mimicked_through_learned_adapters(adversarial):
+    model = adversarial(losses=dict(mimic=FeatureMimicLoss('t', {0: (4, 8), 1: (4, 8)})), directions='random')
+    before = model.losses['mimic'].adapters['0'].weight.detach().clone()
+    logs = model.train_step(images(), LazyAdam(dict(lr=0.01))(model))
+    assert logs['loss_mimic'] > 0 and not torch.equal(model.losses['mimic'].adapters['0'].weight, before)
+    features = dict(features=[torch.ones(2, 4, 2, 2)])
+    for layer, came in ((0, r'\[4, 4\]'), (3, 'None')):
+        with pytest.raises(ConfigError, match=came):
+            FeatureMimicLoss('t', {layer: (4, 8)})(features, features, {})
+
+
 def test_a_mapping_that_does_not_learn(adversarial):
     model = adversarial()
     before = model.generator.style[1].weight.detach().clone()
@@ -88,6 +117,21 @@ def test_the_same_nets_and_noise_agree(adversarial):
     offsets = model._offsets(2, draw)
     one, two = (model._made(net, plan, offsets, noise).image for net in (model.generator, model.teacher))
     assert torch.equal(one, two) and offsets.shape == (2, 1, 12)
+
+
+@pytest.mark.parametrize('free', [False, True], ids=['StyleGAN2', 'StyleGAN3'])
+def test_two_processes_learn_the_same(adversarial, two_processes, free):
+    def work(rank):
+        model = adversarial(free=free)
+        if rank:  # other weights, which the wrapper makes equal
+            torch.nn.init.normal_(model.generator.style[1].weight)
+        wrapped, wrapper = StepDistributed(model, broadcast_buffers=False), LazyAdam(dict(lr=0.01))(model)
+        torch.manual_seed(rank)
+        logs = [wrapped.train_step(images(), wrapper) for _ in range(2)]
+        return model.state_dict(), [float(log['loss_d']) for log in logs]
+    (one, losses), (two, others) = two_processes(work)
+    assert losses != others and int(one['iteration']) == 2 and float(one['path_mean']) > 0
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
 def test_arguments_that_do_not_fit(adversarial):
@@ -120,6 +164,10 @@ def test_frechet_distance_of_known_distributions():
     root = sqrtm(np.cov(rows.T) @ np.cov(other.T)).real
     expected = np.square(rows.mean(0) - other.mean(0)).sum() + np.trace(np.cov(rows.T) + np.cov(other.T) - 2 * root)
     assert frechet_distance(rows, other) == pytest.approx(expected, rel=1e-6)
+    few = rng.normal(size=(3, 5))  # fewer rows than features
+    root = sqrtm(np.cov(rows.T) @ np.cov(few.T)).real
+    expected = np.square(rows.mean(0) - few.mean(0)).sum() + np.trace(np.cov(rows.T) + np.cov(few.T) - 2 * root)
+    assert frechet_distance(rows, few) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(DataError, match='1 and 400 rows'):
         frechet_distance(rows[:1], rows)
 
@@ -134,17 +182,83 @@ def test_precision_and_recall():
         precision_recall(real[:3], real)
 
 
+class Darkness:
+    """Tells dark images from light ones."""
+
+    def __call__(self, images):
+        return images.mean((1, 2, 3)) > 0
+
+
 def test_the_metric_scores_images_and_consistency():
     torch.manual_seed(0)
-    metric, batch = ImageMetric(), [torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(6)]
+    metric, pairs = ImageMetric(), ConsistencyMetric(reader=dict(type=Darkness))
+    batch = [torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8) for _ in range(6)]
     for image in batch:
-        metric.process(dict(inputs=dict(image=[image])), [dict(pred_image=image, teacher_image=255 - image)])
-    found = metric.evaluate(6)
+        for scores in (metric, pairs):
+            scores.process(dict(inputs=dict(image=[image])), [dict(pred_image=image, teacher_image=255 - image)])
+    found = metric.evaluate(6) | pairs.evaluate(6)
     assert found['rFID-20220818'] == pytest.approx(0, abs=1e-4) and found['rprecision'] == 1
-    assert found['L1'] > 0.5 and 0 < found['PSNR'] < 20
+    assert found['L1'] > 0.5 and 0 < found['PSNR'] < 20 and 0 < found['rsemantic'] < 1 and found['same_class'] == 0
+    with pytest.raises(DataError, match='without teacher_image'):
+        pairs.process(None, [dict(pred_image=batch[0])])
     assert torch.equal(RandomFeatures()(torch.ones(1, 3, 8, 8)), RandomFeatures()(torch.ones(1, 3, 8, 8)))
     with pytest.raises(DataError, match='without pred_image'):
         metric.process(dict(inputs=dict(image=batch[:1])), [{}])
+
+
+def test_the_teacher_of_a_test_makes_its_images_itself(adversarial):
+    model = adversarial().eval()
+    samples = model(None, [ImageSample(metainfo=dict(source=i)) for i in (3, 4)], 'predict')
+    one, two = ConsistencyMetric(), ConsistencyMetric(dict(type=FrozenTeacher, model=model.teacher, taps={}))
+    one.process(None, [sample.to_dict() | dict(source=sample.source) for sample in samples])
+    two.process(None, [dict(pred_image=sample.pred_image, source=sample.source) for sample in samples])
+    assert one.evaluate(2) == two.evaluate(2)
+
+
+def test_path_scores():
+    torch.manual_seed(0)
+    net, ways = generator(SLIM), []
+
+    def distance(images, others):
+        ways.append(float((images - others).abs().max()))
+        return (images - others).square().mean((1, 2, 3))
+    found = path_scores(net, distance, 5, 3)
+    assert found['ppl_cagc'] < 1e-6 < found['ppl_w_end'] < 1e3 and len(ways) == 4
+    for noise in (layer for name, layer in net.named_parameters() if name.endswith('noise.weight')):
+        torch.nn.init.ones_(noise)
+    noisy = path_scores(net, distance, 5, 3)  # published: noise is drawn for each image of a pair
+    assert noisy['ppl_cagc'] > 1e-2 and noisy['ppl_w_end'] < 1e3
+    assert path_scores(net, distance, 5, 3) == noisy and trimmed(np.array([-1e9, *[1.] * 200, 1e9])) == 1
+    assert float(small(torch.eye(512)[None, None])[0, 0, 0, 0]) == 0.5
+    scores = {}
+    PathHook(4).after_test_epoch(type('Runner', (), dict(model=net)), scores)
+    assert set(scores) == {'pseudo_ppl_cagc', 'pseudo_ppl_w_end'}
+
+
+def test_inception_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    with torch.device('meta'):
+        net = Inception()
+    assert count_parameters(net) == 21_785_568
+    weights = {name: torch.rand(value.shape) / (value[0].numel() if value.ndim > 1 else 1)
+               for name, value in net.state_dict().items() if not name.endswith('tracked')}
+    save_atomic(weights | {'fc.bias': torch.zeros(1008)}, tmp_path / 'inception.pth')
+    image = torch.randint(0, 256, (3, 16, 16), dtype=torch.uint8)
+    metric = ImageMetric(tmp_path / 'inception.pth')
+    for part in (image, 255 - image):
+        metric.process(dict(inputs=dict(image=[part])), [dict(pred_image=part)])
+    assert metric.evaluate(2) == dict(FID=pytest.approx(0, abs=1e-4)) and metric.results == []
+    save_atomic(weights | {'Conv2d_1a_3x3.conv.weight': torch.zeros(32, 3, 5, 5)}, tmp_path / 'wrong.pth')
+    with pytest.raises(CheckpointError, match=r'wrong\.pth.*Conv2d_1a_3x3'):
+        InceptionFeatures(tmp_path / 'wrong.pth')
+
+
+def test_digits_are_read():
+    pytest.importorskip('sklearn', reason='scikit-learn is not installed')
+    labels, files = zip(*digits(40, 32))
+    grey = np.stack([cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR) for file in files])
+    images = torch.from_numpy(grey).permute(0, 3, 1, 2) / 127.5 - 1
+    assert (DigitReader()(images) == torch.tensor(labels)).float().mean() > 0.95
 
 
 # --- seeds ---
@@ -165,7 +279,31 @@ def test_seeds_and_walks(tmp_path):
     file = predictor.save('png', tmp_path, 'x', 1, made[0])
     assert file.is_file() and predictor.draw(1, made[0]).shape == (128, 128, 3)
     mean = SeedPredictor(predictor.model, dict(type=object), truncation=0.0)
+    rows = SeedPredictor(predictor.model, dict(type=object), columns=2, walk=2)
+    sources = dict(rows.sources('1-4'))
+    assert sources['walk_000001'] == [(1, 3, 0.5), (2, 4, 0.5)] and len(sources) == 4
+    assert rows(sources['walk_000000']).pred_image.shape == (3, 16, 32)
+    with pytest.raises(DataError, match='3 seeds for a walk of 2'):
+        list(rows.sources('1-3'))
+    with pytest.raises(ConfigError, match='names no teacher'):
+        SeedPredictor(predictor.model, dict(type=object), show_teacher=True)
     assert torch.equal(mean(1).pred_image, mean(2).pred_image)
+
+
+def test_nets_side_by_side(adversarial, tmp_path):
+    model = adversarial()
+    save_atomic(adversarial(start='fresh').student.state_dict(), tmp_path / 'fresh/model.pth')
+    predictor = SeedPredictor(model.student.eval(), dict(type=object), columns=3, show_teacher=True, teacher=dict(
+        type=FrozenTeacher, model=model.teacher, taps={}), beside=str(tmp_path / 'fresh/model.pth'))
+    (name, source), = predictor.sources('4-6')
+    sample = predictor(source)
+    assert list(sample.rows) == ['teacher', 'fresh', 'made'] and name == 'seed_000004'
+    expected = model.eval()(None, [ImageSample(metainfo=dict(source=5))], 'predict')[0]
+    assert torch.equal(sample.rows['teacher'][1], expected.teacher_image)
+    assert torch.equal(sample.rows['made'][1], expected.pred_image)
+    assert predictor.draw(source, sample).shape[0] >= 3 * 128
+    with pytest.raises(CheckpointError, match='absent.pth'):
+        SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
 
 
 def test_a_student_is_compared_with_its_teacher(adversarial):

@@ -138,7 +138,7 @@ def test_unreadable_images_are_named(own):
     (lambda rows: [row for row in rows if not row.endswith(',3')], 'no image of class 3 of 5'),
     (lambda rows: [*rows[:-1], rows[-1][:-1] + '7'], "the diagnosis '7', expected a grade 0..4"),
     (lambda rows: [*rows[:-1], rows[-1][:-1]], "the diagnosis '', expected"),
-    (lambda rows: rows[:1], '0 of 0 names')])
+    (lambda rows: rows[:1], 'no rows below the header')])
 def test_contradicting_tables_are_refused(own, change, match):
     root, rows = own
     (root / 'train.csv').write_text('\n'.join(change(rows)))

@@ -75,6 +75,14 @@ def test_a_batch_of_one_is_predicted_as_in_a_larger_batch(net):
     assert float(one[0].pred_scores.sum()) == pytest.approx(1) and one[0].feature.shape == (12,)
 
 
+def test_a_batch_of_one_is_trained_with_where_there_are_batch_statistics(net):
+    labels, net = torch.tensor([1]), net.train()
+    with pytest.raises(DataError, match='a batch of one image of 28 x 20 pixels.*29 pixels or more'):
+        net(dict(images=torch.randn(1, 3, 28, 20), labels=labels), mode='loss')
+    assert all(torch.isfinite(net(dict(images=torch.randn(*shape), labels=labels.expand(shape[0])), mode='loss')
+                              ['loss_cls']) for shape in ((2, 3, 28, 20), (1, 3, 29, 20), (1, 3, 20, 32)))
+
+
 @pytest.fixture(scope='module')
 def published():
     """Weights of a DenseNet-121 of torchvision, with the names that it had before 2017."""

@@ -1,15 +1,12 @@
 """Scores against scikit-learn and against slow loops."""
 import itertools
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from perception.plugins.medical.draw import feature_chart, principal_plane
+from perception.plugins.medical.draw import feature_chart, neighbour_plane, principal_plane
 from perception.plugins.medical.metrics import ClassMetric, auc, decision_scores, feature_cosines, ranking_scores
 from perception.utils.errors import DataError
 
@@ -123,32 +120,29 @@ def test_the_plane_shows_what_differs_most():
     assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ['A (17)', 'B (17)', 'C (16)']
 
 
-WORKER = '''
-import sys, torch, torch.distributed as dist
-from perception.plugins.medical.metrics import ClassMetric
-rank = int(sys.argv[1])
-dist.init_process_group('gloo', init_method='file://' + sys.argv[2], rank=rank, world_size=2)
-scores = torch.rand(21, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1)
-metric = ClassMetric()
-metric.collect_dir = sys.argv[3]
-order = [*range(21), 0][rank::2]  # the sampler repeats one
-metric.process(None, [dict(label=torch.tensor(i % 4), pred_scores=scores[i], feature=scores[i]) for i in order])
-found = metric.evaluate(21)
-if rank == 0:
-    torch.save(found, sys.argv[4])
-dist.destroy_process_group()
-'''
+def test_neighbours_stay_neighbours():
+    pytest.importorskip('sklearn.manifold')
+    rng = np.random.default_rng(1)
+    labels = np.arange(24) % 3
+    features = rng.normal(size=(24, 6)) + 20 * rng.normal(size=(3, 6))[labels]
+    places = neighbour_plane(features)
+    distance = np.linalg.norm(places[:, None] - places, axis=2) + 1e9 * np.eye(24)
+    assert (labels[distance.argmin(1)] == labels).all() and np.array_equal(places, neighbour_plane(features))
+    assert [neighbour_plane(features[:n]).shape for n in (1, 3)] == [(1, 2), (3, 2)]
+    assert neighbour_plane(np.ones((5, 1))).shape == (5, 2)
+    assert len(feature_chart(features, labels, 'ABC', [(0, 0, 0)] * 3, 'title', tsne=True).axes) == 2
 
 
-def test_two_processes_give_the_score_of_one(root, tmp_path):
-    env = dict(os.environ, PYTHONPATH=str(root), OMP_NUM_THREADS='1')
-    places = [str(tmp_path / name) for name in ('meet', 'collect', 'found.pth')]
-    runs = [subprocess.Popen([sys.executable, '-W', 'ignore', '-c', WORKER, str(rank), *places], env=env,
-                             stderr=subprocess.PIPE) for rank in range(2)]
-    errors = [run.communicate(timeout=150)[1].decode() for run in runs]
-    assert all(run.returncode == 0 for run in runs), errors
-    scores = torch.rand(21, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).softmax(1).numpy()
-    alone, labels = ClassMetric(), np.arange(21) % 4
+def test_two_processes_give_the_score_of_one(two_processes, tmp_path):
+    scores, labels = np.random.default_rng(0).dirichlet(np.ones(4), 21), np.arange(21) % 4
     MMLogger.get_instance('medical', logger_name='medical')
-    alone.process(None, samples(scores, labels))
-    assert torch.load(tmp_path / 'found.pth') == pytest.approx(alone.evaluate(21), abs=1e-12)
+
+    def score(rows):
+        metric = ClassMetric()
+        metric.collect_dir = str(tmp_path / 'collect')
+        metric.process(None, samples(scores[rows], labels[rows]))
+        return metric.evaluate(21)
+
+    alone = score(range(21))
+    first, second = two_processes(lambda rank: score([*range(21), 0][rank::2]))  # the sampler repeats one
+    assert first == second == pytest.approx(alone, abs=1e-12)

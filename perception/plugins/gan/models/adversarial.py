@@ -7,6 +7,7 @@ An iteration: the discriminator (every 16th time with R1), the generator with th
 the generator again for path lengths, and the running mean of its weights.
 """
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.plugins.gan.models.stylegan2 import StyleGAN2, Synthesis, to_bytes
+from perception.plugins.gan.models.generator import Generator, Synthesis, generator_of, to_bytes
 from perception.plugins.gan.regularisers import (
     discriminator_loss,
     generator_loss,
@@ -46,7 +47,7 @@ class AdversarialModel(BaseModel):
         losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved.
         start: how the generator begins, see `students.begin`.
         directions: what latents are moved along: `'split'` and `'global'` directions of the teacher, or `'random'`.
-        blocks: sizes from 8 pixels on whose modulation the directions come from.
+        blocks: which of the generator's `modulations` the directions come from: the first ones, or their numbers.
         offset: deviation of how far latents are moved.
         share_noise: give teacher and student the same noise; the published code does not.
         r1, r1_every: weight of R1, and iterations from one to the next.
@@ -62,7 +63,7 @@ class AdversarialModel(BaseModel):
 
     def __init__(self, student: dict | nn.Module, discriminator: dict | nn.Module,
                  teachers: dict[str, dict | nn.Module] | None = None, losses: dict[str, dict | nn.Module] | None = None,
-                 start: str = 'fresh', directions: str = 'split', blocks: int = 5, offset: float = 5.0,
+                 start: str = 'fresh', directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
                  seed: int = 0):
@@ -89,7 +90,7 @@ class AdversarialModel(BaseModel):
         self.register_buffer('path_mean', torch.zeros(()))
         self._directions: Tensor | None = None
 
-    def _check(self, student: StyleGAN2) -> None:
+    def _check(self, student: Generator) -> None:
         if len(self.teachers) > 1 or any(loss.teacher not in self.teachers for loss in self.losses.values()):
             raise ConfigError(f'AdversarialModel: teachers {list(self.teachers)}, losses of '
                               f'{[loss.teacher for loss in self.losses.values()]}, expected at most one teacher, named '
@@ -106,17 +107,17 @@ class AdversarialModel(BaseModel):
                               'expected equal ones. Correct the student.')
 
     @property
-    def teacher(self) -> StyleGAN2 | None:
+    def teacher(self) -> Generator | None:
         """The teacher's generator, None without one."""
         for teacher in self.teachers.values():
-            return getattr(teacher.model, 'student', teacher.model)
+            return generator_of(teacher.model)
         return None
 
     def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
         """What the mean generator makes; of `'predict'` samples also have `teacher_image` where there is a teacher.
 
         Args:
-            inputs, data_samples, mode: see StyleGAN2.
+            inputs, data_samples, mode: see Generator.
 
         Raises:
             ConfigError: `mode='loss'`: losses of two nets are in `train_step`.
@@ -158,7 +159,8 @@ class AdversarialModel(BaseModel):
     def _learn_to_tell(self, real: Tensor, now: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
         self._learns(self.discriminator)
         with torch.no_grad():
-            fake = self.generator.synthesis(self._latents(len(real), draw), self._noise(draw, len(real))).image
+            fake = self.generator.synthesis(self._latents(len(real), draw), self._noise(draw, len(real)),
+                                            track=True).image
         penalised = self.r1 > 0 and now % self.r1_every == 0
         real = real.requires_grad_(penalised)
         scores = self.discriminator(real)
@@ -218,6 +220,8 @@ class AdversarialModel(BaseModel):
 
     @torch.no_grad()
     def _average(self) -> None:
+        for mean, value in zip(self.student.buffers(), self.generator.buffers()):
+            mean.copy_(value)
         for mean, value in zip(self.student.parameters(), self.generator.parameters()):
             mean.lerp_(value, 1 - self.decay)
 
@@ -234,11 +238,11 @@ class AdversarialModel(BaseModel):
         return self._of_plan(self.generator, self._plan(batch, draw))
 
     @staticmethod
-    def _of_plan(net: StyleGAN2, plan: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+    def _of_plan(net: Generator, plan: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         z, z2, begin = plan
         return net.mix(net.mapping(z), net.mapping(z2), begin)
 
-    def _made(self, net: StyleGAN2, plan: tuple[Tensor, Tensor, Tensor], offsets: Tensor | None,
+    def _made(self, net: Generator, plan: tuple[Tensor, Tensor, Tensor], offsets: Tensor | None,
               noise: list[Tensor]) -> Synthesis:
         latents = self._of_plan(net, plan)
         if offsets is not None:
@@ -271,8 +275,8 @@ class LazyAdam:
     """Adam for each of both nets, corrected for regularisers that take part now and then, as StyleGAN2 has it.
 
     Args:
-        optim_wrapper_cfg: with `lr`, the learning rate, and maybe `lr_mapping`, a factor on that of the mapping; 0
-            keeps it as it is.
+        optim_wrapper_cfg: with `lr`, the learning rate, and maybe `lr_mapping`, a factor on that of the mapping, of
+            which 0 keeps it as it is, and `lr_discriminator`, a factor on that of the discriminator.
         paramwise_cfg: None.
 
     Raises:
@@ -280,14 +284,15 @@ class LazyAdam:
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None):
-        rest = {key: value for key, value in optim_wrapper_cfg.items() if key not in ('lr', 'lr_mapping')}
+        known = dict(lr=0.002, lr_mapping=1.0, lr_discriminator=1.0)
+        rest = {key: value for key, value in optim_wrapper_cfg.items() if key not in known}
         if rest or paramwise_cfg:
-            raise ConfigError(f'LazyAdam: {rest or paramwise_cfg} came, expected lr and lr_mapping alone. Leave out '
+            raise ConfigError(f'LazyAdam: {rest or paramwise_cfg} came, expected {", ".join(known)} alone. Leave out '
                               'the rest, and --amp.')
-        self.lr, self.lr_mapping = optim_wrapper_cfg.get('lr', 0.002), optim_wrapper_cfg.get('lr_mapping', 1.0)
-        if self.lr <= 0 or self.lr_mapping < 0:
-            raise ConfigError(f'LazyAdam: lr={self.lr}, lr_mapping={self.lr_mapping}, expected a positive rate and a '
-                              'factor of 0 or more. Correct them.')
+        self.lr, self.lr_mapping, self.lr_discriminator = (known | optim_wrapper_cfg).values()
+        if min(self.lr, self.lr_discriminator) <= 0 or self.lr_mapping < 0:
+            raise ConfigError(f'LazyAdam: {known | optim_wrapper_cfg}, expected positive rates, and a factor of 0 or '
+                              'more for the mapping. Correct them.')
 
     def __call__(self, model: nn.Module) -> OptimWrapperDict:
         """Both optimisers."""
@@ -295,9 +300,11 @@ class LazyAdam:
         for name, every in (('generator', model.path_every if model.path else None),
                             ('discriminator', model.r1_every if model.r1 else None)):
             net, ratio = getattr(model, name), every / (every + 1) if every else 1.0
-            rate, mapping = self.lr * ratio, {id(p) for p in getattr(net, 'style', nn.Module()).parameters()}
+            rate = self.lr * ratio * (self.lr_discriminator if net is model.discriminator else 1)
+            mapping = {id(p) for p in getattr(net, 'style', nn.Module()).parameters()}
             groups = [dict(params=[p for p in net.parameters() if id(p) not in mapping], lr=rate)]
             if mapping:
+                groups[0]['params'] += model.losses.parameters()
                 groups.append(dict(params=list(net.style.parameters()), lr=rate * self.lr_mapping))
             found[name] = OptimWrapper(torch.optim.Adam(groups, lr=rate, betas=(0.0, 0.99 ** ratio)))
         return OptimWrapperDict(**found)

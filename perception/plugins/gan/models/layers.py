@@ -212,7 +212,7 @@ class ConstantInput(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """(B, C, 4, 4)."""
-        return self.input.expand(batch, -1, -1, -1)
+        return self.input.repeat(batch, 1, 1, 1)
 
 
 def mapping_layers(style_dim: int, layers: int | Sequence[int], lr_mul: float) -> nn.Sequential:

@@ -5,35 +5,14 @@ an image: two for each size, 4 x 4 to size x size.
 """
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
-from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from perception.common.image_preprocessor import ImagePreprocessor
-from perception.plugins.gan.models.layers import ConstantInput, StyledConv, ToRGB, mapping_layers
-from perception.plugins.gan.structures import ImageSample
+from perception.plugins.gan.models.generator import Generator, Synthesis
+from perception.plugins.gan.models.layers import ConstantInput, StyledConv, ToRGB
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError
-
-MEAN_OF = 4096  # latents that the mean latent is taken of
-
-
-@dataclass
-class Synthesis:
-    """What a generator makes.
-
-    Attributes:
-        image: (B, 3, size, size), about -1..1.
-        rgbs: the image so far at each size from 4 on.
-        features: (B, C, r, r) of each size from 8 on.
-    """
-
-    image: Tensor
-    rgbs: list[Tensor]
-    features: list[Tensor]
 
 
 def check_size(where: str, size: int) -> int:
@@ -53,7 +32,7 @@ def default_channels(size: int, multiplier: int = 2) -> int:
 
 
 @MODELS.register_module()
-class StyleGAN2(BaseModel):
+class StyleGAN2(Generator):
     """The generator.
 
     Args:
@@ -71,12 +50,10 @@ class StyleGAN2(BaseModel):
         ConfigError: sizes or channels that cannot be.
     """
 
-    own_classes = True
-
     def __init__(self, size: int = 256, style_dim: int = 512, num_mlp: int | Sequence[int] = 8, lr_mlp: float = 0.01,
                  channel_multiplier: int = 2, channels: Sequence[int] | None = None, second_kernel: int = 3,
                  truncation: float = 1.0, data_preprocessor: dict | nn.Module | None = None):
-        super().__init__(data_preprocessor=data_preprocessor or ImagePreprocessor((127.5,) * 3, (127.5,) * 3))
+        super().__init__(size, style_dim, num_mlp, lr_mlp, truncation, data_preprocessor)
         blocks = check_size('StyleGAN2', size) - 2
         if channels is None:
             channels = [default_channels(4 << i, channel_multiplier) for i in range(blocks + 1) for _ in (0, 1)]
@@ -84,12 +61,7 @@ class StyleGAN2(BaseModel):
             raise ConfigError(f'StyleGAN2: channels={list(channels)}, second_kernel={second_kernel}, expected '
                               f'{2 * blocks + 2} positive numbers at {size} pixels and a kernel of 1, 3 or 5. Correct '
                               'them.')
-        if not 0 <= truncation <= 1:
-            raise ConfigError(f'StyleGAN2: truncation={truncation}, expected 0..1. Correct it.')
-        self.size, self.style_dim, self.channels, self.truncation = size, style_dim, tuple(channels), truncation
-        self.second_kernel = second_kernel
-        self.num_latents = 2 * blocks + 2
-        self.style = mapping_layers(style_dim, num_mlp, lr_mlp)
+        self.channels, self.second_kernel, self.num_latents = tuple(channels), second_kernel, 2 * blocks + 2
         self.input = ConstantInput(channels[0])
         self.conv1 = StyledConv(channels[0], channels[1], 3, style_dim)
         self.to_rgb1 = ToRGB(channels[1], style_dim)
@@ -111,40 +83,38 @@ class StyleGAN2(BaseModel):
         """The noise (1, 1, r, r) of each convolution that is stored with the weights."""
         return [getattr(self.noises, f'noise_{i}') for i in range(len(self.noise_sizes))]
 
-    def draw_noise(self, batch: int = 1) -> list[Tensor]:
-        """Noise (batch, 1, r, r) of each convolution."""
-        like = self.input.input
-        return [torch.randn(batch, 1, side, side, device=like.device) for side in self.noise_sizes]
+    @property
+    def modulations(self) -> list[Tensor]:
+        """The matrices (rows, D) of both convolutions of each size from 8 pixels on."""
+        return [torch.cat([self.convs[2 * i + k].conv.modulation.weight for k in (0, 1)])
+                for i in range(len(self.to_rgbs))]
 
-    def mapping(self, z: Tensor) -> Tensor:
-        """Latents w (B, D) of z (B, D)."""
-        return self.style(z)
+    @property
+    def readers(self) -> list[Tensor]:
+        """The weight (1, O, C, k, k) that reads each entry of `channels`: convolutions, and the last colours."""
+        layers = [self.conv1.conv, *(layer.conv for layer in self.convs), self.to_rgbs[-1].conv]
+        return [layer.weight for layer in layers]
 
-    def mix(self, w: Tensor, second: Tensor | None = None, begin: Tensor | int | None = None) -> Tensor:
-        """All latents of each image.
+    def slices(self, kept: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Weights of the synthesis with some channels alone; arguments as of `Generator.slices`."""
+        weights = {name: value for name, value in self.state_dict().items() if not name.startswith('style.')}
+        weights['input.input'] = weights['input.input'][:, kept[0]]
+        names = ['conv1', *(f'convs.{i}' for i in range(len(self.convs)))]
+        for i, name in enumerate(names):
+            weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, kept[i + 1]][:, :, kept[i]]
+            weights[f'{name}.activate.bias'] = weights[f'{name}.activate.bias'][kept[i + 1]]
+            for part in ('weight', 'bias'):
+                weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][kept[i]]
+        for j, name in enumerate(['to_rgb1', *(f'to_rgbs.{j}' for j in range(len(self.to_rgbs)))]):
+            group = kept[2 * j + 1]
+            weights[f'{name}.conv.weight'] = weights[f'{name}.conv.weight'][:, :, group]
+            for part in ('weight', 'bias'):
+                weights[f'{name}.conv.modulation.{part}'] = weights[f'{name}.conv.modulation.{part}'][group]
+        return weights
 
-        Args:
-            w: (B, D).
-            second: (B, D) that are taken from the latent `begin` on.
-            begin: 1..L-1, one or (B,) of them.
-
-        Returns:
-            (B, L, D).
-        """
-        latents = w[:, None].expand(-1, self.num_latents, -1)
-        if second is None:
-            return latents
-        late = torch.arange(self.num_latents, device=w.device)[None] >= torch.as_tensor(begin, device=w.device).view(
-            -1, 1)
-        return torch.where(late[..., None], second[:, None], latents)
-
-    def synthesis(self, latents: Tensor, noise: Sequence[Tensor | None] | None = None) -> Synthesis:
-        """Images of latents.
-
-        Args:
-            latents: (B, L, D).
-            noise: (B or 1, 1, r, r) of each convolution; None draws it.
-        """
+    def synthesis(self, latents: Tensor, noise: Sequence[Tensor | None] | None = None,
+                  track: bool = False) -> Synthesis:
+        """Images of latents; arguments as of `Generator.synthesis`."""
         noise = [None] * len(self.noise_sizes) if noise is None else noise
         x = self.conv1(self.input(len(latents)), latents[:, 0], noise[0])
         rgb = self.to_rgb1(x, latents[:, 1])
@@ -156,69 +126,3 @@ class StyleGAN2(BaseModel):
             features.append(x)
             rgbs.append(rgb)
         return Synthesis(rgb, rgbs, features)
-
-    @torch.no_grad()
-    def mean_latent(self, count: int = MEAN_OF, seed: int = 0) -> Tensor:
-        """(1, D) mean of the latents of `count` seeded z."""
-        generator = torch.Generator().manual_seed(seed)
-        z = torch.randn(count, self.style_dim, generator=generator).to(self.input.input.device)
-        return self.mapping(z).mean(0, keepdim=True)
-
-    def truncate(self, w: Tensor, truncation: float) -> Tensor:
-        """Latents (B, D) nearer to their mean: 1 as they are, 0 the mean."""
-        return w if truncation == 1 else torch.lerp(self.mean_latent(), w, truncation)
-
-    def seeds_to_z(self, seeds: Sequence[int]) -> Tensor:
-        """(B, D) normal numbers of each seed, the same on every machine and in every net of the same D."""
-        return torch.stack([torch.randn(self.style_dim, generator=torch.Generator().manual_seed(int(seed)))
-                            for seed in seeds]).to(self.input.input.device)
-
-    def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
-        """Images with the fixed noise.
-
-        Args:
-            inputs: with `z` (B, D) for `'tensor'`; not looked at for `'predict'`.
-            data_samples: with the seed `source` each, for `'predict'`.
-            mode: `'tensor'` gives (B, 3, size, size) of z; `'predict'` gives the samples with `pred_image`.
-
-        Raises:
-            ConfigError: another mode; the loss of a generator needs a discriminator.
-        """
-        if mode not in ('tensor', 'predict'):
-            raise ConfigError(f'StyleGAN2: mode={mode!r}, expected tensor or predict. Train it by an '
-                              'AdversarialModel.')
-        z = inputs['z'] if mode == 'tensor' else self.seeds_to_z([sample.source for sample in data_samples])
-        w = self.truncate(self.mapping(z), self.truncation)
-        images = self.synthesis(self.mix(w), self.fixed_noise).image
-        if mode == 'tensor':
-            return images
-        for sample, image in zip(data_samples, to_bytes(images)):
-            sample.pred_image = image
-        return data_samples
-
-    def deployable(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
-        """What becomes ONNX: images (B, 3, H, W) of latents z (B, D) with the fixed noise."""
-        return Deployed(self).eval(), dict(z=torch.linspace(-3, 3, self.style_dim)[None]), ['images']
-
-
-class Deployed(nn.Module):
-    """From z (B, D) to images (B, 3, H, W) of -1..1 with the fixed noise and the mean latent inside.
-
-    Args:
-        generator: a StyleGAN2.
-    """
-
-    def __init__(self, generator: StyleGAN2):
-        super().__init__()
-        self.generator = generator
-        self.register_buffer('mean', generator.mean_latent())
-
-    def forward(self, z: Tensor) -> tuple[Tensor]:
-        """Images of latents."""
-        w = torch.lerp(self.mean, self.generator.mapping(z), self.generator.truncation)
-        return (self.generator.synthesis(self.generator.mix(w), self.generator.fixed_noise).image,)
-
-
-def to_bytes(images: Tensor) -> Tensor:
-    """Images (B, 3, H, W) of -1..1 as uint8."""
-    return ((images.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)

@@ -160,6 +160,9 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
         DataError: they are not, or no folder is there.
     """
     where, ids = images.where, images.ids
+    if not ids:
+        raise DataError(f'{where}: no rows below the header, expected one for each image. Unpack the official '
+                        'file again.')
     twice = len(ids) - len(set(ids))
     if twice:
         seen: set[str] = set()
@@ -171,10 +174,10 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
         if folder.is_dir():
             files.update((entry, folder / entry) for entry in os.listdir(folder))
     unknown = [name for name in ids if f'{name}{ending}' not in files]
-    if unknown or not ids:
+    if unknown:
         lie = ' or '.join(str(folder) for folder in folders)
-        raise DataError(f'{where}: {len(unknown):,} of {len(ids):,} names have no image ({", ".join(unknown[:1])}'
-                        f'{ending}), expected each in {lie}. Unpack the missing archive, or correct the table.')
+        raise DataError(f'{where}: {len(unknown):,} of {len(ids):,} names have no image ({unknown[0]}{ending}), '
+                        f'expected each in {lie}. Unpack the missing archive, or correct the table.')
     images.paths = [str(files[f'{name}{ending}']) for name in ids]
     if images.labels is not None:
         absent = sorted(set(range(num_classes)) - set(images.labels.tolist()))

@@ -128,11 +128,12 @@ class DenseNet(BaseModel):
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
-    def know_training_set(self, labels: Tensor) -> None:
+    def know_training_set(self, labels: Tensor, names: Sequence[str] = ()) -> None:
         """Weight the classes by what is trained with; a class without samples has no weight.
 
         Args:
             labels: (n,) classes of the training samples.
+            names: not used.
 
         Raises:
             DataError: a label that is no class of the net.
@@ -177,13 +178,18 @@ class DenseNet(BaseModel):
             'tensor': what `compute` returns. 'loss': scalars `loss_*`. 'predict': the samples with predictions.
 
         Raises:
-            DataError: images or labels of another shape, or a label that is no class.
+            DataError: images or labels of another shape, a label that is no class, or a single image to train with
+                that is so small that its last map is one value, of which there are no batch statistics.
         """
         check_choice('DenseNet: mode', mode, MODES)
         images = inputs['images']
         if images.dim() != 4 or images.shape[1] != 3 or min(images.shape[2:]) < self.smallest:
             raise DataError(f'DenseNet: images of shape {tuple(images.shape)}, expected (B, 3, H, W) of '
                             f'{self.smallest} pixels or more. Set input_size of the data set.')
+        if self.training and len(images) == 1 and max(images.shape[2:]) <= 2 * self.smallest - 4:
+            raise DataError(f'DenseNet: a batch of one image of {images.shape[2]} x {images.shape[3]} pixels to train '
+                            f'with, expected two images or {2 * self.smallest - 3} pixels or more for batch statistics.'
+                            ' Set another batch_size, or a larger input_size of the data set.')
         outputs = self.compute(images)
         if mode == 'loss':
             return self.loss(outputs, inputs.get('labels'))

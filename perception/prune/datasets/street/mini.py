@@ -64,7 +64,9 @@ def _write(folder: Path, seed: int, counts: tuple[int, int], size: int) -> None:
                 left = min(EACH, wanted[name])
                 for i in range(TRIES * left if len(boxes) else 0):
                     frame = portrait(caster, rng.choice(boxes), size, LOOKS[number % len(LOOKS)], rng)
-                    if np.isin(frame.part, [PART[part] for part in CLASSES[name]]).mean() < SEEN.get(name, 0.06):
+                    share = 0 if frame is None else np.isin(
+                        frame.part, [PART[part] for part in CLASSES[name]]).mean()
+                    if share < SEEN.get(name, 0.06):
                         continue
                     file = folder / split / name / f'{number:04d}_{i}.png'
                     file.write_bytes(cv2.imencode('.png', frame.image[..., ::-1])[1].tobytes())

@@ -34,7 +34,7 @@ def write_street(root: str | Path = 'data/mini/ffhq', seed: int = 0, count: int 
     if seed < 0 or not 1 <= count <= 20000 or not 16 <= size <= 256:
         raise DataError(f'write_street: seed={seed}, count={count}, size={size}, expected a seed of 0 or more, 1 to '
                         '20000 images of 16 to 256 pixels. Give numbers in these ranges.')
-    stamp = dict(dataset='street', simulated=True, scene_version=SCENE_VERSION, writer_version=1, seed=seed,
+    stamp = dict(dataset='street', simulated=True, scene_version=SCENE_VERSION, writer_version=2, seed=seed,
                  count=count, size=size)
     return write_stamped(data_path(root), stamp, partial(_write, seed=seed, count=count, size=size),
                          'vehicles and people', 1 + count * size ** 2 // 400000, force)
@@ -49,8 +49,10 @@ def _write(folder: Path, seed: int, count: int, size: int) -> None:
         there = [i for i, part in enumerate(boxes.part) if part in PARTS]
         chosen = rng.choice(there, min(EACH, count - done)) if there else []
         for i in chosen:
-            image = portrait(caster, boxes.boxes_3d[i], size, LOOKS[number % len(LOOKS)], rng).image
+            frame = portrait(caster, boxes.boxes_3d[i], size, LOOKS[number % len(LOOKS)], rng)
+            if frame is None:
+                continue
             name = f'{done:05d}_{boxes.part[i]}.png'
-            (folder / name).write_bytes(cv2.imencode('.png', image[..., ::-1])[1].tobytes())
+            (folder / name).write_bytes(cv2.imencode('.png', frame.image[..., ::-1])[1].tobytes())
             done += 1
         number += 1

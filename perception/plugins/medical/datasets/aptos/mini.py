@@ -13,7 +13,7 @@ from perception.plugins.medical.paint import blob, clouds, dots, finish, grid, l
 from perception.utils.paths import data_path
 
 OFFICIAL = (1805, 370, 999, 193, 295)
-VERSION = 1
+VERSION = 2
 
 
 def write_aptos_mini(root: str | Path = 'data/mini/aptos', seed: int = 0, train: int = 300, test: int = 40,
@@ -102,12 +102,12 @@ def _vessels(rng: np.random.Generator, disc: np.ndarray, side: int) -> tuple[lis
             bend = bend * rng.uniform(0.85, 1.15)
             x = disc[0] - side * t * rng.uniform(1.1, 1.4)
             y = disc[1] + up * bend * np.sin(np.pi * np.minimum(t * 0.9 + 0.05, 1)) + rng.normal(0, 0.006, 24).cumsum()
-            paths.append(np.stack([x, y], 1))
+            arc = np.stack([x, y], 1)
+            paths.append(arc)
             widths.append(width)
             for start in rng.integers(5, 20, 3):
                 turn = rng.uniform(0.4, 1.1) * up
                 steps = np.stack([np.full(10, -side * 0.03), np.full(10, 0.035 * turn)], 1)
-                paths.append(paths[-1][start] + (steps + rng.normal(0, 0.008, (10, 2))).cumsum(0)
-                             if len(paths[-1]) == 24 else paths[-1][-1] + steps.cumsum(0))
+                paths.append(arc[start] + (steps + rng.normal(0, 0.008, (10, 2))).cumsum(0))
                 widths.append(width / 2)
     return paths, widths

@@ -2,7 +2,8 @@
 
 MEL: a ragged border, several dark colours. NV: round and evenly brown. BCC: pink and pearly with vessels and a dark
 spot. AKIEC: red, scaly, without a sharp border. BKL: tan with a sharp border and pale dots. DF: a pale centre in a
-brown ring. VASC: red and purple lacunae. Some lesions have several images, as in the real data.
+brown ring. VASC: red and purple lacunae. How much of that a lesion shows varies; those that show little look like NV.
+Some lesions have several images, as in the real data.
 """
 from pathlib import Path
 
@@ -18,7 +19,12 @@ from perception.utils.paths import data_path
 
 OFFICIAL = (1113, 6705, 514, 327, 1099, 115, 142)
 LAYOUTS = ('isic', 'dataverse')
-VERSION = 1
+BORDERS = dict(  # how rough, how wide
+    MEL=(0.35, 0.03), NV=(0.07, 0.03), BCC=(0.15, 0.06), AKIEC=(0.25, 0.14), BKL=(0.15, 0.012), DF=(0.08, 0.08),
+    VASC=(0.12, 0.03))
+COLORS = dict(MEL=(85, 55, 45), NV=(150, 95, 65), BCC=(225, 150, 145), AKIEC=(205, 115, 100), BKL=(175, 130, 85),
+              DF=(165, 115, 90), VASC=(180, 60, 75))
+VERSION = 2
 
 
 def write_ham10000_mini(root: str | Path = 'data/mini/ham10000', seed: int = 0, train: int = 350, test: int = 40,
@@ -94,32 +100,32 @@ def paint_lesion(rng: np.random.Generator, view: np.random.Generator, label: int
     image = skin * (1 + 0.04 * clouds(rng, size, 6))[..., None]
     kind, center = CLASSES[label], tuple(rng.uniform(-0.12, 0.12, 2))
     radius = rng.uniform(0.35, 0.5)
-    rough, edge = dict(MEL=(0.35, 0.03), NV=(0.07, 0.03), BCC=(0.15, 0.06), AKIEC=(0.25, 0.14), BKL=(0.15, 0.012),
-                       DF=(0.08, 0.08), VASC=(0.12, 0.03))[kind]
+    clear = rng.uniform(0.1, 0.8)  # how much it shows of its class
+    rough, edge = clear * np.array(BORDERS[kind]) + (1 - clear) * np.array(BORDERS['NV'])
     body = blob(rng, size, center, radius, rough, edge)
-    color = dict(MEL=(85, 55, 45), NV=(150, 95, 65), BCC=(225, 150, 145), AKIEC=(205, 115, 100), BKL=(175, 130, 85),
-                 DF=(165, 115, 90), VASC=(180, 60, 75))[kind] * rng.uniform(0.9, 1.1, 3)
+    color = (clear * np.array(COLORS[kind]) + (1 - clear) * np.array(COLORS['NV'])) * rng.uniform(0.85, 1.15, 3)
     image = mix(image, color, 0.92 * body)
-    patches = clouds(rng, size, 4)
+    patches, inside = clouds(rng, size, 4), clear * body
     if kind == 'MEL':
-        image = mix(image, (35, 25, 30), body * (patches > 0.15) * 0.85)
-        image = mix(image, (80, 90, 125), body * (patches < -0.3) * 0.7)
+        image = mix(image, (35, 25, 30), inside * (patches > 0.15) * 0.85)
+        image = mix(image, (80, 90, 125), inside * (patches < -0.3) * 0.7)
     elif kind == 'NV':
         image *= (1 + 0.07 * body * clouds(rng, size, 24))[..., None]
     elif kind == 'BCC':
         starts = np.array(center) + rng.uniform(-0.3, 0.3, (7, 1, 2))
-        image = mix(image, (170, 40, 50), 0.8 * body * lines(
+        image = mix(image, (170, 40, 50), 0.8 * inside * lines(
             size, list(starts + rng.normal(0, 0.05, (7, 10, 2)).cumsum(1)), [0.012] * 7))
-        image = mix(image, (70, 40, 40), blob(rng, size, (center[0] + 0.1, center[1]), 0.09, 0.3, 0.02))
+        image = mix(image, (70, 40, 40), clear * blob(rng, size, (center[0] + 0.1, center[1]), 0.09, 0.3, 0.02))
     elif kind == 'AKIEC':
-        image = mix(image, (240, 215, 195), 0.7 * body * (clouds(rng, size, 18) > 0.25))
+        image = mix(image, (240, 215, 195), 0.7 * inside * (clouds(rng, size, 18) > 0.25))
     elif kind == 'BKL':
-        image = mix(image, (245, 225, 170), dots(rng, size, int(rng.integers(12, 22)), (0.018, 0.035), body))
-        image = mix(image, (110, 75, 50), 0.5 * body * (clouds(rng, size, 12) > 0.4))
+        image = mix(image, (245, 225, 170), clear * dots(rng, size, int(rng.integers(12, 22)), (0.018, 0.035), body))
+        image = mix(image, (110, 75, 50), 0.5 * inside * (clouds(rng, size, 12) > 0.4))
     elif kind == 'DF':
-        image = mix(image, (240, 215, 200), 0.9 * blob(rng, size, center, 0.5 * radius, 0.1, 0.06))
+        image = mix(image, (240, 215, 200), 0.9 * clear * blob(rng, size, center, 0.5 * radius, 0.1, 0.06))
     else:
-        image = mix(image, (110, 25, 75), 0.9 * dots(rng, size, int(rng.integers(10, 18)), (0.06, 0.11), body, 0.02))
+        lakes = dots(rng, size, int(rng.integers(10, 18)), (0.06, 0.11), body, 0.02)
+        image = mix(image, (110, 25, 75), 0.9 * clear * lakes)
     hairs = int(view.integers(0, 5))
     paths = view.uniform(-1, 1, (hairs, 1, 2)) + view.normal(0, 0.08, (hairs, 1, 2)) * np.arange(20)[None, :, None]
     image = mix(image, (50, 35, 30), 0.8 * lines(size, list(paths), [0.008] * hairs))
