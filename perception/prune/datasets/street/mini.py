@@ -43,7 +43,7 @@ def write_street(root: str | Path = 'data/mini/street', seed: int = 0, train: in
     if seed < 0 or not all(len(CLASSES) <= n <= 20000 for n in (train, val)) or not 16 <= size <= 256:
         raise DataError(f'write_street: seed={seed}, train={train}, val={val}, size={size}, expected a seed of 0 or '
                         f'more, {len(CLASSES)} to 20000 images of 16 to 256 pixels. Give numbers in these ranges.')
-    stamp = dict(dataset='street crops', simulated=True, scene_version=SCENE_VERSION, writer_version=1, seed=seed,
+    stamp = dict(dataset='street crops', simulated=True, scene_version=SCENE_VERSION, writer_version=2, seed=seed,
                  train=train, val=val, size=size)
     return write_stamped(data_path(root), stamp, partial(_write, seed=seed, counts=(train, val), size=size),
                          'crops of street scenes', 1 + (train + val) * size ** 2 // 400000, force)
