@@ -216,7 +216,8 @@ def read_run(job: Job) -> dict | None:
         return None
     cfg = load_config(job.config, mini=job.mini, options=parse_options(job.options))
     checkpoint = load_checkpoint(path, mmap=True)
-    meta, hub, unit = checkpoint['meta'], checkpoint['message_hub'], 'epoch' if cfg.train_cfg.by_epoch else 'iter'
+    meta, hub = checkpoint['meta'], checkpoint['message_hub']
+    unit = 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
     if meta[unit] < cfg.train_cfg[f'max_{unit}s'] or hub['runtime_info'].get('step_validated') != meta[unit]:
         return None
     scalars = {name: values.tolist() for name, (values, _) in hub['log_scalars'].items()}
