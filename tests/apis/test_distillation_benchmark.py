@@ -143,6 +143,10 @@ def test_a_variant_is_one_more_arm_beside_runs_that_are_there(bench):
     assert '| strong | 1 | 0.3500 | +0.0500 | -0.5500 |  |' in (bench.folder / 'report.md').read_text()
     with pytest.raises(ConfigError, match='holds runs with strong='):
         distillation.run(arguments(*words, '--variant', 'strong', 'model.losses.pvd.weight=2'))
+    settings = bench.folder / 'settings.json'
+    settings.write_text(json.dumps({**json.loads(settings.read_text()), 'configs/pvd/cylinder3d_kitti.py': ['lr=1']}))
+    with pytest.raises(ConfigError, match='lr=1'):  # the config's evidence changed since
+        distillation.run(arguments(*words))
 
 
 def test_continues_where_it_was_cut_off(bench):

@@ -89,6 +89,10 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     assert len(trained) == 3
     with pytest.raises(ConfigError, match='sparsity'):
         prune.run(arguments(*words, '--sparsity', '1'))
+    settings = tmp_path / 'runs/resnet18_imagenet/settings.json'
+    settings.write_text(settings.read_text().replace('train_cfg.max_epochs=5', 'train_cfg.max_epochs=2'))
+    with pytest.raises(ConfigError, match='max_epochs=2'):  # the config changed since
+        prune.run(arguments(*words))
 
 
 @pytest.mark.parametrize('words', [('--methods', 'peal'), ('--ratios', '0.5,x'), ('--seeds', '0'), ('--jobs', '-1')])

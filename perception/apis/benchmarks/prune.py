@@ -120,6 +120,7 @@ class Task:
         self.folder, self.words = folder, [*evidence.get('options', []), *args.cfg_options]
         self.cfg = load_config(config, True, parse_options(self.words))
         self.more = dict(evidence.get('scores', {}))
+        check_settings(make_folder(folder), dict(options=list(evidence.get('options', []))))
 
         def job(arm: str, seed: int, ratio: str = '') -> Job:
             place = folder / '_'.join(filter(None, (arm, ratio, str(seed))))

@@ -85,6 +85,8 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
     """
     cfgs = {arm: load_config(config, mini=True) for arm, (config, *_) in arms.items()}
     places: dict[tuple, Path] = {}
+    check_settings(folder, {config: list(cfgs[arm].get('evidence', {}).get('options', []))
+                            for arm, (config, *_) in arms.items()})
 
     def job(setting: Setting, arm: str, seed: int, name: str, teacher: Path | None) -> Job:
         cfg, (config, *overrides) = cfgs[arm], arms[arm]
