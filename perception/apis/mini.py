@@ -6,6 +6,7 @@ from typing import Any
 
 from perception.apis.config import called, load_config, set_option
 from perception.apis.listing import BASES, mini_sets
+from perception.common.formats.stamped import is_simulated
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 
@@ -40,7 +41,8 @@ def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: i
         if sheet is not None and not cfg.get('mini_sheet'):
             raise ConfigError(f'--sheet: {cfg.filename} came, expected it to define mini_sheet. Leave --sheet out.')
         folder = called(cfg.mini_data, seed=seed, force=force)
-        yield f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are simulated'
+        kind = 'simulated' if is_simulated(folder) else 'real'
+        yield f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are {kind}'
         if sheet is not None:
             path = Path(sheet)
             path = path if len(names) == 1 else path.with_stem(f'{path.stem}_{name}')

@@ -24,6 +24,7 @@ from perception.apis.config import leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
 from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
+from perception.common.formats.stamped import is_simulated
 from perception.registry import RUNNERS
 from perception.utils.checkpoint import load_checkpoint, start_from, structure_in, unwrap
 from perception.utils.checks import check_choice
@@ -274,8 +275,9 @@ def write_mini_data(cfg: Config) -> None:
     if is_main_process():
         cfg.mini_data.type(**arguments)
     barrier()
-    print_log(f'--mini: the data in {root} are simulated; scores on them say nothing about real ones.', 'current',
-              logging.WARNING)
+    if is_simulated(root):
+        print_log(f'--mini: the data in {root} are simulated; scores on them say nothing about real ones.', 'current',
+                  logging.WARNING)
 
 
 def _tensorboard(name: str) -> dict:

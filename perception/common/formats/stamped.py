@@ -69,6 +69,11 @@ def differences(root: Path, stamp: dict) -> str:
                      if found.get(key) != value) or 'some of its files are missing or have another size'
 
 
+def is_simulated(root: Path) -> bool:
+    """Whether the data of a folder are simulated, as nearly all are; a stamp with `simulated=False` tells real ones."""
+    return _read(root).get('simulated') is not False
+
+
 def _read(root: Path) -> dict:
     """The stamp of a folder, empty where none can be read."""
     try:

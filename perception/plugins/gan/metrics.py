@@ -251,6 +251,8 @@ class PathHook(Hook):
         ConfigError: a number below 1.
     """
 
+    priority = 'HIGHEST'  # before the scores are logged and written
+
     def __init__(self, count: int = 5000, lpips: str | Path | None = None, batch: int = 16, seed: int = 0) -> None:
         check_positive('PathHook', count=count, batch=batch)
         self.count, self.batch, self.seed, self.distance = count, batch, seed, Perceptual(lpips)

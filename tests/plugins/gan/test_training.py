@@ -1,4 +1,6 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ import torch
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
+from perception.apis.test import test as evaluate
 from perception.common.digits import digits
 from perception.common.measure import count_parameters
 from perception.distill.teachers import FrozenTeacher
@@ -14,7 +17,6 @@ from perception.plugins.gan.losses import FeatureMimicLoss
 from perception.plugins.gan.metrics import (
     ConsistencyMetric,
     ImageMetric,
-    PathHook,
     RandomFeatures,
     frechet_distance,
     path_scores,
@@ -230,9 +232,15 @@ def test_path_scores():
     assert noisy['ppl_cagc'] > 1e-2 and noisy['ppl_w_end'] < 1e3
     assert path_scores(net, distance, 5, 3) == noisy and trimmed(np.array([-1e9, *[1.] * 200, 1e9])) == 1
     assert float(small(torch.eye(512)[None, None])[0, 0, 0, 0]) == 0.5
-    scores = {}
-    PathHook(4).after_test_epoch(type('Runner', (), dict(model=net)), scores)
-    assert set(scores) == {'pseudo_ppl_cagc', 'pseudo_ppl_w_end'}
+
+
+def test_path_lengths_stand_among_the_scores_of_a_test(root, whole, tmp_path):
+    options = {key: value for key, value in OPTIONS.items() if key.startswith('model.student')}
+    options |= {'test_dataloader.dataset.count': 8, 'more_metrics.ppl.count': 4, 'work_dir': str(tmp_path)}
+    evaluate(root / 'configs/gan/stylegan2_digits.py', whole / 'model.pth', mini=True, metrics=['ppl'], options=options)
+    log, scores = (next(tmp_path.rglob(f'*.{kind}')).read_text() for kind in ('log', 'json'))
+    assert {'rFID-20220818', 'pseudo_ppl_cagc', 'pseudo_ppl_w_end'} <= set(json.loads(scores))
+    assert 'pseudo_ppl_w_end: ' in log and 'simulated' not in log  # the digits are real
 
 
 def test_inception_of_a_file(tmp_path):
