@@ -15,5 +15,5 @@ prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), samples
 
 mini = dict(whole_mini, prune=dict(divisor=4))
 evidence = dict(  # of tools/benchmark.py prune
-    options=['train_cfg.max_epochs=10', 'train_cfg.val_interval=10'],
+    options=['train_cfg.max_epochs=5', 'train_cfg.val_interval=5'],
     scores=dict(accuracy='greater', cross_entropy='less'))

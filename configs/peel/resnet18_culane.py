@@ -17,6 +17,6 @@ prune = dict(type=PEEL, target=dict(kind='macs', ratio=0.5, value=None), divisor
 mini = dict(whole_mini, prune=dict(divisor=2))
 evidence = dict(  # of tools/benchmark.py prune
     options=['mini_data.root=data/mini/culane_prune', 'mini_data.train=60', 'mini_data.val=90', 'mini_data.test=1',
-             'mini_data.detail=0.25', 'mini_data.length=180', 'train_cfg.max_epochs=20', 'train_cfg.val_interval=20',
+             'mini_data.detail=0.25', 'mini_data.length=180', 'train_cfg.max_epochs=10', 'train_cfg.val_interval=10',
              *(f'{loader}_dataloader.dataset.data_root=data/mini/culane_prune' for loader in ('train', 'val', 'test'))],
     scores=lanes['scores'])
