@@ -35,7 +35,7 @@ lone = [f'model.losses.{name}.weight=0' for name in ('l1', 'lpips', 'relation')]
 steps = ('train_cfg.max_iters={0} train_cfg.val_interval={0} custom_hooks.0.interval={0} '
          'val_dataloader.dataset.count={1}')
 evidence = dict(  # of tools/benchmark.py arms: each way to begin, without and with the losses
-    data='1,797 real handwritten digits', options=[*steps.format(250, 500).split(), 'model.decay=0.98'],
+    data='1,797 real handwritten digits', options=[*steps.format(600, 500).split(), 'model.decay=0.98'],
     scores=dict(L1='less', PSNR='greater', pseudo_lpips='less', rsemantic='less', same_class='greater',
                 rprecision='greater', rrecall='greater'),
     arms={f'{start}{losses}': ['configs/stylekd/stylegan2_digits.py', f'model.start={start}', *lone * (not losses)]

@@ -24,10 +24,13 @@ from perception.plugins.gan.metrics import (
     small,
     trimmed,
 )
-from perception.plugins.gan.models.adversarial import LazyAdam, StepDistributed
+from perception.plugins.gan.models.adversarial import AdversarialModel, LazyAdam, StepDistributed
+from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
 from perception.plugins.gan.models.inception import Inception, InceptionFeatures
+from perception.plugins.gan.models.stylegan2 import StyleGAN2
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
+from perception.registry import MODELS
 from perception.utils.checkpoint import save_atomic
 from perception.utils.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tests.plugins.gan.conftest import SLIM, generator
@@ -109,6 +112,17 @@ def test_a_mapping_that_does_not_learn(adversarial):
     before = model.generator.style[1].weight.detach().clone()
     model.train_step(images(), LazyAdam(dict(lr=0.01, lr_mapping=0.0))(model))
     assert torch.equal(model.generator.style[1].weight, before)
+
+
+def test_a_fresh_student_has_a_mapping_of_its_own():
+    student = dict(type=StyleGAN2, size=16, style_dim=12, num_mlp=2, channels=SLIM)
+    judge = dict(type=StyleGAN2Discriminator, size=16, channels=[4, 6, 6])
+    alone = dict(type=AdversarialModel, student=student, discriminator=judge)
+    torch.manual_seed(0)
+    first = MODELS.build(alone).student.style[1].weight  # as a teacher of this seed begins
+    torch.manual_seed(0)
+    taught = MODELS.build(dict(alone, teachers=dict(t=dict(type=FrozenTeacher, model=alone, taps={}))))
+    assert float((taught.student.style[1].weight * first).mean().abs()) < 0.5 * float(first.square().mean())
 
 
 def test_the_same_nets_and_noise_agree(adversarial):

@@ -67,14 +67,15 @@ class AdversarialModel(BaseModel):
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
                  seed: int = 0):
-        student = _build(student)
+        teachers = {name: _build(cfg) for name, cfg in (teachers or {}).items()}  # first, or the same seed would give a
+        student = _build(student)  # student the weights that its teacher began with, and so nearly its mapping
         super().__init__(data_preprocessor=student.data_preprocessor)
         check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
         check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
         if min(r1, path, offset) < 0 or not 0 <= mixing <= 1 or not 0 <= decay < 1:
             raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
                               f'decay={decay}, expected weights of 0 or more, and shares of 0..1. Correct them.')
-        self.teachers = nn.ModuleDict({name: _build(cfg) for name, cfg in (teachers or {}).items()})
+        self.teachers = nn.ModuleDict(teachers)
         self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items()})
         self._check(student)
         if self.teacher is not None:
