@@ -1,23 +1,31 @@
-"""The one door to sparse convolution: backend choice, autograd, autocast and counting."""
+"""The one door to sparse convolution: backend choice, autograd, autocast and counting.
+
+A backend is a module with `forward`, `backward` and `serves` (whether it multiplies such features well).
+"""
 import importlib
+import logging
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from perception.ops.sparse import backends
 from perception.ops.sparse.backends import torch as torch_backend
+from perception.ops.sparse.backends.triton import CannotCompile
 from perception.ops.sparse.maps import KernelMap
 from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import ConfigError, DataError, MissingDependency
 
-_backend: ModuleType = torch_backend
+ON_CUDA = ('triton', 'spconv', 'torch')  # the first that is installed and serves
+_backend: ModuleType | None = None  # none: chosen for each call
 
 
 def backend_names() -> list[str]:
@@ -29,7 +37,8 @@ def set_backend(name: str) -> None:
     """Choose who multiplies, for the whole process.
 
     Args:
-        name: 'auto' (torch, on every device), 'torch' or 'spconv'.
+        name: 'auto' (on CUDA the first of `ON_CUDA` that is installed and serves, elsewhere torch) or one of
+            `backend_names`.
 
     Raises:
         ConfigError: no such backend.
@@ -39,10 +48,49 @@ def set_backend(name: str) -> None:
     if name != 'auto' and name not in backend_names():
         raise ConfigError(f'set_backend: {name!r}, expected auto or a file of ops/sparse/backends. '
                           f'{close_matches(name, ["auto", *backend_names()])}')
-    backend = importlib.import_module(f'perception.ops.sparse.backends.{"torch" if name == "auto" else name}')
+    _backend = None if name == 'auto' else _load(name)
+
+
+def _load(name: str) -> ModuleType:
+    backend = importlib.import_module(f'perception.ops.sparse.backends.{name}')
     if hasattr(backend, 'load'):
         backend.load()
-    _backend = backend
+    return backend
+
+
+@cache
+def _on_cuda() -> list[ModuleType]:
+    """The backends of `ON_CUDA` that are installed; one that fails is taken out."""
+    found, missing = [], []
+    for name in ON_CUDA:
+        try:
+            found.append(_load(name))
+        except MissingDependency:
+            missing.append(name)
+    print_log(f'sparse convolution on CUDA: {found[0].__name__.rpartition(".")[2]}'
+              + (f' ({", ".join(missing)} not installed)' if missing else ''), 'current')
+    return found
+
+
+def _choose(x: Tensor, algorithm: str | None) -> ModuleType:
+    if _backend is not None:
+        return _backend
+    if not x.is_cuda or algorithm is not None:
+        return torch_backend
+    return next(backend for backend in _on_cuda() if backend.serves(x))
+
+
+def _run(what: str, x: Tensor, *args, algorithm: str | None):
+    """`forward` or `backward` of the backend; where it is chosen by itself and fails to compile, of the next one."""
+    while True:
+        backend = _choose(x, algorithm)
+        try:
+            return getattr(backend, what)(x, *args, algorithm)
+        except CannotCompile as error:
+            if _backend is not None:
+                raise
+            _on_cuda().remove(backend)
+            print_log(f'{error}; the next backend takes over', 'current', logging.WARNING)
 
 
 @dataclass
@@ -117,14 +165,14 @@ class _SparseConv(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
         ctx.dtype, weight = weight.dtype, weight.detach().to(x.dtype).contiguous()  # one copy for both passes, not kept
         ctx.save_for_backward(x, weight)
-        ctx.backend, ctx.kernel_map, ctx.algorithm = _backend, kernel_map, algorithm
-        return _backend.forward(x.contiguous(), weight, kernel_map, algorithm)
+        ctx.kernel_map, ctx.algorithm = kernel_map, algorithm
+        return _run('forward', x.contiguous(), weight, kernel_map, algorithm=algorithm)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight = ctx.backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
-                                                   needs_weight, ctx.algorithm)
+        grad_x, grad_weight = _run('backward', x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
+                                   needs_weight, algorithm=ctx.algorithm)
         return grad_x, grad_weight.to(ctx.dtype) if needs_weight else None, None, None

@@ -105,6 +105,11 @@ class KernelMap:
         return self._by_output(torch.cat(self.in_rows), self.num_in)
 
     @cached_property
+    def neighbours(self) -> Tensor:
+        """(K, num_out) int32 `table`, offset by offset."""
+        return self.table.t().int().contiguous()
+
+    @cached_property
     def csr_offset(self) -> Tensor:
         """(num_out + 1,) start of each output row's pairs in `csr_pos` and `csr_flat`."""
         counts = torch.bincount(torch.cat(self.out_rows), minlength=self.num_out)
