@@ -84,7 +84,8 @@ def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[
     batch_size = int(point_batch.max()) + 1 if len(point_batch) else 0
     key = ((point_batch * d[0] + grid_index[:, 0]) * d1 + grid_index[:, 1]) * d2 + grid_index[:, 2]
     if batch_size * prod(d) <= 4 * len(key):  # a coarse grid: marking its cells is faster than sorting the points
-        key, point_to_voxel = unique_keys(key, batch_size * prod(d))
+        key, rows = unique_keys(key, batch_size * prod(d))
+        point_to_voxel = rows.long()
     else:
         key, point_to_voxel = torch.unique(key, sorted=True, return_inverse=True)
     rest = key.div(d2, rounding_mode='floor')

@@ -1,5 +1,6 @@
 """The speed benchmarks of LiDAR nets run on a small scan, and their peer is the same net."""
 import argparse
+import json
 from functools import partial
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from perception.apis.benchmarks.lidarseg import augmentation, cylinder3d, sparse
+from perception.apis.benchmarks.lidarseg import augmentation, backends, cylinder3d, sparse
 from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
 from perception.apis.listing import add_options
 from perception.common.formats.kitti import read_points
@@ -59,6 +60,25 @@ def test_a_training_step_is_measured(scan):
                                       '--dtype', 'float32'))
     assert list(report['seconds']) == ['float32']
     assert report['goals_met']['float32'], 'a tiny net steps faster than the goal of the real one'
+
+
+@pytest.mark.parametrize('net', ['cylinder3d', 'minkunet', 'spvnas'])
+def test_backends_are_measured_side_by_side(scan, tmp_path, net):
+    """On a CPU; what only a GPU can do is left out."""
+    report = backends.run(arguments(backends, '--scan', scan, '--device', 'cpu', '--nets', net, '--width', 1 / 16,
+                                    '--ways', 'torch', 'spconv', '--dtypes', 'float32', 'bfloat16', '--batches', 1, 2,
+                                    '--rounds', 1, '--out', tmp_path))
+    rows = {(row['batch'], row['dtype'], row['way']): row for row in report['nets']}
+    assert {key for key in rows if key[2] == 'torch'} == {(1, 'float32', 'torch'), (1, 'bfloat16', 'torch'),
+                                                          (2, 'float32', 'torch'), (2, 'bfloat16', 'torch')}
+    plain = rows[1, 'float32', 'torch']
+    assert plain['error'] == 0 and 0 < rows[1, 'bfloat16', 'torch']['error'] < .2
+    assert min(plain[key] for key in ('forward_ms', 'step_ms', 'maps_ms', 'forward_kernels')) > 0
+    assert (1, 'float32', 'spconv') in rows or any('spconv' in text for text in report['left_out'])
+    layers = [row for row in report['layers'] if row['dtype'] == 'float32']
+    assert sum(row['count'] for row in layers) > 20 and all(row['torch_ms'] > 0 < row['limit_ms'] for row in layers)
+    assert json.loads((tmp_path / 'backends.json').read_text())['nets'] == report['nets']
+    assert '| torch' in (tmp_path / 'backends.md').read_text().replace('|  ', '| ').replace('   ', '')
 
 
 @pytest.mark.parametrize(('build', 'voxelizer'), [

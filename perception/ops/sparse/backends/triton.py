@@ -131,7 +131,8 @@ class Plan:
         return self._pairs
 
 
-def _plan(kernel_map: KernelMap) -> Plan:
+def plan_of(kernel_map: KernelMap) -> Plan:
+    """The plan of a map, made once."""
     if kernel_map not in _plans:
         _plans[kernel_map] = Plan(kernel_map)
     return _plans[kernel_map]
@@ -139,7 +140,7 @@ def _plan(kernel_map: KernelMap) -> Plan:
 
 def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = False) -> Tensor:
     """(N, C) features times a (W, K, C) view of the weight, its offsets reversed if `mirrored`, to (M, W)."""
-    plan, (width, volume, channels) = _plan(kernel_map), weight.shape
+    plan, (width, volume, channels) = plan_of(kernel_map), weight.shape
     out = x.new_empty(kernel_map.num_out, width)
     if not out.numel():
         return out
@@ -156,7 +157,7 @@ def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = 
 
 def _weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
     """(W, K, C) sums over the pairs of each offset, float32 (float64 of float64)."""
-    (ins, outs, starts), width, channels = _plan(kernel_map).pairs, grad.shape[1], x.shape[1]
+    (ins, outs, starts), width, channels = plan_of(kernel_map).pairs, grad.shape[1], x.shape[1]
     volume, num_out, sums = kernel_map.volume, kernel_map.num_out, torch.promote_types(x.dtype, torch.float32)
     wide, deep = _block(width, 64), _block(channels, 64)
     blocks = -(-width // wide), -(-channels // deep)
@@ -208,8 +209,10 @@ def _kernels() -> SimpleNamespace:
     triton = import_optional('triton', "set_backend('triton')", 'pip install triton')
     tl = import_optional('triton.language', "set_backend('triton')", 'pip install triton')
     failure = import_optional('triton.errors', "set_backend('triton')", 'pip install triton').TritonError
+    # a number that is a multiple of 16 by chance must not cost a program of its own
+    kernel = triton.jit(do_not_specialize=('num_in', 'num_out', 'volume', 'chunks', 'length'))
 
-    @triton.jit
+    @kernel
     def mask(neighbours, masks, num_in, num_out, volume, SIZE: tl.constexpr):
         """A bit for each offset that a row has."""
         row = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
@@ -219,7 +222,7 @@ def _kernels() -> SimpleNamespace:
             bits = bits | (there.to(tl.int64) << k)
         tl.store(masks + row, bits.to(masks.dtype.element_ty), mask=row < num_out)
 
-    @triton.jit
+    @kernel
     def arrange(neighbours, order, rows, live, counts, num_in, num_out, volume, ROWS: tl.constexpr):
         """The neighbours of a tile's rows, and the offsets that occur."""
         tile = tl.program_id(0)
@@ -233,7 +236,7 @@ def _kernels() -> SimpleNamespace:
             count += tl.max((found < num_in).to(tl.int32), axis=0)
         tl.store(counts + tile, count)
 
-    @triton.jit
+    @kernel
     def product(x, weight, out, rows, order, live, counts, num_in, num_out, padded, channels, width, volume, chunks,
                 stride_width, stride_offset, stride_channel, MIRRORED: tl.constexpr, ROWS: tl.constexpr,
                 WIDE: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr):
@@ -258,7 +261,7 @@ def _kernels() -> SimpleNamespace:
         tl.store(out + row[:, None] * width + column[None, :], total.to(out.dtype.element_ty),
                  mask=(place < num_out)[:, None] & (column < width)[None, :])
 
-    @triton.jit
+    @kernel
     def weight_gradient(x, grad, out, ins, outs, starts, channels, width, volume, length, PAIRS: tl.constexpr,
                         WIDE: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr):
         """A piece of the pairs of an offset, WIDE output channels and DEEP input channels."""
