@@ -13,8 +13,9 @@ from functools import cache
 from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from perception.ops.sparse import backends
@@ -80,12 +81,14 @@ def _choose(x: Tensor, algorithm: str | None) -> ModuleType:
     return next(backend for backend in _on_cuda() if backend.serves(x))
 
 
-def _run(what: str, x: Tensor, *args, algorithm: str | None):
+def _run(what: str, x: Tensor, *args, algorithm: str | None = None):
     """`forward` or `backward` of the backend; where it is chosen by itself and fails to compile, of the next one."""
     while True:
         backend = _choose(x, algorithm)
         try:
-            return getattr(backend, what)(x, *args, algorithm)
+            if what == 'forward_finished' and not hasattr(backend, what):
+                return args[-1](backend.forward(x, *args[:-1]))
+            return getattr(backend, what)(x, *args, *([] if algorithm is None else [algorithm]))
         except CannotCompile as error:
             if _backend is not None:
                 raise
@@ -124,8 +127,35 @@ def count_macs() -> Iterator[MacCount]:
         _counter.reset(token)
 
 
+@dataclass(frozen=True)
+class Finish:
+    """BatchNorm in evaluation and (leaky) ReLU, which a backend may apply to its sums before it stores them.
+
+    Attributes:
+        norm: with weights and running statistics.
+        slope: of negative values; 1 for no activation.
+        norm_first: BatchNorm, then the activation; else the other way round.
+    """
+    norm: nn.BatchNorm1d
+    slope: float
+    norm_first: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(M, C) finished by itself."""
+        if self.norm_first:
+            return F.leaky_relu(self.norm(x), self.slope)
+        return self.norm(F.leaky_relu(x, self.slope))
+
+
+def can_finish(x: Tensor, norm: nn.Module) -> bool:
+    """Whether the backend for these features applies a `Finish`, and nobody listens to the norm itself."""
+    return (not torch.is_grad_enabled() and not norm.training and getattr(norm, 'running_var', None) is not None
+            and norm.weight is not None and not norm._forward_hooks and not norm._forward_pre_hooks
+            and hasattr(_choose(x, None), 'forward_finished'))
+
+
 def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None,
-                algorithm: str | None = None) -> Tensor:
+                algorithm: str | None = None, finish: Finish | None = None) -> Tensor:
     """Sparse convolution of features along a kernel map, with gradients.
 
     Args:
@@ -134,6 +164,7 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
         kernel_map: pairs of rows per offset.
         bias: (Cout,).
         algorithm: forces one of the backend's algorithms, for tests and benchmarks.
+        finish: what follows, of a layer without bias; only where `can_finish`.
 
     Returns:
         (num_out, Cout); rows without a pair hold the bias. Under autocast its dtype is autocast's.
@@ -155,6 +186,8 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
     lowered = torch.is_autocast_enabled(device) and x.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if lowered else x.dtype
     with torch.autocast(device, enabled=False):
+        if finish is not None:
+            return _run('forward_finished', x.to(dtype).contiguous(), weight.to(dtype).contiguous(), kernel_map, finish)
         out = _SparseConv.apply(x.to(dtype), weight, kernel_map, algorithm)
         return out if bias is None else out + bias.to(dtype)
 

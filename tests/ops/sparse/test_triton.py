@@ -149,6 +149,36 @@ def test_numerical_gradients():
         set_backend('auto')
 
 
+@pytest.mark.parametrize(('norm_first', 'slope'), [(True, 0.), (True, 1.), (False, 0.01)])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_norm_and_activation_are_part_of_the_product_in_evaluation(norm_first, slope, dtype):
+    kernel_map = make_map((1, 1, 3), None, None, (1, 1, 1), share=0.2)
+    x, weight, _ = operands(kernel_map, 5, 20, dtype)
+    generator = torch.Generator().manual_seed(2)
+    norm = torch.nn.BatchNorm1d(20)
+    for values in (*norm.parameters(), norm.running_mean, norm.running_var):
+        values.data.copy_(torch.rand(20, generator=generator) + 0.1)
+    finish = functional.Finish(norm.to(DEVICE).eval(), slope, norm_first)
+    set_backend('triton')
+    try:
+        assert not functional.can_finish(x, norm), 'its gradients are wanted'
+        with torch.no_grad():
+            assert functional.can_finish(x, norm) and not functional.can_finish(x, torch.nn.BatchNorm1d(20))
+            found = sparse_conv(x, weight, kernel_map, finish=finish)
+            handle = norm.register_forward_hook(lambda *_: None)
+            assert not functional.can_finish(x, norm), 'somebody listens'
+            handle.remove()
+            set_backend('torch')
+            assert not functional.can_finish(x, norm)
+            norm.double()
+            expected = finish(reference.forward(x.double(), weight.double(), kernel_map))
+            plain = functional._run('forward_finished', x.double(), weight.double(), kernel_map, finish)
+        assert found.dtype == dtype and torch.equal(plain, expected)
+        assert (found.double() - expected).norm() <= BOUNDS[dtype] * expected.norm()
+    finally:
+        set_backend('auto')
+
+
 def test_what_it_cannot_do_is_said(monkeypatch):
     kernel_map = make_map((1, 1, 1), None, None, (1, 1, 1))
     x, weight, _ = operands(kernel_map)
@@ -200,16 +230,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from perception.ops.sparse.backends.triton import _kernels
-fixed = dict(WIDE=16, DEEP=16, ROWS=64, PAIRS=32, SIZE=256, MIRRORED=True, PRECISION='ieee')
+fixed = dict(WIDE=16, DEEP=16, ROWS=64, PAIRS=32, SIZE=256, MIRRORED=True, FINISH='norm', PRECISION='ieee')
 kernels = dict(mask=dict(neighbours='i32', masks='i64'),
                arrange=dict.fromkeys(('neighbours', 'order', 'rows', 'live', 'counts'), 'i32'),
-               product=dict(x='fp16', weight='fp16', out='fp16', rows='i32', order='i32', live='i32', counts='i32'),
+               product=dict(x='fp16', weight='fp16', out='fp16', rows='i32', order='i32', live='i32', counts='i32',
+                            **dict.fromkeys(('mean', 'variance', 'scale', 'shift'), 'fp32')),
                weight_gradient=dict(x='fp16', grad='fp16', out='fp32', ins='i32', outs='i32', starts='i32'))
 for device in (75, 90):
     for name, types in kernels.items():
         kernel = getattr(_kernels(), name)
         constants = {word: value for word, value in fixed.items() if word in kernel.arg_names}
-        signature = {word: 'constexpr' if word in constants else '*' + types[word] if word in types else 'i32'
+        signature = {word: 'constexpr' if word in constants else '*' + types[word] if word in types
+                     else 'fp32' if word in ('epsilon', 'slope') else 'i32'
                      for word in kernel.arg_names}
         made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget('cuda', device, 32))
         print([line for line in made.asm['ptx'].splitlines() if 'mma' in line][:1], made.metadata.shared)

@@ -270,14 +270,14 @@ def profiled(call: Callable[[], None], device: torch.device) -> dict:
         start = clock(device)
         call()
         seconds = clock(device) - start
-    events = record.events()
+    events = record.profiler.kineto_results.events()
+    names = Counter(event.name() for event in events)
     if not cuda:
-        return dict(kernels=sum(event.name.startswith('aten::') for event in events))
-    work = [event for event in events if event.device_type == torch.autograd.DeviceType.CUDA]
-    names = Counter(event.name for event in events)
-    return dict(kernels=sum(not event.name.startswith('Mem') for event in work),
+        return dict(kernels=sum(count for name, count in names.items() if name.startswith('aten::')))
+    work = [event for event in events if event.device_type() == torch.autograd.DeviceType.CUDA]
+    return dict(kernels=sum(not event.name().startswith('Mem') for event in work),
                 waits=names['cudaStreamSynchronize'] + names['cudaDeviceSynchronize'] - 1,  # one is the clock's
-                busy=sum(event.time_range.elapsed_us() for event in work) / 1e6 / seconds)
+                busy=sum(event.duration_ns() for event in work) / 1e9 / seconds)
 
 
 # ---------------------------------------------------------------------------------------------------------------- maps

@@ -16,6 +16,7 @@ Shapes: N input rows, M output rows, K offsets, P pairs, T tiles.
 import os
 from functools import cache
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +26,9 @@ from torch.utils.weak import WeakIdKeyDictionary
 from perception.ops.sparse.maps import KernelMap
 from perception.utils.errors import ConfigError, MissingDependency
 from perception.utils.optional import has_triton, import_optional
+
+if TYPE_CHECKING:
+    from perception.ops.sparse.functional import Finish
 
 ROWS = 64  # output rows of a tile
 PAIRS = 32  # pairs that the gradient of the weight multiplies at once
@@ -69,6 +73,15 @@ def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | N
         raise ConfigError(f"sparse_conv: features on {x.device.type} with the backend 'triton', expected CUDA. Use "
                           "set_backend('auto').")
     return _product(x, weight.flatten(1, 3), kernel_map)
+
+
+def forward_finished(x: Tensor, weight: Tensor, kernel_map: KernelMap, finish: 'Finish') -> Tensor:
+    """`forward`, then BatchNorm and activation on the float32 sums before they are rounded and stored.
+
+    Raises:
+        CannotCompile: Triton has no program for this device.
+    """
+    return _product(x, weight.flatten(1, 3), kernel_map, finish=finish)
 
 
 def backward(x: Tensor, weight: Tensor, kernel_map: KernelMap, grad: Tensor, needs_x: bool, needs_weight: bool,
@@ -138,8 +151,12 @@ def plan_of(kernel_map: KernelMap) -> Plan:
     return _plans[kernel_map]
 
 
-def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = False) -> Tensor:
+def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = False,
+             finish: 'Finish | None' = None) -> Tensor:
     """(N, C) features times a (W, K, C) view of the weight, its offsets reversed if `mirrored`, to (M, W)."""
+    norm = finish and finish.norm
+    tail = (norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, finish.slope) if finish else (
+        x, x, x, x, 0., 1.)  # not read
     plan, (width, volume, channels) = plan_of(kernel_map), weight.shape
     out = x.new_empty(kernel_map.num_out, width)
     if not out.numel():
@@ -150,7 +167,8 @@ def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = 
     stages = 7 if 3 * (ROWS + wide) * deep * x.element_size() <= _device(x.device).shared else 4
     _launch(_kernels().product, (len(plan.counts), -(-width // wide)), x, weight, out, plan.rows, plan.order, plan.live,
             plan.counts, kernel_map.num_in, kernel_map.num_out, plan.rows.shape[1], channels, width, volume,
-            -(-channels // deep), *weight.stride(), MIRRORED=mirrored, ROWS=ROWS, WIDE=wide, DEEP=deep,
+            -(-channels // deep), *weight.stride(), *tail, MIRRORED=mirrored,
+            FINISH=('norm' if finish.norm_first else 'activation') if finish else '', ROWS=ROWS, WIDE=wide, DEEP=deep,
             PRECISION=_precision(x), num_stages=stages, num_warps=4)
     return out
 
@@ -210,7 +228,8 @@ def _kernels() -> SimpleNamespace:
     tl = import_optional('triton.language', "set_backend('triton')", 'pip install triton')
     failure = import_optional('triton.errors', "set_backend('triton')", 'pip install triton').TritonError
     # a number that is a multiple of 16 by chance must not cost a program of its own
-    kernel = triton.jit(do_not_specialize=('num_in', 'num_out', 'volume', 'chunks', 'length'))
+    kernel = triton.jit(do_not_specialize=('num_in', 'num_out', 'volume', 'chunks', 'length',
+                                            'epsilon', 'slope'))
 
     @kernel
     def mask(neighbours, masks, num_in, num_out, volume, SIZE: tl.constexpr):
@@ -238,8 +257,9 @@ def _kernels() -> SimpleNamespace:
 
     @kernel
     def product(x, weight, out, rows, order, live, counts, num_in, num_out, padded, channels, width, volume, chunks,
-                stride_width, stride_offset, stride_channel, MIRRORED: tl.constexpr, ROWS: tl.constexpr,
-                WIDE: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr):
+                stride_width, stride_offset, stride_channel, mean, variance, scale, shift, epsilon, slope,
+                MIRRORED: tl.constexpr, FINISH: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+                DEEP: tl.constexpr, PRECISION: tl.constexpr):
         """A tile of output rows; a step is one offset and DEEP input channels."""
         tile = tl.program_id(0)
         place = tile * ROWS + tl.arange(0, ROWS)
@@ -257,6 +277,16 @@ def _kernels() -> SimpleNamespace:
                              + column[None, :] * stride_width,
                              mask=(channel < channels)[:, None] & (column < width)[None, :], other=0.)
             total = tl.dot(gathered, factor, total, input_precision=PRECISION, out_dtype=total.dtype)
+        if FINISH == 'activation':
+            total = tl.where(total > 0, total, total * slope)
+        if FINISH != '':
+            there = column < width
+            gain = tl.load(scale + column, mask=there, other=0.) / tl.sqrt(
+                tl.load(variance + column, mask=there, other=1.) + epsilon)
+            total = (total - tl.load(mean + column, mask=there, other=0.)[None, :]) * gain[None, :]
+            total += tl.load(shift + column, mask=there, other=0.)[None, :]
+        if FINISH == 'norm':
+            total = tl.where(total > 0, total, total * slope)
         row = tl.load(order + place, mask=place < num_out, other=0).to(tl.int64)
         tl.store(out + row[:, None] * width + column[None, :], total.to(out.dtype.element_ty),
                  mask=(place < num_out)[:, None] & (column < width)[None, :])
