@@ -28,6 +28,6 @@ def test_norms_and_activations_inside_a_product_change_no_output(monkeypatch):
             with torch.no_grad():
                 outputs.append(net.eval()(x).feats)
         set_backend('auto')
-        torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(*outputs, rtol=1e-4, atol=1e-4)
         assert len(used) == convolutions
         used.clear()

@@ -19,7 +19,8 @@ ON_GPU = torch.cuda.is_available()
 DEVICE = 'cuda' if ON_GPU else 'cpu'
 GRID = (5, 5, 3)
 # relative error; half precision rounds its result, which the interpreter cuts off for bfloat16
-BOUNDS = {torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 3e-3 if ON_GPU else 6e-3, torch.float16: 4e-4}
+BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 3e-3, torch.float16: 4e-4} if ON_GPU else {
+    torch.float64: 1e-14, torch.float32: 2e-6, torch.bfloat16: 6e-3, torch.float16: 4e-4}
 LAYERS = [  # kernel, stride, padding, dilation; a stride of None stands for a sub-manifold one
     ((3, 1, 3), None, None, (1, 1, 1)), ((1, 3, 1), None, None, (1, 2, 1)), ((1, 1, 1), None, None, (1, 1, 1)),
     ((3, 2, 2), (2, 2, 1), (1, 0, 1), (1, 1, 1)), ((2, 2, 1), (2, 2, 1), (0, 0, 0), (1, 1, 1)),
@@ -138,6 +139,7 @@ def test_missing_neighbours_are_not_multiplied():
     assert torch.equal(backend.forward(x, weight, kernel_map).isnan(), reference.forward(x, weight, kernel_map).isnan())
 
 
+@pytest.mark.skipif(ON_GPU, reason='float64 is for the interpreter')
 def test_numerical_gradients():
     set_backend('triton')
     try:

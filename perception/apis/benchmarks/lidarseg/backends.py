@@ -26,7 +26,7 @@ from perception.apis.benchmarks.lidarseg.cylinder3d import settle_statistics
 from perception.apis.benchmarks.lidarseg.scan import Layer, find_scan, record_layers
 from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
 from perception.common.formats.kitti import read_points
-from perception.common.measure import interleave, machine
+from perception.common.measure import machine
 from perception.common.structures import PointSegSample
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
@@ -148,9 +148,15 @@ def clock(device: torch.device) -> float:
 
 
 def medians(runs: dict[str, Callable], rounds: int, device: torch.device) -> dict[str, float]:
-    """Median milliseconds of each run; they take turns."""
-    return {name: 1e3 * statistics.median(seconds)
-            for name, seconds in interleave(runs, rounds, partial(clock, device)).items()}
+    """Median milliseconds of each run; they take turns, and the first turn does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for turn in range(rounds + 1):
+        for name, run in runs.items():
+            start = clock(device)
+            run()
+            if turn:
+                seconds[name].append(clock(device) - start)
+    return {name: 1e3 * statistics.median(times) for name, times in seconds.items()}
 
 
 def rates(device: torch.device, dtypes: list[str]) -> dict:

@@ -281,8 +281,8 @@ def _kernels() -> SimpleNamespace:
             total = tl.where(total > 0, total, total * slope)
         if FINISH != '':
             there = column < width
-            gain = tl.load(scale + column, mask=there, other=0.) / tl.sqrt(
-                tl.load(variance + column, mask=there, other=1.) + epsilon)
+            spread = tl.sqrt(tl.load(variance + column, mask=there, other=1.).to(tl.float32) + epsilon)
+            gain = tl.load(scale + column, mask=there, other=0.).to(tl.float32) / spread
             total = (total - tl.load(mean + column, mask=there, other=0.)[None, :]) * gain[None, :]
             total += tl.load(shift + column, mask=there, other=0.)[None, :]
         if FINISH == 'norm':
