@@ -109,6 +109,11 @@ class Cylinder3D(BaseModel):
             return self.predict(point_logits, inputs['num_points'], data_samples)
         return dict(voxel_logits=voxel_logits, point_logits=point_logits)
 
+    def traceable(self) -> tuple:
+        """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
+        from perception.lidarseg.deploy import traceable
+        return traceable(self)
+
     def loss(self, voxel_logits: Tensor, point_logits: Tensor, inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy and Lovasz-softmax of the voxels, cross-entropy of the refined points.
 

@@ -141,6 +141,11 @@ class MinkUNet(BaseModel):
         x = self.backbone(x)
         return x, x
 
+    def traceable(self) -> tuple:
+        """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
+        from perception.lidarseg.deploy import traceable
+        return traceable(self)
+
     def loss(self, outputs: dict[str, Tensor], inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy, a mean over the voxels with a label; zero where there is none.
 
