@@ -37,6 +37,7 @@ setup(
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'shapely': ['shapely>=2.0'],  # to measure beside it
         'spconv': ['spconv>=2.3.6'],
+        'triton': ['triton>=3.0; sys_platform == "linux"'],  # torch's builds for CUDA bring theirs
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
         'tensorboard': ['tensorboard'],
         'wandb': ['wandb'],

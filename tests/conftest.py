@@ -11,6 +11,8 @@ import torch
 from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
+if not torch.cuda.is_available():  # Triton's kernels run in its interpreter; this must be said before it is imported
+    os.environ.setdefault('TRITON_INTERPRET', '1')
 
 
 def pytest_configure() -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Export a trained net as ONNX."""
+"""Export a trained net as ONNX, one of points as a program of torch.export."""
 import argparse
 import sys
 from pathlib import Path
@@ -13,18 +13,21 @@ def main() -> None:
     """Parse the command line and export."""
     parser = argparse.ArgumentParser(
         description='Write the net of a checkpoint as ONNX, of a distilled one the student alone, and check that ONNX '
-                    'Runtime and PyTorch agree on random inputs.',
+                    'Runtime and PyTorch agree on random inputs. Cylinder3D and MinkUNet are written as a program of '
+                    'torch.export, points in, labels out.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example, after the same config was trained with --mini:\n'
                '  python tools/export.py configs/lanes/enet_culane.py work_dirs/lanes/enet_culane_mini/model.pth '
                '--mini')
     parser.add_argument('config', metavar='CONFIG', help='config file')
     parser.add_argument('checkpoint', metavar='CKPT', help='model.pth, student.pth or a training checkpoint')
-    parser.add_argument('--out', metavar='FILE', help="default: the checkpoint's name with .onnx")
+    parser.add_argument('--out', metavar='FILE', help="default: the checkpoint's name with .onnx or .pt2")
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--trials', type=int, default=3, help='random batches to compare on (default: 3)')
     parser.add_argument('--source', metavar='PATH', help='whose cameras the graph is for, such as a folder of images '
                         'with rig.json; nets that see a map from several cameras need one')
+    parser.add_argument('--compiled', action='store_true', help='compile a program for this machine by AOTInductor, '
+                        'which needs a C++ compiler; C++ runs it without Python')
     args = parser.parse_args()
     run_command(run, args)
 
@@ -32,7 +35,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Export; imported only now, since importing torch takes seconds."""
     from perception.apis.export import export
-    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source)
+    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source, args.compiled)
 
 
 if __name__ == '__main__':

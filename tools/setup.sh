@@ -82,10 +82,13 @@ install --upgrade pip wheel 'setuptools<81'
 say "installing torch"
 install torch ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 
-# 4. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement.
+# 4. The project and its requirements. spconv is a peer for benchmarks and tests, never a requirement. Triton (a wheel of
+#    0.2 GB, 1 GB unpacked) comes with torch's builds for CUDA and in the version that they want; elsewhere any version
+#    tests the kernels in its interpreter.
 say "installing perception and its requirements"
 install --no-build-isolation --editable '.[gan,nuscenes,onnx,points,prune,steering,test]'
 (install spconv) 2>/dev/null || say "spconv is not to be had here; its comparison is skipped"
+(install triton) 2>/dev/null || say "triton is not to be had here; its kernels are not tested"
 
 # 5. OpenMMLab's packages without their requirements: of mmdet3d and mmdet the registries alone are imported, which need
 #    no more than mmengine does; numba, TensorBoard, scikit-image, Lyft's kit ... are 0.4 GB for models that nothing

@@ -1,12 +1,19 @@
-"""Write a trained net as ONNX and check it against PyTorch; the body of tools/export.py.
+"""Write a trained net as ONNX or as a program of torch.export and check it; the body of tools/export.py.
 
-What is exported is told by the model's method `deployable()`: a module in evaluation mode with its normalisation
-inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free.
+What is exported as ONNX is told by the model's method `deployable()`: a module in evaluation mode with its
+normalisation inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free.
+A net of points has `traceable()` instead, since sparse convolutions have no ONNX operator: a module of points to
+labels, example points, and what labels points eagerly. Their number stays free. The program is a `.pt2` file, which
+`torch.export.load` reads, or, compiled by AOTInductor for this machine's device, `torch._inductor.aoti_load_package`
+in Python and `AOTIModelPackageLoader` in C++, without this project.
 """
 import json
 import logging
+import shutil
+import tempfile
+import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,21 +32,23 @@ from perception.utils.paths import make_folder
 OPSET = 18
 INSTALL = "pip install -e '.[onnx]'"
 TOLERANCE = 1e-3  # of an output's largest value
+DIFFERENT = 1e-3  # share of labels
 
 
 @names_config
 def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
-           trials: int = 3, source: str | Path | None = None) -> Path:
+           trials: int = 3, source: str | Path | None = None, compiled: bool = False) -> Path:
     """Export the deployable net of a config with the weights of a checkpoint.
 
     Args:
         config: the config file; of a distillation config the student is exported.
         checkpoint: `model.pth`, `student.pth` or a training checkpoint.
-        out: the file to write; the checkpoint's name with `.onnx` by default.
+        out: the file to write; the checkpoint's name with `.onnx`, of a net of points `.pt2`, by default.
         mini: the checkpoint was trained with `--mini`.
         trials: batches of random inputs, of 1, 2, ... samples, on which ONNX Runtime and PyTorch are compared.
         source: what a predictor takes, such as a folder of images with `rig.json`; a net whose graph holds the
             calibration of its cameras takes that of this source.
+        compiled: of a net of points, for this machine.
 
     Returns:
         path of the file; it appears only if both agree.
@@ -51,11 +60,17 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     """
     if trials < 1:
         raise ConfigError(f'--trials: {trials} came, expected at least 1. Each compares one random batch.')
-    out = Path(checkpoint).with_suffix('.onnx') if out is None else Path(out)
+    predictor = load(config, checkpoint, device='cpu', mini=mini)
+    program = hasattr(predictor.model, 'traceable')
+    out = Path(checkpoint).with_suffix('.pt2' if program else '.onnx') if out is None else Path(out)
     if out.is_dir():
         raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
     make_folder(out.parent)
-    predictor = load(config, checkpoint, device='cpu', mini=mini)
+    if program:
+        return write_program(*predictor.model.traceable(), out, trials, compiled)
+    if compiled:
+        raise ConfigError(f'--compiled: {type(predictor.model).__name__} is written as ONNX, expected a net of points. '
+                          'Leave it out.')
     if not hasattr(predictor.model, 'deployable'):
         raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
                           'exported. Write it as LaneNet does; sparse convolutions have no ONNX operator.')
@@ -69,6 +84,57 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
               f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
               f'{trials} random batches: largest difference {worst:.1e} of the largest value.', 'current')
+    return out
+
+
+@torch.no_grad()
+def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], Tensor], out: Path, trials: int = 3,
+                  compiled: bool = False) -> Path:
+    """Write points to labels as a program, and see that it labels as the net does.
+
+    Args:
+        module: (N, C) points to (N,) labels, in evaluation mode.
+        points: an example.
+        eager: the net itself.
+        out: the file, which ends with .pt2.
+        trials: random parts of the example to compare on.
+        compiled: by AOTInductor.
+
+    Raises:
+        ConfigError: another ending.
+        DataError: more than one label of a thousand differs, or the file cannot be written.
+    """
+    if out.suffix != '.pt2':
+        raise ConfigError(f'--out: {out.name} came, expected a name that ends with .pt2. Programs have no other.')
+    with _quiet():
+        program = torch.export.export(module, (points,), strict=False,
+                                      dynamic_shapes=({0: torch.export.Dim('points', min=2)},))
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:  # both writers want the ending
+        part = str(Path(folder, 'program.pt2'))
+        if compiled:
+            torch._inductor.aoti_compile_and_package(program, package_path=part)
+            run = torch._inductor.aoti_load_package(part)
+        else:
+            torch.export.save(program, part)
+            run = torch.export.load(part).module()
+        seconds, worst = ([], []), 0.
+        for trial in range(trials):
+            kept = points[torch.randperm(len(points))[:len(points) // (trial + 1)].sort()[0]]
+            found = []
+            for call, times in zip((eager, run), seconds):
+                start = time.perf_counter()
+                found.append(call(kept))
+                times.append(time.perf_counter() - start)
+            worst = max(worst, float((found[0] != found[1]).double().mean()))
+        if worst > DIFFERENT:
+            raise DataError(f'{out}: {worst:.2%} of the labels are other than the net gives, expected at most '
+                            f'{DIFFERENT:.1%}. Report it with the version of torch.')
+        with atomic_path(out, DataError) as whole:
+            shutil.copyfile(part, whole)
+    eager_ms, ms = (1e3 * min(times[1:] or times) for times in seconds)
+    print_log(f'{out}: {out.stat().st_size / 2**20:.1f} MiB{", compiled" if compiled else ""}; points (N, '
+              f'{points.shape[1]}) to labels (N,). It labels as the net does but for {worst:.2%} of the points of '
+              f'{trials} random scans; {ms:.0f} ms, the net {eager_ms:.0f} ms.', 'current')
     return out
 
 

@@ -12,13 +12,10 @@ features, S shares, G bags.
 """
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache, cached_property
-from importlib.util import find_spec
+from functools import cached_property
 from math import prod
-from shutil import which
 
 import torch
 import torch.nn.functional as F
@@ -27,6 +24,7 @@ from torch.autograd.function import once_differentiable
 
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.optional import has_triton
 
 REDUCTIONS = ('sum', 'mean', 'max')
 BLOCK = 1 << 22  # numbers of a part of the volume that 'max' looks at, a bound on memory
@@ -175,7 +173,7 @@ def pool_rows(shares: Tensor, rows: Tensor, ranks: Ranks, reduce: str = 'sum') -
     with torch.autocast(rows.device.type, enabled=False):
         if reduce == 'max':
             return _Max.apply(shares, rows, ranks)
-        pooled = (_TritonSum if rows.is_cuda and _has_triton() else _Sum).apply(shares, rows, ranks)
+        pooled = (_TritonSum if rows.is_cuda and has_triton() else _Sum).apply(shares, rows, ranks)
         return pooled / ranks.counts.clamp(min=1)[:, None] if reduce == 'mean' else pooled
 
 
@@ -282,12 +280,6 @@ class _Max(torch.autograd.Function):
             products += (part * rows[:, block].index_select(0, owners)).sum(1)
             grad_rows[:, block] = _segments(part * weights, counts, 'sum')
         return torch.zeros_like(shares).index_copy_(0, places.long(), products), grad_rows, None
-
-
-@cache
-def _has_triton() -> bool:
-    """Whether Triton is installed, and a C compiler, with which it builds what starts its kernels."""
-    return find_spec('triton') is not None and bool(os.environ.get('CC') or which('gcc') or which('clang'))
 
 
 def _bags(rows: Tensor, index: Tensor, starts: Tensor, weights: Tensor) -> Tensor:

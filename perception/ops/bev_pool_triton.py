@@ -73,7 +73,7 @@ def _tile(triton: ModuleType, channels: int) -> dict[str, int]:
 @cache
 def _kernels() -> tuple[Any, Any, ModuleType]:
     triton = import_optional('triton', 'pooling on CUDA', 'pip install triton')
-    import triton.language as tl
+    tl = import_optional('triton.language', 'pooling on CUDA', 'pip install triton')
 
     @triton.jit
     def forward(shares, rows, out, places, row_of, starts, channels, PAIRS: tl.constexpr, WIDTH: tl.constexpr):

@@ -50,12 +50,14 @@ def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet,
     halo = (1, 1, 1)
     keys = halo_keys(voxels.voxel_coords, voxels.grid_shape, voxels.batch_size, halo)
     dims = [d + 2 for d in voxels.grid_shape]
-    steps = torch.tensor([(i * dims[1] + j) * dims[2] + k for i, j, k in product((0, 1), repeat=3)],
-                         device=keys.device)
+    side = torch.arange(2, device=keys.device)
+    steps = ((side[:, None, None] * dims[1] + side[:, None]) * dims[2] + side).flatten()
     queries = halo_keys(base, voxels.grid_shape, voxels.batch_size, halo)[:, None] + steps  # (N, 8)
-    rows = lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size)
+    rows = lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size).long()
     here = rows < len(voxels)
-    if not bool(here[:, 0].all()):
+    if here.is_cuda:  # an error on the device, for which the host does not wait
+        torch._assert_async(here[:, 0].all(), 'point_voxel_map: a point in no voxel, expected every point in one.')
+    elif not bool(here[:, 0].all()):
         lost = int((~here[:, 0]).sum())
         raise DataError(f'point_voxel_map: {lost} of {len(rows)} points in no voxel of stride {stride}, expected every '
                         'point in one. Build the voxels from the same points.')

@@ -62,11 +62,15 @@ class _ScatterMax(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         index, is_max = ctx.saved_tensors
-        occupied = int((torch.bincount(index, minlength=ctx.num_groups) > 0).sum())
-        if int(is_max.sum()) != occupied * is_max.shape[1]:
+        if grad.is_cuda or _has_ties(index, is_max, ctx.num_groups):  # to ask would make the host wait for a GPU
             ties = grad.new_zeros(grad.shape).index_add_(0, index, is_max.to(grad.dtype))
             grad = grad / ties.clamp(min=1)
         return grad.index_select(0, index).masked_fill_(~is_max, 0), None, None
+
+
+def _has_ties(index: Tensor, is_max: Tensor, num_groups: int) -> bool:
+    occupied = int((torch.bincount(index, minlength=num_groups) > 0).sum())
+    return int(is_max.sum()) != occupied * is_max.shape[1]
 
 
 def _check(where: str, src: Tensor, index: Tensor) -> None:

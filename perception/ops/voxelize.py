@@ -27,7 +27,7 @@ def polar_coordinates(points: Tensor) -> Tensor:
     """
     x, y, z = points[:, :3].detach().unbind(1)
     rho = (x ** 2 + y ** 2).double().sqrt().to(points.dtype)  # rounded once; torch's float32 root is not
-    if points.is_cpu:
+    if points.is_cpu and not torch.compiler.is_exporting():
         phi = torch.from_numpy(np.arctan2(y.numpy(), x.numpy()))  # torch.atan2 differs in the last digits
     else:
         phi = torch.atan2(y, x)
@@ -57,9 +57,9 @@ def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequ
     """
     check_grid(grid_shape, min_bound, max_bound)
     polar = polar_coordinates(points)
-    feats = torch.empty(len(points), 9, device=points.device)
+    feats = torch.empty(points.shape[0], 9, device=points.device)
     feats[:, 3:6], feats[:, 6:8], feats[:, 8] = polar, points[:, :2], points[:, 3]
-    grid_index = torch.empty(len(points), 3, dtype=torch.int64, device=points.device)
+    grid_index = torch.empty(points.shape[0], 3, dtype=torch.int64, device=points.device)
     for axis, (low, high, cells) in enumerate(zip(min_bound, max_bound, grid_shape)):  # plain columns are fast
         cell, value = (high - low) / (cells - 1), polar[:, axis].double()
         index = value.clamp(low, high).sub_(low).div_(cell).floor_()
@@ -84,7 +84,8 @@ def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[
     batch_size = int(point_batch.max()) + 1 if len(point_batch) else 0
     key = ((point_batch * d[0] + grid_index[:, 0]) * d1 + grid_index[:, 1]) * d2 + grid_index[:, 2]
     if batch_size * prod(d) <= 4 * len(key):  # a coarse grid: marking its cells is faster than sorting the points
-        key, point_to_voxel = unique_keys(key, batch_size * prod(d))
+        key, rows = unique_keys(key, batch_size * prod(d))
+        point_to_voxel = rows.long()
     else:
         key, point_to_voxel = torch.unique(key, sorted=True, return_inverse=True)
     rest = key.div(d2, rounding_mode='floor')

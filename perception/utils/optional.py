@@ -1,5 +1,9 @@
 """Import of packages that only some functions need."""
 import importlib
+import os
+from functools import cache
+from importlib.util import find_spec
+from shutil import which
 from types import ModuleType
 
 from perception.utils.errors import MissingDependency
@@ -21,3 +25,9 @@ def import_optional(name: str, feature: str, install: str) -> ModuleType:
     except (ImportError, OSError) as error:
         raise MissingDependency(f'{feature}: the package {name} cannot be imported ({error}), expected it to be '
                                 f'installed. Run `{install}`.') from error
+
+
+@cache
+def has_triton() -> bool:
+    """Whether Triton is installed, and a C compiler, with which it builds what starts its kernels."""
+    return find_spec('triton') is not None and bool(os.environ.get('CC') or which('gcc') or which('clang'))

@@ -12,10 +12,10 @@ import pytest
 # where the name to import is not the name to install
 DISTRIBUTION = dict(cv2='opencv-python', PIL='pillow', nuscenes='nuscenes-devkit', imageio_ffmpeg='imageio-ffmpeg',
                     rerun='rerun-sdk', pillow_heif='pillow-heif', torch_pruning='torch-pruning', sklearn='scikit-learn')
-# imported, but brought by `make setup` without its requirements, see setup.py, or by torch's builds for CUDA
-UNLISTED = {'mmdet3d', 'triton'}
+# imported, but brought by `make setup` without its requirements, see setup.py
+UNLISTED = {'mmdet3d'}
 OPTIONAL = ('gan', 'heic', 'medical', 'nuscenes', 'onnx', 'points', 'prune', 'rerun', 'shapely', 'spconv', 'steering',
-            'tensorboard', 'wandb', 'mlflow')
+            'tensorboard', 'triton', 'wandb', 'mlflow')
 # who runs `tools/setup.sh` needs these, or a requirement of a requirement must not lead to another version
 ALSO_PINNED = {'mmcv', 'mmcv-lite', 'mmdet', 'mmdet3d', 'opencv-python-headless', 'setuptools'}
 ABSENT = '''
@@ -97,7 +97,8 @@ def test_each_package_whose_version_matters_is_pinned(stated, pins):
     named = {requirement(text) for text in stated['install_requires']}
     named |= {requirement(text) for extra in OPTIONAL for text in stated['extras_require'][extra]}
     # any version will do
-    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'pillow-heif', 'tensorboard', 'wandb', 'mlflow', 'scikit-learn'}
+    free = {'scipy', 'pillow', 'tqdm', 'matplotlib', 'pillow-heif', 'tensorboard', 'triton', 'wandb', 'mlflow',
+            'scikit-learn'}
     assert set(pins) == (named - free) | ALSO_PINNED
     assert pins['opencv-python'] == pins['opencv-python-headless'], 'both write the folder cv2'
     assert pins['mmcv'] == pins['mmcv-lite']

@@ -1,8 +1,5 @@
 import builtins
 import copy
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
 
 import pytest
@@ -245,32 +242,24 @@ def test_triton_is_not_needed_on_a_cpu(monkeypatch):
 
 
 @pytest.mark.skipif(find_spec('triton') is None, reason='no triton here')
-def test_triton_kernels_equal_the_torch_form():
-    """In Triton's interpreter, which has to be chosen before Triton is imported."""
-    run = subprocess.run([sys.executable, '-c', INTERPRETED], env=dict(os.environ, TRITON_INTERPRET='1',
-                         PYTHONPATH=os.pathsep.join(sys.path)), capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr[-2000:]
-
-
-INTERPRETED = '''
-import torch
-from perception.ops.bev_pool import Ranks, pool_rows
-from perception.ops.bev_pool_triton import pool_backward, pool_forward
-for dtype, channels, pairs in ((torch.float32, 5, 300), (torch.float64, 64, 300), (torch.float32, 80, 0)):
-    torch.manual_seed(0)
-    bags, rows = (torch.randint(n, (pairs,)) for n in (50, 40))
-    ranks = Ranks(bags, rows, torch.randperm(pairs + 20)[:pairs], 40, pairs + 20, (5, 10))
-    shares = torch.rand(pairs + 20, dtype=dtype, requires_grad=True)
-    rows = torch.randn(40, channels, dtype=dtype, requires_grad=True)
-    pooled = pool_rows(shares, rows, ranks)
-    grad = torch.randn_like(pooled)
+@pytest.mark.parametrize(('dtype', 'channels', 'pairs'), [(torch.float32, 5, 300), (torch.float64, 64, 300),
+                                                          (torch.float32, 80, 0)])
+def test_triton_kernels_equal_the_torch_form(dtype, channels, pairs):
+    """On a GPU, else in Triton's interpreter, see tests/conftest.py."""
+    from perception.ops.bev_pool_triton import pool_backward, pool_forward
+    device, draw = 'cuda' if torch.cuda.is_available() else 'cpu', torch.Generator().manual_seed(0)
+    bags, rows = (torch.randint(n, (pairs,), generator=draw).to(device) for n in (50, 40))
+    ranks = Ranks(bags, rows, torch.randperm(pairs + 20, generator=draw)[:pairs].to(device), 40, pairs + 20, (5, 10))
+    shares = torch.rand(pairs + 20, dtype=dtype, generator=draw).to(device).requires_grad_()
+    rows = torch.randn(40, channels, dtype=dtype, generator=draw).to(device).requires_grad_()
+    pooled = module._Sum.apply(shares, rows, ranks)
+    grad = torch.randn(pooled.shape, dtype=dtype, generator=draw).to(device)
     expected = pooled, *torch.autograd.grad(pooled, (shares, rows), grad)
     for _ in range(2):
         found = (pool_forward(shares.detach(), rows.detach(), ranks),
                  *pool_backward(grad, shares.detach(), rows.detach(), ranks))
         for a, b in zip(found, expected):
             torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-5)
-'''
 
 
 @pytest.mark.skipif(not torch.cuda.is_available() or find_spec('triton') is None, reason='no GPU or no triton here')

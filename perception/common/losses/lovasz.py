@@ -45,6 +45,8 @@ def lovasz_softmax(probs: Tensor, labels: Tensor, classes: str | Sequence[int] =
     num_classes = probs.shape[1]
     probs = probs.movedim(1, 0).flatten(1)  # (C, P)
     labels = labels.flatten().long()
+    if isinstance(classes, str) and _is_far(probs):
+        return _without_waiting(probs, labels, classes, ignore_index)
     if ignore_index is not None:
         valid = labels != ignore_index
         probs, labels = probs[:, valid], labels[valid]
@@ -58,6 +60,35 @@ def lovasz_softmax(probs: Tensor, labels: Tensor, classes: str | Sequence[int] =
     with torch.no_grad():
         weights = _jaccard_steps(truth.gather(1, order)).to(errors.dtype)
     return (errors * weights).sum(dim=1).mean()
+
+
+def _is_far(probs: Tensor) -> bool:
+    """Whether the host would have to wait for what is in it."""
+    return probs.is_cuda
+
+
+def _without_waiting(probs: Tensor, labels: Tensor, classes: str, ignore_index: int | None) -> Tensor:
+    """The same for (C, P) and (P,) on a GPU, whose host need not know how many labels and classes there are.
+
+    Ignored labels come last, where they change no other's weight, and count nothing; labels out of range are an error
+    of the device.
+    """
+    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    torch._assert_async(((labels >= 0) & (labels < len(probs)) | ~valid).all(), 'lovasz_softmax: labels out of range.')
+    truth = (labels == torch.arange(len(probs), device=labels.device)[:, None]) & valid  # (C, P)
+    counted = truth.any(1) if _check_classes(classes) == 'present' else valid.any().expand(len(probs))
+    errors = torch.where(truth, 1 - probs, probs).masked_fill(~valid, -1.)
+    errors, order = errors.sort(dim=1, descending=True)
+    with torch.no_grad():
+        weights = _jaccard_steps(truth.gather(1, order)).to(errors.dtype) * counted[:, None]
+    return (errors.clamp(min=0) * weights).sum() / counted.sum().clamp(min=1)
+
+
+def _check_classes(classes: str) -> str:
+    if classes not in ('present', 'all'):
+        raise ConfigError(f"lovasz_softmax: classes={classes!r}, expected 'present', 'all' or a list of classes. "
+                          f'Choose one of them.')
+    return classes
 
 
 def _jaccard_steps(truth: Tensor) -> Tensor:
@@ -82,10 +113,7 @@ def _selected_classes(classes: str | Sequence[int], labels: Tensor, num_classes:
         raise DataError(f'lovasz_softmax: labels from {int(labels.min())} to {int(labels.max())}, expected '
                         f'0..{num_classes - 1} or ignore_index. Map the labels, or set ignore_index.')
     if isinstance(classes, str):
-        if classes not in ('present', 'all'):
-            raise ConfigError(f"lovasz_softmax: classes={classes!r}, expected 'present', 'all' or a list of classes. "
-                              f'Choose one of them.')
-        if classes == 'present':
+        if _check_classes(classes) == 'present':
             return torch.bincount(labels, minlength=num_classes).nonzero().flatten()
         return torch.arange(num_classes, device=labels.device)
     if any(not 0 <= c < num_classes for c in classes):

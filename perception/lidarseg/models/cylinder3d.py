@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from perception.common.losses.lovasz import lovasz_softmax
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy
 from perception.ops.scatter import scatter_max
+from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
@@ -107,6 +108,11 @@ class Cylinder3D(BaseModel):
         if mode == 'predict':
             return self.predict(point_logits, inputs['num_points'], data_samples)
         return dict(voxel_logits=voxel_logits, point_logits=point_logits)
+
+    def traceable(self) -> tuple:
+        """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
+        from perception.lidarseg.deploy import traceable
+        return traceable(self)
 
     def loss(self, voxel_logits: Tensor, point_logits: Tensor, inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy and Lovasz-softmax of the voxels, cross-entropy of the refined points.
@@ -290,6 +296,8 @@ class ConvActNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, in_channels) to (V, out_channels)."""
+        if can_finish(x.feats, self.norm):
+            return self.conv(x, Finish(self.norm, 0.01, norm_first=False))
         x = self.conv(x)
         return x.replace(self.norm(F.leaky_relu(x.feats, inplace=True)))
 

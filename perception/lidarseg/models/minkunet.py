@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.lidarseg.models.points import label_points, masked_cross_entropy
+from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
@@ -140,6 +141,11 @@ class MinkUNet(BaseModel):
         x = self.backbone(x)
         return x, x
 
+    def traceable(self) -> tuple:
+        """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
+        from perception.lidarseg.deploy import traceable
+        return traceable(self)
+
     def loss(self, outputs: dict[str, Tensor], inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy, a mean over the voxels with a label; zero where there is none.
 
@@ -259,6 +265,8 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features of the voxels that the convolution makes."""
+        if can_finish(x.feats, self.norm):
+            return self.conv(x, Finish(self.norm, 0. if self.act else 1., norm_first=True))
         x = self.conv(x)
         feats = self.norm(x.feats)
         return x.replace(F.relu(feats, inplace=True) if self.act else feats)

@@ -1,23 +1,32 @@
-"""The one door to sparse convolution: backend choice, autograd, autocast and counting."""
+"""The one door to sparse convolution: backend choice, autograd, autocast and counting.
+
+A backend is a module with `forward`, `backward` and `serves` (whether it multiplies such features well).
+"""
 import importlib
+import logging
 import pkgutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import cache
 from types import ModuleType
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from perception.ops.sparse import backends
 from perception.ops.sparse.backends import torch as torch_backend
+from perception.ops.sparse.backends.triton import CannotCompile
 from perception.ops.sparse.maps import KernelMap
 from perception.utils.checks import close_matches
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import ConfigError, DataError, MissingDependency
 
-_backend: ModuleType = torch_backend
+ON_CUDA = ('triton', 'spconv', 'torch')  # the first that is installed and serves
+_backend: ModuleType | None = None  # none: chosen for each call
 
 
 def backend_names() -> list[str]:
@@ -29,7 +38,8 @@ def set_backend(name: str) -> None:
     """Choose who multiplies, for the whole process.
 
     Args:
-        name: 'auto' (torch, on every device), 'torch' or 'spconv'.
+        name: 'auto' (on CUDA the first of `ON_CUDA` that is installed and serves, elsewhere torch) or one of
+            `backend_names`.
 
     Raises:
         ConfigError: no such backend.
@@ -39,10 +49,51 @@ def set_backend(name: str) -> None:
     if name != 'auto' and name not in backend_names():
         raise ConfigError(f'set_backend: {name!r}, expected auto or a file of ops/sparse/backends. '
                           f'{close_matches(name, ["auto", *backend_names()])}')
-    backend = importlib.import_module(f'perception.ops.sparse.backends.{"torch" if name == "auto" else name}')
+    _backend = None if name == 'auto' else _load(name)
+
+
+def _load(name: str) -> ModuleType:
+    backend = importlib.import_module(f'perception.ops.sparse.backends.{name}')
     if hasattr(backend, 'load'):
         backend.load()
-    _backend = backend
+    return backend
+
+
+@cache
+def _on_cuda() -> list[ModuleType]:
+    """The backends of `ON_CUDA` that are installed; one that fails is taken out."""
+    found, missing = [], []
+    for name in ON_CUDA:
+        try:
+            found.append(_load(name))
+        except MissingDependency:
+            missing.append(name)
+    print_log(f'sparse convolution on CUDA: {found[0].__name__.rpartition(".")[2]}'
+              + (f' ({", ".join(missing)} not installed)' if missing else ''), 'current')
+    return found
+
+
+def _choose(x: Tensor, algorithm: str | None) -> ModuleType:
+    if _backend is not None:
+        return _backend
+    if not x.is_cuda or algorithm is not None:
+        return torch_backend
+    return next(backend for backend in _on_cuda() if backend.serves(x))
+
+
+def _run(what: str, x: Tensor, *args, algorithm: str | None = None):
+    """`forward` or `backward` of the backend; where it is chosen by itself and fails to compile, of the next one."""
+    while True:
+        backend = _choose(x, algorithm)
+        try:
+            if what == 'forward_finished' and not hasattr(backend, what):
+                return args[-1](backend.forward(x, *args[:-1]))
+            return getattr(backend, what)(x, *args, *([] if algorithm is None else [algorithm]))
+        except CannotCompile as error:
+            if _backend is not None:
+                raise
+            _on_cuda().remove(backend)
+            print_log(f'{error}; the next backend takes over', 'current', logging.WARNING)
 
 
 @dataclass
@@ -76,8 +127,35 @@ def count_macs() -> Iterator[MacCount]:
         _counter.reset(token)
 
 
+@dataclass(frozen=True)
+class Finish:
+    """BatchNorm in evaluation and (leaky) ReLU, which a backend may apply to its sums before it stores them.
+
+    Attributes:
+        norm: with weights and running statistics.
+        slope: of negative values; 1 for no activation.
+        norm_first: BatchNorm, then the activation; else the other way round.
+    """
+    norm: nn.BatchNorm1d
+    slope: float
+    norm_first: bool
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(M, C) finished by itself."""
+        if self.norm_first:
+            return F.leaky_relu(self.norm(x), self.slope)
+        return self.norm(F.leaky_relu(x, self.slope))
+
+
+def can_finish(x: Tensor, norm: nn.Module) -> bool:
+    """Whether the backend for these features applies a `Finish`, and nobody listens to the norm itself."""
+    return (not torch.is_grad_enabled() and not norm.training and getattr(norm, 'running_var', None) is not None
+            and norm.weight is not None and not norm._forward_hooks and not norm._forward_pre_hooks
+            and hasattr(_choose(x, None), 'forward_finished'))
+
+
 def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor | None = None,
-                algorithm: str | None = None) -> Tensor:
+                algorithm: str | None = None, finish: Finish | None = None) -> Tensor:
     """Sparse convolution of features along a kernel map, with gradients.
 
     Args:
@@ -86,6 +164,7 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
         kernel_map: pairs of rows per offset.
         bias: (Cout,).
         algorithm: forces one of the backend's algorithms, for tests and benchmarks.
+        finish: what follows, of a layer without bias; only where `can_finish`.
 
     Returns:
         (num_out, Cout); rows without a pair hold the bias. Under autocast its dtype is autocast's.
@@ -107,6 +186,8 @@ def sparse_conv(x: Tensor, weight: Tensor, kernel_map: KernelMap, bias: Tensor |
     lowered = torch.is_autocast_enabled(device) and x.dtype != torch.float64
     dtype = torch.get_autocast_dtype(device) if lowered else x.dtype
     with torch.autocast(device, enabled=False):
+        if finish is not None:
+            return _run('forward_finished', x.to(dtype).contiguous(), weight.to(dtype).contiguous(), kernel_map, finish)
         out = _SparseConv.apply(x.to(dtype), weight, kernel_map, algorithm)
         return out if bias is None else out + bias.to(dtype)
 
@@ -117,14 +198,14 @@ class _SparseConv(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None) -> Tensor:
         ctx.dtype, weight = weight.dtype, weight.detach().to(x.dtype).contiguous()  # one copy for both passes, not kept
         ctx.save_for_backward(x, weight)
-        ctx.backend, ctx.kernel_map, ctx.algorithm = _backend, kernel_map, algorithm
-        return _backend.forward(x.contiguous(), weight, kernel_map, algorithm)
+        ctx.kernel_map, ctx.algorithm = kernel_map, algorithm
+        return _run('forward', x.contiguous(), weight, kernel_map, algorithm=algorithm)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight = ctx.backend.backward(x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
-                                                   needs_weight, ctx.algorithm)
+        grad_x, grad_weight = _run('backward', x.contiguous(), weight, ctx.kernel_map, grad.contiguous(), needs_x,
+                                   needs_weight, algorithm=ctx.algorithm)
         return grad_x, grad_weight.to(ctx.dtype) if needs_weight else None, None, None

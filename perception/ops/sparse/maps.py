@@ -1,11 +1,15 @@
 """Kernel maps: which input row meets which output row at each kernel offset.
 
 Maps are pure geometry. They are built once per (voxels, kernel, stride, padding, dilation), never see a feature, and
-derive lazily whatever form an algorithm reads. Shape legend: V voxels, K kernel offsets (C order of the three axes,
-last axis fastest), P pairs.
+derive lazily whatever form an algorithm reads. A map is the table of neighbours; a neighbour is found in a dense grid
+of row numbers, or, where that would be too large, in sorted keys. The same code runs on a CPU and on a GPU, for which
+it waits once where voxels are checked and once per strided level, for its number of voxels; lists of pairs, whose
+lengths only the device knows, make it wait once more. Shape legend: V voxels, K kernel offsets (C order of the three
+axes, last axis fastest), P pairs.
 """
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import product
 from math import prod
 
@@ -53,35 +57,62 @@ class Geometry:
 
 
 class KernelMap:
-    """Pairs of rows of one sparse convolution.
+    """Which input row each output row meets at each offset.
 
     Args:
         kind: 'subm' (output rows are the input rows), 'strided' or 'inverse'.
         num_in: number of input rows.
-        num_out: number of output rows.
-        in_rows: K tensors (P_k,) int64.
-        out_rows: K tensors (P_k,) int64, ascending; an output row occurs at most once per offset.
-        parity: for 'strided' and 'inverse', see `Parity`; the fast inverse convolution reads it.
-        ordered: input rows ascend too.
+        neighbours: (K, num_out) int32 input rows, `num_in` where there is none; an input row occurs at most once per
+            offset.
+        find_parity: for 'strided' and 'inverse', makes the `Parity` that the fast inverse convolution reads.
     """
 
-    def __init__(self, kind: str, num_in: int, num_out: int, in_rows: list[Tensor], out_rows: list[Tensor],
-                 parity: 'Parity | None' = None, ordered: bool = True) -> None:
+    def __init__(self, kind: str, num_in: int, neighbours: Tensor,
+                 find_parity: 'Callable[[], Parity] | None' = None) -> None:
         self.kind = kind
         self.num_in = num_in
-        self.num_out = num_out
-        self.in_rows = in_rows
-        self.out_rows = out_rows
-        self.parity = parity
-        self.ordered = ordered
+        self.volume, self.num_out = neighbours.shape
+        self.neighbours = neighbours
+        self._find_parity = find_parity
+        self._whole: tuple[KernelMap, list[int]] | None = None  # for a subset: of which map, and which offsets
         self._slabs: dict[int, list[tuple[int, KernelMap]]] = {}
-        self.sizes = [rows.numel() for rows in in_rows]
-        self.num_pairs = sum(self.sizes)
+
+    @cached_property
+    def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Input rows and output rows of each offset, K tensors (P_k,) int64 each; output rows ascend."""
+        if self._whole is not None:
+            whole, offsets = self._whole
+            return [whole.in_rows[k] for k in offsets], [whole.out_rows[k] for k in offsets]
+        there = self.neighbours < self.num_in
+        cells = there.flatten().nonzero().squeeze(1)
+        sizes = there.sum(1).tolist()
+        ins = self.neighbours.flatten().index_select(0, cells).long()
+        return list(ins.split(sizes)), list((cells % max(self.num_out, 1)).split(sizes))
 
     @property
-    def volume(self) -> int:
-        """K, number of kernel offsets."""
-        return len(self.in_rows)
+    def in_rows(self) -> list[Tensor]:
+        """K tensors (P_k,) int64, see `pairs`."""
+        return self.pairs[0]
+
+    @property
+    def out_rows(self) -> list[Tensor]:
+        """K tensors (P_k,) int64, see `pairs`."""
+        return self.pairs[1]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """P_k, number of pairs of each offset."""
+        return [rows.numel() for rows in self.in_rows]
+
+    @cached_property
+    def num_pairs(self) -> int:
+        """P, number of pairs."""
+        return sum(self.sizes)
+
+    @cached_property
+    def parity(self) -> 'Parity | None':
+        """Fine rows by their position within the stride, for 'strided' and 'inverse'."""
+        return self._find_parity and self._find_parity()
 
     @property
     def centre(self) -> int | None:
@@ -93,16 +124,16 @@ class KernelMap:
         """Share of the (output row, offset) cells that hold a pair."""
         return self.num_pairs / max(self.num_out * self.volume, 1)
 
-    def _by_output(self, values: Tensor, missing: int) -> Tensor:
-        """(num_out, K) table of one value per pair; `values` (P,) are offset-major."""
+    def _by_output(self, values: Tensor) -> Tensor:
+        """(P,) values of the pairs sorted by output row, from (P,) offset-major ones."""
         cells = torch.cat([rows * self.volume + k for k, rows in enumerate(self.out_rows)])
-        table = values.new_full((self.num_out * self.volume,), missing)
-        return table.index_copy_(0, cells, values).view(self.num_out, self.volume)
+        table = values.new_full((self.num_out * self.volume,), -1).index_copy_(0, cells, values)
+        return table[table >= 0]
 
     @cached_property
     def table(self) -> Tensor:
-        """(num_out, K) input row of each output row and offset; `num_in` where there is none."""
-        return self._by_output(torch.cat(self.in_rows), self.num_in)
+        """(num_out, K) int64 input row of each output row and offset; `num_in` where there is none."""
+        return self.neighbours.t().long().contiguous()
 
     @cached_property
     def csr_offset(self) -> Tensor:
@@ -113,14 +144,12 @@ class KernelMap:
     @cached_property
     def csr_pos(self) -> Tensor:
         """(P,) pairs sorted by output row, as positions in the offset-major list of all pairs."""
-        table = self._by_output(torch.arange(self.num_pairs, device=self.in_rows[0].device), -1)
-        return table[table >= 0]
+        return self._by_output(torch.arange(self.num_pairs, device=self.neighbours.device))
 
     @cached_property
     def csr_flat(self) -> Tensor:
         """(P,) pairs sorted by output row, as `input row * K + offset`."""
-        table = self._by_output(torch.cat([rows * self.volume + k for k, rows in enumerate(self.in_rows)]), -1)
-        return table[table >= 0]
+        return self._by_output(torch.cat([rows * self.volume + k for k, rows in enumerate(self.in_rows)]))
 
     @cached_property
     def class_tables(self) -> tuple[list[tuple[list[int], Tensor]], Tensor]:
@@ -137,33 +166,27 @@ class KernelMap:
             return [(0, self)]
         if num_rows not in self._slabs:
             starts = range(0, self.num_out, num_rows)
-            edges = torch.tensor([*starts, self.num_out], device=self.out_rows[0].device)
-            cuts = torch.stack([torch.searchsorted(rows, edges) for rows in self.out_rows], 1).tolist()
             self._slabs[num_rows] = [
-                (start, KernelMap(self.kind, self.num_in, min(num_rows, self.num_out - start),
-                                  [rows[a:b] for rows, a, b in zip(self.in_rows, low, high)],
-                                  [rows[a:b] - start for rows, a, b in zip(self.out_rows, low, high)]))
-                for start, low, high in zip(starts, cuts, cuts[1:])]
+                (start, KernelMap(self.kind, self.num_in, self.neighbours[:, start:start + num_rows]))
+                for start in starts]
         return self._slabs[num_rows]
 
     @cached_property
     def _transposed(self) -> 'KernelMap':
         if self.kind == 'subm':
-            return KernelMap('subm', self.num_in, self.num_out, self.in_rows[::-1], self.out_rows[::-1])
+            return KernelMap('subm', self.num_in, self.neighbours.flip(0))
         kind = {'strided': 'inverse', 'inverse': 'strided'}[self.kind]
-        ins, outs = self.out_rows, self.in_rows
-        if not self.ordered:
-            ins, outs = sort_pairs(ins, outs)
-        return KernelMap(kind, self.num_out, self.num_in, ins, outs, self.parity, self.ordered)
+        return KernelMap(kind, self.num_out, transpose(self.neighbours, self.num_in), self._find_parity)
 
     def transposed(self) -> 'KernelMap':
         """The map with sides swapped and the same offsets: inverse convolution, gradient of the input."""
         return self._transposed
 
     def subset(self, offsets: list[int]) -> 'KernelMap':
-        """The map of a smaller kernel that consists of some of the offsets; the rows are shared."""
-        return KernelMap(self.kind, self.num_in, self.num_out, [self.in_rows[k] for k in offsets],
-                         [self.out_rows[k] for k in offsets])
+        """The map of a smaller kernel that consists of some of the offsets; the lists of pairs are shared."""
+        part = KernelMap(self.kind, self.num_in, torch.stack([self.neighbours[k] for k in offsets]))
+        part._whole = self, offsets
+        return part
 
 
 @dataclass
@@ -231,14 +254,15 @@ class VoxelSet:
         if not len(coords):
             return coords
         limits = (self.batch_size, *self.grid_shape)
-        low, high = torch.stack(coords.aminmax(dim=0)).tolist()
+        keys = halo_keys(coords, self.grid_shape, self.batch_size, (0, 0, 0))
+        ascending = (keys[1:] > keys[:-1]).all().long().expand(4)
+        low, high, (ascending, *_) = torch.stack((*coords.aminmax(dim=0), ascending)).tolist()
         for axis, (least, most, limit) in enumerate(zip(low, high, limits)):
             if least < 0 or most >= limit:
                 name = 'batch index' if axis == 0 else f'coordinate on grid axis {axis - 1}'
                 raise DataError(f'SparseTensor: {name} from {least} to {most}, expected 0 to {limit - 1}. '
                                 'Clip or drop points outside the grid before building the tensor.')
-        keys = halo_keys(coords, self.grid_shape, self.batch_size, (0, 0, 0))
-        if not bool((keys[1:] > keys[:-1]).all()):
+        if not ascending:
             keys, self.order = torch.sort(keys)
             equal = (keys[1:] == keys[:-1]).nonzero()
             if len(equal):
@@ -290,7 +314,7 @@ def halo_keys(coords: Tensor, grid_shape: tuple[int, ...], batch_size: int, halo
 
 
 def lookup_rows(voxels: VoxelSet, keys: Tensor, queries: Tensor, num_cells: int) -> Tensor:
-    """Rows of the voxels with the given keys, `len(keys)` where there is none.
+    """int32 rows of the voxels with the given keys, `len(keys)` where there is none.
 
     Args:
         voxels: whose rows are looked up.
@@ -301,85 +325,71 @@ def lookup_rows(voxels: VoxelSet, keys: Tensor, queries: Tensor, num_cells: int)
     if num_cells <= MAX_GRID_CELLS:
         grid = torch.full((num_cells,), len(keys), dtype=torch.int32, device=keys.device)
         grid[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
-        return grid.index_select(0, queries.flatten()).long().view(queries.shape)
+        return grid.index_select(0, queries.flatten()).view(queries.shape)
     ordered = keys if voxels.order is None else keys[voxels.order]
     place = torch.searchsorted(ordered, queries).clamp_(max=len(keys) - 1)
     found = ordered[place] == queries
     rows = place if voxels.order is None else voxels.order[place]
-    return torch.where(found, rows, len(keys))
+    return torch.where(found, rows, len(keys)).int()
 
 
 def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> KernelMap:
-    """Find the neighbours at the first half of the offsets; the other half mirrors them."""
+    """Find the neighbours at all offsets."""
     coords, num = voxels.voxel_coords, len(voxels)
     volume = prod(kernel_size)
-    rows = torch.arange(num, device=coords.device)
     if volume == 1 or num == 0:
-        return KernelMap('subm', num, num, [rows] * volume, [rows] * volume)
+        rows = torch.arange(num, dtype=torch.int32, device=coords.device)
+        return KernelMap('subm', num, rows.expand(volume, num).contiguous())
     halo = tuple(d * (k // 2) for d, k in zip(dilation, kernel_size))
     dims = [d + 2 * h for d, h in zip(voxels.grid_shape, halo)]
     keys = halo_keys(coords, voxels.grid_shape, voxels.batch_size, halo)
-    steps = [((i * d0 - h0) * dims[1] + (j * d1 - h1)) * dims[2] + (k * d2 - h2)
-             for (d0, d1, d2), (h0, h1, h2) in [(dilation, halo)]
-             for i, j, k in product(*map(range, kernel_size))][:volume // 2]
-    queries = keys + torch.tensor(steps, device=keys.device)[:, None]  # (K // 2, V)
-    found = lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size)
-    cells = (found.flatten() < num).nonzero().squeeze(1)
-    sizes = (found < num).sum(1).tolist()
-    outs = list((cells % num).split(sizes))
-    ins = list(found.flatten()[cells].split(sizes))
-    mirrored_ins, mirrored_outs = outs[::-1], ins[::-1]
-    if voxels.order is not None:  # the neighbours' rows ascend with the rows only where those are sorted
-        mirrored_ins, mirrored_outs = sort_pairs(mirrored_ins, mirrored_outs)
-    return KernelMap('subm', num, num, [*ins, rows, *mirrored_ins], [*outs, rows, *mirrored_outs])
+    steps = 0  # what is added to a key, for each axis and step along it
+    for axis, (size, away, border) in enumerate(zip(kernel_size, dilation, halo)):
+        step = torch.arange(size, device=keys.device) * away - border
+        steps = (steps * dims[axis])[..., None] + step if axis else step
+    queries = keys + steps.view(volume, 1)  # (K, V)
+    return KernelMap('subm', num, lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size))
 
 
 def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, KernelMap]:
     """Pairs `in = out * stride - padding + k * dilation`, and the sorted set of all `out`."""
     out_shape = geometry.out_shape(voxels.grid_shape)
-    coords, num = voxels.voxel_coords, len(voxels)
-    batch, *axes = coords.unbind(1)
-    per_axis = []  # for each axis and k: is there an output, and which
+    num, (batch, *axes) = len(voxels), voxels.voxel_coords.unbind(1)
+    there, keys = torch.ones_like(batch, dtype=torch.bool), batch  # grow by an axis of the kernel each, in front of V
     for axis, size, kernel, stride, padding, dilation in zip(axes, out_shape, geometry.kernel_size, geometry.stride,
                                                              geometry.padding, geometry.dilation):
-        reach = axis + padding - torch.arange(kernel, device=coords.device)[:, None] * dilation  # (kernel, V)
+        reach = axis + padding - torch.arange(kernel, device=axis.device)[:, None] * dilation  # (kernel, V)
         out = torch.div(reach, stride, rounding_mode='floor')
-        per_axis.append(((out * stride == reach) & (out >= 0) & (out < size), out))
-    ins, keys = [], []
-    (valid0, out0), (valid1, out1), (valid2, out2) = per_axis
-    for i in range(geometry.kernel_size[0]):
-        key0 = batch * out_shape[0] + out0[i]
-        for j in range(geometry.kernel_size[1]):
-            valid01, key01 = valid0[i] & valid1[j], key0 * out_shape[1] + out1[j]
-            for k in range(geometry.kernel_size[2]):
-                rows = (valid01 & valid2[k]).nonzero().squeeze(1)
-                ins.append(rows)
-                keys.append(key01[rows] * out_shape[2] + out2[k][rows])
-    out_keys, out_rows = unique_keys(torch.cat(keys), prod(out_shape) * voxels.batch_size)
-    outs = list(out_rows.split([rows.numel() for rows in ins]))
-    if voxels.order is not None:
-        ins, outs = sort_pairs(ins, outs)
+        there = there[..., None, :] & (out * stride == reach) & (out >= 0) & (out < size)
+        keys = keys[..., None, :] * size + out
+    num_cells = prod(out_shape) * voxels.batch_size
+    keys = torch.where(there, keys, num_cells).view(prod(geometry.kernel_size), num)
+    out_keys, out_rows = unique_keys(keys, num_cells)
     target = VoxelSet(coords_of_keys(out_keys, out_shape), out_shape, voxels.batch_size, checked=True)
-    parity = parity_classes(axes, geometry)
-    return target, KernelMap('strided', num, len(target), ins, outs, parity, ordered=voxels.order is None)
+    kernel_map = KernelMap('strided', num, transpose(out_rows, len(target)), partial(parity_classes, axes, geometry))
+    kernel_map._transposed = KernelMap('inverse', len(target), out_rows, kernel_map._find_parity)
+    return target, kernel_map
 
 
-def sort_pairs(in_rows: list[Tensor], out_rows: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """The pairs of each offset by ascending output row."""
-    orders = [torch.argsort(rows) for rows in out_rows]
-    return [rows[o] for rows, o in zip(in_rows, orders)], [rows[o] for rows, o in zip(out_rows, orders)]
+def transpose(neighbours: Tensor, num_in: int) -> Tensor:
+    """(K, num_in) neighbours of the other side from (K, num_out) ones."""
+    volume, num_out = neighbours.shape
+    rows = torch.arange(num_out, dtype=torch.int32, device=neighbours.device)
+    turned = rows.new_full((volume, num_in + 1), num_out)  # what there is none of goes to the last column
+    return turned.scatter_(1, neighbours.long(), rows.expand_as(neighbours))[:, :num_in].contiguous()
 
 
 def unique_keys(keys: Tensor, num_cells: int) -> tuple[Tensor, Tensor]:
-    """Sorted unique keys (U,) and, for each key, its place among them."""
+    """Sorted unique keys (U,) below `num_cells`; for each key int32 its place among them, U for `num_cells`."""
     if num_cells > MAX_GRID_CELLS:
-        return torch.unique(keys, return_inverse=True)
-    grid = torch.zeros(num_cells, dtype=torch.bool, device=keys.device)
-    grid[keys] = True
-    unique = grid.nonzero().squeeze(1)
-    place = torch.empty(num_cells, dtype=torch.int32, device=keys.device)
+        unique, place = torch.unique(torch.cat((keys.flatten(), keys.new_full((1,), num_cells))), return_inverse=True)
+        return unique[:-1], place[:-1].view(keys.shape).int()
+    occupied = torch.zeros(num_cells + 1, dtype=torch.bool, device=keys.device)
+    occupied[keys] = True
+    unique = occupied[:-1].nonzero().squeeze(1)
+    place = torch.full((num_cells + 1,), len(unique), dtype=torch.int32, device=keys.device)
     place[unique] = torch.arange(len(unique), dtype=torch.int32, device=keys.device)
-    return unique, place[keys].long()
+    return unique, place[keys]
 
 
 def coords_of_keys(keys: Tensor, grid_shape: tuple[int, int, int]) -> Tensor:

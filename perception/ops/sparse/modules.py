@@ -4,7 +4,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from perception.ops.sparse.functional import sparse_conv
+from perception.ops.sparse.functional import Finish, sparse_conv
 from perception.ops.sparse.maps import Geometry, NamedConv, triple
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError
@@ -63,10 +63,10 @@ class SubMConv3d(_SparseConv):
             raise ConfigError(f'SubMConv3d: kernel {self.kernel_size} with dilation {self.dilation}, expected odd '
                               'sizes and dilations of at least 1. Use SparseConv3d for even kernels.')
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, finish: Finish | None = None) -> SparseTensor:
         """(V, Cin) features to (V, Cout) features on the same voxels."""
         kernel_map = x.voxels.subm_map(self.kernel_size, self.dilation)
-        return x.replace(sparse_conv(x.feats, self.weight, kernel_map, self.bias))
+        return x.replace(sparse_conv(x.feats, self.weight, kernel_map, self.bias, finish=finish))
 
 
 class SparseConv3d(_SparseConv):
@@ -97,12 +97,12 @@ class SparseConv3d(_SparseConv):
             raise ConfigError(f'SparseConv3d: {self.geometry}, expected stride and dilation of at least 1 and no '
                               'negative padding. Correct the numbers.')
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, finish: Finish | None = None) -> SparseTensor:
         """(V, Cin) features to (V', Cout) features on the coarser grid, rows sorted."""
         target, kernel_map = x.voxels.strided_map(self.geometry)
         if self.name is not None:
             x.remember(self.name, self.geometry, NamedConv(self.geometry, x.voxels, target, kernel_map))
-        return x.replace(sparse_conv(x.feats, self.weight, kernel_map, self.bias), target)
+        return x.replace(sparse_conv(x.feats, self.weight, kernel_map, self.bias, finish=finish), target)
 
 
 class SparseInverseConv3d(_SparseConv):
@@ -121,7 +121,7 @@ class SparseInverseConv3d(_SparseConv):
         super().__init__(in_channels, out_channels, kernel_size, bias)
         self.name = name
 
-    def forward(self, x: SparseTensor) -> SparseTensor:
+    def forward(self, x: SparseTensor, finish: Finish | None = None) -> SparseTensor:
         """(V', Cin) features to (V, Cout) features on the finer grid, rows in the order of its tensor.
 
         Raises:
@@ -135,5 +135,6 @@ class SparseInverseConv3d(_SparseConv):
             raise ConfigError(f'SparseInverseConv3d: input on a grid of {x.grid_shape} with {len(x.voxels)} voxels, '
                               f'expected the {len(named.target)} output voxels of {self.name!r} on a grid of '
                               f'{named.target.grid_shape}. Name the layer that made this level.')
-        feats: Tensor = sparse_conv(x.feats, self.weight, named.kernel_map.transposed(), self.bias)
+        feats: Tensor = sparse_conv(x.feats, self.weight, named.kernel_map.transposed(), self.bias,
+                                    finish=finish)
         return x.replace(feats, named.source)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.common.losses import lovasz
 from perception.common.losses.lovasz import lovasz_softmax
 from perception.utils.errors import ConfigError, DataError
 
@@ -46,8 +47,11 @@ def test_equals_the_definition(device, seed):
     assert float(lovasz_softmax(probs, labels, classes=[1, 5])) == pytest.approx(slow_loss(*known, [1, 5]), abs=1e-12)
 
 
+@pytest.mark.parametrize('far', [False, True])
 @pytest.mark.parametrize('case', CASES)
-def test_equals_the_reference(shared, case):
+def test_equals_the_reference(shared, monkeypatch, case, far):
+    """As on a CPU, and as on a GPU."""
+    monkeypatch.setattr(lovasz, '_is_far', lambda probs: far)
     folder = shared / 'goldens' / 'lidarseg'
     options = json.loads((folder / 'lovasz_A.json').read_text())[case]
     arrays = np.load(folder / 'lovasz_A.npz')
@@ -130,3 +134,15 @@ def test_per_image_is_the_mean_over_images():
 def test_bad_input_is_refused(shape, labels, options, error, message):
     with pytest.raises(error, match=message):
         lovasz_softmax(torch.rand(shape), labels, **options)
+
+
+@pytest.mark.parametrize('classes', ['present', 'all'])
+def test_without_labels_the_loss_is_zero_on_a_gpu_too(monkeypatch, classes):
+    monkeypatch.setattr(lovasz, '_is_far', lambda probs: True)
+    for rows in (0, 4):
+        probs = torch.full((rows, 3), 1 / 3, requires_grad=True)
+        loss = lovasz_softmax(probs, torch.full((rows,), 255), classes, ignore_index=255)
+        loss.backward()
+        assert loss == 0 and not probs.grad.any()
+    with pytest.raises(RuntimeError, match='out of range'):
+        lovasz_softmax(probs, torch.full((4,), 3))

@@ -108,9 +108,8 @@ def test_unknown_algorithms_are_refused(name):
 
 
 def filled_map(kind, fill, volume=27, rows=4000):
-    size = int(rows * fill)
-    lists = [torch.arange(size)] * volume
-    return KernelMap(kind, rows, rows, lists, lists)
+    found = torch.arange(rows, dtype=torch.int32)
+    return KernelMap(kind, rows, torch.where(found < int(rows * fill), found, rows).expand(volume, rows))
 
 
 @pytest.mark.parametrize(('dtype', 'amx', 'kind', 'cin', 'cout', 'fill', 'expected'), [
@@ -251,8 +250,9 @@ def test_two_layers_and_threads_at_once():
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_a_run_of_rows_without_pairs_is_zero(monkeypatch, dtype):
     monkeypatch.setattr(backend, 'SLAB_BYTES', 500)
-    rows = torch.tensor([0, 1, 2])
-    kernel_map = KernelMap('strided', 3, 40, [rows], [rows + 30])
+    neighbours = torch.full((1, 40), 3, dtype=torch.int32)
+    neighbours[0, 30:33] = torch.arange(3)
+    kernel_map = KernelMap('strided', 3, neighbours)
     x, weight = torch.ones(3, 2, dtype=dtype), torch.ones(4, 1, 1, 1, 2, dtype=dtype)
     out = sparse_conv(x, weight, kernel_map, algorithm='pairs')
     assert len(kernel_map.slabs(10)) > 2

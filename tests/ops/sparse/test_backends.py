@@ -10,7 +10,7 @@ from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, Sub
 from perception.ops.sparse.tensor import SparseTensor
 from perception.utils.errors import ConfigError, MissingDependency
 
-GRID = (9, 8, 6)
+GRID = (6, 5, 4)
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 
 
@@ -99,7 +99,7 @@ def test_what_spconv_cannot_do_is_said():
 
 
 def test_backends_are_chosen_by_name():
-    assert {'torch', 'spconv'} <= set(backend_names())
+    assert set(functional.ON_CUDA) == set(backend_names())
     with pytest.raises(ConfigError, match='Did you mean torch'):
         set_backend('torc')
     set_backend('torch')

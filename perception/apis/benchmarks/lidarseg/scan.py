@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 from perception.common.formats.kitti import read_points
 from perception.common.measure import SPARSE, best_seconds
 from perception.lidarseg.preprocessor import CylinderVoxelizer
-from perception.ops.sparse.maps import KernelMap
+from perception.ops.sparse.maps import Geometry, KernelMap, VoxelSet
 from perception.ops.sparse.modules import SparseConv3d, SubMConv3d
 from perception.utils.errors import DataError
 from perception.utils.paths import from_root
@@ -59,12 +59,20 @@ class Layer:
         name: path of the module.
         kernel_map: its map.
         weight: (Cout, k0, k1, k2, Cin).
-        grid_shape: cells of the finer grid.
+        voxels: of the finer level.
+        geometry: by which these voxels have the map: kernel and dilation of a sub-manifold convolution, else that of
+            the strided one.
     """
     name: str
     kernel_map: KernelMap
     weight: Tensor
-    grid_shape: tuple[int, int, int]
+    voxels: VoxelSet
+    geometry: tuple | Geometry
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Cells of the finer grid."""
+        return self.voxels.grid_shape
 
     @property
     def macs(self) -> int:
@@ -85,13 +93,15 @@ def record_layers(model: nn.Module):
 
     def add(name: str, module: nn.Module, x) -> None:
         if isinstance(module, SubMConv3d):
-            kernel_map, voxels = x.voxels.subm_map(module.kernel_size, module.dilation), x.voxels
+            voxels, geometry = x.voxels, (module.kernel_size, module.dilation)
+            kernel_map = voxels.subm_map(*geometry)
         elif isinstance(module, SparseConv3d):
-            kernel_map, voxels = x.voxels.strided_map(module.geometry)[1], x.voxels
+            voxels, geometry = x.voxels, module.geometry
+            kernel_map = voxels.strided_map(geometry)[1]
         else:
             named = x.recall(module.name)
-            kernel_map, voxels = named.kernel_map.transposed(), named.source
-        layers.append(Layer(name, kernel_map, module.weight, voxels.grid_shape))
+            kernel_map, voxels, geometry = named.kernel_map.transposed(), named.source, named.geometry
+        layers.append(Layer(name, kernel_map, module.weight, voxels, geometry))
 
     hooks = [module.register_forward_pre_hook(lambda module, args, name=name: add(name, module, args[0]))
              for name, module in model.named_modules() if isinstance(module, SPARSE)]

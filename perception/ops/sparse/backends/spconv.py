@@ -23,6 +23,13 @@ def load() -> None:
     _ops()
 
 
+def serves(x: Tensor) -> bool:
+    """Whether spconv has kernels for these features, and may sum in any order."""
+    built = import_optional('spconv.cppconstants', "set_backend('spconv')", 'pip install spconv==2.3.8')
+    return (x.dtype in (torch.float32, torch.float16) and not torch.are_deterministic_algorithms_enabled()
+            and not (x.is_cuda and built.CPU_ONLY_BUILD))
+
+
 def _ops():
     return import_optional('spconv.pytorch.ops', "set_backend('spconv')", 'pip install spconv==2.3.8')
 

@@ -20,6 +20,11 @@ TILE_BYTES = 4 * 2**20  # gathered rows of `implicit` and `classes` held at once
 SMALL_GATHER = 2 * 2**20  # numbers that `implicit` gathers up to which it beats the loops over offsets on a CPU
 
 
+def serves(x: Tensor) -> bool:
+    """Whether it multiplies these features: all of them."""
+    return True
+
+
 def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None = None) -> Tensor:
     """(N, Cin) features times (Cout, k0, k1, k2, Cin) weights of the same dtype to (M, Cout).
 

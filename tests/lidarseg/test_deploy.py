@@ -1,0 +1,60 @@
+"""Cylinder3D and MinkUNet as a graph of points to labels: the labels of the nets themselves."""
+import pytest
+import torch
+
+from perception.apis.export import write_program
+from perception.lidarseg.deploy import PointsToLabels, traceable
+from perception.lidarseg.models.cylinder3d import Cylinder3D
+from perception.lidarseg.models.minkunet import MinkUNet
+from perception.lidarseg.models.spvcnn import SPVCNN
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
+from perception.utils.errors import ConfigError, DataError
+
+
+def small(name):
+    torch.manual_seed(0)
+    if name == 'minkunet':
+        net = MinkUNet(CubeVoxelizer(2.), num_classes=5, width=.125, blocks=(1,) * 8)
+    else:
+        net = Cylinder3D(CylinderVoxelizer((48, 36, 8)), num_classes=5, base_channels=2, compression=2,
+                         indice_sharing=name)
+    return net.eval()
+
+
+@pytest.mark.parametrize('name', ['minkunet', 'correct', 'legacy'])
+def test_the_graph_labels_points_as_the_net_does(name):
+    module, points, eager = traceable(small(name))
+    for count in (3000, 2):
+        with torch.no_grad():
+            found, expected = module(points[:count]), eager(points[:count])
+        assert found.dtype == torch.int64 and torch.equal(found, expected)
+    assert len(found.unique()) >= 1 and not any(isinstance(layer, type(module)) for layer in module.net.modules())
+
+
+def test_a_program_takes_any_number_of_points(tmp_path):
+    module, points, eager = traceable(small('minkunet'))
+    out = write_program(module, points[:3000], eager, tmp_path / 'net.pt2', trials=2)
+    program = torch.export.load(out).module()
+    for count in (2000, 100):
+        assert (program(points[:count]) != eager(points[:count])).double().mean() < 1e-3
+    assert [path.name for path in tmp_path.iterdir()] == ['net.pt2']
+    with pytest.raises(ConfigError, match=r'net.onnx came'):
+        write_program(module, points, eager, tmp_path / 'net.onnx')
+
+
+def test_a_program_that_labels_otherwise_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.export, 'export', lambda *args, **options: None)
+    monkeypatch.setattr(torch.export, 'save', lambda program, path: None)
+    monkeypatch.setattr(torch.export, 'load', lambda path: torch.nn.Module())
+    monkeypatch.setattr(torch.nn.Module, 'module', lambda self: lambda points: torch.ones(len(points)), raising=False)
+    with pytest.raises(DataError, match=r'100.00% of the labels'):
+        write_program(torch.nn.Identity(), torch.rand(9, 4), lambda points: torch.zeros(len(points)),
+                      tmp_path / 'x.pt2')
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_nets_are_refused():
+    with pytest.raises(ConfigError, match='SPVCNN, expected'):
+        PointsToLabels(SPVCNN(CubeVoxelizer(2.), width=.125))
+    with pytest.raises(ConfigError, match='Cylinder3D, expected'):
+        PointsToLabels(Cylinder3D(CylinderVoxelizer((48, 36, 8)), base_channels=2, compression=2, refine='mirror'))
