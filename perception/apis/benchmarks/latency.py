@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> list[dict]:
         rows += [dict(row, config=config_name(path)) for row in found]
         print_log('\n'.join(table(rows, COLUMNS)), 'current')
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else 'none here'
-    lines = ['# Milliseconds of nets, batch size 1', '', *table(rows, COLUMNS), '',
-             f'Nets of the {"mini scale" if args.mini else "published size"}, random weights, '
-             f'{"their own" if args.official else "simulated"} data; median of {args.rounds} runs. CPU: {machine()}. '
-             f'GPU: {gpu}.', '']
+    how = (f'Nets of the {"mini scale" if args.mini else "published size"}, random weights, '
+           f'{"their own" if args.official else "simulated"} data; median of {args.rounds} runs. CPU: {machine()}. '
+           f'GPU: {gpu}.')
+    lines = ['# Milliseconds of nets, batch size 1', '', *table(rows, COLUMNS), '', how, '']
     (Path(folder) / 'latency.md').write_text('\n'.join(lines), 'utf-8')
     return rows
 

@@ -1,4 +1,4 @@
-"""Milliseconds that a sample takes until the net gets it, by parts: reading its files, each step of the pipeline, packing.
+"""Milliseconds of a sample until the net gets it, by parts: reading its files, each step of the pipeline, packing.
 
 Samples take turns, in this process, augmentation drawn anew in each round. Times are CPU seconds, the shortest round's
 mean over the samples; files are in the memory of the machine after the first round, which is not counted.
@@ -52,8 +52,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     try:
         data = DATASETS.build(cfg[name].dataset)
         if not isinstance(data, SeededDataset):
-            raise ConfigError(f'loading: {type(data).__name__} came, expected a data set that reads, augments and packs '
-                              'its samples. Choose another config or loader.')
+            raise ConfigError(f'loading: {type(data).__name__} came, expected a data set that reads, augments and '
+                              'packs its samples. Choose another config or loader.')
         count = min(args.samples, len(data))
         rounds = [parts_of(data, count, turn) for turn in range(args.rounds + 1)][1:]
     finally:

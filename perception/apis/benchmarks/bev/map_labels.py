@@ -20,9 +20,11 @@ LAYERS = ('drivable_area', 'ped_crossing', 'walkway', 'stop_line', 'carpark_area
 EXTENT, CELLS = 100.0, (200, 200)  # m
 OPTIONS = {
     '--data-root': {'default': 'data/mini/nuscenes_rig', 'metavar': 'DIR',
-                    'help': 'holds maps/expansion (default: %(default)s, which tools/make_mini.py nuscenes_rig writes)'},
-    '--location': {'default': 'singapore-onenorth', 'choices': ['singapore-onenorth', 'singapore-hollandvillage', 'singapore-queenstown',
-                                                              'boston-seaport'], 'help': '(default: %(default)s)'},
+                    'help': 'holds maps/expansion (default: %(default)s, of tools/make_mini.py)'},
+    '--location': {'default': 'singapore-onenorth',
+                   'choices': ['singapore-onenorth', 'singapore-hollandvillage', 'singapore-queenstown',
+                               'boston-seaport'],
+                   'help': '(default: %(default)s)'},
     '--patches': {'type': 'int', 'default': 20, 'metavar': 'N', 'help': 'drawn at random (default: %(default)s)'},
     '--rounds': {'type': 'int', 'default': 3, 'help': 'measured rounds (default: %(default)s)'}}
 
@@ -57,8 +59,8 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     seconds = interleave(runs, args.rounds, time.process_time)
     found = {name: 1e3 * min(times) / max(len(drawn), 1) for name, times in seconds.items()}
     print_log(f'{args.location}: {len(drawn)} of {args.patches} patches, {len(LAYERS)} layers, {differing} pixels '
-              f'differ; {found["own"]:.1f} ms a patch, the kit {found["kit"]:.1f} ms ({found["own"] / found["kit"]:.2f}x'
-              f' of its time); {machine()}', 'current')
+              f'differ; {found["own"]:.1f} ms a patch, the kit {found["kit"]:.1f} ms, ours takes '
+              f'{found["own"] / found["kit"]:.2f}x; {machine()}', 'current')
     return dict(patches=len(drawn), differing=differing, **found)
 
 
