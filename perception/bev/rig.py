@@ -276,8 +276,8 @@ def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
         if file is None and missing:
             return []
         if file is None:
-            raise DataError(f'{folder}: no {names[0][:100]} of the camera {camera.name}, expected the image of each camera '
-                            f'of {rig.where}. Copy it there, or leave the camera out of {NAME}.')
+            raise DataError(f'{folder}: no {names[0][:100]} of the camera {camera.name}, expected the image of each '
+                            f'camera of {rig.where}. Copy it there, or leave the camera out of {NAME}.')
         files.append(file)
     return files
 
