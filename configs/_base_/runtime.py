@@ -13,7 +13,7 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     mini_sheet = dict(type=...)      tools/make_mini.py --sheet PNG: called with root, path
     tiny = dict(mini_data=dict(...), ...)       overrides for the smallest simulated data, tools/benchmark.py fuzz
     tiny_sources = dict(type=...)    there too: a file of each format that people bring, called with folder
-    published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost
+    published = dict(parameters=, gmac=, ms=)   the paper's figures, for tools/benchmark.py cost, latency
     prune = dict(type=PEEL, target=dict(...))   tools/prune.py: how the net is pruned, see perception/prune
     structure = 'structure.json'     the net is built as slim as this file says; tools/train.py --structure
     robustness = dict(NAME=[dict(type=...), ...])    steps of a disturbance, tools/benchmark.py robustness

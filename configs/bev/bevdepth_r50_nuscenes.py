@@ -46,4 +46,7 @@ mini = dict(
 mini.update(train_dataloader=dict(mini['train_dataloader'], dataset=dict(
     mini['train_dataloader']['dataset'], pipeline=[
         mini_train[0], dict(type=SweepDepth, stride=8), mini_train[1]])))
+mini_depth = [*mini_test, dict(type=SweepDepth, stride=8)]  # for --metrics depth
+mini['val_dataloader']['dataset'].update(points=True, pipeline=mini_depth)
+mini['test_dataloader']['dataset'].update(points=True, pipeline=mini_depth)
 mini.update(custom_hooks=[dict(ema, momentum=0.01, gamma=50)])  # so few steps

@@ -23,6 +23,7 @@ model = dict(
     view_transform=dict(type=LSS, out_channels=64, depth=(1, 60, 1)),
     encoder=dict(type=BEVDetEncoder, out_channels=256),
     heads=dict(boxes=boxes))
+published = dict(ms='29 + 4')  # BEVDet's repository: net and what follows on its GPU
 
 mini = dict(
     mini_loaders, **mini_boxes_score, **mini_schedule,

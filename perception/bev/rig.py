@@ -15,6 +15,7 @@ A sequence is a folder of such folders; one `rig.json` beside them will do if al
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -271,12 +272,12 @@ def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
     files = []
     for camera in rig.cameras:
         names = [camera.image] if camera.image else [f'{camera.name}{ending}' for ending in SUFFIXES]
-        file = next((folder / name for name in names if (folder / name).is_file()), None)
+        file = next((folder / name for name in names if os.path.isfile(folder / name)), None)
         if file is None and missing:
             return []
         if file is None:
-            raise DataError(f'{folder}: no {names[0]} of the camera {camera.name}, expected the image of each camera '
-                            f'of {rig.where}. Copy it there, or leave the camera out of {NAME}.')
+            raise DataError(f'{folder}: no {names[0][:100]} of the camera {camera.name}, expected the image of each '
+                            f'camera of {rig.where}. Copy it there, or leave the camera out of {NAME}.')
         files.append(file)
     return files
 

@@ -1,9 +1,12 @@
 """rig.json: what it says, what it must not say, and that a key frame through it is the key frame."""
 import json
+import random
 
+import cv2
 import numpy as np
 import pytest
 
+from perception.apis.benchmarks.fuzz import damage
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.rig import (
     Camera,
@@ -19,7 +22,7 @@ from perception.bev.rig import (
     write_rig,
 )
 from perception.common.formats.images import read_image
-from perception.utils.errors import DataError
+from perception.utils.errors import DataError, PerceptionError
 
 POSE = [[0, 0, 1, 1.7], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]]
 
@@ -106,6 +109,30 @@ def test_folders(tmp_path):
     write_rig(tmp_path / '2/rig.json', parse_rig(content()))
     assert find_rigs(tmp_path) == [(tmp_path / '2', tmp_path / '2/rig.json')]
     assert find_rigs(tmp_path / '1' / '..' / '2')[0][0].name == '2'
+
+
+def test_damaged_folders_are_read_or_refused(tmp_path):
+    rng, pixels = random.Random(0), np.random.default_rng(0).integers(0, 255, (40, 80, 3), np.uint8)
+    whole = dict(content(), lidar=dict(pose=np.eye(4).tolist()), map_range=30, timestamp=2.5,
+                 car_to_world=np.eye(4).tolist())
+    files = {tmp_path / 'rig.json': json.dumps(whole).encode(),
+             tmp_path / 'a.png': cv2.imencode('.png', pixels)[1].tobytes()}
+    for path, data in files.items():
+        path.write_bytes(data)
+    outcomes = []
+    for turn in range(150):
+        path = list(files)[turn % 3 == 0]
+        path.write_bytes(damage(files[path], rng, b'{"cameras": 3}'))
+        try:
+            rig = read_rig(tmp_path / 'rig.json')
+            sample = rig_sample(rig, read_images(rig, image_files(rig, tmp_path)), 'flat_ego')
+            assert all(np.isfinite(sample[key]).all() for key in ('cam_to_img', 'frame_to_cam', 'image_aug'))
+            outcomes.append('read')
+        except PerceptionError as error:
+            assert len(str(error)) < 700
+            outcomes.append('refused')
+        path.write_bytes(files[path])
+    assert outcomes.count('refused') > 50 and 'read' in outcomes
 
 
 @pytest.mark.parametrize('frame', ['lidar', 'ego', 'flat_ego'])

@@ -14,7 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.bev.geometry import BEVGrid, CameraGeometry
-from perception.bev.models.deploy import Deployable
+from perception.bev.models.deploy import Deployable, Part, parts
 from perception.bev.models.map_head import MapHead
 from perception.bev.models.view_transforms.base import BEVFeatures
 from perception.common.nets.center_head import CenterHead
@@ -210,16 +210,31 @@ class BEVNet(BaseModel):
         Raises:
             ConfigError: no calibration, or a view transform that cannot be exported.
         """
-        geometry = self.seen_cameras if geometry is None else geometry
-        if geometry is None:
-            raise ConfigError('BEVNet.deployable: no calibration came, expected that of the cameras, which belongs to '
-                              'the graph. Give a geometry, or let the net see a sample first.')
+        geometry = self._calibration(geometry)
         self.eval()
         images = torch.rand(1, geometry.cam_to_img.shape[1], 3, *geometry.size) * 255
         with torch.no_grad():
             size = tuple(self.image_features(images).shape[3:])
         module = Deployable(self, geometry, size).eval()
         return module, dict(images=images), module.bev.names
+
+    def deployable_parts(self, geometry: CameraGeometry | None = None) -> dict[str, Part]:
+        """The same in three parts, see `parts` of `perception/bev/models/deploy.py`.
+
+        Args:
+            geometry: as of `deployable`.
+
+        Raises:
+            ConfigError: as `deployable`.
+        """
+        return parts(self, self._calibration(geometry))
+
+    def _calibration(self, geometry: CameraGeometry | None) -> CameraGeometry:
+        geometry = self.seen_cameras if geometry is None else geometry
+        if geometry is None:
+            raise ConfigError('BEVNet.deployable: no calibration came, expected that of the cameras, which belongs to '
+                              'the graph. Give a geometry, or let the net see a sample first.')
+        return geometry
 
     def _check_frame(self, data_samples: Sequence[RigSample] | None) -> None:
         for sample in data_samples or ():

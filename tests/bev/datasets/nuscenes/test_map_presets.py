@@ -1,8 +1,11 @@
 """Labels of LSS's, CVT's and BEVFusion's protocols, beside the steps of their papers done with the kit's own boxes."""
+import argparse
+
 import cv2
 import numpy as np
 import pytest
 
+from perception.apis.benchmarks.bev import map_labels as map_labels_benchmark
 from perception.bev.datasets.nuscenes.map_presets import (
     CVT_VEHICLES,
     PRESETS,
@@ -205,3 +208,11 @@ def test_wrong_presets_are_named(root, cars):
     empty = Boxes(np.zeros((0, 9)), *[np.zeros(0, int)] * 8)
     assert not vehicle_labels(preset_of('lss_vehicle'), empty, NAMES, EGO, EGO)[0].any()
     assert {preset.shape for preset in PRESETS.values()} == {(200, 200)}
+
+
+def test_the_benchmark_compares_with_the_kit_and_times_both(root):
+    args = argparse.Namespace(data_root=str(root), location=PLACE, patches=3, rounds=1)
+    found = map_labels_benchmark.run(args)
+    assert (found['patches'], found['differing']) == (3, 0) and found['own'] > 0 < found['kit']
+    with pytest.raises(ConfigError, match='patches=0'):
+        map_labels_benchmark.run(argparse.Namespace(**dict(vars(args), patches=0)))
