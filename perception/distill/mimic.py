@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
@@ -129,7 +130,7 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class RunningStatistics(nn.Module):
-    """Standardises channels by the mean and deviation of all that training has shown it.
+    """Standardises channels by the mean and deviation of all that training has shown it, in all processes.
 
     Args:
         channels: of the maps.
@@ -144,7 +145,7 @@ class RunningStatistics(nn.Module):
     @torch.no_grad()
     def forward(self, maps: Tensor, counts: Tensor) -> Tensor:
         """Standardise maps (N, C, h, w); in training those with a count (N,) of 1 add to the statistics first."""
-        if self.training and bool(counts.any()):
+        if self.training:
             self._add((maps if bool(counts.all()) else maps[counts > 0]).double())
         deviation = (self.square / self.count.clamp(min=1)).sqrt()
         scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
@@ -152,9 +153,14 @@ class RunningStatistics(nn.Module):
 
     def _add(self, maps: Tensor) -> None:
         """Chan, Golub, LeVeque: statistics of two parts together."""
-        new = maps.numel() / maps.shape[1]
-        mean = maps.mean((0, 2, 3))
+        sums = torch.cat([maps.sum((0, 2, 3)), maps.new_tensor([maps.numel() / maps.shape[1]])])
+        all_reduce(sums)
+        new = sums[-1]
+        if new == 0:
+            return
+        mean = sums[:-1] / new
         square = (maps - mean.view(-1, 1, 1)).square().sum((0, 2, 3))
+        all_reduce(square)
         gap, total = mean - self.mean, self.count + new
         self.square += square + gap.square() * self.count * new / total
         self.mean += gap * new / total

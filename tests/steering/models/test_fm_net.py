@@ -13,6 +13,9 @@ from perception.steering.models.targets import statistics
 from perception.utils.errors import ConfigError, DataError
 
 
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
+
+
 def cnn(**arguments) -> SteeringNet:
     """The challenge winner's net for 48 x 48 pixels."""
     trunk = dict(type=CNN3d, channels=4, kernels=(6, 3, 3, 3), strides=(3, 2, 1, 1), drop=0.0)
@@ -23,9 +26,10 @@ def cnn(**arguments) -> SteeringNet:
 
 # --------------------------------------------------------------------------------------------------------------- losses
 
+@pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('kind', [SteeringNet, ActionNet])
-def test_two_steps_of_training(tiny_net, random_batch, kind):
-    net = tiny_net(kind=kind)
+def test_two_steps_of_training(tiny_net, random_batch, kind, device):
+    net = tiny_net(kind=kind).to(device)
     before = [p.clone() for p in net.parameters()]
     wrapper = OptimWrapper(torch.optim.Adam(net.parameters(), 1e-3))
     losses = [net.train_step(random_batch(), wrapper) for _ in range(2)]
