@@ -12,7 +12,6 @@ from perception.steering.models.heads import AutoregressiveLSTM, FrameHead, Fram
 from perception.steering.models.targets import statistics
 from perception.utils.errors import ConfigError, DataError
 
-
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 
 
