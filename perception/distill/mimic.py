@@ -146,21 +146,23 @@ class RunningStatistics(nn.Module):
     def forward(self, maps: Tensor, counts: Tensor) -> Tensor:
         """Standardise maps (N, C, h, w); in training those with a count (N,) of 1 add to the statistics first."""
         if self.training:
-            self._add((maps if bool(counts.all()) else maps[counts > 0]).double())
+            self._add(maps if bool(counts.all()) else maps[counts > 0])
         deviation = (self.square / self.count.clamp(min=1)).sqrt()
         scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return (maps - self.mean.to(maps.dtype).view(-1, 1, 1)) / scale.to(maps.dtype).view(-1, 1, 1)
 
     def _add(self, maps: Tensor) -> None:
         """Chan, Golub, LeVeque: statistics of two parts together."""
-        sums = torch.cat([maps.sum((0, 2, 3)), maps.new_tensor([maps.numel() / maps.shape[1]])])
+        own = maps.numel() // maps.shape[1]
+        variance, mean = (part.double().nan_to_num(0.0) for part in torch.var_mean(maps, (0, 2, 3), correction=0))
+        sums = torch.cat([own * mean, torch.full_like(mean[:1], own)])
         all_reduce(sums)
         new = sums[-1]
         if new == 0:
             return
-        mean = sums[:-1] / new
-        square = (maps - mean.view(-1, 1, 1)).square().sum((0, 2, 3))
+        square = own * (variance + (mean - sums[:-1] / new).square())
         all_reduce(square)
+        mean = sums[:-1] / new
         gap, total = mean - self.mean, self.count + new
         self.square += square + gap.square() * self.count * new / total
         self.mean += gap * new / total
