@@ -6,6 +6,7 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from perception.apis.export import compare, to_onnx
+from perception.common.measure import count_model_macs
 from perception.steering.models.cnn3d import CNN3d
 from perception.steering.models.fm_net import ActionNet, ClipPreprocessor, SteeringNet
 from perception.steering.models.heads import AutoregressiveLSTM, FrameHead, FramePredictor
@@ -228,6 +229,13 @@ def test_frames_of_another_size_are_refused(tiny_net):
 
 
 # --------------------------------------------------------------------------------------------------------------- export
+
+def test_its_work_is_counted(tiny_net):
+    net = tiny_net()
+    once, twice = (count_model_macs(net, lambda net, frames=frames: net(dict(clip=torch.zeros(1, frames, 3, 32, 32))))
+                   for frames in (4, 8))
+    assert 1.5 < twice / once <= 2.5 and all(weight.requires_grad for weight in net.parameters())
+
 
 @pytest.mark.parametrize('part', ['clip', 'step'])
 def test_export_agrees_with_onnxruntime(tiny_net, tmp_path, part):
