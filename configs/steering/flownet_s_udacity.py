@@ -27,7 +27,8 @@ predictor = dict(type=FlowPredictor)
 more_metrics = predictions = submission = submit_dataloader = None
 
 mini = dict(
-    {name: part for name, part in mini_loaders.items() if name not in ('submit_dataloader', 'test_dataloader')},
-    test_dataloader=dict(mini_loaders['test_dataloader'], dataset=dict(mini_place, true_flow=True)),
-    model=dict(input_size=(128, 128), base_channels=8, learn='dis', unit=5.0),
-    optim_wrapper=dict(optimizer=dict(lr=1e-3)), train_cfg=dict(max_epochs=16, val_interval=4))
+    {name: part for name, part in wide_loaders.items() if name not in ('submit_dataloader', 'test_dataloader')},
+    test_dataloader=dict(wide_loaders['test_dataloader'], dataset=dict(
+        wide_loaders['test_dataloader']['dataset'], true_flow=True)),
+    model=dict(input_size=(128, 128), base_channels=8, learn='dis', unit=10.0),
+    optim_wrapper=dict(optimizer=dict(lr=1e-3)), train_cfg=dict(max_epochs=12, val_interval=4))

@@ -26,5 +26,6 @@ default_hooks.update(export=dict(type=ExportHook, metric='RMSE', rule='less'))
 
 mini = dict(
     mini_loaders, **mini_training,
-    model=dict(trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)), head=dict(widths=(64, 32), features=32, drop=0.25)),
+    model=dict(input_size=(80, 80), trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)),
+               head=dict(widths=(64, 32), features=32, drop=0.25)),
     optim_wrapper=dict(optimizer=dict(lr=1e-3)))

@@ -46,6 +46,8 @@ def count_model_macs(model: nn.Module, run: Callable[[nn.Module], object]) -> in
         run: runs it.
     """
     inside: list[int] = []  # products by which a backend computes sparse convolutions
+    learned = [weight for weight in model.parameters() if weight.requires_grad]
+    model.requires_grad_(False)  # PyTorch's counter fails at views of weights, which no_grad leaves without a gradient
     with count_macs() as sparse, FlopCounterMode(display=False) as counter:
         handles = [handle for module in model.modules() if isinstance(module, SPARSE) for handle in (
             module.register_forward_pre_hook(lambda *_: inside.append(-counter.get_total_flops())),
@@ -55,6 +57,8 @@ def count_model_macs(model: nn.Module, run: Callable[[nn.Module], object]) -> in
         finally:
             for handle in handles:
                 handle.remove()
+            for weight in learned:
+                weight.requires_grad_()
     return sparse.total + (counter.get_total_flops() - sum(inside)) // 2
 
 

@@ -108,28 +108,31 @@ class FrameFeatures:
             raise ConfigError(f'{type(self).__name__}: view={self.view!r}, expected one of the inputs '
                               f'{sorted(batch["inputs"])}. Name frames in 0..255.')
         frames = batch['inputs'][self.view]
-        count = len(frames)
-        items = torch.cat([frames[:, :-1], frames[:, 1:]], 2) if self.pairs else frames
-        steps = items.shape[1]
-        flat = items.flatten(0, 1)
-        found = self._kept(flat) if self.cache_gb else self.compute(flat)
-        found = {name: maps.unflatten(0, (count, steps)).transpose(1, 2) for name, maps in found.items()}
+        found = self._kept(frames) if self.cache_gb else self.compute(self._items(frames))
+        found = {name: maps.unflatten(0, (len(frames), -1)).transpose(1, 2) for name, maps in found.items()}
         return {name: F.pad(maps, (0, 0, 0, 0, 1, 0)) for name, maps in found.items()} if self.pairs else found
 
-    def _kept(self, items: Tensor) -> dict[str, Tensor]:
+    def _items(self, frames: Tensor) -> Tensor:
+        """Frames (B, T, 3, H, W) as what a teacher sees, clip by clip."""
+        return (torch.cat([frames[:, :-1], frames[:, 1:]], 2) if self.pairs else frames).flatten(0, 1)
+
+    def _kept(self, frames: Tensor) -> dict[str, Tensor]:
         """What `compute` gives, from files where they are there; what is computed is written."""
-        cache, arrays = self.cache(), items.cpu().numpy()
-        names = [digest([str(array.shape).encode(), np.ascontiguousarray(array)]) for array in arrays]
+        cache, clips = self.cache(), frames.cpu().contiguous().numpy()
+        names = [[digest([str(frame.shape).encode(), frame]) for frame in clip] for clip in clips]
+        if self.pairs:
+            names = [[digest([one.encode(), two.encode()]) for one, two in zip(clip, clip[1:])] for clip in names]
+        names = [name for clip in names for name in clip]
         rows = {name: cache.read(name) for name in dict.fromkeys(names)}
         absent = {name: i for i, name in enumerate(names) if rows[name] is None}
         if absent:
-            made = self.compute(items[list(absent.values())])
+            made = self.compute(self._items(frames)[list(absent.values())])
             made = torch.cat([made[name].float().flatten(1) for name in cache.shapes], 1).cpu().numpy()
             for name, row in zip(absent, made):
                 cache.write(name, row)
                 rows[name] = row
-        stacked = torch.from_numpy(np.stack([rows[name].astype(np.float32) for name in names]))
-        return cache.split(stacked.to(items.device))
+        stacked = torch.from_numpy(np.stack([rows[name] for name in names]))  # halves, unless some are new
+        return {name: part.float() for name, part in cache.split(stacked.to(frames.device)).items()}
 
 
 class ClipTeacher(FrameFeatures, FrozenTeacher):

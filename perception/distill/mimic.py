@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import all_reduce
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
@@ -90,7 +91,7 @@ class MimicLoss(DistillLoss):
         smaller do so first.
         """
         adapter = self.adapters[name]
-        steps = [lambda maps: F.conv3d(maps, adapter.weight[..., None], adapter.bias), partial(resized, size=size)]
+        steps = [partial(pointwise, adapter), partial(resized, size=size)]
         if 4 * prod(size) < prod(features.shape[3:]):
             steps.reverse()
         for step in steps:
@@ -116,6 +117,12 @@ class MimicLoss(DistillLoss):
         return counts.flatten()
 
 
+def pointwise(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """A 1 x 1 convolution of maps (B, C, T, h, w), as one product: PyTorch's of five axes is slow on a CPU."""
+    weight, bias = conv.weight.flatten(1), conv.bias[:, None]
+    return (weight @ maps.flatten(2) + bias).unflatten(2, maps.shape[2:])
+
+
 def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps (B, C, T, h, w) as (B, C, T, *size), each frame for itself."""
     found = F.interpolate(maps.flatten(1, 2), tuple(size), mode='bilinear', align_corners=False)
@@ -123,7 +130,7 @@ def resized(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 class RunningStatistics(nn.Module):
-    """Standardises channels by the mean and deviation of all that training has shown it.
+    """Standardises channels by the mean and deviation of all that training has shown it, in all processes.
 
     Args:
         channels: of the maps.
@@ -138,17 +145,24 @@ class RunningStatistics(nn.Module):
     @torch.no_grad()
     def forward(self, maps: Tensor, counts: Tensor) -> Tensor:
         """Standardise maps (N, C, h, w); in training those with a count (N,) of 1 add to the statistics first."""
-        if self.training and bool(counts.any()):
-            self._add((maps if bool(counts.all()) else maps[counts > 0]).double())
+        if self.training:
+            self._add(maps if bool(counts.all()) else maps[counts > 0])
         deviation = (self.square / self.count.clamp(min=1)).sqrt()
         scale = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
         return (maps - self.mean.to(maps.dtype).view(-1, 1, 1)) / scale.to(maps.dtype).view(-1, 1, 1)
 
     def _add(self, maps: Tensor) -> None:
         """Chan, Golub, LeVeque: statistics of two parts together."""
-        new = maps.numel() / maps.shape[1]
-        mean = maps.mean((0, 2, 3))
-        square = (maps - mean.view(-1, 1, 1)).square().sum((0, 2, 3))
+        own = maps.numel() // maps.shape[1]
+        variance, mean = (part.double().nan_to_num(0.0) for part in torch.var_mean(maps, (0, 2, 3), correction=0))
+        sums = torch.cat([own * mean, torch.full_like(mean[:1], own)])
+        all_reduce(sums)
+        new = sums[-1]
+        if new == 0:
+            return
+        square = own * (variance + (mean - sums[:-1] / new).square())
+        all_reduce(square)
+        mean = sums[:-1] / new
         gap, total = mean - self.mean, self.count + new
         self.square += square + gap.square() * self.count * new / total
         self.mean += gap * new / total

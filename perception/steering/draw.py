@@ -4,6 +4,7 @@ Angles are of the steering wheel in degrees, positive to the left. How a picture
 the data set says of itself: `camera` holds the arguments of View, `car` those of Car.
 """
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -216,7 +217,8 @@ def draw_actions(width: int, height: int, probs: np.ndarray | None, names: Seque
     return image
 
 
-class Moment(NamedTuple):
+@dataclass(frozen=True)
+class Moment:
     """What is drawn of a frame: its time [s], angles [deg] and speed [m/s], NaN where not known, and actions."""
     time: float
     prediction: float = np.nan
@@ -305,17 +307,18 @@ class DrawSteering(BaseMetric):
             data_samples: for each clip the dict of a SteeringSample.
         """
         for clip, sample in zip(data_batch['inputs']['clip'], data_samples):
-            paths = sample.get('image_paths') or []
+            paths, rows = sample.get('image_paths') or [], []
             for k, (moment, scored) in enumerate(zip(moments_of(sample), array_of(sample, 'scored', 'DrawSteering'))):
                 if scored:
                     source: Any = paths[k] if paths else clip[k].permute(1, 2, 0).cpu().numpy()
-                    self.results.append((sample['recording'], moment, sample['frames'][k], source))
+                    rows.append((moment, sample['frames'][k], source))
+            self.results.append((sample['recording'], rows))  # one of each clip: mmengine cuts off what is more
 
     def compute_metrics(self, results: list[tuple]) -> dict:
         """Draw the films."""
         recordings: dict[str, dict[float, tuple]] = {}
-        for name, moment, frame, source in results:
-            recordings.setdefault(name, {})[moment.time] = (moment, frame, source)
+        for name, rows in results:
+            recordings.setdefault(name, {}).update({row[0].time: row for row in rows})
         for name, rows in recordings.items():
             rows = [rows[time] for time in sorted(rows)][:self.max_frames]
             gaps = np.diff([moment.time for moment, _, _ in rows])

@@ -1,6 +1,7 @@
 """Steers by images, videos and cameras, and draws what the net says."""
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -196,9 +197,9 @@ class SteeringPredictor(Predictor):
             kind, rows = _rows(sample)
             moments = [Moment(0.0, float(row[0])) if kind == 'targets' else Moment(0.0, probs=row) for row in rows]
         if truth is not None:
-            moments[-1] = moments[-1]._replace(truth=truth)
+            moments[-1] = replace(moments[-1], truth=truth)
         past = moments if not isinstance(source, VideoFrame) else [*self._past, *moments]
-        past = [moment._replace(time=k / RATE) for k, moment in enumerate(past)]
+        past = [replace(moment, time=k / RATE) for k, moment in enumerate(past)]
         if isinstance(source, VideoFrame):
             self._past = past[-MOST_PAST:]
         return draw_moment(frame_image(source), past, dict(classes=ACTIONS) | self.meta, title or source_name(source))

@@ -16,7 +16,7 @@ def test_a_row_for_each_path():
     cfg = load_config(CONFIG, mini=True).model
     for teacher in cfg.teachers.values():
         teacher.trained_by = None
-    batch = mimicking.random_clips(1, (160, 160))
+    batch = mimicking.random_clips(1, (80, 80))
     for sample in batch['data_samples']:
         sample.set_metainfo(dict(sample_id='HMB_1/0'))
     picture = mimicked.draw(MODELS.build(cfg).eval(), batch)

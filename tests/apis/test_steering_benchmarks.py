@@ -1,5 +1,9 @@
 """The benchmark of steering: a step costs a tenth of a clip of ten frames."""
+import importlib
+
+import numpy as np
 import pytest
+import torch
 
 from perception.apis.listing import benchmarks
 from perception.utils.errors import ConfigError
@@ -26,5 +30,19 @@ def test_steps_from_the_cache(root):
     alone, live, cached = listed.load().run(args)
     assert alone['ratio'] == 1 and live['ratio'] > cached['ratio']
     args.config = str(root / 'configs' / 'steering' / 'resnet50_udacity.py')
+    with pytest.raises(ConfigError, match='no teachers'):
+        listed.load().run(args)
+
+
+def test_what_features_tell():
+    listed, generator = benchmarks()['steering/probe'], torch.Generator().manual_seed(0)
+    regress = importlib.import_module('perception.apis.benchmarks.steering.probe').regress
+    features = torch.randn(160, 20, generator=generator).double()
+    angles, drives = features @ torch.arange(20.).double(), np.repeat(list('abcdefgh'), 20)
+    found = regress(features[:120], angles[:120], drives[:120])(features[120:])
+    assert (found - angles[120:]).abs().max() < 1 < angles.std()
+    nothing = regress(features[:120], angles.flip(0)[:120], np.repeat('a', 120))(features[120:])
+    assert nothing.std() < angles.std()
+    args = type('Args', (), dict(config='configs/steering/resnet50_udacity.py', mini=True, side=8))
     with pytest.raises(ConfigError, match='no teachers'):
         listed.load().run(args)

@@ -23,6 +23,7 @@ from perception.distill.distiller import Distiller
 from perception.distill.mimic import MimicLoss, RunningStatistics
 from perception.utils.errors import ConfigError, DataError
 
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 PATHS = dict(low=dict(tap='early', channels=(4, 2)), high=dict(tap='late', channels=(8, 3)))
 
 
@@ -217,6 +218,23 @@ def test_statistics_of_all_targets():
     assert torch.equal(found.mean, before)
 
 
+def test_processes_share_their_statistics(two_processes):
+    maps = torch.randn(8, 3, 4, 5, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    counts = torch.tensor([1., 0, 1, 1, 1, 1, 0, 1])
+
+    def state(rows):
+        found = RunningStatistics(3)
+        for some in rows.split(2):
+            found(maps[some], counts[some])
+        return {name: value.numpy() for name, value in found.state_dict().items()}
+
+    first, second = two_processes(lambda rank: state(torch.arange(rank, 8, 2)))
+    alone = state(torch.arange(8))
+    for name, value in alone.items():
+        np.testing.assert_array_equal(first[name], second[name])
+        np.testing.assert_allclose(first[name], value, rtol=1e-6)
+
+
 def test_wrong_paths(batch):
     with pytest.raises(ConfigError, match='middle'):
         MimicLoss('seg', PATHS, layers=['middle'])
@@ -252,8 +270,10 @@ def test_the_student_keeps_no_trace(batch):
 
 # --------------------------------------------------------------------------------------------------------------- cache
 
-def test_training_from_the_cache_gives_the_same_losses(batch, cached):
-    live, kept = distiller(), distiller(cache_gb=1)
+@pytest.mark.parametrize('device', DEVICES)
+def test_training_from_the_cache_gives_the_same_losses(batch, cached, device):
+    live, kept = distiller().to(device), distiller(cache_gb=1).to(device)
+    batch['inputs'] = {name: value.to(device) for name, value in batch['inputs'].items()}
     expected = live(**batch, mode='loss')
     for turn in range(2):
         kept.load_state_dict(live.state_dict())

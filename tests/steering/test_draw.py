@@ -108,6 +108,6 @@ def test_recordings_become_films(tmp_path):
         sample.targets = sample.pred_targets = torch.zeros(4, 3)
         sample.scored = torch.tensor(scored)
         draw.process(dict(inputs=dict(clip=[torch.zeros(4, 3, 16, 16, dtype=torch.uint8)])), [sample.to_dict()])
-    assert draw.compute_metrics(draw.results) == {}
+    assert draw.evaluate(2) == {}
     count, seconds = imageio_ffmpeg.count_frames_and_secs(str(tmp_path / 'a.mp4'))
     assert count == 6 and seconds == pytest.approx(.6, abs=.05)

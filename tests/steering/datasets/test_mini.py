@@ -67,7 +67,7 @@ def test_udacity(mini_set):
     table = read_table(root / 'HMB_1/interpolated.csv')
     stamps, angles, public, _ = read_evaluation(root / 'test/CH2_final_evaluation.csv')
     assert len(table.rows) == 24 and len(stamps) == 12 and set(public) == {0, 1}
-    assert np.abs(angles).max() < 2 and (np.diff(stamps) == 10 ** 8).all() and table.stamps.max() < stamps.min()
+    assert np.abs(angles).max() < 2 and (np.diff(stamps) == 2 * 10 ** 8).all() and table.stamps.max() < stamps.min()
     data = UdacityCh2(root, 'test')
     sample = data[0]['data_samples']
     assert sample.condition == 'day' and data.recordings[0].name == 'test'
@@ -77,7 +77,7 @@ def test_udacity(mini_set):
     flow = UdacityCh2(root, 'test', true_flow=True)[0]['data_samples'].flow
     assert flow.shape == (10, 2, 160, 160) and flow[0].isnan().all()
     known = flow[1:].isfinite().all(1)
-    assert .2 < known.float().mean() < 1 and 0 < flow[1:, 1][known].mean() < 20  # the road comes down
+    assert .2 < known.float().mean() < 1 and 0 < flow[1:, 1][known].mean() < 40  # the road comes down
     with pytest.raises(DataError, match='true flow'):
         UdacityCh2(root, 'val', true_flow=True)[0]
 

@@ -6,11 +6,14 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from perception.apis.export import compare, to_onnx
+from perception.common.measure import count_model_macs
 from perception.steering.models.cnn3d import CNN3d
 from perception.steering.models.fm_net import ActionNet, ClipPreprocessor, SteeringNet
 from perception.steering.models.heads import AutoregressiveLSTM, FrameHead, FramePredictor
 from perception.steering.models.targets import statistics
 from perception.utils.errors import ConfigError, DataError
+
+DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
 
 
 def cnn(**arguments) -> SteeringNet:
@@ -23,9 +26,10 @@ def cnn(**arguments) -> SteeringNet:
 
 # --------------------------------------------------------------------------------------------------------------- losses
 
+@pytest.mark.parametrize('device', DEVICES)
 @pytest.mark.parametrize('kind', [SteeringNet, ActionNet])
-def test_two_steps_of_training(tiny_net, random_batch, kind):
-    net = tiny_net(kind=kind)
+def test_two_steps_of_training(tiny_net, random_batch, kind, device):
+    net = tiny_net(kind=kind).to(device)
     before = [p.clone() for p in net.parameters()]
     wrapper = OptimWrapper(torch.optim.Adam(net.parameters(), 1e-3))
     losses = [net.train_step(random_batch(), wrapper) for _ in range(2)]
@@ -225,6 +229,13 @@ def test_frames_of_another_size_are_refused(tiny_net):
 
 
 # --------------------------------------------------------------------------------------------------------------- export
+
+def test_its_work_is_counted(tiny_net):
+    net = tiny_net()
+    once, twice = (count_model_macs(net, lambda net, frames=frames: net(dict(clip=torch.zeros(1, frames, 3, 32, 32))))
+                   for frames in (4, 8))
+    assert 1.5 < twice / once <= 2.5 and all(weight.requires_grad for weight in net.parameters())
+
 
 @pytest.mark.parametrize('part', ['clip', 'step'])
 def test_export_agrees_with_onnxruntime(tiny_net, tmp_path, part):
