@@ -26,8 +26,6 @@ def main() -> None:
     parser.add_argument('--trials', type=int, default=3, help='random batches to compare on (default: 3)')
     parser.add_argument('--source', metavar='PATH', help='whose cameras the graph is for, such as a folder of images '
                         'with rig.json; nets that see a map from several cameras need one')
-    parser.add_argument('--compiled', action='store_true', help='compile a program for this machine by AOTInductor, '
-                        'which needs a C++ compiler; C++ runs it without Python')
     args = parser.parse_args()
     run_command(run, args)
 
@@ -35,7 +33,7 @@ def main() -> None:
 def run(args: argparse.Namespace) -> None:
     """Export; imported only now, since importing torch takes seconds."""
     from perception.apis.export import export
-    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source, args.compiled)
+    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source)
 
 
 if __name__ == '__main__':

@@ -4,8 +4,7 @@ What is exported as ONNX is told by the model's method `deployable()`: a module 
 normalisation inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free.
 A net of points has `traceable()` instead, since sparse convolutions have no ONNX operator: a module of points to
 labels, example points, and what labels points eagerly. Their number stays free. The program is a `.pt2` file, which
-`torch.export.load` reads, or, compiled by AOTInductor for this machine's device, `torch._inductor.aoti_load_package`
-in Python and `AOTIModelPackageLoader` in C++, without this project.
+`torch.export.load` reads without this project.
 """
 import json
 import logging
@@ -37,7 +36,7 @@ DIFFERENT = 1e-3  # share of labels
 
 @names_config
 def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
-           trials: int = 3, source: str | Path | None = None, compiled: bool = False) -> Path:
+           trials: int = 3, source: str | Path | None = None) -> Path:
     """Export the deployable net of a config with the weights of a checkpoint.
 
     Args:
@@ -48,7 +47,6 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         trials: batches of random inputs, of 1, 2, ... samples, on which ONNX Runtime and PyTorch are compared.
         source: what a predictor takes, such as a folder of images with `rig.json`; a net whose graph holds the
             calibration of its cameras takes that of this source.
-        compiled: of a net of points, for this machine.
 
     Returns:
         path of the file; it appears only if both agree.
@@ -67,10 +65,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
     make_folder(out.parent)
     if program:
-        return write_program(*predictor.model.traceable(), out, trials, compiled)
-    if compiled:
-        raise ConfigError(f'--compiled: {type(predictor.model).__name__} is written as ONNX, expected a net of points. '
-                          'Leave it out.')
+        return write_program(*predictor.model.traceable(), out, trials)
     if not hasattr(predictor.model, 'deployable'):
         raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
                           'exported. Write it as LaneNet does; sparse convolutions have no ONNX operator.')
@@ -88,8 +83,8 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
 
 
 @torch.no_grad()
-def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], Tensor], out: Path, trials: int = 3,
-                  compiled: bool = False) -> Path:
+def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], Tensor], out: Path,
+                  trials: int = 3) -> Path:
     """Write points to labels as a program, and see that it labels as the net does.
 
     Args:
@@ -98,7 +93,6 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         eager: the net itself.
         out: the file, which ends with .pt2.
         trials: random parts of the example to compare on.
-        compiled: by AOTInductor.
 
     Raises:
         ConfigError: another ending.
@@ -109,14 +103,10 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
     with _quiet():
         program = torch.export.export(module, (points,), strict=False,
                                       dynamic_shapes=({0: torch.export.Dim('points', min=2)},))
-    with tempfile.TemporaryDirectory(dir=out.parent) as folder:  # both writers want the ending
+    with tempfile.TemporaryDirectory(dir=out.parent) as folder:  # the writer wants the ending
         part = str(Path(folder, 'program.pt2'))
-        if compiled:
-            torch._inductor.aoti_compile_and_package(program, package_path=part)
-            run = torch._inductor.aoti_load_package(part)
-        else:
-            torch.export.save(program, part)
-            run = torch.export.load(part).module()
+        torch.export.save(program, part)
+        run = torch.export.load(part).module()
         seconds, worst = ([], []), 0.
         for trial in range(trials):
             kept = points[torch.randperm(len(points))[:len(points) // (trial + 1)].sort()[0]]
@@ -132,7 +122,7 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         with atomic_path(out, DataError) as whole:
             shutil.copyfile(part, whole)
     eager_ms, ms = (1e3 * min(times[1:] or times) for times in seconds)
-    print_log(f'{out}: {out.stat().st_size / 2**20:.1f} MiB{", compiled" if compiled else ""}; points (N, '
+    print_log(f'{out}: {out.stat().st_size / 2**20:.1f} MiB; points (N, '
               f'{points.shape[1]}) to labels (N,). It labels as the net does but for {worst:.2%} of the points of '
               f'{trials} random scans; {ms:.0f} ms, the net {eager_ms:.0f} ms.', 'current')
     return out

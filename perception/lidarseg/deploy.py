@@ -1,4 +1,4 @@
-"""Cylinder3D and MinkUNet as one graph, points in, labels out, for torch.export and AOTInductor.
+"""Cylinder3D and MinkUNet as one graph, points in, labels out, for torch.export.
 
 The graph holds the same layers and weights, but its tensors carry no cache and its maps are made of operators whose
 sizes the compiler may leave open: voxels are sorted keys, a neighbour is found by bisection, and a convolution is one

@@ -63,7 +63,7 @@ def test_a_training_step_is_measured(scan):
 
 
 @pytest.mark.parametrize(('net', 'dtypes', 'ways'), [('cylinder3d', ['float32'], ['torch', 'spconv']),
-                                                     ('spvnas', ['float32', 'bfloat16'], ['torch'])])
+                                                     ('spvnas', ['bfloat16'], ['torch'])])
 def test_backends_are_measured_side_by_side(scan, tmp_path, net, dtypes, ways):
     """On a CPU; what only a GPU can do is left out."""
     report = backends.run(arguments(backends, '--scan', scan, '--device', 'cpu', '--nets', net, '--width', 1 / 16,
@@ -71,13 +71,13 @@ def test_backends_are_measured_side_by_side(scan, tmp_path, net, dtypes, ways):
                                     '--out', tmp_path))
     rows = {(row['dtype'], row['way']): row for row in report['nets']}
     assert {key for key in rows if key[1] == 'torch'} == {(dtype, 'torch') for dtype in dtypes}
-    assert rows['float32', 'torch']['error'] == 0
-    assert 'bfloat16' not in dtypes or 0 < rows['bfloat16', 'torch']['error'] < .2
+    error = rows[dtypes[0], 'torch']['error']
+    assert error == 0 if dtypes == ['float32'] else 0 < error < .2
     assert all(row[key] > 0 for row in rows.values() for key in ('forward_ms', 'forward_kernels'))
     assert all(row[key] > 0 for row in rows.values() if row['way'] == 'torch' for key in ('step_ms', 'maps_ms'))
     if 'spconv' in ways and not report['left_out']:
         assert rows['float32', 'spconv']['error'] < 1e-4 and rows['float32', 'torch']['forward_ratio'] > 0
-    layers = [row for row in report['layers'] if row['dtype'] == 'float32']
+    layers = report['layers']
     assert sum(row['count'] for row in layers) > 20 and all(row['torch_ms'] > 0 < row['limit_ms'] for row in layers)
     assert json.loads((tmp_path / 'backends.json').read_text())['nets'] == report['nets']
     assert (tmp_path / 'backends.md').read_text().count('\n| ') == len(rows) + len(report['layers']) + 2
