@@ -41,8 +41,8 @@ def test_close_names_are_shown():
     for wrong in ('spares', 'sparse', 'lanes/sparse'):
         with pytest.raises(ConfigError, match=f'{wrong}: .* Did you mean lidarseg/sparse'):
             choose(wrong, BENCHMARKS)
-    with pytest.raises(ConfigError, match='latenzy: .*expected one of arms, .*--help'):
-        choose('latenzy', BENCHMARKS)
+    with pytest.raises(ConfigError, match='wombat: .*expected one of arms, .*--help'):
+        choose('wombat', BENCHMARKS)
 
 
 @pytest.mark.parametrize('words', [['--help'], ['lidarseg/sparse', '--help'], ['cost', '--help']])
