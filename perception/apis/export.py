@@ -58,12 +58,12 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     """
     if trials < 1:
         raise ConfigError(f'--trials: {trials} came, expected at least 1. Each compares one random batch.')
+    if out is not None and Path(out).is_dir():
+        raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
+    make_folder(Path(checkpoint if out is None else out).parent)
     predictor = load(config, checkpoint, device='cpu', mini=mini)
     program = hasattr(predictor.model, 'traceable')
     out = Path(checkpoint).with_suffix('.pt2' if program else '.onnx') if out is None else Path(out)
-    if out.is_dir():
-        raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
-    make_folder(out.parent)
     if program:
         return write_program(*predictor.model.traceable(), out, trials)
     if not hasattr(predictor.model, 'deployable'):

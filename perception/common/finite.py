@@ -74,7 +74,7 @@ class FiniteSteps:
                                    f'allowed.')
 
     def _parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
-        """The model's own, then a look at the sum; the terms come to the host in one go, as it has waited anyway."""
+        """The model's own, then a look at the sum; from a GPU, which has been waited for, the terms come in one go."""
         total, terms = self.parse_losses(losses)
         bad = ~torch.isfinite(total.detach())
         if get_world_size() > 1:
@@ -88,7 +88,9 @@ class FiniteSteps:
             if hasattr(self.runner.optim_wrapper, '_inner_count'):  # accumulated gradients wait for the same iteration
                 self.runner.optim_wrapper._inner_count += 1
             raise _NotFinite(', '.join(dict.fromkeys(name for part in all_gather_object(names) for name in part)))
-        return total, dict(zip(terms, torch.stack([term.detach().double() for term in terms.values()]).cpu()))
+        if total.is_cuda:
+            terms = dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu()))
+        return total, terms
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:
         """Look at the gradients, which all processes have alike, before a step."""

@@ -47,8 +47,8 @@ class StartHook(Hook):
     def _log_backend(runner: Runner) -> None:
         sparse = (SubMConv3d, SparseConv3d, SparseInverseConv3d)
         if any(isinstance(module, sparse) for module in runner.model.modules()):
-            backend = functional._backend.__name__.rpartition('.')[2]
-            runner.logger.info(f'sparse convolution by {backend}')
+            device = next(runner.model.parameters()).device
+            runner.logger.info(f'sparse convolution by {functional.backend_name(device)}')
 
     @staticmethod
     def _log(runner: Runner, use: str, loader: Any) -> None:

@@ -73,6 +73,12 @@ def _on_cuda() -> list[ModuleType]:
     return found
 
 
+def backend_name(device: torch.device) -> str:
+    """Who multiplies on a device; on CUDA features that this one does not serve go to the next."""
+    backend = _backend or (_on_cuda()[0] if device.type == 'cuda' else torch_backend)
+    return backend.__name__.rpartition('.')[2]
+
+
 def _choose(x: Tensor, algorithm: str | None) -> ModuleType:
     if _backend is not None:
         return _backend
