@@ -112,9 +112,17 @@ def perpendicular(axis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Two unit vectors (N, 3) at right angles to each axis (N, 3) and to each other."""
     axis = axis / np.maximum(np.linalg.norm(axis, axis=-1, keepdims=True), 1e-12)
     other = np.where(np.abs(axis[:, 2:]) < .9, np.array([0, 0, 1.0]), np.array([1.0, 0, 0]))
-    first = np.cross(axis, other)
+    first = _cross(axis, other)
     first /= np.maximum(np.linalg.norm(first, axis=-1, keepdims=True), 1e-12)
-    return first, np.cross(axis, first)
+    return first, _cross(axis, first)
+
+
+def _cross(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """np.cross of (N, 3) and (N, 3), without what that spends on other shapes: several times as fast for a few rows."""
+    result = np.empty_like(a)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        np.subtract(a[:, j] * b[:, k], a[:, k] * b[:, j], out=result[:, i])
+    return result
 
 
 class MeshBuilder:

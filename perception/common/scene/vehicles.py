@@ -1,6 +1,8 @@
 """Bodies of cars, trucks, buses, trailers, excavators, bicycles and motorcycles in their local frames."""
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from perception.common.scene.mesh import Mesh, MeshBuilder
@@ -177,7 +179,12 @@ def _ring_of_tubes(builder: MeshBuilder, centre: np.ndarray, radius: float, thic
 
 
 def bicycle(part: str = 'bicycle', colour: tuple = (.1, .1, .3)) -> Mesh:
-    """A bicycle of rims, spokes and frame tubes, upright."""
+    """A bicycle of rims, spokes and frame tubes, upright; they differ in colour alone."""
+    return _bicycle(part).recoloured('car_paint', colour)
+
+
+@cache
+def _bicycle(part: str) -> Mesh:
     builder = MeshBuilder()
     rear, front = np.array([-.52, 0, .34]), np.array([.52, 0, .34])
     for hub in (rear, front):
@@ -185,7 +192,7 @@ def bicycle(part: str = 'bicycle', colour: tuple = (.1, .1, .3)) -> Mesh:
     seat, head, crank, bar = [-.18, 0, .86], [.36, 0, .86], [-.06, 0, .30], [.34, 0, 1.02]
     start = np.array([rear, rear, crank, crank, seat, head, head, seat])
     end = np.array([crank, seat, seat, head, head, front, bar, [-.22, 0, .96]])
-    builder.tubes(start, end, .022, 'car_paint', colour, part, sides=5, caps=False)
+    builder.tubes(start, end, .022, 'car_paint', GREY, part, sides=5, caps=False)
     builder.tubes([.34, -.29, 1.03], [.34, .29, 1.03], .016, 'metal', GREY, part, sides=5)
     builder.boxes([-.23, 0, .95], [.26, .15, .06], 'plastic', DARK, part)
     builder.boxes([[-.06, .12, .14], [-.06, -.12, .42]], np.array([[.1, .1, .03]]), 'plastic', DARK, part)
@@ -194,14 +201,19 @@ def bicycle(part: str = 'bicycle', colour: tuple = (.1, .1, .3)) -> Mesh:
 
 
 def motorcycle(part: str = 'motorcycle', colour: tuple = (.4, .4, .4)) -> Mesh:
-    """A motorcycle: two wheels, tank, engine, seat, fork and exhaust."""
+    """A motorcycle: two wheels, tank, engine, seat, fork and exhaust; they differ in colour alone."""
+    return _motorcycle(part).recoloured('car_paint', colour)
+
+
+@cache
+def _motorcycle(part: str) -> Mesh:
     builder = MeshBuilder()
     hubs = np.array([[-.72, 0, .31], [.72, 0, .31]])
     builder.tubes(hubs - [0, .07, 0], hubs + [0, .07, 0], .31, 'rubber', RUBBER, part, sides=16)
     builder.tubes([[.72, .1, .31], [.72, -.1, .31], [-.72, .12, .31], [-.72, -.12, .31]],
                   [[.45, .1, .95], [.45, -.1, .95], [-.1, .12, .4], [-.1, -.12, .4]], .035, 'metal', GREY, part)
     builder.balls(np.array([[.18, 0, .82], [.5, 0, .86]]), np.array([[.30, .17, .16], [.14, .16, .17]]), 'car_paint',
-                  colour, part)
+                  GREY, part)
     builder.boxes([[0, 0, .25], [-.4, 0, .72], [-.68, 0, .74]], np.array([[.55, .36, .4], [.6, .28, .12],
                                                                         [.3, .2, .16]]), 'metal', DARK, part)
     builder.tubes([[-.75, -.2, .35], [.45, -.36, 1.03]], [[.1, -.18, .3], [.45, .36, 1.03]], [.06, .02], 'metal', GREY,
