@@ -285,17 +285,6 @@ def test_network_learns_to_tell_lanes_apart():
     assert [len(sample.pred_lanes) for sample in samples] == [5, 5]
 
 
-def test_export_to_onnx(exported, tmp_path, shuffled):
-    net = shuffled(AgnosticLaneNet(input_size=(32, 48)))
-    images = torch.randn(2, 3, 32, 48)
-    with torch.no_grad():
-        expected = net(dict(images=images))
-    outputs = exported(net, images, tmp_path / 'net.onnx')
-    assert len(outputs) == 2
-    for ours, theirs in zip(outputs, expected.values()):
-        np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4, rtol=1e-4)
-
-
 def test_an_existence_head_is_possible():
     net = AgnosticLaneNet(input_size=(32, 48), num_lanes=4).eval()
     inputs = dict(images=torch.randn(1, 3, 32, 48), labels=road((12, 30)), exist=torch.tensor([[0., 1., 1., 0.]]))
