@@ -1,7 +1,7 @@
 """The registries of `perception`: children of mmdet3d's, and reachable from mmengine's root as `perception.<Name>`.
 
 A type in a config is normally the class itself. A string works too: unprefixed names are looked up here, then in
-mmdet3d, then in mmengine; the module that defines a class is imported at the first look-up of any name.
+mmdet3d, then in mmengine; at the first look-up of any name the modules are imported that register something there.
 """
 import re
 from importlib.util import find_spec
@@ -57,16 +57,22 @@ except (ImportError, AssertionError, AttributeError) as error:  # mmdet3d assert
     raise MissingDependency(_why_absent(error)) from error
 
 
-def _modules() -> list[str]:
-    """Dotted names of all modules of the package, found on disk without importing them."""
-    files = sorted(_PACKAGE.rglob('*.py'))
-    return ['.'.join(('perception', *f.relative_to(_PACKAGE).with_suffix('').parts)) for f in files
-            if f.name not in ('__init__.py', 'registry.py')]
+def _registering() -> dict[str, list[str]]:
+    """By the name of a registry, dotted names of the modules that register something there, without importing any."""
+    found = {}
+    for file in sorted(_PACKAGE.rglob('*.py')):
+        for name in set(re.findall(r'^ *@(\w+)\.register_module\(', file.read_text(), re.MULTILINE)):
+            found.setdefault(name, []).append('.'.join(
+                ('perception', *file.relative_to(_PACKAGE).with_suffix('').parts)))
+    return found
+
+
+_LOCATIONS = _registering()
 
 
 def _child(name: str) -> Registry:
     parent = getattr(mmdet3d, name)
-    node = Registry(parent.name, parent=parent, scope='perception', locations=_modules())
+    node = Registry(parent.name, parent=parent, scope='perception', locations=_LOCATIONS.get(name, []))
     getattr(root, name)._add_child(node)
     return node
 

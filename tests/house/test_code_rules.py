@@ -2,6 +2,7 @@
 import ast
 import functools
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -80,3 +81,12 @@ def test_rooms_import_on_a_bare_machine(root):
                          capture_output=True, text=True, cwd=root)
     assert run.returncode == 0, run.stderr[-2000:]
     assert not run.stdout, run.stdout
+
+
+def test_registrations_are_where_the_registry_looks_for_them(root):
+    strange = []
+    for path, _ in modules(root):
+        lines = path.read_text().splitlines()
+        strange += [f'{path}:{number}' for number, line in enumerate(lines, 1) if path.name != 'registry.py'
+                    and '.register_module' in line and not re.match(r' *@[A-Z_]+\.register_module\(', line)]
+    assert not strange, f'expected @NAME.register_module(...), which perception/registry.py finds: {strange}'
