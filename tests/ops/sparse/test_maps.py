@@ -104,12 +104,17 @@ def test_derived_forms_name_the_same_pairs(shuffled):
     flat = kernel_map.csr_flat
     assert set(zip((flat // 27).tolist(), outs.tolist(), (flat % 27).tolist())) == expected
     in_order, out_order = torch.cat(kernel_map.in_rows), torch.cat(kernel_map.out_rows)
-    assert torch.equal(out_order[kernel_map.csr_pos], outs)
-    assert torch.equal(in_order[kernel_map.csr_pos], flat // 27)
-    pieces = {(a, b + start, k) for start, slab in kernel_map.slabs(7)
-              for k, pairs in enumerate(as_sets(slab)) for a, b in pairs}
-    assert pieces == expected
-    assert max(slab.num_out for _, slab in kernel_map.slabs(7)) == 7
+    whole, = kernel_map.slabs(len(coords))
+    assert torch.equal(out_order[whole.csr_pos], outs)
+    assert torch.equal(in_order[whole.csr_pos], flat // 27)
+    pieces = []
+    for slab in kernel_map.slabs(7):
+        outs = slab.start + torch.arange(len(slab.csr_offset) - 1).repeat_interleave(slab.csr_offset.diff())
+        ins = torch.cat(slab.in_rows)[slab.csr_pos]
+        offsets = torch.arange(27).repeat_interleave(torch.tensor([len(rows) for rows in slab.in_rows]))[slab.csr_pos]
+        pieces += zip(ins.tolist(), outs.tolist(), offsets.tolist())
+    assert set(pieces) == expected and len(pieces) == len(expected)
+    assert len(kernel_map.slabs(7)) == -(-len(coords) // 7)
 
 
 def test_layers_of_one_geometry_share_one_map_and_others_do_not():
