@@ -3,12 +3,16 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
+import traceback
 from collections.abc import Callable
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 from filelock import FileLock
+from torch.utils._python_dispatch import TorchDispatchMode
 
 ROOT = Path(__file__).resolve().parent.parent
 if not torch.cuda.is_available():  # Triton's kernels run in its interpreter; this must be said before it is imported
@@ -129,6 +133,53 @@ def mini_llamas(mini_set: Callable[[str], Path]) -> Path:
 def mini_apolloscape(mini_set: Callable[[str], Path]) -> Path:
     """The tiny set of TINY."""
     return mini_set('apolloscape')
+
+
+class Waits(TorchDispatchMode):
+    """Lists what makes the host wait for a device, each as an operation with the place in this project."""
+    ALWAYS = ('nonzero', 'item', '_local_scalar_dense', '_unique2', 'unique_dim', 'unique_consecutive',
+              'masked_select', 'bincount', 'equal', 'is_nonzero')
+    METHODS = ('tolist', 'numpy', 'cpu')
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.found = []
+        for owner, names in ((torch.Tensor, self.METHODS), (torch, ('tensor', 'as_tensor'))):
+            for name in names:
+                monkeypatch.setattr(owner, name, self.listed(name, getattr(owner, name)))
+
+    def listed(self, name, function):
+        def call(*args, **kwargs):
+            if name not in ('tensor', 'as_tensor') or not isinstance(args[0], torch.Tensor):
+                self.add(name)
+            return function(*args, **kwargs)
+        return call
+
+    def add(self, name):
+        stack = [frame for frame in traceback.extract_stack(sys._getframe(2))
+                 if '/perception/' in frame.filename]
+        place = ' < '.join(f'{frame.filename.rpartition("/perception/")[2]}:{frame.lineno} {frame.name}'
+                           for frame in stack[:-4:-1])
+        self.found.append(f'{name} at {place or "elsewhere"}')
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name, kwargs = function.overloadpacket.__name__, kwargs or {}
+        masks = name in ('index', 'index_put', 'index_put_') and any(
+            index is not None and index.dtype in (torch.bool, torch.uint8) for index in args[1])
+        masks = masks and (name == 'index' or args[2].numel() != 1)  # a number is filled in without counting
+        if name in self.ALWAYS or masks or (name == 'repeat_interleave' and kwargs.get('output_size') is None):
+            self.add(name)
+        return function(*args, **kwargs)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch):
+    """A context that gives the list of what makes the host wait inside it, see `Waits`."""
+    @contextmanager
+    def listed():
+        with monkeypatch.context() as patch, Waits(patch) as mode:
+            yield mode.found
+    return listed
 
 
 @pytest.fixture

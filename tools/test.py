@@ -30,6 +30,8 @@ def main() -> None:
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
+    parser.add_argument('--compile', action='store_true',
+                        help='compile nets of images, such as those of lanes, which takes a minute or more')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4, grid36; for people flip')
     parser.add_argument('--metrics', nargs='+', action='extend', default=[], metavar='NAME',
                         help="further scores, of the config's more_metrics, such as distance of LiDAR configs")
@@ -53,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     from perception.apis.test import test
     test(args.config, args.checkpoints, args.mini, args.amp, args.tta, args.submit, args.draw,
          parse_options(args.cfg_options), args.launcher, args.save, parse_members(args.ensemble), args.metrics,
-         args.predictions)
+         args.predictions, args.compile)
 
 
 if __name__ == '__main__':

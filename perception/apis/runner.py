@@ -19,6 +19,7 @@ from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
 from mmengine.visualization import LocalVisBackend, MLflowVisBackend, TensorboardVisBackend, Visualizer, WandbVisBackend
 from torch import nn
+from torch.utils.data import DataLoader
 
 from perception.apis.config import leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
@@ -78,6 +79,13 @@ class Runner(MMEngineRunner):
             if structure is not None:
                 apply_structure(net, structure, str(self._load_from))
         return model
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, *args, **kwargs) -> DataLoader:
+        """mmengine's; where CUDA is, batches come in pinned memory, unless the config says otherwise."""
+        if isinstance(dataloader, dict) and torch.cuda.is_available():
+            dataloader = dict(pin_memory=True) | dataloader
+        return MMEngineRunner.build_dataloader(dataloader, *args, **kwargs)
 
     def build_visualizer(self, visualizer: dict | None = None) -> Visualizer:
         """mmengine's default with a class for the backend: names would import every room to find them."""

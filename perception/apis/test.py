@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
+from perception.apis.compiled import compile_net
 from perception.apis.config import called, load_config, names_config, need
 from perception.apis.inference import Checkpoints, check_vote, combine, student_of
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
@@ -30,7 +31,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
          tta: str | None = None, submit: str | None = None, draw: str | None = None,
          options: dict[str, Any] | None = None, launcher: str = 'none', save: str | None = None,
          ensemble: Sequence[tuple[str | Path, str | Path]] = (), metrics: Sequence[str] = (),
-         predictions: str | Path | None = None) -> dict[str, float]:
+         predictions: str | Path | None = None, compiled: bool = False) -> dict[str, float]:
     """Test weights, or the predictions of a file, with the data and metric of a config.
 
     Args:
@@ -48,6 +49,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
         ensemble: config and checkpoint of further models that vote; data and metric are those of `config`.
         metrics: names of further scores, of the config's `more_metrics`.
         predictions: a file of anybody's results in the place of a net.
+        compiled: compile nets of images first, see `compile_net`.
 
     Returns:
         the results of the metrics.
@@ -67,7 +69,8 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     if predictions is None:
         check_vote(cfg, checkpoints, ensemble, tta)
     else:
-        _stand_in(cfg, predictions, checkpoints=checkpoints, ensemble=ensemble, tta=tta, save=save, amp=amp)
+        _stand_in(cfg, predictions, checkpoints=checkpoints, ensemble=ensemble, tta=tta, save=save, amp=amp,
+                  compiled=compiled)
     if save:
         need(cfg, '--save', 'saved_model', instead='Predictions of any net are written by `tools/visualize.py CONFIG '
              'CHECKPOINT FOLDER --save DIR`.')
@@ -79,7 +82,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     with locked(submit, draw, save):
         if submit:
             own_folder(submit)
-        settings = _settings(cfg, tta, amp)
+        settings = _settings(cfg, tta, amp, compiled)
         runner = Runner.from_cfg(cfg)
         saved = None
         if predictions is not None:
@@ -94,6 +97,8 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
                                        stamp=stamp, replace=not save)
             if model is not unwrap(runner.model):
                 runner.model = model.to(device)
+            if compiled:
+                compile_net(model)
             runner.logger.info('Testing ' + ' and '.join(str(path) for _, path in parts)
                                + (f' with {tta}' if tta else ''))
         results = runner.test()
@@ -112,12 +117,12 @@ def _stand_in(cfg: Config, predictions: str | Path, **others: Any) -> None:
     cfg.model = dict(cfg.predictions, path=str(predictions))
 
 
-def _settings(cfg: Config, tta: str | None, amp: bool) -> dict:
+def _settings(cfg: Config, tta: str | None, amp: bool, compiled: bool) -> dict:
     """What predictions depend on beside the models, for their stamp."""
     data = cfg.test_dataloader.dataset
     where = str(data_path(data.data_root)) if data.get('data_root') else None
     return dict(augmentation=[tta, _hash(cfg.get('tta_model')) if tta else None], data=[_hash(data), where],
-                precision='mixed' if amp else 'full')
+                precision=('mixed' if amp else 'full') + (', compiled' if compiled else ''))
 
 
 def _hash(value: Any) -> str:

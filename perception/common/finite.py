@@ -74,12 +74,14 @@ class FiniteSteps:
                                    f'allowed.')
 
     def _parse_losses(self, losses: dict) -> tuple[Tensor, dict]:
-        """The model's own, then a look at the sum; from a GPU, which has been waited for, the terms come in one go."""
+        """The model's own, then a look at the sum, which comes from a GPU with all terms, in one go."""
         total, terms = self.parse_losses(losses)
-        bad = ~torch.isfinite(total.detach())
+        bad = (~torch.isfinite(total.detach())).float()
         if get_world_size() > 1:
-            bad = bad.to(torch.float32)
             torch.distributed.all_reduce(bad)
+        if total.is_cuda:
+            bad, *values = torch.stack([bad, *(term.detach().float() for term in terms.values())]).cpu()
+            terms = dict(zip(terms, values))
         if bool(bad):
             names = [f'{name} is {float(torch.as_tensor(value).detach()):g}' for name, value in terms.items()
                      if name != 'loss' and not torch.isfinite(torch.as_tensor(value)).all()]
@@ -88,8 +90,6 @@ class FiniteSteps:
             if hasattr(self.runner.optim_wrapper, '_inner_count'):  # accumulated gradients wait for the same iteration
                 self.runner.optim_wrapper._inner_count += 1
             raise _NotFinite(', '.join(dict.fromkeys(name for part in all_gather_object(names) for name in part)))
-        if total.is_cuda:
-            terms = dict(zip(terms, torch.stack([term.detach().float() for term in terms.values()]).cpu()))
         return total, terms
 
     def _check_gradients(self, optimizer: torch.optim.Optimizer, args: tuple, kwargs: dict) -> None:

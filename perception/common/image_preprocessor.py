@@ -17,14 +17,14 @@ class ImagePreprocessor(BaseDataPreprocessor):
         mean: of the three channels, in 0..255, in the order the network sees them (blue first with `bgr`).
         std: like `mean`; 1 leaves the scale.
         bgr: give the network blue, green, red. Images always come as red, green, blue.
-        non_blocking: copy to the device without waiting.
+        non_blocking: copy to the device without waiting, from memory that the loader has pinned.
 
     Raises:
         ConfigError: not three numbers, or a std that is not positive.
     """
 
     def __init__(self, mean: Sequence[float] = (123.675, 116.28, 103.53),
-                 std: Sequence[float] = (58.395, 57.12, 57.375), bgr: bool = False, non_blocking: bool = False):
+                 std: Sequence[float] = (58.395, 57.12, 57.375), bgr: bool = False, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ConfigError(f'ImagePreprocessor: mean={mean}, std={std}, expected three numbers each, in 0..255, std '

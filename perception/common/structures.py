@@ -4,12 +4,23 @@ Predictions are called `pred_...`. The meta information names what the room's Pr
 `_path`, or as `source` where it is no file.
 """
 from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 # fields of BoxSample that there is one of for each box of the truth
 PER_BOX = ('boxes', 'labels', 'ignore', 'occlusion', 'track_ids', 'num_points', 'density', 'joint')
 
 
-class PointSegSample(BaseDataElement):
+class Sample(BaseDataElement):
+    """A sample that a data loader for a GPU can pin in the host's memory, from where copies wait for nothing."""
+
+    def pin_memory(self) -> 'Sample':
+        """The sample with its tensors in pinned memory."""
+        pinned = self.new()
+        pinned.set_data({name: value.pin_memory() for name, value in self.items() if isinstance(value, Tensor)})
+        return pinned
+
+
+class PointSegSample(Sample):
     """Labels and predictions of one point cloud.
 
     Data fields, all optional tensors with one row per point in file order:
@@ -23,7 +34,7 @@ class PointSegSample(BaseDataElement):
     """
 
 
-class LaneSample(BaseDataElement):
+class LaneSample(Sample):
     """Labels and predictions of one road image, H x W pixels at the network's input size, L lane slots, C classes.
 
     Data fields, all optional:
@@ -43,7 +54,7 @@ class LaneSample(BaseDataElement):
     """
 
 
-class BoxSample(BaseDataElement):
+class BoxSample(Sample):
     """Boxes and predictions of one point cloud.
 
     A box is a row `x, y, z, l, w, h, yaw, vx, vy`: x, y, z its centre (not its bottom) in metres of the data set's
@@ -94,7 +105,7 @@ class RigSample(BoxSample):
     """
 
 
-class SteeringSample(BaseDataElement):
+class SteeringSample(Sample):
     """What is known and predicted of one clip of T frames of a driving recording.
 
     Data fields, all optional tensors with one row per frame in order of time:

@@ -47,6 +47,7 @@ class Distiller(BaseModel):
         self.teachers = nn.ModuleDict({name: _build(cfg) for name, cfg in (teachers or {}).items()})
         self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in losses.items()})
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))  # in the checkpoint, for begin and end
+        self._known: tuple = (None, 0, 0)  # the buffer when it was last read, its version and its value
         self.tap_shapes: dict[str, dict[str, Any]] = {}
         self._check()
 
@@ -61,8 +62,17 @@ class Distiller(BaseModel):
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode)
         own, terms = self.own_and_added(inputs, data_samples)
-        self.iteration += int(self.training)
+        if self.training:
+            now = self.now() + 1
+            self.iteration += 1
+            self._known = self.iteration, self.iteration._version, now
         return own | {key: term for added in terms.values() for key, term in added.items()}
+
+    def now(self) -> int:
+        """The iteration; only once it was loaded, moved or set from outside is the device asked."""
+        if self._known[0] is not self.iteration or self._known[1] != self.iteration._version:
+            self._known = self.iteration, self.iteration._version, int(self.iteration)
+        return self._known[2]
 
     def own_and_added(self, inputs: Any, data_samples: list | None = None,
                       all_losses: bool = False) -> tuple[dict, dict[str, dict[str, Tensor]]]:
@@ -73,7 +83,7 @@ class Distiller(BaseModel):
             data_samples: labels and meta information, one per sample.
             all_losses: those too that are not active at this iteration, as at the nearest one at which they teach.
         """
-        now, terms = int(self.iteration), {}
+        now, terms = self.now(), {}
         if self.training:
             for teacher in self.teachers.values():
                 teacher.follow(self.student, now)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
+from perception.ops.scatter import count_rows
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
@@ -134,13 +135,16 @@ class PVDLoss(DistillLoss):
             teacher: (R, C) logits of the teacher.
             labels: (R,) train ids, read only with `mask_ignored`.
         """
-        if self.mask_ignored:
-            student, teacher = student[labels != self.ignore_index], teacher[labels != self.ignore_index]
         log_s, log_t = student.log_softmax(1), teacher.log_softmax(1)
         if self.direction == 'student_teacher':
             log_s, log_t = log_t, log_s
-        total = F.kl_div(log_s, log_t, reduction='sum', log_target=True)  # sum of p_t (log p_t - log p_s)
-        rows = max(len(student), 1)
+        if self.mask_ignored:  # rows that are left out are multiplied by zero: to pick the others the host would wait
+            kept = labels != self.ignore_index
+            total = (F.kl_div(log_s, log_t, reduction='none', log_target=True) * kept[:, None]).sum()
+            rows = kept.sum().clamp(min=1)
+        else:
+            total = F.kl_div(log_s, log_t, reduction='sum', log_target=True)  # sum of p_t (log p_t - log p_s)
+            rows = max(len(student), 1)
         return total / (rows * student.shape[1] if self.literal else rows)
 
     @torch.no_grad()
@@ -162,15 +166,15 @@ class PVDLoss(DistillLoss):
         minor_points = torch.isin(inputs['labels'], self.minority_classes)
 
         size = batch_size * num
-        occupied = torch.bincount(supervoxels, minlength=size).view(batch_size, num)
-        minor = torch.bincount(supervoxels[minor_voxels], minlength=size).view(batch_size, num)
+        occupied = count_rows(supervoxels, size).view(batch_size, num)
+        minor = count_rows(supervoxels, size, minor_voxels).view(batch_size, num)
         weights = self.sampling_weights(occupied, minor, grid_shape)
         picks = draw_without_replacement(weights, self.num_supervoxels)  # (B, K), -1 where fewer are occupied
 
-        slots = torch.full((size,), -1, dtype=torch.int64, device=coords.device)  # supervoxel -> its place in the draw
+        slots = torch.full((size + 1,), -1, dtype=torch.int64, device=coords.device)  # supervoxel -> place in the draw
         offset = torch.arange(batch_size, device=coords.device)[:, None] * num
-        drawn = picks.flatten() >= 0
-        slots[(picks + offset).flatten()[drawn]] = torch.arange(picks.numel(), device=coords.device)[drawn]
+        drawn = torch.where(picks >= 0, picks + offset, size).flatten()  # what is not drawn goes to the last place
+        slots.scatter_(0, drawn, torch.arange(picks.numel(), device=coords.device))
         voxel_slots = slots[supervoxels]
         point_slots = voxel_slots[inputs['point_to_voxel']]
         return (keep_members(point_slots, minor_points, picks.numel(), self.num_points),
@@ -257,17 +261,15 @@ def keep_members(slots: Tensor, minor: Tensor, num_slots: int, size: int) -> Ten
     Returns:
         (G, M) int64 rows, -1 where a supervoxel has fewer than M members.
     """
-    rows = (slots >= 0).nonzero().squeeze(1)
-    group, minor = slots[rows], minor[rows]
-    order = torch.rand(len(rows), dtype=torch.float64, device=rows.device) + 2 * group + (~minor).double()
+    group = torch.where(slots >= 0, slots, num_slots)  # those in none come last; to leave them out the host would wait
+    order = torch.rand(len(slots), dtype=torch.float64, device=slots.device) + 2 * group + (~minor).double()
     order = order.argsort()  # by supervoxel, minority classes first, random inside
-    rows, group = rows[order], group[order]
-    counts = torch.bincount(group, minlength=num_slots)
-    rank = torch.arange(len(rows), device=rows.device) - (counts.cumsum(0) - counts)[group]
-    members = torch.full((num_slots, size), -1, dtype=torch.int64, device=rows.device)
-    kept = rank < size
-    members[group[kept], rank[kept]] = rows[kept]
-    return members
+    group = group[order]
+    counts = count_rows(group, num_slots + 1)
+    rank = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[group]
+    members = torch.full((num_slots * size + 1,), -1, dtype=torch.int64, device=slots.device)
+    kept = (rank < size) & (group < num_slots)
+    return members.scatter_(0, torch.where(kept, group * size + rank, num_slots * size), order)[:-1].view(-1, size)
 
 
 def affinity_loss(student: Tensor, teacher: Tensor, members: Tensor, literal: bool = True) -> Tensor:
@@ -284,7 +286,8 @@ def affinity_loss(student: Tensor, teacher: Tensor, members: Tensor, literal: bo
     count = there.sum(1)
     if literal:
         count = torch.where(count > 0, members.shape[1], 0)  # slots of scans with fewer occupied supervoxels: never
-    members = members[:, there.any(0)]  # zeros up to the largest supervoxel, not up to M: four times faster
+    if not members.is_cuda:  # zeros up to the largest supervoxel, not up to M: four times faster where nobody waits
+        members = members[:, there.any(0)]
     difference = affinity(student, members) - affinity(teacher, members)
     return difference.square().sum() / count.square().sum().clamp(min=1)
 

@@ -7,11 +7,14 @@ from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
 from perception.lidarseg.datasets.base import rows_of
+from perception.ops.scatter import count_rows
+from perception.ops.sparse.maps import VoxelSet
 from perception.ops.voxelize import (
     check_grid,
     cube_index,
     cylinder_features,
     first_points,
+    largest_label,
     majority_labels,
     unique_voxels,
 )
@@ -37,12 +40,12 @@ class CylinderVoxelizer(BaseDataPreprocessor):
         ignore_index: label of points without a class.
         ignored_votes: a voxel's label is the most frequent one of its points; those without a class vote too, as
             published. False asks the labelled ones alone, which is needed where few points have a label.
-        non_blocking: copy to the device without waiting.
+        non_blocking: copy to the device without waiting, from memory that the loader has pinned.
     """
 
     def __init__(self, grid_shape: Sequence[int] = (480, 360, 32),
                  min_bound: Sequence[float] = CYLINDER_BOUNDS[0], max_bound: Sequence[float] = CYLINDER_BOUNDS[1],
-                 ignore_index: int = 255, ignored_votes: bool = True, non_blocking: bool = False):
+                 ignore_index: int = 255, ignored_votes: bool = True, non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         check_grid(grid_shape, min_bound, max_bound)
         self.grid_shape = tuple(int(n) for n in grid_shape)
@@ -60,23 +63,25 @@ class CylinderVoxelizer(BaseDataPreprocessor):
 
         Returns:
             dict with `data_samples` as given and `inputs`: `points` (N, 4), `point_batch` (N,), `point_feats` (N, 9),
-            `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list); where the
+            `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list) and
+            `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
             samples have labels also `labels` (N,) and `voxel_labels` (V,).
 
         Raises:
             DataError: points of a wrong shape, NaN or infinite coordinates, labels that do not match the points, a
                 scan with fewer than two points in training.
         """
-        points, point_batch, num_points, samples = _flatten(self.cast_data(data), training)
+        num_classes = _check(data, training, self.ignore_index)
+        points, point_batch, num_points, samples = _flatten(self.cast_data(data))
         grid_index, point_feats = cylinder_features(points, self.grid_shape, self.min_bound, self.max_bound)
-        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, self.grid_shape)
-        inputs = dict(points=points, point_batch=point_batch, point_feats=point_feats, voxel_coords=voxel_coords,
-                      point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=self.grid_shape,
-                      num_points=num_points)
+        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, self.grid_shape, len(num_points))
+        inputs = dict(points=points, point_batch=point_batch, point_feats=point_feats,
+                      point_to_voxel=point_to_voxel, num_points=num_points,
+                      **_voxels(voxel_coords, self.grid_shape, len(num_points)))
         if samples and all('labels' in sample for sample in samples):
             inputs['labels'] = labels = _labels(samples, num_points, self.ignore_index)
             inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index,
-                                                     self.ignored_votes)
+                                                     self.ignored_votes, num_classes)
         return dict(inputs=inputs, data_samples=samples)
 
 
@@ -96,7 +101,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
         ignore_index: label of points without a class.
         voxel_labels: 'first', a cube's label is that of its first point, as published; 'majority', the most frequent
             one of its labelled points, the better the larger the cubes and the fewer points have a label.
-        non_blocking: copy to the device without waiting.
+        non_blocking: copy to the device without waiting, from memory that the loader has pinned.
 
     Raises:
         ConfigError: a size or number that is not positive, or other `voxel_labels`.
@@ -105,7 +110,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
     def __init__(self, voxel_size: float = 0.05, max_voxels: int | None = 80_000,
                  cylinder_grid: Sequence[int] | None = None,
                  cylinder_bounds: Sequence[Sequence[float]] = CYLINDER_BOUNDS, ignore_index: int = 255,
-                 voxel_labels: str = 'first', non_blocking: bool = False):
+                 voxel_labels: str = 'first', non_blocking: bool = True):
         super().__init__(non_blocking=non_blocking)
         check_choice('CubeVoxelizer: voxel_labels', voxel_labels, ('first', 'majority'))
         if not voxel_size > 0 or (max_voxels is not None and max_voxels < 1):
@@ -132,16 +137,17 @@ class CubeVoxelizer(BaseDataPreprocessor):
         Raises:
             DataError: see `CylinderVoxelizer.forward`.
         """
-        points, point_batch, num_points, samples = _flatten(self.cast_data(data), training)
+        num_classes = _check(data, training, self.ignore_index)
+        points, point_batch, num_points, samples = _flatten(self.cast_data(data))
         labels = None
         if samples and all('labels' in sample for sample in samples):
             labels = _labels(samples, num_points, self.ignore_index)
         grid_index, grid_shape = cube_index(points, point_batch, len(num_points), self.voxel_size)
-        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape)
+        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape, len(num_points))
         kept = None
         if training and self.max_voxels is not None:
             kept = self._draw(voxel_coords[:, 0], len(num_points))
-        if kept is not None and not bool(kept.all()):
+        if kept is not None:
             inside = kept[point_to_voxel].nonzero().squeeze(1)
             points, point_batch, point_to_voxel = points[inside], point_batch[inside], point_to_voxel[inside]
             labels = None if labels is None else labels[inside]
@@ -149,37 +155,51 @@ class CubeVoxelizer(BaseDataPreprocessor):
             voxel_coords = voxel_coords[kept]
             num_points = torch.bincount(point_batch, minlength=len(num_points)).tolist()
         first = first_points(point_to_voxel, len(voxel_coords))
-        inputs = dict(points=points, point_batch=point_batch, voxel_feats=points[first], voxel_coords=voxel_coords,
-                      point_to_voxel=point_to_voxel, batch_size=len(num_points), grid_shape=grid_shape,
-                      num_points=num_points)
+        inputs = dict(points=points, point_batch=point_batch, voxel_feats=points[first],
+                      point_to_voxel=point_to_voxel, num_points=num_points,
+                      **_voxels(voxel_coords, grid_shape, len(num_points)))
         if labels is not None:
             inputs['labels'] = labels
             inputs['voxel_labels'] = labels[first] if self.voxel_labels == 'first' else majority_labels(
-                labels, point_to_voxel, len(voxel_coords), self.ignore_index, ignored_votes=False)
+                labels, point_to_voxel, len(voxel_coords), self.ignore_index, False, num_classes)
         if self.cylinder_grid is not None:
             cells, _ = cylinder_features(points[first], self.cylinder_grid, *self.cylinder_bounds)
             inputs['supervoxel_coords'] = torch.cat([voxel_coords[:, :1], cells], dim=1)
             inputs['supervoxel_grid'] = tuple(self.cylinder_grid)
         return dict(inputs=inputs, data_samples=samples)
 
-    def _draw(self, voxel_batch: Tensor, batch_size: int) -> Tensor:
-        """(V,) bool, true for at most `max_voxels` voxels of each scan; voxels are sorted by scan."""
+    def _draw(self, voxel_batch: Tensor, batch_size: int) -> Tensor | None:
+        """(V,) bool, true for at most `max_voxels` voxels of each scan, or None for all; voxels are sorted by scan."""
         chance = torch.rand(len(voxel_batch), device=voxel_batch.device, dtype=torch.float64)
-        scans = chance.split(torch.bincount(voxel_batch, minlength=batch_size).tolist())
+        if len(voxel_batch) <= self.max_voxels:
+            return None
+        sizes = count_rows(voxel_batch, batch_size).tolist()
+        if max(sizes) <= self.max_voxels:
+            return None
         return torch.cat([scan <= scan.kthvalue(self.max_voxels).values if len(scan) > self.max_voxels
-                          else torch.ones_like(scan, dtype=torch.bool) for scan in scans])
+                          else torch.ones_like(scan, dtype=torch.bool) for scan in chance.split(sizes)])
 
 
-def _flatten(data: dict, training: bool) -> tuple[Tensor, Tensor, list[int], list | None]:
-    """Checked scans as points (N, 4) of the whole batch, the scan of each (N,), points per scan, and the samples."""
+def _voxels(coords: Tensor, grid_shape: tuple[int, int, int], batch_size: int) -> dict:
+    """What a batch tells of its voxels."""
+    return dict(voxel_coords=coords, grid_shape=grid_shape, batch_size=batch_size,
+                voxels=VoxelSet(coords, grid_shape, batch_size, checked=True))
+
+
+def _check(data: dict, training: bool, ignore_index: int) -> int:
+    """Look at a batch while it is where it was read, mostly on the host; the number that its classes are below."""
     scans, samples = data['inputs']['points'], data.get('data_samples')
     for i, scan in enumerate(scans):
         _check_scan(scan, _name(samples, i), training)
-    num_points = [len(scan) for scan in scans]
-    points = torch.cat(scans)
-    counts = torch.tensor(num_points, device=points.device)
-    point_batch = torch.arange(len(scans), device=points.device).repeat_interleave(counts)
-    return points, point_batch, num_points, samples
+    return 1 + max((largest_label(torch.as_tensor(sample.labels), ignore_index)
+                    for sample in samples or [] if 'labels' in sample), default=-1)
+
+
+def _flatten(data: dict) -> tuple[Tensor, Tensor, list[int], list | None]:
+    """Scans as points (N, 4) of the whole batch, the scan of each (N,), points per scan, and the samples."""
+    scans = data['inputs']['points']
+    point_batch = [torch.full((len(scan),), i, device=scan.device) for i, scan in enumerate(scans)]
+    return torch.cat(scans), torch.cat(point_batch), [len(scan) for scan in scans], data.get('data_samples')
 
 
 def _labels(samples: list, num_points: list[int], ignore_index: int) -> Tensor:

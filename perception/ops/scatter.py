@@ -1,4 +1,4 @@
-"""Reductions of rows by group: the maximum and the mean of all points of a voxel."""
+"""Reductions of rows by group: the maximum, the mean and the number of all points of a voxel."""
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -42,8 +42,23 @@ def scatter_mean(src: Tensor, index: Tensor, num_groups: int) -> Tensor:
     """
     _check('scatter_mean', src, index)
     total = src.new_zeros(num_groups, src.shape[1]).index_add(0, index, src)
-    count = torch.bincount(index, minlength=num_groups).clamp(min=1)
+    count = count_rows(index, num_groups).clamp(min=1)
     return total / count[:, None].to(src.dtype)
+
+
+def count_rows(index: Tensor, num_groups: int, votes: Tensor | None = None) -> Tensor:
+    """How many rows each group has; other than by `torch.bincount` the host need not wait for a GPU.
+
+    Args:
+        index: (N,) int64 group of each row, in [0, num_groups).
+        num_groups: G.
+        votes: (N,) bool, the rows that count; None for all.
+
+    Returns:
+        (G,) int64.
+    """
+    votes = torch.ones_like(index) if votes is None else votes.to(index.dtype)
+    return index.new_zeros(num_groups).scatter_add_(0, index, votes)
 
 
 class _ScatterMax(torch.autograd.Function):

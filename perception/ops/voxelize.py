@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perception.ops.scatter import count_rows
 from perception.ops.sparse.maps import unique_keys
 from perception.utils.errors import ConfigError, DataError
 
@@ -68,20 +69,23 @@ def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequ
     return grid_index, feats
 
 
-def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def unique_voxels(grid_index: Tensor, point_batch: Tensor, grid_shape: Sequence[int],
+                  batch_size: int | None = None) -> tuple[Tensor, Tensor]:
     """Occupied voxels of a batch.
 
     Args:
         grid_index: (N, 3) int64 cell of each point.
         point_batch: (N,) int64 scan of each point.
         grid_shape: number of cells along each axis.
+        batch_size: number of scans; None asks the points, for which the host waits.
 
     Returns:
         voxel_coords: (V, 4) int64 scan, rho, phi, z; sorted lexicographically.
         point_to_voxel: (N,) int64 row of each point's voxel.
     """
     _, d1, d2 = d = tuple(int(n) for n in grid_shape)
-    batch_size = int(point_batch.max()) + 1 if len(point_batch) else 0
+    if batch_size is None:
+        batch_size = int(point_batch.max()) + 1 if len(point_batch) else 0
     key = ((point_batch * d[0] + grid_index[:, 0]) * d1 + grid_index[:, 1]) * d2 + grid_index[:, 2]
     if batch_size * prod(d) <= 4 * len(key):  # a coarse grid: marking its cells is faster than sorting the points
         key, rows = unique_keys(key, batch_size * prod(d))
@@ -179,7 +183,7 @@ def first_points(point_to_voxel: Tensor, num_voxels: int) -> Tensor:
 
 
 def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ignore_index: int = 255,
-                    ignored_votes: bool = True) -> Tensor:
+                    ignored_votes: bool = True, num_classes: int | None = None) -> Tensor:
     """The most frequent label of each voxel's points.
 
     Ties go to the ignored label, then to the smallest (as in Cylinder3D's code, where the ignored label is 0).
@@ -190,20 +194,24 @@ def majority_labels(labels: Tensor, point_to_voxel: Tensor, num_voxels: int, ign
         num_voxels: V.
         ignore_index: the label that stands for "no class".
         ignored_votes: ignored points vote too, as in Cylinder3D's code; False asks the labelled ones alone.
+        num_classes: other labels are below it; None asks the labels, for which the host waits.
 
     Returns:
         (V,) int64 labels; `ignore_index` where a voxel has no point that votes.
     """
-    if not ignored_votes:
-        voters = (labels != ignore_index).nonzero().squeeze(1)
-        labels, point_to_voxel = labels[voters], point_to_voxel[voters]
-    if labels.numel() == 0:
-        return labels.new_full((num_voxels,), ignore_index)
-    vote = torch.where(labels == ignore_index, -1, labels) + 1  # the ignored label votes first, as number 0
-    num_votes = int(vote.max()) + 1
-    counts = torch.bincount(point_to_voxel * num_votes + vote, minlength=num_voxels * num_votes)
+    ignored = labels == ignore_index
+    if num_classes is None:
+        num_classes = largest_label(labels, ignore_index) + 1
+    num_votes = num_classes + 1
+    vote = torch.where(ignored, -1, labels) + 1  # the ignored label votes first, as number 0
+    counts = count_rows(point_to_voxel * num_votes + vote, num_voxels * num_votes, None if ignored_votes else ~ignored)
     winner = counts.view(num_voxels, num_votes).argmax(dim=1)  # the first of equal maxima
     return torch.where(winner == 0, ignore_index, winner - 1)
+
+
+def largest_label(labels: Tensor, ignore_index: int) -> int:
+    """The largest of (N,) int64 labels but `ignore_index`, -1 where there is none."""
+    return int(torch.where(labels == ignore_index, -1, labels).max()) if len(labels) else -1
 
 
 def check_grid(grid_shape: Sequence[int], min_bound: Sequence[float], max_bound: Sequence[float]) -> None:

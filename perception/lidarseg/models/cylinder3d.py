@@ -16,7 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
-from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy
+from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.scatter import scatter_max
 from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
@@ -93,9 +93,8 @@ class Cylinder3D(BaseModel):
         """
         check_choice('Cylinder3D: mode', mode, ('tensor', 'loss', 'predict'))
         rows = inputs['point_to_voxel']
-        voxel_coords = inputs['voxel_coords']
-        voxel_feats, hidden = self.encoder(inputs['point_feats'], rows, len(voxel_coords))
-        voxels = self.backbone(SparseTensor(voxel_feats, voxel_coords, inputs['grid_shape'], inputs['batch_size']))
+        voxel_feats, hidden = self.encoder(inputs['point_feats'], rows, len(inputs['voxel_coords']))
+        voxels = self.backbone(voxel_tensor(voxel_feats, inputs))
         voxel_logits = self.head(voxels).feats  # (V, C+1)
         if self.refine is None:
             self.point_feats(voxels.feats.index_select(0, rows))

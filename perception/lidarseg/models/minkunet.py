@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
-from perception.lidarseg.models.points import label_points, masked_cross_entropy
+from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
@@ -123,8 +123,7 @@ class MinkUNet(BaseModel):
         if mode not in MODES:
             raise ConfigError(f'{type(self).__name__}: mode={mode!r}, expected one of {MODES}. '
                               f'{close_matches(mode, MODES)}')
-        x = SparseTensor(inputs['voxel_feats'], inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size'])
-        points, branch = self.run_backbone(x)
+        points, branch = self.run_backbone(voxel_tensor(inputs['voxel_feats'], inputs))
         voxel_logits = self.head(points).feats
         rows = inputs['point_to_voxel']
         self.point_feats(points.feats.index_select(0, rows))

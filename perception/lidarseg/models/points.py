@@ -1,10 +1,11 @@
-"""What the nets share once there are logits: the cross-entropy of rows, and the labels of each scan's points."""
+"""What the nets share: the voxels of a batch, the cross-entropy of rows, and the labels of each scan's points."""
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from perception.common.structures import PointSegSample
 from perception.lidarseg.datasets.base import IGNORE, spread_rows
+from perception.ops.sparse.tensor import SparseTensor
 
 
 def masked_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor | None, ignore_index: int) -> Tensor:
@@ -17,10 +18,21 @@ def masked_cross_entropy(logits: Tensor, labels: Tensor, class_weights: Tensor |
         ignore_index: label that is left out.
     """
     logits = at_least_float32(logits)
-    if not bool((labels != ignore_index).any()):
-        return logits.sum() * 0
     weight = None if class_weights is None else class_weights.to(logits.dtype)
-    return F.cross_entropy(logits, labels, weight, ignore_index=ignore_index)
+    mean = F.cross_entropy(logits, labels, weight, ignore_index=ignore_index)  # without a label NaN, its gradient zero
+    return torch.where((labels != ignore_index).any(), mean, 0)
+
+
+def voxel_tensor(feats: Tensor, inputs: dict) -> SparseTensor:
+    """Features on the voxels of a batch, with the kernel maps of nets that saw it before.
+
+    Args:
+        feats: (V, C).
+        inputs: the batch, see `CylinderVoxelizer.forward`; `voxels` may be missing.
+    """
+    if 'voxels' in inputs:
+        return SparseTensor.on(feats, inputs['voxels'])
+    return SparseTensor(feats, inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size'])
 
 
 def label_points(logits: Tensor, num_points: list[int], data_samples: list | None = None,

@@ -7,13 +7,14 @@ it waits once where voxels are checked and once per strided level, for its numbe
 lengths only the device knows, make it wait once more. Shape legend: V voxels, K kernel offsets (C order of the three
 axes, last axis fastest), P pairs.
 """
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from perception.utils.errors import ConfigError, DataError
@@ -56,6 +57,22 @@ class Geometry:
         return shape
 
 
+@dataclass
+class Slab:
+    """Consecutive output rows of a map, and their pairs.
+
+    Attributes:
+        start: the first output row.
+        in_rows: K tensors (P_k,) int64 input rows, views of the map's.
+        csr_pos: (P,) int32 pairs sorted by output row, as positions in the offset-major list of the slab's pairs.
+        csr_offset: (rows + 1,) int32 start of each output row's pairs in `csr_pos`.
+    """
+    start: int
+    in_rows: list[Tensor]
+    csr_pos: Tensor
+    csr_offset: Tensor
+
+
 class KernelMap:
     """Which input row each output row meets at each offset.
 
@@ -65,17 +82,20 @@ class KernelMap:
         neighbours: (K, num_out) int32 input rows, `num_in` where there is none; an input row occurs at most once per
             offset.
         find_parity: for 'strided' and 'inverse', makes the `Parity` that the fast inverse convolution reads.
+        ordered: along an offset the input rows ascend with the output rows, so that pairs with swapped sides are the
+            transposed map's.
     """
 
     def __init__(self, kind: str, num_in: int, neighbours: Tensor,
-                 find_parity: 'Callable[[], Parity] | None' = None) -> None:
+                 find_parity: 'Callable[[], Parity] | None' = None, ordered: bool = False) -> None:
         self.kind = kind
         self.num_in = num_in
         self.volume, self.num_out = neighbours.shape
         self.neighbours = neighbours
+        self.ordered = ordered
         self._find_parity = find_parity
         self._whole: tuple[KernelMap, list[int]] | None = None  # for a subset: of which map, and which offsets
-        self._slabs: dict[int, list[tuple[int, KernelMap]]] = {}
+        self._slabs: dict[int, list[Slab]] = {}
 
     @cached_property
     def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
@@ -83,11 +103,19 @@ class KernelMap:
         if self._whole is not None:
             whole, offsets = self._whole
             return [whole.in_rows[k] for k in offsets], [whole.out_rows[k] for k in offsets]
-        there = self.neighbours < self.num_in
+        if self.kind == 'strided' and self.ordered:
+            return self.transposed().pairs[::-1]
+        mirrored = self.kind == 'subm' and self.ordered  # the second half of the offsets has the first's pairs, swapped
+        neighbours = self.neighbours[:self.volume // 2] if mirrored else self.neighbours
+        there = neighbours < self.num_in
         cells = there.flatten().nonzero().squeeze(1)
         sizes = there.sum(1).tolist()
-        ins = self.neighbours.flatten().index_select(0, cells).long()
-        return list(ins.split(sizes)), list((cells % max(self.num_out, 1)).split(sizes))
+        ins = list(neighbours.flatten().index_select(0, cells).long().split(sizes))
+        outs = list((cells % max(self.num_out, 1)).split(sizes))
+        if not mirrored:
+            return ins, outs
+        rows = torch.arange(self.num_in, device=cells.device)
+        return [*ins, rows, *outs[::-1]], [*outs, rows, *ins[::-1]]
 
     @property
     def in_rows(self) -> list[Tensor]:
@@ -124,32 +152,29 @@ class KernelMap:
         """Share of the (output row, offset) cells that hold a pair."""
         return self.num_pairs / max(self.num_out * self.volume, 1)
 
-    def _by_output(self, values: Tensor) -> Tensor:
-        """(P,) values of the pairs sorted by output row, from (P,) offset-major ones."""
-        cells = torch.cat([rows * self.volume + k for k, rows in enumerate(self.out_rows)])
-        table = values.new_full((self.num_out * self.volume,), -1).index_copy_(0, cells, values)
-        return table[table >= 0]
-
     @cached_property
     def table(self) -> Tensor:
-        """(num_out, K) int64 input row of each output row and offset; `num_in` where there is none."""
-        return self.neighbours.t().long().contiguous()
+        """(num_out, K) int32 input row of each output row and offset; `num_in` where there is none."""
+        return self.neighbours.t().contiguous()
 
     @cached_property
     def csr_offset(self) -> Tensor:
-        """(num_out + 1,) start of each output row's pairs in `csr_pos` and `csr_flat`."""
-        counts = torch.bincount(torch.cat(self.out_rows), minlength=self.num_out)
-        return torch.cat((counts.new_zeros(1), counts.cumsum(0)))
+        """(num_out + 1,) int64 start of each output row's pairs where these are sorted by output row."""
+        return F.pad((self.neighbours < self.num_in).sum(0).cumsum(0), (1, 0))
 
-    @cached_property
-    def csr_pos(self) -> Tensor:
-        """(P,) pairs sorted by output row, as positions in the offset-major list of all pairs."""
-        return self._by_output(torch.arange(self.num_pairs, device=self.neighbours.device))
+    def _places(self) -> list[Tensor]:
+        """K tensors (P_k,) int64: of each pair its place among the pairs sorted by output row."""
+        following, places = self.csr_offset[:-1].clone(), []
+        for neighbours, rows in zip(self.neighbours, self.out_rows):
+            places.append(following.index_select(0, rows))
+            following += neighbours < self.num_in
+        return places
 
     @cached_property
     def csr_flat(self) -> Tensor:
-        """(P,) pairs sorted by output row, as `input row * K + offset`."""
-        return self._by_output(torch.cat([rows * self.volume + k for k, rows in enumerate(self.in_rows)]))
+        """(P,) int64 pairs sorted by output row, as `input row * K + offset`."""
+        flat = torch.cat([rows * self.volume + k for k, rows in enumerate(self.in_rows)])
+        return torch.empty_like(flat).scatter_(0, torch.cat(self._places()), flat)
 
     @cached_property
     def class_tables(self) -> tuple[list[tuple[list[int], Tensor]], Tensor]:
@@ -157,26 +182,37 @@ class KernelMap:
         rows = torch.cat(self.parity.rows)
         place = torch.empty_like(rows)
         place[rows] = torch.arange(len(rows), device=rows.device)
-        return [(offsets, self.table[rows][:, offsets])
-                for rows, offsets in zip(self.parity.rows, self.parity.offsets)], place
+        tables = [torch.stack([self.neighbours[k].index_select(0, rows) for k in offsets], 1) if offsets
+                  else self.neighbours.new_empty(len(rows), 0)
+                  for rows, offsets in zip(self.parity.rows, self.parity.offsets)]
+        return list(zip(self.parity.offsets, tables)), place
 
-    def slabs(self, num_rows: int) -> list[tuple[int, 'KernelMap']]:
-        """The map in runs of at most `num_rows` output rows: (first row, map with output rows counted from it)."""
-        if num_rows >= self.num_out:
-            return [(0, self)]
+    def slabs(self, num_rows: int) -> list[Slab]:
+        """The map in runs of at most `num_rows` output rows."""
+        num_rows = min(num_rows, max(self.num_out, 1))
         if num_rows not in self._slabs:
-            starts = range(0, self.num_out, num_rows)
-            self._slabs[num_rows] = [
-                (start, KernelMap(self.kind, self.num_in, self.neighbours[:, start:start + num_rows]))
-                for start in starts]
+            self._slabs[num_rows] = list(self._cut(num_rows))
         return self._slabs[num_rows]
+
+    def _cut(self, num_rows: int) -> Iterator[Slab]:
+        there = self.neighbours < self.num_in
+        counts = torch.stack([run.sum(1) for run in there.split(num_rows, 1)]).tolist()  # a list for each slab
+        shares = [[part.split(sizes) for part, sizes in zip(parts, zip(*counts))]
+                  for parts in (self.in_rows, self._places())]
+        first = 0
+        for number, (sizes, ins, places) in enumerate(zip(counts, *(zip(*share) for share in shares))):
+            start, place = number * num_rows, torch.cat(places)
+            position = torch.arange(len(place), dtype=torch.int32, device=place.device)
+            yield Slab(start, list(ins), torch.empty_like(position).scatter_(0, place - first, position),
+                       (self.csr_offset[start:start + num_rows + 1] - first).int())
+            first += sum(sizes)
 
     @cached_property
     def _transposed(self) -> 'KernelMap':
         if self.kind == 'subm':
-            return KernelMap('subm', self.num_in, self.neighbours.flip(0))
+            return KernelMap('subm', self.num_in, self.neighbours.flip(0), ordered=self.ordered)
         kind = {'strided': 'inverse', 'inverse': 'strided'}[self.kind]
-        return KernelMap(kind, self.num_out, transpose(self.neighbours, self.num_in), self._find_parity)
+        return KernelMap(kind, self.num_out, transpose(self.neighbours, self.num_in), self._find_parity, self.ordered)
 
     def transposed(self) -> 'KernelMap':
         """The map with sides swapped and the same offsets: inverse convolution, gradient of the input."""
@@ -184,7 +220,7 @@ class KernelMap:
 
     def subset(self, offsets: list[int]) -> 'KernelMap':
         """The map of a smaller kernel that consists of some of the offsets; the lists of pairs are shared."""
-        part = KernelMap(self.kind, self.num_in, torch.stack([self.neighbours[k] for k in offsets]))
+        part = KernelMap(self.kind, self.num_in, torch.stack([self.neighbours[k] for k in offsets]), None, self.ordered)
         part._whole = self, offsets
         return part
 
@@ -318,13 +354,13 @@ def lookup_rows(voxels: VoxelSet, keys: Tensor, queries: Tensor, num_cells: int)
 
     Args:
         voxels: whose rows are looked up.
-        keys: (V,) their keys.
+        keys: (V,) their keys, int64, or int32 where that is enough for all cells.
         queries: any shape, keys to find.
         num_cells: all keys lie in [0, num_cells).
     """
     if num_cells <= MAX_GRID_CELLS:
         grid = torch.full((num_cells,), len(keys), dtype=torch.int32, device=keys.device)
-        grid[keys] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
+        grid[keys.long()] = torch.arange(len(keys), dtype=torch.int32, device=keys.device)
         return grid.index_select(0, queries.flatten()).view(queries.shape)
     ordered = keys if voxels.order is None else keys[voxels.order]
     place = torch.searchsorted(ordered, queries).clamp_(max=len(keys) - 1)
@@ -343,32 +379,51 @@ def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tup
     halo = tuple(d * (k // 2) for d, k in zip(dilation, kernel_size))
     dims = [d + 2 * h for d, h in zip(voxels.grid_shape, halo)]
     keys = halo_keys(coords, voxels.grid_shape, voxels.batch_size, halo)
+    num_cells = prod(dims) * voxels.batch_size
+    if num_cells <= MAX_GRID_CELLS:
+        keys = keys.int()  # half the memory of all queries
     steps = 0  # what is added to a key, for each axis and step along it
     for axis, (size, away, border) in enumerate(zip(kernel_size, dilation, halo)):
-        step = torch.arange(size, device=keys.device) * away - border
+        step = torch.arange(size, dtype=keys.dtype, device=keys.device) * away - border
         steps = (steps * dims[axis])[..., None] + step if axis else step
     queries = keys + steps.view(volume, 1)  # (K, V)
-    return KernelMap('subm', num, lookup_rows(voxels, keys, queries, prod(dims) * voxels.batch_size))
+    return KernelMap('subm', num, lookup_rows(voxels, keys, queries, num_cells), ordered=voxels.order is None)
 
 
 def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, KernelMap]:
     """Pairs `in = out * stride - padding + k * dilation`, and the sorted set of all `out`."""
     out_shape = geometry.out_shape(voxels.grid_shape)
     num, (batch, *axes) = len(voxels), voxels.voxel_coords.unbind(1)
-    there, keys = torch.ones_like(batch, dtype=torch.bool), batch  # grow by an axis of the kernel each, in front of V
+    there, keys, offsets = torch.ones_like(batch, dtype=torch.bool), batch, torch.zeros_like(batch)
     for axis, size, kernel, stride, padding, dilation in zip(axes, out_shape, geometry.kernel_size, geometry.stride,
                                                              geometry.padding, geometry.dilation):
-        reach = axis + padding - torch.arange(kernel, device=axis.device)[:, None] * dilation  # (kernel, V)
-        out = torch.div(reach, stride, rounding_mode='floor')
-        there = there[..., None, :] & (out * stride == reach) & (out >= 0) & (out < size)
-        keys = keys[..., None, :] * size + out
-    num_cells = prod(out_shape) * voxels.batch_size
-    keys = torch.where(there, keys, num_cells).view(prod(geometry.kernel_size), num)
-    out_keys, out_rows = unique_keys(keys, num_cells)
+        last = torch.div(axis + padding, stride, rounding_mode='floor')  # windows that begin at a voxel or before it
+        windows = (kernel - 1) * dilation // stride + 1
+        out = last - torch.arange(windows, device=axis.device)[:, None]  # (windows, V)
+        reach = axis + padding - out * stride
+        offset = torch.div(reach, dilation, rounding_mode='floor')
+        met = (offset * dilation == reach) & (offset < kernel) & (out >= 0) & (out < size)
+        there = there[..., None, :] & met  # they grow by an axis of windows each, in front of V
+        keys, offsets = keys[..., None, :] * size + out, offsets[..., None, :] * kernel + offset
+    num_cells, volume = prod(out_shape) * voxels.batch_size, prod(geometry.kernel_size)
+    there, keys, offsets = (grown.flatten(0, 2) for grown in (there, keys, offsets))
+    out_keys, out_rows = unique_keys(torch.where(there, keys, num_cells), num_cells)
     target = VoxelSet(coords_of_keys(out_keys, out_shape), out_shape, voxels.batch_size, checked=True)
-    kernel_map = KernelMap('strided', num, transpose(out_rows, len(target)), partial(parity_classes, axes, geometry))
-    kernel_map._transposed = KernelMap('inverse', len(target), out_rows, kernel_map._find_parity)
+    rows = torch.arange(num, device=out_rows.device).expand_as(out_rows)
+    find_parity, ordered = partial(parity_classes, axes, geometry), voxels.order is None
+    kernel_map = KernelMap('strided', num, _table(volume, len(target), offsets, out_rows, rows, there, num),
+                           find_parity, ordered)
+    kernel_map._transposed = KernelMap('inverse', len(target), _table(volume, num, offsets, rows, out_rows, there,
+                                                                      len(target)), find_parity, ordered)
     return target, kernel_map
+
+
+def _table(volume: int, num_out: int, offsets: Tensor, out_rows: Tensor, in_rows: Tensor, there: Tensor,
+           missing: int) -> Tensor:
+    """(volume, num_out) int32 `in_rows` by offset and output row, `missing` elsewhere."""
+    table = torch.full((volume * num_out + 1,), missing, dtype=torch.int32, device=there.device)
+    cells = torch.where(there, offsets * num_out + out_rows, volume * num_out)  # what is not there: the last cell
+    return table.scatter_(0, cells.flatten(), in_rows.int().flatten())[:-1].view(volume, num_out)
 
 
 def transpose(neighbours: Tensor, num_in: int) -> Tensor:

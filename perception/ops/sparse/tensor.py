@@ -24,6 +24,15 @@ class SparseTensor:
     def __init__(self, feats: Tensor, voxel_coords: Tensor, grid_shape: tuple[int, int, int], batch_size: int) -> None:
         self._set(feats, VoxelSet(voxel_coords, grid_shape, batch_size), {})
 
+    @classmethod
+    def on(cls, feats: Tensor, voxels: VoxelSet) -> 'SparseTensor':
+        """Features (V, C) on known voxels, whose kernel maps are shared.
+
+        Raises:
+            DataError: another number of rows, or another device.
+        """
+        return object.__new__(cls)._set(feats, voxels, {})
+
     def _set(self, feats: Tensor, voxels: VoxelSet, names: dict[str, NamedConv]) -> 'SparseTensor':
         if feats.ndim != 2 or len(feats) != len(voxels):
             raise DataError(f'SparseTensor: feats of shape {tuple(feats.shape)} for {len(voxels)} voxels, expected one '

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
@@ -22,9 +23,11 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from perception.apis.benchmarks.cost import table
+from perception.apis.benchmarks.lidarseg import training
 from perception.apis.benchmarks.lidarseg.cylinder3d import settle_statistics
-from perception.apis.benchmarks.lidarseg.scan import Layer, find_scan, record_layers
+from perception.apis.benchmarks.lidarseg.scan import Layer, anew, find_scan, record_layers
 from perception.apis.benchmarks.lidarseg.spconv_peer import spconv_twin
+from perception.apis.config import parse_options
 from perception.common.formats.kitti import read_points
 from perception.common.measure import machine
 from perception.common.structures import PointSegSample
@@ -55,6 +58,11 @@ OPTIONS = {
     '--rounds': {'type': 'int', 'default': 7, 'help': 'timed runs of each (default: 7)'},
     '--limit': {'type': 'int', 'default': 420, 'metavar': 'SECONDS',
                 'help': 'start nothing more after so long (default: 420)'},
+    '--train': {'nargs': '*', 'metavar': 'CONFIG',
+                'help': 'configs whose training at batch 4 is timed, see lidarseg/training; default on a GPU: teacher, '
+                        'student, PVD'},
+    '--train-steps': {'type': 'int', 'default': 40, 'help': 'of each of these (default: 40)'},
+    '--train-options': {'nargs': '+', 'default': [], 'metavar': 'KEY=VALUE', 'help': 'overrides of their configs'},
     '--out': {'metavar': 'DIR', 'help': 'for backends.md and backends.json (default: work_dirs/backends)'}}
 NUMBER = '{:,.2f}'.format
 COLUMNS = {
@@ -77,7 +85,8 @@ def run(args: argparse.Namespace) -> dict:
 
     Returns:
         `machine` (with `copy`, bytes per second, and `products`, multiply-accumulates per second of each dtype),
-        `nets` (rows with the keys of COLUMNS), `layers` (rows with those of LAYERS), `left_out` (texts).
+        `nets` (rows with the keys of COLUMNS), `training` (those of `training.COLUMNS`), `layers` (those of LAYERS),
+        `left_out` (texts).
 
     Raises:
         ConfigError: a number below 1.
@@ -87,13 +96,31 @@ def run(args: argparse.Namespace) -> dict:
     start, path = time.monotonic(), find_scan(args.scan)
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     folder = make_folder(args.out or from_root('work_dirs/backends'))
-    report = dict(machine=rates(device, args.dtypes), scan=path.name, nets=[], layers=[], left_out=[])
+    report = dict(machine=rates(device, args.dtypes), scan=path.name, nets=[], training=[], layers=[],
+                  left_out=[])
     ways = [way for way in args.ways if usable(way, report)]
     jobs = [(net, batch, dtype) for batch in args.batches for net in args.nets for dtype in args.dtypes]
+    if args.train is None and device.type == 'cuda':
+        args.train = training.CONFIGS
+    trainings = [('training', config, 'amp') for config in args.train or ()]
+    first = len(args.nets) * len(args.dtypes)
+    jobs[first:first] = trainings  # after the first batch, for they matter more than large ones
     kept: tuple = (), None, None
     for name, batch, dtype in jobs:
         if time.monotonic() - start > args.limit:
-            report['left_out'].append(f'{name}, batch {batch}, {dtype}: no time')
+            report['left_out'].append(f'{name}, {batch if name == "training" else f"batch {batch}"}, {dtype}: no time')
+            continue
+        if name == 'training':
+            set_backend('auto')
+            kept = (), None, None
+            try:
+                report['training'].append(training.measure(
+                    batch, path, 4, args.train_steps, None, device.type == 'cuda',
+                    parse_options(args.train_options)))
+            except (PerceptionError, RuntimeError) as error:
+                report['left_out'].append(f'training, {batch}: {str(error).splitlines()[0][:200]}')
+            write(report, device, folder)
+            print_log(f'training, {batch}: {time.monotonic() - start:.0f} s', 'current')
             continue
         if kept[0] != (name, batch):
             kept = (name, batch), *build(name, args.width, path, batch, device)
@@ -103,13 +130,17 @@ def run(args: argparse.Namespace) -> dict:
         if (name, batch) == (args.nets[0], args.batches[0]):
             report['layers'] += roofline(model, inputs, dtype, [way for way in ways if way != PEER],
                                          report['machine'], args.rounds)
-        text = to_markdown(report, device)
-        (folder / 'backends.md').write_text(text)
-        (folder / 'backends.json').write_text(json.dumps(report, indent=1) + '\n')
+        write(report, device, folder)
         print_log(f'{name}, batch {batch}, {dtype}: {time.monotonic() - start:.0f} s', 'current')
     set_backend('auto')
     print_log('\n' + to_markdown(report, device), 'current')
     return report
+
+
+def write(report: dict, device: torch.device, folder: Path) -> None:
+    """Write what was measured up to now."""
+    (folder / 'backends.md').write_text(to_markdown(report, device))
+    (folder / 'backends.json').write_text(json.dumps(report, indent=1) + '\n')
 
 
 def usable(way: str, report: dict) -> bool:
@@ -131,6 +162,8 @@ def to_markdown(report: dict, device: torch.device) -> str:
            + f'. spconv: its own layers, in bfloat16 rows left out. Error: largest difference of the logits to those '
              f'of torch in float32, by their largest value. Busy: share of a profiled run; {device.type}.')
     lines = [how, '', *(table(report['nets'], COLUMNS) if report['nets'] else ['nothing was measured'])]
+    if report['training']:
+        lines += ['', *table(report['training'], training.COLUMNS)]
     if report['layers']:
         lines += ['', *table(report['layers'], LAYERS)]
     if report['left_out']:
@@ -251,7 +284,7 @@ def forward(model: nn.Module, inputs: dict, dtype: str = 'float32') -> Tensor:
     """Logits of the voxels."""
     model.eval()
     with cast(inputs['points'].device, dtype):
-        return model(inputs)['voxel_logits']
+        return model(anew(inputs))['voxel_logits']
 
 
 def train_step(model: nn.Module, inputs: dict, dtype: str) -> Callable[[], None]:
@@ -262,7 +295,7 @@ def train_step(model: nn.Module, inputs: dict, dtype: str) -> Callable[[], None]
         model.train()
         optimiser.zero_grad()
         with cast(inputs['points'].device, dtype):
-            losses = model(inputs, mode='loss')
+            losses = model(anew(inputs), mode='loss')
         sum(losses.values()).backward()
         optimiser.step()
 
@@ -301,7 +334,7 @@ def make_maps(layers: list[Layer], way: str) -> None:
     for layer in layers:
         source = layer.voxels
         if id(source) not in made:
-            made[id(source)] = VoxelSet(source.voxel_coords, source.grid_shape, source.batch_size)
+            made[id(source)] = VoxelSet(source.voxel_coords, source.grid_shape, source.batch_size, checked=True)
         voxels = made[id(source)]
         if layer.kernel_map.kind == 'subm':
             kernel_map = voxels.subm_map(*layer.geometry)

@@ -7,6 +7,7 @@ import torch
 from mmengine.logging import print_log
 
 from perception.apis.benchmarks.lidarseg.scan import (
+    anew,
     autocast,
     find_scan,
     parts_of,
@@ -78,7 +79,7 @@ def evaluate(model: Cylinder3D, inputs: dict, names: list[str], args: argparse.N
     """Time the whole net's evaluation, maps included, interleaved with spconv."""
     def forward(net: torch.nn.Module, dtype: torch.dtype = torch.float32) -> torch.Tensor:
         with torch.no_grad(), autocast(dtype):
-            return net(inputs)['voxel_logits']
+            return net(anew(inputs))['voxel_logits']
 
     runs: dict[str, Callable] = {name: lambda name=name: forward(model, DTYPES[name]) for name in names}
     if not args.no_peer:
@@ -142,7 +143,7 @@ def train(model: Cylinder3D, inputs: dict, names: list[str], rounds: int) -> dic
     def step(dtype: torch.dtype) -> None:
         optimiser.zero_grad()
         with autocast(dtype):
-            losses = model(batch, mode='loss')
+            losses = model(anew(batch), mode='loss')
         sum(losses.values()).backward()
         optimiser.step()
 

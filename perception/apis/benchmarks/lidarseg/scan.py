@@ -46,6 +46,12 @@ def voxelise(path: Path, grid_shape: tuple[int, int, int] = (480, 360, 32)) -> d
     return CylinderVoxelizer(grid_shape)(dict(inputs=dict(points=[points]), data_samples=None))['inputs']
 
 
+def anew(inputs: dict) -> dict:
+    """A batch as the voxeliser leaves it, without the kernel maps that nets have left with it since."""
+    voxels = VoxelSet(inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size'], checked=True)
+    return dict(inputs, voxels=voxels)
+
+
 def autocast(dtype: torch.dtype):
     """bfloat16 autocast on the CPU, or nothing for float32."""
     return torch.autocast('cpu', dtype) if dtype != torch.float32 else nullcontext()

@@ -39,7 +39,7 @@ def _run(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | None
     if name not in ALGORITHMS or (name == 'classes' and kernel_map.kind != 'inverse'):
         raise ConfigError(f'sparse_conv: algorithm {name!r} for a map of kind {kernel_map.kind!r}, expected one of '
                           f'{", ".join(ALGORITHMS)}; classes only for inverse. Pass None to let the rule choose.')
-    if kernel_map.num_pairs == 0:
+    if name != 'implicit' and kernel_map.num_pairs == 0:  # which reads no pairs
         return x.new_zeros(kernel_map.num_out, weight.shape[0])
     return ALGORITHMS[name](x, weight, kernel_map)
 
@@ -140,7 +140,7 @@ def choose(x: Tensor, out_channels: int, kernel_map: KernelMap, fast_bfloat16: b
         return 'pairs' if torch.are_deterministic_algorithms_enabled() else 'offset'
     if kernel_map.volume == 1:
         return 'offset'
-    if kernel_map.num_pairs < 256 * kernel_map.volume or is_small(x, out_channels, kernel_map):
+    if is_small(x, out_channels, kernel_map) or kernel_map.num_pairs < 256 * kernel_map.volume:
         return 'implicit'
     if fast_bfloat16 is None:
         fast_bfloat16 = has_fast_bfloat16()
@@ -196,14 +196,15 @@ def pairs(x: Tensor, weight: Tensor, kernel_map: KernelMap) -> Tensor:
     """All products of a slab of output rows in one buffer, then one sum per output row."""
     row_bytes = kernel_map.num_pairs * len(weight) * x.element_size() / max(kernel_map.num_out, 1)
     slabs = kernel_map.slabs(max(int(SLAB_BYTES / row_bytes), 1))
-    sums = []
-    for start, slab in slabs:
-        spare = max(shared_rows(size, x) - size for size in slab.sizes)
-        products = scratch('products', (slab.num_pairs + spare, len(weight)), x)
+    centre, sums = kernel_map.centre, []
+    for slab in slabs:
+        sizes = [len(ins) for ins in slab.in_rows]
+        spare = max(shared_rows(size, x) - size for size in sizes)
+        products = scratch('products', (sum(sizes) + spare, len(weight)), x)
         first = 0
         for k, ins in enumerate(slab.in_rows):
             if len(ins):
-                rows = x[start:start + len(ins)] if k == slab.centre else _gather('rows', x, ins)
+                rows = x[slab.start:slab.start + len(ins)] if k == centre else _gather('rows', x, ins)
                 # spare rows lie where the next offset's products will be
                 torch.mm(rows, weight[:, k].t(), out=products[first:first + len(rows)])
                 first += len(ins)

@@ -1,0 +1,46 @@
+"""Nets of images compiled for evaluation; what cannot be compiled runs as it is, and that is said."""
+import logging
+
+import torch
+from mmengine.logging import print_log
+from torch import nn
+
+from perception.utils.errors import ConfigError
+
+
+def compile_net(model: nn.Module) -> None:
+    """Compile the dense part of a net, its method `compute`, in place; on CUDA as a CUDA graph.
+
+    The first batch takes a minute or more; a batch of another size, such as the last one, is compiled anew.
+
+    Args:
+        model: in evaluation; the net itself, or what asks it, such as several that vote.
+
+    Raises:
+        ConfigError: nothing in it that can be compiled.
+    """
+    nets = [net for net in model.modules() if hasattr(net, 'compute') and hasattr(net, 'deployable')]
+    if not nets:
+        raise ConfigError(f'--compile: {type(model).__name__} came, expected a net of images alone, such as those of '
+                          'lanes. Leave the option out; sparse nets have kernels of their own.')
+    for net in nets:
+        _compile(net)
+
+
+def _compile(net: nn.Module) -> None:
+    plain, graph = net.compute, next(net.parameters()).is_cuda
+    compiled = torch.compile(plain, mode='reduce-overhead' if graph else None)
+
+    def compute(*args, **kwargs):
+        try:
+            outputs = compiled(*args, **kwargs)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            net.compute = plain
+            why = ' '.join(str(error).split())[:200]
+            print_log(f'--compile: {type(net).__name__} cannot be compiled here ({type(error).__name__}: {why}) and '
+                      'runs as it is.', 'current', logging.WARNING)
+            return plain(*args, **kwargs)
+        # a graph writes the next batch's outputs to the same place
+        return {name: value.clone() for name, value in outputs.items()} if graph else outputs
+
+    net.compute = compute
