@@ -150,7 +150,7 @@ class BEVNet(BaseModel):
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, N, 3, H, W) to (B, N, C, h, w)."""
-        maps = self.backbone(images.flatten(0, 1))
+        maps = self.backbone(images.flatten(0, 1).contiguous(memory_format=torch.channels_last))  # as CPUs want it
         return self.neck([maps[i] for i in self.levels]).unflatten(0, images.shape[:2])
 
     def decode(self, bev: Tensor) -> dict[str, Any]:

@@ -28,8 +28,8 @@ class EfficientNet(nn.Module):
     """The net with or without its classifier.
 
     Attributes:
-        channels: of the features at strides 2, 4, 8, 16 and 32.
-        strides: of these features.
+        channels: of the features at `strides`.
+        strides: 2, 4, 8, 16 and 32 of the whole net.
 
     Args:
         version: 'b0' or 'b4'.
@@ -37,18 +37,20 @@ class EfficientNet(nn.Module):
         depth: of the numbers of blocks, as a factor; None that of the version.
         num_classes: outputs of the classifier; None leaves it out, with the convolution before it.
         drop_connect: probability that the last block is skipped in training; that of others rises from 0 to it.
+        stages: how many of the seven stages of blocks; five end at stride 16.
 
     Raises:
-        ConfigError: another version.
+        ConfigError: another version, or another number of stages.
     """
 
     def __init__(self, version: str = 'b0', width: float | None = None, depth: float | None = None,
-                 num_classes: int | None = None, drop_connect: float = 0.2):
+                 num_classes: int | None = None, drop_connect: float = 0.2, stages: int = len(STAGES)):
         super().__init__()
         check_choice('EfficientNet: version', version, SCALES)
+        check_choice('EfficientNet: stages', stages, range(1, len(STAGES) + 1))
         own_width, own_depth, size, dropout = SCALES[version]
         width, depth = own_width if width is None else width, own_depth if depth is None else depth
-        blocks, channels = _layout(width, depth)
+        blocks, channels = _layout(width, depth, stages)
         self._conv_stem = PaddedConv(3, channels, 3, 2, size)
         self._bn0 = nn.BatchNorm2d(channels, **NORM)
         size, features = ceil(size / 2), []
@@ -60,7 +62,7 @@ class EfficientNet(nn.Module):
             size, channels = ceil(size / block.stride), block.channels
         features.append((len(blocks) - 1, channels))
         self.taps, self.channels = zip(*features)
-        self.strides = (2, 4, 8, 16, 32)
+        self.strides = tuple(2 ** i for i in range(1, len(features) + 1))
         self._conv_head = None
         if num_classes is not None:
             last = _rounded(LAST, width)
@@ -159,10 +161,10 @@ class MBConv(nn.Module):
         return out + x
 
 
-def _layout(width: float, depth: float) -> tuple[list[Block], int]:
-    """All blocks of a scaled net, and the channels of its stem."""
+def _layout(width: float, depth: float, stages: int) -> tuple[list[Block], int]:
+    """The blocks of a scaled net, and the channels of its stem."""
     blocks = []
-    for count, kernel, stride, expansion, channels in STAGES:
+    for count, kernel, stride, expansion, channels in STAGES[:stages]:
         channels = _rounded(channels, width)
         blocks += [Block(kernel, 1 if i else stride, expansion, channels) for i in range(ceil(count * depth))]
     return blocks, _rounded(STEM, width)
