@@ -50,8 +50,9 @@ mini = dict(
     mini_loaders, **mini_schedule, val_evaluator=val_evaluator, test_evaluator=test_evaluator,
     model=dict(
         grid=mini_cells,
-        backbone=dict(width=0.25, depth=0.5),
+        backbone=dict(width=0.5, depth=0.3, stages=5, drop_connect=0, momentum=0.1),  # few steps
+        levels=(2, 3),
         neck=dict(channels=64),
         view_transform=dict(out_channels=32, depth=(1, 33, 1)),
-        encoder=dict(channels=24, blocks=(1, 1, 1)),
+        encoder=dict(channels=16, blocks=(1, 1, 1)),
         heads=dict(map=dict(pos_weight=5))))  # few samples: else all cells are empty

@@ -23,6 +23,7 @@ from perception.utils.errors import ConfigError, DataError
 
 TRUTH, MISSED = (215, 215, 220), (0, 230, 255)  # no class has such a colour
 VIEWS = ('image', 'bev', 'depth')
+FAR = 60.0  # m, from which on depths have one colour
 FORWARD = dict(lidar=np.pi / 2, ego=0.0, flat_ego=0.0)  # rad from x to y of each frame
 MAP_COLORS = dict(  # of nuScenes' own drawings, and of layers that join some of theirs
     drivable_area=(166, 206, 227), road_segment=(31, 120, 180), lane=(51, 160, 44), ped_crossing=(251, 154, 153),
@@ -233,14 +234,18 @@ def from_above(layers: Sequence[BoxLayer], frame: str, look: Look, width: int, p
     return view.picture()
 
 
-def depth_picture(depths: np.ndarray, image: np.ndarray, far: float = 60.0) -> np.ndarray:
+def depth_picture(depths: np.ndarray, image: np.ndarray) -> np.ndarray:
     """Depths (h, w) [m], 0 where unknown, in colours on a darkened image (H, W, 3), near ones warm."""
     size = image.shape[1::-1]
     shown = cv2.resize(depths.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-    level = np.clip(255 * (1 - shown / far), 0, 255).astype(np.uint8)
-    colors = cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1]
     dark = image // 3
-    return np.where(shown[..., None] > 0, colors // 4 * 3 + dark // 4 * 3, dark).astype(np.uint8)
+    return np.where(shown[..., None] > 0, _depth_colors(shown) // 4 * 3 + dark // 4 * 3, dark).astype(np.uint8)
+
+
+def _depth_colors(metres: np.ndarray) -> np.ndarray:
+    """(h, w, 3) uint8 RGB of depths (h, w)."""
+    level = np.clip(255 * (1 - metres / FAR), 0, 255).astype(np.uint8)
+    return cv2.applyColorMap(level, cv2.COLORMAP_TURBO)[..., ::-1]
 
 
 def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Sequence[int]], look: Look = LOOK,
@@ -280,6 +285,9 @@ def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Seq
         if not parts:
             raise DataError(f'--view depth: {sample.get("sample_id", "a sample")} has no depths, expected some of a '
                             'net that predicts them. Take --view plain.')
+        metres = np.linspace(0, FAR, 7)
+        parts.append(canvas.legend([f'{depth:g} m' for depth in metres], _depth_colors(metres[None])[0], look.width,
+                                   None, 22))
     if 'bev' in kinds:
         parts.append(canvas.beside(_above(values, sample, predicted, true, frame, look, points, map_names)))
     named = [layer for layer in (*predicted, *true) if layer.name]

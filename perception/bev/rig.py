@@ -15,12 +15,16 @@ A sequence is a folder of such folders; one `rig.json` beside them will do if al
 from __future__ import annotations
 
 import json
+import logging
 import os
+import textwrap
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.bev.datasets.nuscenes.reader import flattened
 from perception.common.formats.images import SUFFIXES, read_image
@@ -34,6 +38,9 @@ NAME = 'rig.json'
 MOST = 12  # cameras
 LARGEST = 1e12  # number, whatever its unit
 RIGID = 1e-3  # how far a rotation may be from one
+FAR = 100  # m from the car's origin, where no camera is
+RIG_KEYS = ('cameras', 'lidar', 'map_range', 'timestamp', 'car_to_world')
+CAMERA_KEYS = ('name', 'image', 'size', 'K', 'pose')
 # nuScenes' LiDAR stands so in the car, x right, y forward; it leans by 1.4 degrees there, which others do not
 LIDAR_TO_CAR = np.array([[0, 1, 0, 0.943713], [-1, 0, 0, 0], [0, 0, 1, 1.84023], [0, 0, 0, 1.0]])
 
@@ -127,10 +134,12 @@ def parse_rig(content: Any, where: str = 'rig') -> Rig:
     cameras = content.get('cameras') if isinstance(content, Mapping) else None
     if not isinstance(cameras, list) or not 1 <= len(cameras) <= MOST or \
             not all(isinstance(camera, Mapping) for camera in cameras):
-        came = f'{len(cameras)} cameras' if isinstance(cameras, list) else type(cameras).__name__
+        whole = 'no object' if not isinstance(content, Mapping) else f'cameras is a {type(cameras).__name__}'
+        came = f'{len(cameras)} cameras' if isinstance(cameras, list) else whole
         raise DataError(f'{where}: {came}, expected `cameras`, a list of 1 to {MOST} objects. Correct it; the head of '
                         'perception/bev/rig.py describes it.')
     found = [_camera(camera, f'{where}: camera {number}') for number, camera in enumerate(cameras)]
+    _strangers(content, RIG_KEYS, where)
     names = [camera.name for camera in found]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
@@ -140,10 +149,10 @@ def parse_rig(content: Any, where: str = 'rig') -> Rig:
         raise DataError(f'{where}: lidar is a {type(lidar).__name__}, expected an object with its pose. Correct it.')
     reach = content.get('map_range')
     if reach is not None and not (_is_number(reach) and 0 < reach <= 1000):
-        raise DataError(f'{where}: map_range {str(reach)[:40]}, expected metres above 0. Correct it.')
+        raise DataError(f'{where}: map_range {str(reach)[:40]!r}, expected a number of metres above 0. Correct it.')
     timestamp = content.get('timestamp', 0.0)
     if not _is_number(timestamp):
-        raise DataError(f'{where}: timestamp {str(timestamp)[:40]}, expected seconds. Correct it.')
+        raise DataError(f'{where}: timestamp {str(timestamp)[:40]!r}, expected a number of seconds. Correct it.')
     return Rig(tuple(found), None if lidar is None else _pose(lidar.get('pose'), f'{where}: lidar'), reach,
                float(timestamp), None if world is None else _pose(world, f'{where}: car_to_world'), where)
 
@@ -167,19 +176,43 @@ def _camera(item: Mapping, where: str) -> Camera:
         raise DataError(f'{where}: K {matrix.tolist()} is singular, mirrors or has another last row than 0, 0, 1, '
                         'expected [[fx, 0, cx], [0, fy, cy], [0, 0, 1]] with focal lengths in pixels. Calibrate '
                         'the camera.')
-    return Camera(name, image, tuple(size), matrix, _pose(item.get('pose'), where))
+    middle = matrix[:2, 2]
+    if not ((middle >= -1) & (middle <= size)).all():
+        _warn(f'{where}: K has its middle at {middle[0]:.0f}, {middle[1]:.0f}, outside of an image of {size[0]} x '
+              f'{size[1]} pixels. Is it the K of an image of another size? It is taken as it is.')
+    _strangers(item, CAMERA_KEYS, where)
+    pose = _pose(item.get('pose'), where)
+    if np.abs(pose[:3, 3]).max() > FAR:
+        raise DataError(f'{where}: {np.abs(pose[:3, 3]).max():.0f} m from the car, expected at most {FAR}. Give the '
+                        'pose in metres.')
+    return Camera(name, image, tuple(size), matrix, pose)
+
+
+def _strangers(item: Mapping, known: Sequence[str], where: str) -> None:
+    """Warn of keys that nobody reads."""
+    keys = [str(key)[:40] for key in item if key not in known]
+    if keys:
+        _warn(f'{where}: {", ".join(keys[:5])} left out; known are {", ".join(known)}. Images are to be undistorted.')
+
+
+@cache
+def _warn(text: str) -> None:
+    """Once, as a sequence may have a file for each moment."""
+    print_log(text, 'current', logging.WARNING)
 
 
 def _pose(value: Any, where: str) -> np.ndarray:
     """(4, 4) rigid motion."""
     matrix = _matrix(value, 4, f'{where}: pose')
     turn = matrix[:3, :3]
-    if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9 or np.abs(turn @ turn.T - np.eye(3)).max() > RIGID or \
-            np.linalg.det(turn) < 0:
+    if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
+        raise DataError(f'{where}: a pose whose last row is {matrix[3].tolist()}, expected 0, 0, 0, 1: columns are the '
+                        'axes and the place. Transpose the pose or correct it.')
+    if np.abs(turn @ turn.T - np.eye(3)).max() > RIGID or np.linalg.det(turn) < 0:
         raise DataError(f'{where}: a pose whose rotation is not rigid (R R^T differs from 1 by '
                         f'{np.abs(turn @ turn.T - np.eye(3)).max():.3g}, determinant {np.linalg.det(turn):.3g}), '
-                        'expected orthonormal axes, right-handed, and a last row of 0, 0, 0, 1. Correct the pose, '
-                        'which leads from the camera to the car.')
+                        'expected orthonormal axes, right-handed. Correct the pose, which leads from the camera to the '
+                        'car.')
     left, _, right = np.linalg.svd(turn)
     matrix[:3, :3] = left @ right
     return matrix
@@ -192,7 +225,8 @@ def _matrix(value: Any, size: int, where: str) -> np.ndarray:
     except ValueError:  # rows of several lengths
         matrix = np.zeros(0)
     if matrix.shape != (size, size) or matrix.dtype.kind not in 'iuf' or not (np.abs(matrix) < LARGEST).all():
-        raise DataError(f'{where} {str(value)[:60]}, expected {size} x {size} finite numbers. Correct it.')
+        raise DataError(f'{where} {textwrap.shorten(str(value), 80)}, expected {size} x {size} finite numbers. Correct '
+                        'it.')
     return matrix.astype(np.float64)
 
 
@@ -306,7 +340,7 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
                             'Convert it.')
         width, height = camera.size
         if pixels.shape[:2] != (-(-height // factor), -(-width // factor)):
-            came = ' x '.join(str(n * factor) for n in pixels.shape[1::-1])
+            came = 'about ' * (factor > 1) + ' x '.join(str(n * factor) for n in pixels.shape[1::-1])
             raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of '
                             f'{camera.name}. Scale the image, or correct size and K.')
         found.append(pixels)

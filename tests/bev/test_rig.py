@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from perception.apis.benchmarks.fuzz import damage
+from perception.bev import rig as rig_module
 from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.rig import (
     Camera,
@@ -54,6 +55,8 @@ TURN = np.array(POSE, float)
     (dict(K=[[60, 0], [0, 60]]), '3 x 3'), (dict(K=None), 'K'), (dict(K=[[60, 0, 'x'], [0, 60, 1], [0, 0, 1]]), 'K'),
     (dict(pose=(TURN * [1.1, 1, 1, 1]).tolist()), 'not rigid'),
     (dict(pose=(TURN * [-1, 1, 1, 1]).tolist()), 'not rigid'),
+    (dict(pose=TURN.T.tolist()), 'last row'), (dict(pose=(TURN * [1, 1, 1, 1000]).tolist()), 'last row'),
+    (dict(pose=[[0, 0, 1, 1700], *POSE[1:]]), 'in metres'),
     (dict(pose=TURN[:3].tolist()), '4 x 4'), (dict(pose=[[float('nan')] * 4] * 4), 'finite'),
     (dict(size=[80]), 'width and height'), (dict(size=[80, 0]), 'width'), (dict(size=['80', 40]), 'width'),
     (dict(name=''), 'plain text'), (dict(name='a/b'), 'plain text'), (dict(image='../x.png'), 'below'),
@@ -63,6 +66,20 @@ def test_a_wrong_camera_gets_a_sentence(changes, message):
     with pytest.raises(DataError, match=message) as error:
         parse_rig(content(**changes), 'rig.json')
     assert 'rig.json' in str(error.value) and len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(K=[[600, 0, 400], [0, 600, 200], [0, 0, 1]]), 'middle at 400, 200, outside of an image of 80 x 40'),
+    (dict(distortion=[.1, .2]), 'distortion left out'), ({}, None)])
+def test_what_looks_wrong_is_told_once(monkeypatch, changes, message):
+    told = []
+    monkeypatch.setattr(rig_module, 'print_log', lambda text, *_: told.append(text))
+    for _ in range(2):
+        parse_rig(content(**changes), 'told once')
+    assert [message in text for text in told] == [True] * (message is not None)
+    parse_rig(dict(content(), mapRange=3), 'told once')
+    assert 'mapRange left out; known are cameras' in told[-1]
+    rig_module._warn.cache_clear()
 
 
 @pytest.mark.parametrize('changes', [

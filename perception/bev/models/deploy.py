@@ -89,7 +89,7 @@ class PoolPart(nn.Module):
     def forward(self, rows: Tensor, shares: Tensor, pair_row: Tensor, pair_share: Tensor, pair_cell: Tensor) -> Tensor:
         """Rows (B, R, C) and shares (B, S), int64 pairs (P,) each, to (B, K C, Y, X), K planes."""
         values = rows[:, pair_row] * shares[:, pair_share, None]
-        pooled = rows.new_zeros(len(rows), self.cells, rows.shape[2]).index_add(1, pair_cell, values)
+        pooled = rows.new_zeros(rows.shape[0], self.cells, rows.shape[2]).index_add(1, pair_cell, values)
         planes = pooled.unflatten(1, (-1, *self.shape[-2:]))  # (B, K, Y, X, C)
         return planes.permute(0, 1, 4, 2, 3).flatten(1, 2)
 
@@ -141,7 +141,7 @@ class Deployable(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, N, 3, H, W) RGB in 0..255 to the maps of the heads, see `BEVPart.names`."""
         rows, *shares = self.images(images)
-        shares = shares[0] if shares else self.shares.expand(len(rows), -1)
+        shares = shares[0] if shares else self.shares.expand(rows.shape[0], -1)
         return self.bev(self.pool(rows, shares, self.pair_row, self.pair_share, self.pair_cell))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from perception.registry import MODELS
 from perception.utils.checks import check_choice
 
-NORM = dict(eps=1e-3, momentum=0.01)
+EPS = 1e-3
 SCALES = dict(b0=(1.0, 1.0, 224, 0.2), b4=(1.4, 1.8, 380, 0.4))  # width, depth, image size, dropout (table 8 of code)
 STAGES = (  # blocks, kernel, stride, expansion, channels (table 1)
     (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
@@ -28,8 +28,8 @@ class EfficientNet(nn.Module):
     """The net with or without its classifier.
 
     Attributes:
-        channels: of the features at strides 2, 4, 8, 16 and 32.
-        strides: of these features.
+        channels: of the features at `strides`.
+        strides: 2, 4, 8, 16 and 32 of the whole net.
 
     Args:
         version: 'b0' or 'b4'.
@@ -37,20 +37,24 @@ class EfficientNet(nn.Module):
         depth: of the numbers of blocks, as a factor; None that of the version.
         num_classes: outputs of the classifier; None leaves it out, with the convolution before it.
         drop_connect: probability that the last block is skipped in training; that of others rises from 0 to it.
+        stages: how many of the seven stages of blocks; five end at stride 16.
+        momentum: of the running statistics, what a batch weighs in them; the published 0.01 wants some 500 steps.
 
     Raises:
-        ConfigError: another version.
+        ConfigError: another version, or another number of stages.
     """
 
     def __init__(self, version: str = 'b0', width: float | None = None, depth: float | None = None,
-                 num_classes: int | None = None, drop_connect: float = 0.2):
+                 num_classes: int | None = None, drop_connect: float = 0.2, stages: int = len(STAGES),
+                 momentum: float = 0.01):
         super().__init__()
         check_choice('EfficientNet: version', version, SCALES)
+        check_choice('EfficientNet: stages', stages, range(1, len(STAGES) + 1))
         own_width, own_depth, size, dropout = SCALES[version]
         width, depth = own_width if width is None else width, own_depth if depth is None else depth
-        blocks, channels = _layout(width, depth)
+        blocks, channels = _layout(width, depth, stages)
         self._conv_stem = PaddedConv(3, channels, 3, 2, size)
-        self._bn0 = nn.BatchNorm2d(channels, **NORM)
+        self._bn0 = nn.BatchNorm2d(channels, eps=EPS)
         size, features = ceil(size / 2), []
         self._blocks = nn.ModuleList()
         for i, block in enumerate(blocks):
@@ -60,17 +64,19 @@ class EfficientNet(nn.Module):
             size, channels = ceil(size / block.stride), block.channels
         features.append((len(blocks) - 1, channels))
         self.taps, self.channels = zip(*features)
-        self.strides = (2, 4, 8, 16, 32)
+        self.strides = tuple(2 ** i for i in range(1, len(features) + 1))
         self._conv_head = None
         if num_classes is not None:
             last = _rounded(LAST, width)
             self._conv_head = PaddedConv(channels, last, 1, 1, size)
-            self._bn1 = nn.BatchNorm2d(last, **NORM)
+            self._bn1 = nn.BatchNorm2d(last, eps=EPS)
             self._dropout = nn.Dropout(dropout)
             self._fc = nn.Linear(last, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight)  # by ingoing connections, which groups do not share
+            elif isinstance(module, nn.BatchNorm2d):
+                module.momentum = momentum
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) to the features at each of `strides`, the last before the stride is applied again."""
@@ -136,14 +142,14 @@ class MBConv(nn.Module):
         self._expand_conv = None
         if block.expansion > 1:
             self._expand_conv = PaddedConv(in_channels, inner, 1, 1, size)
-            self._bn0 = nn.BatchNorm2d(inner, **NORM)
+            self._bn0 = nn.BatchNorm2d(inner, eps=EPS)
         self._depthwise_conv = PaddedConv(inner, inner, block.kernel, block.stride, size, groups=inner)
-        self._bn1 = nn.BatchNorm2d(inner, **NORM)
+        self._bn1 = nn.BatchNorm2d(inner, eps=EPS)
         squeezed = max(1, in_channels // 4)
         self._se_reduce = nn.Conv2d(inner, squeezed, 1)
         self._se_expand = nn.Conv2d(squeezed, inner, 1)
         self._project_conv = PaddedConv(inner, block.channels, 1, 1, size)
-        self._bn2 = nn.BatchNorm2d(block.channels, **NORM)
+        self._bn2 = nn.BatchNorm2d(block.channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, h, w) to (B, channels, h/stride, w/stride)."""
@@ -159,10 +165,10 @@ class MBConv(nn.Module):
         return out + x
 
 
-def _layout(width: float, depth: float) -> tuple[list[Block], int]:
-    """All blocks of a scaled net, and the channels of its stem."""
+def _layout(width: float, depth: float, stages: int) -> tuple[list[Block], int]:
+    """The blocks of a scaled net, and the channels of its stem."""
     blocks = []
-    for count, kernel, stride, expansion, channels in STAGES:
+    for count, kernel, stride, expansion, channels in STAGES[:stages]:
         channels = _rounded(channels, width)
         blocks += [Block(kernel, 1 if i else stride, expansion, channels) for i in range(ceil(count * depth))]
     return blocks, _rounded(STEM, width)

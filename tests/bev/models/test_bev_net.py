@@ -1,12 +1,13 @@
 """The whole net: tasks alone and together, frames, any rig, samples that do not see each other; what is refused."""
 import pytest
 import torch
+from mmengine.model import convert_sync_batchnorm
 
 from perception.bev.geometry import CameraGeometry
 from perception.bev.models.bev_net import BEVNet
 from perception.bev.models.encoder import BEVDepthEncoder, BEVDetEncoder, LSSEncoder, TinyEncoder, Up
 from perception.bev.models.map_head import MapHead
-from perception.bev.models.view_transforms.depth import LSS
+from perception.bev.models.view_transforms.depth import LSS, BEVDepth
 from perception.bev.models.view_transforms.ipm import VoxelPull
 from perception.bev.preprocessor import RigPreprocessor
 from perception.common.nets.center_head import CenterHead
@@ -98,6 +99,19 @@ def test_autocast_keeps_projection_depths_pooling_and_losses_in_float32(batch, d
         assert value.dtype == torch.float32
         torch.testing.assert_close(value, exact[name], rtol=.1, atol=.05)
     assert all(p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
+
+
+def test_statistics_can_be_shared_between_processes(batch):
+    """What `sync_bn='torch'` makes of the net has its weights and predicts the same; training so wants GPUs."""
+    model = net(view_transform=dict(type=BEVDepth, out_channels=8, depth=(1, 33, 4), mid_channels=8)).eval()
+    inputs = model.data_preprocessor(batch)['inputs']
+    with torch.no_grad():
+        expected, names = model(inputs)['map'], list(model.state_dict())
+        shared = convert_sync_batchnorm(model, 'torch').eval()
+        norms = [part for part in shared.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+        assert {type(part) for part in norms} == {torch.nn.SyncBatchNorm}
+        torch.testing.assert_close(shared(inputs)['map'], expected)
+    assert list(shared.state_dict()) == names
 
 
 def test_samples_do_not_see_each_other(batch):

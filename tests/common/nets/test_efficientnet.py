@@ -53,6 +53,17 @@ def test_features_at_each_stride_and_scores():
     assert EfficientNet(width=.25, depth=.5)._conv_head is None
 
 
+def test_the_first_stages_alone():
+    torch.manual_seed(0)
+    net = EfficientNet(width=.25, depth=.5, stages=5)
+    assert net.strides == (2, 4, 8, 16) and [x.shape[2:] for x in net(torch.rand(1, 3, 32, 64))][-1] == (2, 4)
+    whole = EfficientNet(width=.25, depth=.5)
+    assert (whole._bn0.momentum, EfficientNet(momentum=.1, stages=1)._blocks[0]._bn1.momentum) == (.01, .1)
+    assert {*net.state_dict()} < {*whole.state_dict()} and net.channels[:3] == whole.channels[:3]
+    with pytest.raises(ConfigError, match='stages=8'):
+        EfficientNet(stages=8)
+
+
 def test_padding_is_uneven_where_a_stride_meets_an_even_size():
     """TensorFlow: none on top and left for 3 x 3 with stride 2, which its weights expect."""
     conv = PaddedConv(1, 1, 3, 2, size=224)

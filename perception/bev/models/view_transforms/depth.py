@@ -325,7 +325,7 @@ class DeformableConv(nn.Module):
         column = offset[:, :, 1] + taps[:, 1] + torch.arange(width, device=x.device)
         places = torch.stack([(2 * column + 1) / width - 1, (2 * row + 1) / height - 1], dim=-1)
         samples = F.grid_sample(x, places.flatten(1, 2).to(x.dtype), align_corners=False)  # (M, C, 9 h, w)
-        samples = samples.reshape(len(x), GROUPS, -1, height * width)  # channels of a group and taps
+        samples = samples.reshape(x.shape[0], GROUPS, -1, height * width)  # channels of a group and taps
         weight = self.weight.reshape(GROUPS, len(self.weight) // GROUPS, -1)
         return (weight.to(samples.dtype) @ samples).reshape(x.shape)
 

@@ -148,6 +148,15 @@ def test_nothing_predicted_and_nothing_true():
     assert score_frames([])['mAP'] == 0
 
 
+def test_boxes_one_metre_off_count_from_two_metres_on():
+    truth = np.array([[5.0 * i, 3, 1, 4, 2, 1.5, 0, 0, 0] for i in range(10)])
+    labels, none = np.arange(10), np.full(10, -1)
+    scores = score_frames([Frame(truth, labels, none, truth + np.eye(9)[0], np.full(10, .5), labels, none)])
+    assert {scores[f'AP_car_{distance:g}'] for distance in (.5, 1)} == {0}  # at 1 m it must be nearer than that
+    assert scores['AP_car_2'] == scores['AP_car_4'] == pytest.approx(1) and scores['ATE_car'] == pytest.approx(1)
+    assert scores['mAP'] == pytest.approx(.5)
+
+
 def test_attributes_follow_from_speed():
     labels = np.array([CLASSES.index(name) for name in ('car', 'bus', 'pedestrian', 'bicycle', 'barrier', 'bus')])
     speeds = np.array([.21, .1, .3, .19, 9, 5])

@@ -100,10 +100,10 @@ def test_inputs_and_truth(hard_nuscenes):
     assert not torch.equal(inputs['images'], dataset[4, 0]['inputs']['images'])
 
 
-def test_points_lie_in_their_boxes_in_each_frame(mini_nuscenes):
-    truth = NuScenesRig(mini_nuscenes, 'mini_val', reduce=8).read(0)['num_points']
+def test_points_lie_in_their_boxes_in_each_frame(mini_rig):
+    truth = NuScenesRig(mini_rig, 'mini_val', reduce=8).read(0)['num_points']
     for frame in ('lidar', 'ego'):
-        sample = NuScenesRig(mini_nuscenes, 'mini_val', points=True, reduce=8, bev_frame=frame).read(0)
+        sample = NuScenesRig(mini_rig, 'mini_val', points=True, reduce=8, bev_frame=frame).read(0)
         _, counts = points_in_boxes(sample['points'].astype(float), sample['boxes'])
         assert np.abs(counts - truth).sum() < .1 * truth.sum()
 
@@ -144,13 +144,13 @@ def test_a_scene_and_some_cameras(hard_nuscenes):
         NuScenesRig(hard_nuscenes, 'mini_val', cameras=['CAM_FRONT'] * 2)
 
 
-def test_the_test_split_has_no_truth(mini_nuscenes):
-    sample = NuScenesRig(mini_nuscenes, 'test', reduce=8, pipeline=[ImageAug(SIZE)])[0]['data_samples']
+def test_the_test_split_has_no_truth(mini_rig):
+    sample = NuScenesRig(mini_rig, 'test', reduce=8, pipeline=[ImageAug(SIZE)])[0]['data_samples']
     assert 'boxes' not in sample and 'annotations' not in sample
 
 
-def test_a_frame_without_boxes(mini_nuscenes, change_tables, tmp_path):
-    root = change_tables(tmp_path / 'n', mini_nuscenes, sample_annotation=lambda rows: rows[:1],
+def test_a_frame_without_boxes(mini_rig, change_tables, tmp_path):
+    root = change_tables(tmp_path / 'n', mini_rig, sample_annotation=lambda rows: rows[:1],
                          instance=lambda rows: rows[:1])
     path = root / 'v1.0-mini/sample_annotation.json'
     row, = json.loads(path.read_text())
@@ -214,10 +214,10 @@ def test_other_colours_are_read(own_images, mode):
         assert np.ptp(sample['images'][0], axis=-1).max() == 0
 
 
-def test_a_missing_camera_is_told(mini_nuscenes, change_tables, tmp_path):
+def test_a_missing_camera_is_told(mini_rig, change_tables, tmp_path):
     def without_back(rows):
         return [row for row in rows if '/CAM_BACK/' not in row['filename']]
-    root = change_tables(tmp_path / 'n', mini_nuscenes, sample_data=without_back)
+    root = change_tables(tmp_path / 'n', mini_rig, sample_data=without_back)
     with pytest.raises(DataError, match='CAM_BACK, expected'):
         NuScenesRig(root, 'mini_val', reduce=8)[0]
     others = [camera for camera in CAMERAS if camera != 'CAM_BACK']
