@@ -11,3 +11,5 @@ mini = dict(mini, model=dict(mini['model'], width=0.125))
 mini.update(
     train_cfg=dict(max_epochs=16, val_interval=8),
     param_scheduler=[mini['param_scheduler'][0], dict(mini['param_scheduler'][1], T_max=13)])
+longer = ['train_cfg.max_epochs=64', 'train_cfg.val_interval=32']  # with all labels it learns on for long
+evidence = dict(evidence, settings=dict(evidence['settings'], equal=dict(teacher=longer, students=longer)))
