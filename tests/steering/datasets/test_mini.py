@@ -134,7 +134,8 @@ def test_the_same_seed_gives_the_same_bytes_and_a_complete_set_is_kept(mini_set,
 @pytest.mark.parametrize(('write', 'bad'), [
     (write_udacity_mini, dict(train_frames=1)), (write_udacity_mini, dict(detail=0)),
     (write_udacity_mini, dict(seed=-1)), (write_bdd_mini, dict(val_drives=0)), (write_bdd_mini, dict(workers=-1)),
-    (write_cityscapes_mini, dict(images=1)), (write_comma_mini, dict(test_drives=25)), (write_bdd_mini, dict(rate=4.0))])
+    (write_cityscapes_mini, dict(images=1)), (write_comma_mini, dict(test_drives=25)),
+    (write_bdd_mini, dict(rate=4.0))])
 def test_arguments_out_of_range_are_refused(tmp_path, write, bad):
     if write is write_comma_mini:
         pytest.importorskip('h5py', **HDF5)
