@@ -1,5 +1,6 @@
 """BDD's videos with the driver's actions: loaders of clips at 3 Hz, accuracy and perplexity, mini scale."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import EpochBasedTrainLoop
 
 from perception.common.samplers import EpochSampler
@@ -8,6 +9,7 @@ from perception.steering.datasets.bdd.reader import BDDDriving
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import ActionMetric
 from perception.steering.predictor import SteeringPredictor
+from perception.steering.transforms import FlipClip
 
 data_root = 'data/bdd'  # PERCEPTION_DATA replaces the leading data
 
@@ -35,8 +37,14 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 mini_data = dict(type=write_bdd_mini, root='data/mini/bdd_driving')
 tiny = dict(  # of tools/benchmark.py fuzz
     mini_data=dict(train_drives=1, val_drives=1, test_drives=1, rate=1.0, detail=.05, workers=1))
-mini_place = dict(data_root='data/mini/bdd_driving', seconds=12.0, memory=4.0)
+mini_place = dict(data_root='data/mini/bdd_driving', seconds=7.0, memory=4.0, clip_length=5, input_size=(80, 80))
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=10)),
-    val_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=mini_place),
-    test_dataloader=dict(batch_size=4, num_workers=0, dataset=mini_place))
+    train_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False,
+                          dataset=dict(mini_place, stride=5, pipeline=[dict(type=FlipClip)])),
+    val_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False, dataset=mini_place),
+    test_dataloader=dict(batch_size=8, num_workers=0, dataset=mini_place))
+mini_epochs = 24
+mini_training = dict(  # of the nets that steer
+    predictor=dict(window=5),
+    train_cfg=dict(max_epochs=mini_epochs, val_interval=6),
+    param_scheduler=[dict(type=CosineAnnealingLR, T_max=mini_epochs, convert_to_iter_based=True)])

@@ -1,13 +1,15 @@
 """Comma.ai: loaders of clips, its scores, mini scale."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
+from mmengine.optim import CosineAnnealingLR
 from mmengine.runner import EpochBasedTrainLoop
 
 from perception.common.samplers import EpochSampler
-from perception.steering.datasets.comma.mini import write_comma_mini
+from perception.steering.datasets.comma.mini import TESTS, write_comma_mini
 from perception.steering.datasets.comma.reader import CommaAI
 from perception.steering.draw import DrawSteering
 from perception.steering.metrics import HardFramesMetric, SteeringMetric
 from perception.steering.predictor import SteeringPredictor
+from perception.steering.transforms import FlipClip
 
 data_root = 'data/comma'  # PERCEPTION_DATA replaces the leading data
 
@@ -36,8 +38,16 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 mini_data = dict(type=write_comma_mini, root='data/mini/comma')
 tiny = dict(  # of tools/benchmark.py fuzz
     mini_data=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
-mini_place = dict(data_root='data/mini/comma', holdout=.2, memory=4.0)
+mini_place = dict(data_root='data/mini/comma', holdout=.2, memory=4.0, clip_length=5, input_size=(80, 80), test=TESTS)
 mini_loaders = dict(
-    train_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=dict(mini_place, stride=5)),
-    val_dataloader=dict(batch_size=4, num_workers=0, persistent_workers=False, dataset=mini_place),
-    test_dataloader=dict(batch_size=4, num_workers=0, dataset=mini_place))
+    train_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False,
+                          dataset=dict(mini_place, pipeline=[dict(type=FlipClip)])),
+    val_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False, dataset=mini_place),
+    test_dataloader=dict(batch_size=8, num_workers=0, dataset=mini_place))
+wide_loaders = {name: dict(loader, dataset=dict(loader['dataset'], input_size=(160, 160)))
+                for name, loader in mini_loaders.items()}
+mini_epochs = 24
+mini_training = dict(  # of the nets that steer
+    predictor=dict(window=5),
+    train_cfg=dict(max_epochs=mini_epochs, val_interval=6),
+    param_scheduler=[dict(type=CosineAnnealingLR, T_max=mini_epochs, convert_to_iter_based=True)])

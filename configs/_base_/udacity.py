@@ -68,4 +68,9 @@ evidence = dict(  # of tools/benchmark.py arms; scores are of the test drives, w
         flow=[*mimicking, 'model.losses.seg.weight=0'],
         both=mimicking,  # all three layers
         **{layer: [*mimicking, f"model.losses.seg.layers=('{layer}',)", f"model.losses.flow.layers=('{layer}',)"]
-           for layer in ('low', 'middle', 'high')}))
+           for layer in ('low', 'middle', 'high')},
+        # ten times the weight: 1 on each path
+        both_strong=[*mimicking, 'model.losses.seg.weight=10', 'model.losses.flow.weight=10'],
+        flow_strong=[*mimicking, 'model.losses.seg.weight=0', 'model.losses.flow.weight=10'],
+        flow_middle_strong=[*mimicking, 'model.losses.seg.weight=0', 'model.losses.flow.weight=10',
+                            "model.losses.flow.layers=('middle',)"]))

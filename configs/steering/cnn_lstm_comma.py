@@ -26,6 +26,6 @@ custom_hooks = [dict(type=TargetStatisticsHook)]
 default_hooks.update(export=dict(type=ExportHook, metric='RMSE', rule='less'))
 
 mini = dict(
-    mini_loaders,
+    wide_loaders, **mini_training,  # its convolutions are not padded
     model=dict(trunk=dict(channels=16, drop=0.25), head=dict(widths=(64, 32), features=32, drop=0.25)),
-    optim_wrapper=dict(optimizer=dict(lr=1e-3)), train_cfg=dict(max_epochs=12, val_interval=3))
+    optim_wrapper=dict(optimizer=dict(lr=1e-3)))

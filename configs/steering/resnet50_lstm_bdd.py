@@ -21,6 +21,7 @@ val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
 
 mini = dict(
-    mini_loaders,
-    model=dict(trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)), head=dict(widths=(64, 32), features=32, drop=0.25)),
-    optim_wrapper=dict(optimizer=dict(lr=1e-3)), train_cfg=dict(max_epochs=12, val_interval=3))
+    mini_loaders, **mini_training,
+    model=dict(input_size=(80, 80), trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)),
+               head=dict(widths=(64, 32), features=32, drop=0.25)),
+    optim_wrapper=dict(optimizer=dict(lr=1e-3)))

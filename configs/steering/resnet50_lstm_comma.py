@@ -25,6 +25,7 @@ custom_hooks = [dict(type=TargetStatisticsHook)]
 default_hooks.update(export=dict(type=ExportHook, metric='RMSE', rule='less'))
 
 mini = dict(
-    mini_loaders,
-    model=dict(trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)), head=dict(widths=(64, 32), features=32, drop=0.25)),
-    optim_wrapper=dict(optimizer=dict(lr=1e-3)), train_cfg=dict(max_epochs=12, val_interval=3))
+    mini_loaders, **mini_training,
+    model=dict(input_size=(80, 80), trunk=dict(base_channels=8, blocks=(1, 1, 1, 1)),
+               head=dict(widths=(64, 32), features=32, drop=0.25)),
+    optim_wrapper=dict(optimizer=dict(lr=1e-3)))

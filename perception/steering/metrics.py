@@ -184,7 +184,8 @@ class ActionMetric(FrameMetric):
     """Accuracy and perplexity of discrete actions over all frames; see FrameMetric for the arguments.
 
     Accuracy is the share of frames whose most probable action is the true one; perplexity is exp of the mean
-    cross-entropy in nats. Frames whose action is not known do not count.
+    cross-entropy in nats. Frames whose action is not known do not count. `_constant` are those of a net that says the
+    same of all frames, how often each action is taken here.
     """
 
     def frames_of(self, sample: Mapping) -> dict[str, np.ndarray]:
@@ -214,8 +215,13 @@ class ActionMetric(FrameMetric):
         lines = [f'{"action":<16}{"frames":>10}{"found":>10}']
         lines += [f'{name:<16}{count[:, k].sum():>10,}{count[k, k] / max(count[:, k].sum(), 1):>10.2%}'
                   for k, name in enumerate(names)]
-        scores = dict(accuracy=float(np.trace(count) / len(truth)), perplexity=float(np.exp(entropy)))
-        return scores, '\n'.join([*lines, f'accuracy {scores["accuracy"]:.4f}, perplexity {scores["perplexity"]:.4f}'])
+        share = count.sum(0) / len(truth)
+        chance = float(-(share * np.log(np.maximum(share, SMALLEST))).sum())
+        scores = dict(accuracy=float(np.trace(count) / len(truth)), perplexity=float(np.exp(entropy)),
+                      accuracy_constant=float(share.max()), perplexity_constant=float(np.exp(chance)))
+        lines.append(f'accuracy {scores["accuracy"]:.4f}, perplexity {scores["perplexity"]:.4f}; of one answer to all '
+                     f'{scores["accuracy_constant"]:.4f}, {scores["perplexity_constant"]:.4f}')
+        return scores, '\n'.join(lines)
 
 
 def array_of(sample: Mapping, key: str, where: str) -> Any:

@@ -9,15 +9,21 @@ from perception.apis.listing import benchmarks
 from perception.utils.errors import ConfigError
 
 
-def test_streaming_costs_a_tenth(root):
+def test_streaming_costs_a_tenth(root, monkeypatch):
     listed = benchmarks()['steering/streaming']
     configs = [str(root / 'configs' / 'steering' / f'{name}.py')
                for name in ('resnet50_lstm_causal_udacity', 'resnet50_lstm_udacity')]
-    args = type('Args', (), dict(configs=configs, mini=True, window=10, rounds=1, threads=1))
+    args = type('Args', (), dict(configs=configs, mini=True, window=10, rounds=1, threads=1, onnx=False))
     causal, whole = listed.load().run(args)
     assert 9.5 < causal['window_gmac'] / causal['step_gmac'] < 10.5
     assert whole['step_ms'] is None and whole['window_gmac'] == pytest.approx(causal['window_gmac'], rel=0.01)
-    assert causal['state_mib'] > 0.5
+    assert causal['state_mib'] > 0.5 and causal['step_onnx_ms'] is None
+    files = []  # tests/steering export for true
+    monkeypatch.setattr(importlib.import_module('perception.apis.benchmarks.steering.streaming'), 'exported',
+                        lambda module, inputs, outputs, path: lambda: files.append((path.name, [*inputs])))
+    args.configs, args.onnx = [str(root / 'configs' / 'steering' / 'cnn_lstm_udacity.py')], True
+    assert all(listed.load().run(args)[0][f'{name}_onnx_ms'] >= 0 for name in ('window', 'step'))
+    assert [*dict(files).items()] == [('1_clip.onnx', ['clip']), ('1_step.onnx', ['frame', 'state'])]
     args.configs = [str(root / 'configs' / 'steering' / 'flownet_s_udacity.py')]
     with pytest.raises(ConfigError, match='FlowNetS'):
         listed.load().run(args)

@@ -9,6 +9,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from perception.apis.config import load_config
 from perception.common.flow import dis_flow
 from perception.distill.cache import FeatureCache, FeatureCacheHook, weights_digest
 from perception.distill.clips import (
@@ -101,6 +102,15 @@ def test_a_net_sees_each_frame_alone(batch):
     assert not list(own.state_dict()) and not any(p.requires_grad for p in own.model.parameters())
     with pytest.raises(ConfigError, match="view='large'"):
         teacher(view='large').observe(batch)
+
+
+def test_the_lane_net_of_a_config_is_a_teacher(batch):
+    model = load_config('configs/lanes/enet_culane.py', mini=True).model
+    lanes = ClipTeacher(model, dict(low=dict(tap='stem', channels=4, size=(8, 10)),
+                                    high=dict(tap='classifier', channels=((1, 2, 3, 4), 'max'), size=(7, 9))),
+                        size=model.input_size)
+    found = lanes.observe(batch)
+    assert {name: tuple(maps.shape) for name, maps in found.items()} == dict(low=(2, 4, 4, 8, 10), high=(2, 2, 4, 7, 9))
 
 
 def test_a_net_sees_each_frame_with_the_one_before(batch):

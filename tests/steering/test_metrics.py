@@ -99,6 +99,9 @@ def test_accuracy_and_perplexity():
     found = score(ActionMetric(), [sample([0.] * 4, [0.] * 4, actions=[0, 2, 3, 255], pred_actions=probs)])
     assert found['accuracy'] == pytest.approx(2 / 3)
     assert found['perplexity'] == pytest.approx((.7 * .2 * .7) ** (-1 / 3), rel=1e-6)
+    found = score(ActionMetric(), [sample([0.] * 4, [0.] * 4, actions=[0, 3, 3, 3], pred_actions=probs)])
+    assert found['accuracy_constant'] == .75
+    assert found['perplexity_constant'] == pytest.approx(.25 ** -.25 * .75 ** -.75, rel=1e-6)
 
 
 @pytest.mark.parametrize(('actions', 'probs', 'message'), [

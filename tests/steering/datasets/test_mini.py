@@ -11,9 +11,9 @@ from perception.steering.datasets.cityscapes.mini import draw_sheet, write_citys
 from perception.steering.datasets.cityscapes.reader import CLASSES, Cityscapes
 from perception.steering.datasets.comma.mini import write_comma_mini
 from perception.steering.datasets.comma.reader import CommaAI
-from perception.steering.datasets.udacity.mini import CAMERA, write_udacity_mini
+from perception.steering.datasets.udacity.mini import BETWEEN, CAMERA, CODE, START, _save, write_udacity_mini
 from perception.steering.datasets.udacity.reader import UdacityCh2, read_evaluation, read_table
-from perception.steering.drives import LOOKS, Journey, Plan, plans
+from perception.steering.drives import LOOKS, Journey, Plan, drive_along, plans
 from perception.utils.errors import DataError
 
 HDF5 = dict(reason='h5py is not installed')
@@ -96,7 +96,7 @@ def test_comma(mini_set):
 def test_bdd(mini_set):
     root = mini_set('bdd_driving')
     for split in ('train', 'val', 'test'):
-        data = BDDDriving(root, split, seconds=12., clip_length=12)
+        data = BDDDriving(root, split, seconds=7., clip_length=21)
         assert len(data.recordings) == 1
         sample = data[0]['data_samples']
         assert set(sample.actions.tolist()) <= {0, 1, 2, 3} and 1 in sample.actions and sample.condition in LOOKS
@@ -123,18 +123,23 @@ def files(root):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_a_complete_set_is_kept(mini_set, tmp_path):
-    few = dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1)
-    root = write_udacity_mini(tmp_path / 'again', **few)
-    assert files(root) == files(mini_set('udacity')) and len(files(root)) == 40 + 11
-    before = (root / 'mini.json').stat().st_mtime_ns
-    write_udacity_mini(root, **few)
-    assert (root / 'mini.json').stat().st_mtime_ns == before
+    root, few = mini_set('udacity'), dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1)
+    plan, = plans((0, CODE, 1), 1, 12, 5., .1)
+    rows = drive_along(plan, CAMERA, _save, tmp_path, ('test', START + BETWEEN * 10 ** 9))
+    stamps, angles, *_ = read_evaluation(root / 'test/CH2_final_evaluation.csv')
+    assert [stamp for stamp, _ in rows] == stamps.tolist() and np.allclose([angle for _, angle in rows], angles)
+    again, before = files(tmp_path / 'test'), files(root)
+    assert again.items() < files(root / 'test').items() and len(again) == 12 + 11 and len(before) == 40 + 11
+    moment = (root / 'mini.json').stat().st_mtime_ns
+    write_udacity_mini(root, **few, workers=1)
+    assert (root / 'mini.json').stat().st_mtime_ns == moment and files(root) == before
 
 
 @pytest.mark.parametrize(('write', 'bad'), [
     (write_udacity_mini, dict(train_frames=1)), (write_udacity_mini, dict(detail=0)),
     (write_udacity_mini, dict(seed=-1)), (write_bdd_mini, dict(val_drives=0)), (write_bdd_mini, dict(workers=-1)),
-    (write_cityscapes_mini, dict(images=1)), (write_comma_mini, dict(test_drives=3))])
+    (write_cityscapes_mini, dict(images=1)), (write_comma_mini, dict(test_drives=25)),
+    (write_bdd_mini, dict(rate=4.0))])
 def test_arguments_out_of_range_are_refused(tmp_path, write, bad):
     if write is write_comma_mini:
         pytest.importorskip('h5py', **HDF5)

@@ -6,8 +6,10 @@ clip has.
 """
 import argparse
 import statistics
+import tempfile
 import time
 from functools import partial
+from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.apis.config import load_config
+from perception.apis.export import open_session, to_onnx
 from perception.common.measure import count_parameters, interleave, machine
 from perception.registry import MODELS
 from perception.utils.checks import check_positive
@@ -25,7 +28,8 @@ OPTIONS = {
     '--mini': {'action': 'store_true', 'help': 'the small nets of their mini sections'},
     '--window': {'type': 'int', 'default': 10, 'help': 'frames of a clip (default: 10)'},
     '--rounds': {'type': 'int', 'default': 5, 'help': 'timed runs of each (default: 5)'},
-    '--threads': {'type': 'int', 'default': 1, 'help': 'CPU threads (default: 1)'}}
+    '--threads': {'type': 'int', 'default': 1, 'help': 'CPU threads (default: 1)'},
+    '--onnx': {'action': 'store_true', 'help': 'also ONNX Runtime on the exported clip net and step'}}
 
 
 def run(args: argparse.Namespace) -> list[dict]:
@@ -33,17 +37,20 @@ def run(args: argparse.Namespace) -> list[dict]:
 
     Returns:
         per config `config`, `parameters`, `window_gmac`, `window_ms` of a frame that is answered from a clip, and of
-        nets that stream `step_gmac`, `step_ms` and `state_mib`, what is kept from frame to frame; else None.
+        nets that stream `step_gmac`, `step_ms` and `state_mib`, what is kept from frame to frame; `window_onnx_ms` and
+        `step_onnx_ms` by ONNX Runtime. What is not measured is None.
 
     Raises:
         ConfigError: a number below 1, or a config of another room.
         DataError: both ways disagree.
+        MissingDependency: --onnx without its packages.
     """
     check_positive('streaming', window=args.window, rounds=args.rounds, threads=args.threads)
     before = torch.get_num_threads()
     torch.set_num_threads(args.threads)
     try:
-        rows = _measure(args)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = _measure(args, Path(folder))
     finally:
         torch.set_num_threads(before)
     lines = [f'{"":<52}{"parameters":>12}{"GMAC":>9}{"ms":>9}{"GMAC":>9}{"ms":>9}{"MACs":>8}{"time":>8}{"state":>10}',
@@ -54,18 +61,21 @@ def run(args: argparse.Namespace) -> list[dict]:
             line += (f'{row["step_gmac"]:>9.3f}{row["step_ms"]:>9.1f}{row["window_gmac"] / row["step_gmac"]:>7.2f}x'
                      f'{row["window_ms"] / row["step_ms"]:>7.2f}x{row["state_mib"]:>6.1f} MiB')
         lines.append(line)
+        if row['window_onnx_ms'] is not None:
+            stepped = '' if row['step_onnx_ms'] is None else f'{row["step_onnx_ms"]:>18.1f}'
+            lines.append(f'{"  by ONNX Runtime":<73}{row["window_onnx_ms"]:>9.1f}{stepped}')
     lines.append(f'clips of {args.window} frames; CPU milliseconds, medians of {args.rounds}; {machine()}')
     print_log('\n' + '\n'.join(lines), 'current')
     return rows
 
 
-def _measure(args: argparse.Namespace) -> list[dict]:
+def _measure(args: argparse.Namespace, folder: Path) -> list[dict]:
     rows, runs = {}, {}
     for config in args.configs:
         net = build_net(config, args.mini)
         clip = torch.rand(1, args.window, 3, *net.input_size, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        row = rows[config] = dict(config=config, parameters=count_parameters(net), step_gmac=None, step_ms=None,
-                                  state_mib=None)
+        row = rows[config] = dict(config=config, parameters=count_parameters(net), **dict.fromkeys(
+            ('step_gmac', 'step_ms', 'state_mib', 'window_onnx_ms', 'step_onnx_ms')))
         runs[config, 'window_ms'] = partial(answer, net, clip)
         if net.streams:
             check_ways(net, clip)
@@ -77,6 +87,10 @@ def _measure(args: argparse.Namespace) -> list[dict]:
                 with FlopCounterMode(display=False) as counter:
                     runs[config, key]()
                 row[f'{name}_gmac'] = counter.get_total_flops() / 2e9
+        for name, part in (('window', 'clip'), ('step', 'step')) if args.onnx else ():
+            if (config, f'{name}_ms') in runs:
+                runs[config, f'{name}_onnx_ms'] = exported(*net.deployable(part, args.window),
+                                                           folder / f'{len(rows)}_{part}.onnx')
     for (config, key), seconds in interleave(runs, args.rounds, time.process_time).items():
         rows[config][key] = 1e3 * statistics.median(seconds)
     return list(rows.values())
@@ -105,6 +119,12 @@ def answer(net: nn.Module, clip: Tensor) -> Tensor:
 def step(net: nn.Module, frame: Tensor, state: list[Tensor]) -> Tensor:
     """What the next frame comes to."""
     return net.step(frame, state)[0]
+
+
+def exported(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> partial:
+    """What runs by ONNX Runtime a module of `deployable`, which is written to a file for it."""
+    to_onnx(module, inputs, outputs, path)
+    return partial(open_session(path).run, None, {name: value.numpy() for name, value in inputs.items()})
 
 
 def check_ways(net: nn.Module, clip: Tensor) -> None:

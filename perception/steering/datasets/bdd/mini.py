@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,25 +17,28 @@ from perception.common.scene.world import SCENE_VERSION
 from perception.steering.datasets.base import CONDITIONS
 from perception.steering.datasets.bdd.reader import HZ, SPARE
 from perception.steering.drives import Journey, check_drives, drive_along, plans
+from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
-CODE, WRITER_VERSION = 10, 1  # the code keeps its streets apart from those of other sets
-CAMERA = BDD100K.scaled(.5)  # 640 x 360, as the released code writes videos before it trains
+CODE, WRITER_VERSION = 10, 3  # the code keeps its streets apart from those of other sets
+CAMERA = replace(BDD100K.scaled(.5), smooth=False)  # 640 x 360, as the released code writes videos for training
 START = 1503000000000  # ms
 
 
-def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, train_drives: int = 8,
-                   val_drives: int = 3, test_drives: int = 2, seconds: float = 12.0, rate: float = 5.0,
+def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, train_drives: int = 26,
+                   val_drives: int = 5, test_drives: int = 5, seconds: float = 7.0, rate: float = 3.0,
                    detail: float = .2, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
 
-    Every second drive stops once. Videos have 15 frames a second; `rate` different ones of them are rendered.
+    Every second drive stops once. Videos have 15 frames a second; `rate` different ones of them are rendered, by
+    default as many as clips have.
 
     Args:
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train_drives, val_drives, test_drives: videos of each split.
-        seconds: of each video that are used; it is 2.2 s longer. The official ones have 36.
+        seconds: of each video that are used; it is 2.2 s longer, in which nothing moves but its GPS. The official
+            ones have 36.
         rate: frames a second that are rendered, a divisor of 15.
         detail: share of the width of 640 pixels at which images are rendered.
         workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
@@ -46,6 +50,8 @@ def write_bdd_mini(root: str | Path = 'data/mini/bdd_driving', seed: int = 0, tr
     Raises:
         DataError: an argument out of range, a folder that holds something else, or a disk that is full.
     """
+    if not rate > 0 or HZ % rate:
+        raise DataError(f'write_bdd_mini: rate={rate}, expected a divisor of {HZ}. Give one.')
     frames = int(np.ceil((seconds + SPARE + .2) * rate))
     counts = dict(train=[train_drives, frames], val=[val_drives, frames], test=[test_drives, frames])
     check_drives('write_bdd_mini', seed, detail, workers, **counts)
@@ -77,9 +83,10 @@ def _save(folder: Path, journey: Journey, name: str) -> None:
         output_params=['-crf', '23', '-preset', 'veryfast', '-threads', '1', '-bitexact'])
     with closing(writer):
         writer.send(None)
-        for i in range(len(journey.times)):
+        used = len(journey.times) - int((SPARE + .2) * journey.plan.rate)
+        for i in range(used):
             image = np.ascontiguousarray(journey.picture(i).image)
-            for _ in range(held):
+            for _ in range(held if i < used - 1 else held * (1 + len(journey.times) - used)):
                 writer.send(image)
     times = np.arange(.3, journey.times[-1] + 1 / journey.plan.rate, 1)
     speeds, headings = (np.interp(times, journey.times, x) for x in (journey.speeds, np.unwrap(journey.headings)))

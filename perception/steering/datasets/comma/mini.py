@@ -18,21 +18,26 @@ from perception.utils.errors import DataError
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
 
-CODE, WRITER_VERSION = 9, 1  # the code keeps its streets apart from those of other sets
-CAMERA = CameraSpec(**CommaAI.METAINFO['camera'])
+CODE, WRITER_VERSION = 9, 2  # the code keeps its streets apart from those of other sets
+CAMERA = CameraSpec(**CommaAI.METAINFO['camera'], smooth=False)
 LOG_RATE = 100.0  # Hz
+TESTS = (*TEST, *(f'2016-06-{day:02d}--11-46-01' for day in range(9, 31)))  # the official ones come first
+TRAINS = tuple(f'2016-{month:02d}-{day:02d}--11-24-51' for month in (2, 3, 4) for day in range(1, 29))
 
 
-def write_comma_mini(root: str | Path = 'data/mini/comma', seed: int = 0, train_drives: int = 10,
-                     train_frames: int = 60, test_drives: int = 2, test_frames: int = 120, rate: float = 10.0,
+def write_comma_mini(root: str | Path = 'data/mini/comma', seed: int = 0, train_drives: int = 36,
+                     train_frames: int = 25, test_drives: int = 8, test_frames: int = 20, rate: float = 5.0,
                      detail: float = .4, workers: int = 0, force: bool = False) -> Path:
     """Writes the mini data set, or keeps the one that is there if it was made from the same arguments.
+
+    Streets count more than frames, see `write_udacity_mini`. The test has more recordings than the official two: a
+    reader is told their names, `TESTS`.
 
     Args:
         root: folder of the data set, `data/...` as configs name it or absolute; it appears only when it is complete.
         seed: same seed, same bytes on one machine.
         train_drives, train_frames: recordings, and frames of each.
-        test_drives, test_frames: of the two recordings that the official code validates with, and frames of each.
+        test_drives, test_frames: recordings `TESTS` of the test, and frames of each.
         rate: frames a second; the official one is 20.
         detail: share of the width of 320 pixels at which images are rendered; files have the official size all the
         same. workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
@@ -48,9 +53,9 @@ def write_comma_mini(root: str | Path = 'data/mini/comma', seed: int = 0, train_
     import_optional('h5py', 'writing mini Comma.ai', 'pip install h5py')
     counts = dict(train=[train_drives, train_frames], test=[test_drives, test_frames])
     check_drives('write_comma_mini', seed, detail, workers, **counts)
-    if test_drives > len(TEST) or train_drives > 27:
+    if test_drives > len(TESTS) or train_drives > len(TRAINS):
         raise DataError(f'write_comma_mini: train_drives={train_drives}, test_drives={test_drives}, expected at most '
-                        f'27 and {len(TEST)}. Give smaller numbers.')
+                        f'{len(TRAINS)} and {len(TESTS)}. Give smaller numbers.')
     stamp = dict(dataset='comma', simulated=True, scene_version=SCENE_VERSION, writer_version=WRITER_VERSION, seed=seed,
                  drives=counts, rate=rate, detail=detail)
     megabytes = 2 + round(.16 * (train_drives * train_frames + test_drives * test_frames))
@@ -61,7 +66,7 @@ def write_comma_mini(root: str | Path = 'data/mini/comma', seed: int = 0, train_
 def _write(root: Path, seed: int, counts: dict, rate: float, detail: float, workers: int) -> None:
     drives = [*plans((seed, CODE, 0), *counts['train'], rate, detail),
               *plans((seed, CODE, 1), *counts['test'], rate, detail, first=1)]
-    names = [f'2016-02-{k:02d}--11-24-51' for k in range(1, counts['train'][0] + 1)] + list(TEST)
+    names = [*TRAINS[:counts['train'][0]], *TESTS[:counts['test'][0]]]
     for folder in ('camera', 'log'):
         (root / folder).mkdir()
     write_streets(drive_along, [(plan, CAMERA, _save, root, name) for plan, name in zip(drives, names)],

@@ -9,7 +9,9 @@ The official files are read as they are unpacked, by the package h5py:
 Frames whose wheel is turned further than 200 degrees are left out, as officially; there, a recording ends.
 """
 import os
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +74,7 @@ class CommaAI(DrivingClips):
     def _pieces(self, name: str) -> list[Recording]:
         """The pieces of a recording whose wheel is turned no further than allowed, those long enough for the split."""
         camera, log = (self.data_root / kind / f'{name}.h5' for kind in ('camera', 'log'))
-        with open_h5(camera) as file:
+        with open_h5(camera) as file, whole(camera, 'a list of contents'):
             frames = check_frames(file, camera)
         times, targets, known = read_log(log, frames, self.align)
         good = known & (np.abs(targets[:, 0]) <= self.max_angle)
@@ -99,10 +101,8 @@ class CommaAI(DrivingClips):
             self._open = {key: open_h5(path)}
         rows = [recording.source[i][1] for i in indices]
         low, high = min(rows), max(rows) + 1
-        try:
+        with whole(path, f'frames {low} to {high - 1}'):
             block = self._open[key][FRAMES][low:high]
-        except Exception as error:  # noqa: BLE001  damaged files fail in the library in many ways
-            raise _damaged(path, f'frames {low} to {high - 1}', error) from error
         return [np.ascontiguousarray(block[row - low].transpose(1, 2, 0)) for row in rows]
 
 
@@ -116,15 +116,29 @@ def open_h5(path: str | Path) -> Any:
     kit = import_optional('h5py', f'{path}: reading HDF5 files', 'pip install h5py')
     if not Path(path).is_file():
         raise DataError(f'{path}: no such file, expected an HDF5 file. Unpack the missing archive.')
-    try:
+    sys.audit('open', str(path), 'r', 0)  # the library in C says nothing of it; tools/benchmark.py fuzz listens
+    with whole(path, f'{Path(path).stat().st_size:,} bytes'):
         return kit.File(path, 'r')
-    except Exception as error:  # noqa: BLE001  damaged files fail in the library in many ways
-        raise _damaged(path, f'{Path(path).stat().st_size:,} bytes', error) from error
 
 
-def _damaged(path: str | Path, what: str, error: Exception) -> DataError:
-    return DataError(f'{path}: {what} that cannot be read ({" ".join(str(error).split())[:120]}), expected a whole '
-                     'HDF5 file. It is truncated or damaged; copy it again.')
+@contextmanager
+def whole(path: str | Path, what: str) -> Iterator[None]:
+    """Takes what fails in this block for a damaged file, which fails in the library in many ways.
+
+    Args:
+        path: the file.
+        what: is read of it, for the message.
+
+    Raises:
+        DataError: something failed.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        raise DataError(f'{path}: {what} that cannot be read ({" ".join(str(error).split())[:120]}), expected a whole '
+                        'HDF5 file. It is truncated or damaged; copy it again.') from error
 
 
 def check_frames(file: Any, path: str | Path) -> int:
@@ -161,15 +175,12 @@ def read_log(path: str | Path, frames: int, align: str = 'pointer') -> tuple[np.
     columns = {}
     with open_h5(path) as file:
         for key in (*wanted, 'times'):
-            if key not in file:
-                if key == 'times':
-                    continue
-                raise DataError(f'{path}: keys {", ".join(sorted(file)[:40])}, expected {key} too. Take the log file '
-                                'of this recording.')
-            try:
-                columns[key] = np.asarray(file[key][()], np.float64).reshape(-1)
-            except Exception as error:  # noqa: BLE001  damaged files fail in the library in many ways
-                raise _damaged(path, key, error) from error
+            with whole(path, key):
+                if key in file:
+                    columns[key] = np.asarray(file[key][()], np.float64).reshape(-1)
+                elif key != 'times':
+                    raise DataError(f'{path}: keys {", ".join(sorted(file)[:40])}, expected {key} too. Take the log '
+                                    'file of this recording.')
     lengths = {key: len(values) for key, values in columns.items()}
     if len(set(lengths.values())) > 1 or not min(lengths.values()):
         raise DataError(f'{path}: {", ".join(f"{n:,} of {key}" for key, n in lengths.items())}, expected equal numbers '

@@ -101,7 +101,14 @@ def test_truncated_and_missing_files_are_refused(tmp_path):
     with pytest.raises(DataError, match='keys Y, expected X'):
         clips(tmp_path)
     camera.write_bytes(data)
-    (tmp_path / f'log/{NAME}.h5').unlink()
+    log = tmp_path / f'log/{NAME}.h5'
+    for path, what in ((camera, 'a list of contents'), (log, 'steering_angle')):  # files that open all the same
+        good = path.read_bytes()
+        path.write_bytes(good.replace(b'HEAP', b'HEAT'))
+        with pytest.raises(DataError, match=rf'{path.name}: {what} that cannot be read \('):
+            clips(tmp_path)
+        path.write_bytes(good)
+    log.unlink()
     with pytest.raises(DataError, match='no such file'):
         clips(tmp_path)
     with pytest.raises(DataError, match='no .*camera'):
