@@ -116,6 +116,12 @@ def test_trains_teacher_then_both_students_of_each_seed(bench):
     assert '| 75.0 % fewer | 75.0 % fewer | 2.00x as fast |' in text and text.endswith('\n2 threads\n')
 
 
+def test_nothing_trained_yet_is_a_report_too(bench):
+    report = distillation.run(arguments(*bench.words, '--seeds', '1', '--report-only'))
+    assert (report['finished'], report['planned']) == (0, 3) and not bench.calls
+    assert '0 of 3 runs finished' in (bench.folder / 'report.md').read_text()
+
+
 def test_the_folder_has_the_students_name(bench, monkeypatch, tmp_path):
     monkeypatch.setattr(distillation, 'from_root', lambda path: tmp_path / path)
     distillation.run(arguments(*CYLINDER, '--seeds', '1'))

@@ -61,7 +61,8 @@ def run(args: argparse.Namespace) -> dict:
                             cfg.default_hooks.export.get('rule'), dict(cfg.evidence.get('scores', {})),
                             next(iter(arms)))
     if not args.report_only:
-        train_all(runs, jobs, False, lambda: write_report(runs, comparison, folder))
+        train_all(runs, jobs, bool(cfg.evidence.get('teacher_predictions')),
+                  lambda: write_report(runs, comparison, folder))
     if not (folder / 'efficiency.json').is_file():
         (folder / 'efficiency.json').write_text(json.dumps(measure_costs(arms), indent=1) + '\n')
     report = write_report(runs, comparison, folder)

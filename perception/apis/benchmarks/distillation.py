@@ -10,8 +10,7 @@ What a comparison needs beside that stands in a config's `evidence = dict(...)`:
     scores = dict(NAME='greater')       results to compare beside the metric, or 'less' where less is better
     teacher_predictions = ['KEY', ...]  overrides that are given the folder of the teacher's saved predictions
     arms = dict(NAME=[CONFIG, 'KEY=VALUE', ...])    what tools/benchmark.py arms compares
-    settings = dict(NAME=dict(title=..., teacher=['KEY=VALUE', ...], students=[...]))    for --setting NAME; `equal`
-        needs none, but may be given a longer training in this way
+    settings = dict(NAME=dict(title=..., teacher=['KEY=VALUE', ...], students=[...]))    for --setting NAME
 """
 import argparse
 import json
@@ -139,7 +138,7 @@ def find_settings(cfg: Config, args: argparse.Namespace) -> tuple[list[Setting],
     Raises:
         ConfigError: a name that the config does not have, or options that do not belong together.
     """
-    known = {'equal': {}, **cfg.get('evidence', {}).get('settings', {})}
+    known = dict(equal={}, **cfg.get('evidence', {}).get('settings', {}))
     for name in args.setting:
         check_choice('--setting', name, known)
     chosen = [Setting('' if name == 'equal' else name, known[name].get('title', Setting.title),

@@ -169,7 +169,9 @@ def _in_short(report: dict) -> list[str]:
     costs |= {arm: costs['student'] for arm in report['arms'] if arm not in costs and 'student' in costs}
     lines = []
     for title, arms in report['tables'].items() if costs else ():
-        names = list(next(iter(arms.values()))['scores']) if arms else []
+        if not arms:
+            continue  # nothing is trained yet
+        names = list(next(iter(arms.values()))['scores'])
         rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', reference) else f'{student}{arm}'),
                      **{name: to_text(row['scores'][name]['last'], 3) for name in names},
                      **{key: costs[arm][key] for key in ('parameters', 'gmac', 'cpu_ms')})
