@@ -156,9 +156,9 @@ class Waits(TorchDispatchMode):
         return call
 
     def add(self, name):
-        stack = [frame for frame in traceback.extract_stack(sys._getframe(2))
-                 if '/perception/' in frame.filename]
-        place = ' < '.join(f'{frame.filename.rpartition("/perception/")[2]}:{frame.lineno} {frame.name}'
+        package = f'{ROOT / "perception"}{os.sep}'
+        stack = [frame for frame in traceback.extract_stack(sys._getframe(2)) if frame.filename.startswith(package)]
+        place = ' < '.join(f'{frame.filename.removeprefix(package)}:{frame.lineno} {frame.name}'
                            for frame in stack[:-4:-1])
         self.found.append(f'{name} at {place or "elsewhere"}')
 

@@ -16,7 +16,8 @@ def arguments(*words):
 def test_the_numbers_are_those_of_the_development_kit():
     pytest.importorskip('nuscenes')
     result = detection_score.run(arguments('--samples', 6, '--preds', 60))
-    assert result.equal == result.numbers == 90 and result.seconds < result.kit_seconds
+    assert result.numbers == 90 and result.equal > 80 and result.off < 1e-12  # last digits are a CPU's own
+    assert result.seconds < result.kit_seconds
 
 
 @pytest.mark.parametrize('name', ['samples', 'preds', 'truth'])
