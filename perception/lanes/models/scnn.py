@@ -115,6 +115,7 @@ class MessagePassing(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, h, w) to the same shape."""
+        x = x.contiguous()  # slices of a map laid out channels last are slow
         rows = _pass(x.split(1, dim=2), self.down, self.down_bias)  # h of (B, channels, 1, w)
         x = torch.cat(_back(rows, self.up, self.up_bias, self.legacy), dim=2).transpose(2, 3)
         columns = _pass(x.split(1, dim=2), self.right, self.right_bias)  # w of (B, channels, 1, h)
