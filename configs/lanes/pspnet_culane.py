@@ -17,5 +17,5 @@ mini = dict(
 mini.update(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=3e-3)), train_cfg=dict(max_epochs=60, val_interval=20),
     param_scheduler=[dict(mini_schedule['param_scheduler'][0], end=60)])
-evidence.update(options=[*evidence['options'], 'train_cfg.max_epochs=24', 'train_cfg.val_interval=12',
-                         'param_scheduler.0.end=24'])
+evidence.update(options=[*evidence['options'], 'train_cfg.max_epochs=48', 'train_cfg.val_interval=24',
+                         'param_scheduler.0.end=48'])
