@@ -2,8 +2,10 @@
 
     L = T^2 mean_i KL(softmax(z_T(i) / T) || softmax(z_S(i) / T)),  i over the labelled positions (or all)
 
+a mean weighted by the class of position i where the student's own loss has such weights (an option, not in the paper).
 The factor T^2 keeps the size of the gradients when the temperature changes.
 """
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 from perception.distill.base import DistillLoss
 from perception.distill.positions import ROWS, aligned, labels_at
 from perception.utils.checks import check_choice, check_positive
+from perception.utils.errors import ConfigError
 
 
 class KDLoss(DistillLoss):
@@ -29,20 +32,28 @@ class KDLoss(DistillLoss):
             unlabelled ones (of an image: padding after a rotation too).
         ignore_index: the label of positions without a class.
         rows: what the rows of (R, C) logits are, `'points'` or `'voxels'`.
+        class_weights: C weights, of each position by its label, such as the student's own loss has them. Where one
+            class fills nearly every pixel, as the background of lanes does, an even mean teaches little but that
+            class: see perception/lanes/README.md. None: all positions alike.
         weight: factor on the loss.
         begin: first iteration with this loss.
         end: first iteration without it again, or None.
 
     Raises:
-        ConfigError: an argument out of its range.
+        ConfigError: an argument out of its range, or weights by class for positions that may have no label.
     """
 
     def __init__(self, teacher: str, logits: str = 'logits', temperature: float = 4.0, mask_ignored: bool = True,
-                 ignore_index: int = 255, rows: str = 'points', weight: float = 1.0, begin: int = 0,
-                 end: int | None = None):
+                 ignore_index: int = 255, rows: str = 'points', class_weights: Sequence[float] | None = None,
+                 weight: float = 1.0, begin: int = 0, end: int | None = None):
         super().__init__(teacher, weight, begin, end)
         check_positive('KDLoss', temperature=temperature)
         check_choice('KDLoss: rows', rows, ROWS)
+        if class_weights is not None and (not mask_ignored or min(class_weights) < 0 or max(class_weights) == 0):
+            raise ConfigError(f'KDLoss: class_weights={class_weights!r} with mask_ignored={mask_ignored}, expected '
+                              'weights of 0 or more, one of them above 0, and labelled positions alone. Set '
+                              'mask_ignored=True, or leave class_weights out.')
+        self.class_weights = class_weights
         self.taps, self.logits, self.temperature, self.rows = (logits,), logits, temperature, rows
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
 
@@ -60,9 +71,21 @@ class KDLoss(DistillLoss):
         s, t = aligned(student[self.logits], teacher[self.logits], self.logits, same_channels=True)
         with torch.autocast(s.device.type, enabled=False):
             kl = kl_divergence(s, t, self.temperature)
-            if self.mask_ignored:
-                kl = kl[labels_at(student[self.logits], batch['inputs'], self.rows) != self.ignore_index]
-            return kl.sum() / max(kl.numel(), 1)
+            if not self.mask_ignored:
+                return kl.sum() / max(kl.numel(), 1)
+            labels = labels_at(student[self.logits], batch['inputs'], self.rows)
+            known = labels != self.ignore_index
+            kl, labels = kl[known], labels[known]
+            if self.class_weights is None:
+                return kl.sum() / max(kl.numel(), 1)
+            weights = self._weights(s.shape[1], kl)[labels]
+            return (weights * kl).sum() / weights.sum().clamp(min=torch.finfo(kl.dtype).tiny)
+
+    def _weights(self, classes: int, like: Tensor) -> Tensor:
+        if len(self.class_weights) != classes:
+            raise ConfigError(f'KDLoss: {len(self.class_weights)} class_weights for {classes} classes, expected equal '
+                              'numbers. The background counts, the ignored label does not.')
+        return like.new_tensor(self.class_weights)
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: float = 1.0) -> Tensor:

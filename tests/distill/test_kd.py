@@ -27,6 +27,17 @@ def test_equals_the_equation(case, masked, temperature):
     assert value.item() == pytest.approx(np.mean(values), rel=1e-10)
 
 
+def test_classes_may_weigh_differently(case):
+    class_weights = [0.1, 1., 2., 0., 1.]
+    terms = [(class_weights[int(label)], slow_kl(s, t, 4.)) for parts in
+             zip(case.samples(case.student['logits']), case.samples(case.teacher['logits']), case.labels())
+             for s, t, label in zip(*parts) if label != 255]
+    value = KDLoss('full', rows=case.rows, class_weights=class_weights)(case.student, case.teacher, case.batch)
+    assert value.item() == pytest.approx(sum(w * kl for w, kl in terms) / sum(w for w, _ in terms), rel=1e-10)
+    even = KDLoss('full', rows=case.rows, class_weights=[3.] * 5)(case.student, case.teacher, case.batch)
+    assert even.item() == pytest.approx(KDLoss('full', rows=case.rows)(case.student, case.teacher, case.batch).item())
+
+
 def test_only_the_mask_reads_labels(make_case):
     case = make_case('map')
     del case.inputs['labels']
@@ -69,3 +80,7 @@ def test_bad_input_is_refused(make_case):
         KDLoss('full')(voxels, voxels, case.batch)
     with pytest.raises(ConfigError, match='KDLoss: temperature=0, expected a number above 0'):
         KDLoss('full', temperature=0)
+    with pytest.raises(ConfigError, match='class_weights=.*mask_ignored=False.*Set mask_ignored=True'):
+        KDLoss('full', mask_ignored=False, class_weights=[1.] * 5)
+    with pytest.raises(ConfigError, match='4 class_weights for 5 classes'):
+        KDLoss('full', class_weights=[1.] * 4)(case.student, case.teacher, case.batch)
