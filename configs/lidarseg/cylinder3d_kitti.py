@@ -29,11 +29,14 @@ mini = dict(  # a coarse grid, one third of a scan at a time
     mini_loaders,
     **mini_schedule,
     model=dict(
-        data_preprocessor=dict(grid_shape=(80, 120, 16), max_bound=(25, 3.1415926, 2), ignored_votes=False),
-        base_channels=12, compression=12, point_channels=64, point_widths=(16, 32, 64),
+        data_preprocessor=dict(grid_shape=(48, 84, 8), max_bound=(25, 3.1415926, 2), ignored_votes=False),
+        base_channels=8, compression=8, point_channels=64, point_widths=(16, 32, 64),
         class_weights=mini_class_weights, keep_logits=True),
     train_dataloader=dict(
         mini_loaders['train_dataloader'],
         dataset=dict(mini_loaders['train_dataloader']['dataset'],
                      pipeline=[*mini_pipeline, dict(type=RandomSector, degrees=120), *train_pipeline])),
     default_hooks=dict(logger=dict(interval=25)))
+mini.update(
+    train_cfg=dict(max_epochs=24, val_interval=8),
+    param_scheduler=[mini['param_scheduler'][0], dict(mini['param_scheduler'][1], T_max=21)])

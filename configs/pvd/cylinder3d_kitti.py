@@ -39,5 +39,5 @@ mini = dict(
     model=dict(student=student_mini['model'],
                teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
                losses=dict(pvd=dict(
-                   supervoxel_size=(20, 20, 4), rho_range=(0., 25.),  # 4 x 6 x 4 supervoxels of fewer points
+                   supervoxel_size=(12, 14, 2), rho_range=(0., 25.),  # 4 x 6 x 4 supervoxels of fewer points
                    num_points=256, num_voxels=128))))
