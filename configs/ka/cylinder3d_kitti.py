@@ -28,4 +28,4 @@ mini = dict(
     student_mini,
     model=dict(student=student_mini['model'],
                teachers=dict(full=dict(model=teacher_mini['model'], mini=True)),
-               losses=dict(ka=dict(channels=(24, 48)))))
+               losses=dict(ka=dict(channels=(16, 32)))))
