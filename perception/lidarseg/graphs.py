@@ -108,7 +108,8 @@ class FixedNet:
             self.memory = {name: inputs[name].new_empty(
                 self.voxels.capacity if name == 'voxel_feats' else self.num_points, *inputs[name].shape[1:])
                 for name in READ if name in inputs}
-        print_log(f'{self.name} is laid out {again}for {self.num_points:,} points and {self.voxels.capacity:,} voxels',
+        levels = ' / '.join(f'{capacity:,}' for capacity in self.voxels.capacities())
+        print_log(f'{self.name} is laid out {again}for {self.num_points:,} points and {levels} voxels of its levels',
                   'current')
 
     def load(self, inputs: dict, voxels: VoxelSet) -> None:

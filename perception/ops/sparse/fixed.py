@@ -50,6 +50,10 @@ class FixedVoxels:
         return len(voxels) < self.capacity and all(
             level.fits(voxels.strided_map(geometry)[0]) for geometry, (level, *_) in self.coarser.items())
 
+    def capacities(self) -> list[int]:
+        """Of this level and of those below it."""
+        return [self.capacity, *(count for level, *_ in self.coarser.values() for count in level.capacities())]
+
     def load(self, voxels: VoxelSet, finest: VoxelSet | None = None) -> None:
         """Write the maps of voxels that fit into the memory; those of the finest level are `finest` for the others."""
         finest = voxels if finest is None else finest

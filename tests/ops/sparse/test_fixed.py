@@ -67,20 +67,17 @@ def test_memory_grows_where_a_level_is_full_and_shrinks_nowhere(net):
         net(SparseTensor.on(torch.zeros(len(voxels), 3, device=DEVICE), voxels))
         return voxels
 
-    def capacities(fixed):
-        return [fixed.capacity, *(n for level, *_ in fixed.coarser.values() for n in capacities(level))]
-
     cells = torch.arange(3 * 64) * 2  # each in a window of its own
     apart = torch.stack([torch.zeros_like(cells), cells, cells * 0, cells * 0], 1).to(DEVICE)
     line = apart.clone()
     line[:, 1] //= 2
     dense, spread = (seen(VoxelSet(coords, (2 * 3 * 64, 5, 4), 1)) for coords in (line, apart))
     small = FixedVoxels(dense)
-    assert capacities(small) == [256, 128, 64], 'an eighth more, in steps of 64'
+    assert small.capacities() == [256, 128, 64], 'an eighth more, in steps of 64'
     assert small.fits(dense) and not small.fits(spread), 'the coarser level is full'
     grown = FixedVoxels(spread, small)
-    assert capacities(grown) == [256, 256, 128] and grown.fits(dense) and grown.fits(spread)
-    assert capacities(FixedVoxels(seen(voxels_of(3)), grown)) == [256, 256, 128]
+    assert grown.capacities() == [256, 256, 128] and grown.fits(dense) and grown.fits(spread)
+    assert FixedVoxels(seen(voxels_of(3)), grown).capacities() == [256, 256, 128]
     assert len(grown.tables) == 2, 'the kernel of 1 x 3 x 3 is a part of that of 3 x 3 x 3'
 
 
