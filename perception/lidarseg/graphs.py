@@ -16,7 +16,7 @@ from perception.lidarseg.models.points import voxels_of
 from perception.ops.sparse.fixed import FixedVoxels, put, roomy
 from perception.ops.sparse.maps import VoxelSet
 
-READ = ('point_feats', 'voxel_feats', 'point_to_voxel')  # what nets read of a batch beside its voxels, where it is there
+READ = ('point_feats', 'voxel_feats', 'point_to_voxel')  # what nets read of a batch, beside its voxels
 
 
 class CannotRecord(RuntimeError):

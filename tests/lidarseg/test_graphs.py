@@ -211,9 +211,9 @@ def test_a_net_that_cannot_be_recorded_runs_as_it_is(gpu, recorder, said, fail):
     for _ in range(2):
         assert_same(net(inputs), expected)
     assert recorder.recordings == (fail == 'recording') and recorder.modes[-1] == 0
-    line = said[-1]
-    why = dict(waits='called a synchronizing CUDA operation', recording='operation not permitted when stream is capturing')
-    assert line == f'--compile: MinkUNet cannot be recorded as a CUDA graph here ({why[fail]}); it runs as it is.'
+    why = dict(waits='called a synchronizing CUDA operation',
+               recording='operation not permitted when stream is capturing')
+    assert said[-1] == f'--compile: MinkUNet cannot be recorded as a CUDA graph here ({why[fail]}); it runs as it is.'
     assert len(said) == 2
 
 

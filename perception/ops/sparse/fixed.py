@@ -3,7 +3,6 @@
 A level's rows beyond its voxels have no neighbour and are nobody's neighbour, so what a layer computes for them reaches
 no voxel, whatever stands there. The last row of a level is always such a row: what must point somewhere points there.
 """
-import torch
 from torch import Tensor
 
 from perception.ops.point_voxel import PointVoxelMap, finest_map
