@@ -129,15 +129,15 @@ class FixedNet:
         """Record `compute`, as https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs says: after runs on the
         stream of the recording, which compile kernels and make handles; the second one refuses to wait for the device.
         """
-        debug, stream = torch.cuda.get_sync_debug_mode(), torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
+        debug, current, stream = torch.cuda.get_sync_debug_mode(), torch.cuda.current_stream(), torch.cuda.Stream()
+        stream.wait_stream(current)
         try:
             with torch.cuda.stream(stream):
                 self.compute()
                 torch.cuda.set_sync_debug_mode('error')
                 self.compute()
             torch.cuda.set_sync_debug_mode(debug)
-            torch.cuda.current_stream().wait_stream(stream)
+            current.wait_stream(stream)
             graph = torch.cuda.CUDAGraph()
             # a loader's thread that pins memory must not end the recording
             with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'):
@@ -148,3 +148,4 @@ class FixedNet:
             raise CannotRecord(f'{self.name} cannot be recorded as a CUDA graph here ({why})') from error
         finally:
             torch.cuda.set_sync_debug_mode(debug)
+            torch.cuda.set_stream(current)  # a recording that fails stays on its own

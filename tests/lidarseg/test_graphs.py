@@ -133,7 +133,7 @@ def test_a_stream_waits_no_more_often_than_nets_alone(gpu, made, waits, name, re
 @pytest.fixture
 def recorder(monkeypatch):
     """Stands for torch.cuda's streams and graphs: a replay computes anew and writes to where the recording wrote."""
-    log = SimpleNamespace(recordings=0, replays=0, modes=[], fail=None)
+    log = SimpleNamespace(recordings=0, replays=0, modes=[], fail=None, stream='current')
     current = []
 
     class Graph:
@@ -146,9 +146,11 @@ def recorder(monkeypatch):
     def graph(recorded, stream, capture_error_mode):
         assert capture_error_mode == 'thread_local' and log.modes[-1] == 0
         log.recordings += 1
+        log.stream = 'side'
         yield
-        if log.fail == 'recording':
+        if log.fail == 'recording':  # as PyTorch's, which leaves its stream behind then
             raise RuntimeError('operation not permitted when stream is capturing\nmore')
+        log.stream = 'current'
 
     def mode(value):
         log.modes.append(value)
@@ -159,9 +161,14 @@ def recorder(monkeypatch):
         current.append(self)
         return compute(self)
 
-    compute, stream = FixedNet.compute, SimpleNamespace(wait_stream=lambda other: None)
+    class Stream(str):
+        def wait_stream(self, other):
+            assert {self, other} == {'side', 'current'}
+
+    compute = FixedNet.compute
     monkeypatch.setattr(FixedNet, 'compute', computed)
-    for name, value in dict(Stream=lambda: stream, current_stream=lambda: stream, stream=lambda other: nullcontext(),
+    for name, value in dict(Stream=lambda: Stream('side'), current_stream=lambda: Stream(log.stream),
+                            stream=lambda other: nullcontext(), set_stream=lambda it: setattr(log, 'stream', it),
                             device_of=lambda tensor: nullcontext(), CUDAGraph=Graph, graph=graph,
                             get_sync_debug_mode=lambda: 0, set_sync_debug_mode=mode).items():
         monkeypatch.setattr(torch.cuda, name, value)
@@ -210,7 +217,7 @@ def test_a_net_that_cannot_be_recorded_runs_as_it_is(gpu, recorder, said, fail):
     use_graphs(net)
     for _ in range(2):
         assert_same(net(inputs), expected)
-    assert recorder.recordings == (fail == 'recording') and recorder.modes[-1] == 0
+    assert recorder.recordings == (fail == 'recording') and recorder.modes[-1] == 0 and recorder.stream == 'current'
     why = dict(waits='called a synchronizing CUDA operation',
                recording='operation not permitted when stream is capturing')
     assert said[-1] == f'--compile: MinkUNet cannot be recorded as a CUDA graph here ({why[fail]}); it runs as it is.'
