@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')
     parser.add_argument('--amp', action='store_true', help='mixed precision; on a CPU this is bfloat16')
     parser.add_argument('--compile', action='store_true',
-                        help='compile nets of images, such as those of lanes, which takes a minute or more')
+                        help='compile nets of images, such as those of lanes, which takes a minute or more; nets that '
+                             'label LiDAR scans replay CUDA graphs')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4, grid36; for people flip')
     parser.add_argument('--metrics', nargs='+', action='extend', default=[], metavar='NAME',
                         help="further scores, of the config's more_metrics, such as distance of LiDAR configs")

@@ -1,4 +1,4 @@
-"""Nets of images compiled for evaluation; what cannot be compiled runs as it is, and that is said."""
+"""Nets made ready for fast evaluation; what cannot be compiled or recorded runs as it is, and that is said."""
 import logging
 
 import torch
@@ -9,9 +9,11 @@ from perception.utils.errors import ConfigError
 
 
 def compile_net(model: nn.Module) -> None:
-    """Compile the dense part of a net, its method `compute`, in place; on CUDA as a CUDA graph.
+    """Compile the dense part of a net, its method `compute`, in place, on CUDA as a CUDA graph; or have a net of LiDAR
+    scans, which has a method `use_graphs`, replay CUDA graphs.
 
-    The first batch takes a minute or more; a batch of another size, such as the last one, is compiled anew.
+    The first batch of what is compiled takes a minute or more; a batch of another size, such as the last one, is
+    compiled anew.
 
     Args:
         model: in evaluation; the net itself, or what asks it, such as several that vote.
@@ -19,12 +21,15 @@ def compile_net(model: nn.Module) -> None:
     Raises:
         ConfigError: nothing in it that can be compiled.
     """
-    nets = [net for net in model.modules() if hasattr(net, 'compute') and hasattr(net, 'deployable')]
-    if not nets:
+    dense = [net for net in model.modules() if hasattr(net, 'compute') and hasattr(net, 'deployable')]
+    sparse = [net for net in model.modules() if hasattr(net, 'use_graphs')]
+    if not dense + sparse:
         raise ConfigError(f'--compile: {type(model).__name__} came, expected a net of images alone, such as those of '
-                          'lanes. Leave the option out; sparse nets have kernels of their own.')
-    for net in nets:
+                          'lanes, or one that labels LiDAR scans. Leave the option out.')
+    for net in dense:
         _compile(net)
+    for net in sparse:
+        net.use_graphs()
 
 
 def _compile(net: nn.Module) -> None:

@@ -69,6 +69,20 @@ def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet,
     return PointVoxelMap(rows[:, 0], rows.where(here, 0), weights.float(), len(voxels))
 
 
+def finest_map(finest: VoxelSet, voxels: VoxelSet, stride: int) -> PointVoxelMap:
+    """The map of points that are the voxels of the finest level, made once and kept with the coarser voxels.
+
+    Args:
+        finest: the voxels of the finest level.
+        voxels: those of a coarser level, made from it by strided maps.
+        stride: see `point_voxel_map`.
+    """
+    if stride not in voxels.point_maps:
+        batch, *_ = finest.voxel_coords.unbind(1)
+        voxels.point_maps[stride] = point_voxel_map(finest.voxel_coords[:, 1:], batch, voxels, stride)
+    return voxels.point_maps[stride]
+
+
 def points_to_voxels(point_feats: Tensor, where: PointVoxelMap) -> Tensor:
     """Mean of the points in each voxel: (N, C) to (V, C)."""
     return scatter_mean(point_feats, where.voxel, where.num_voxels)

@@ -62,14 +62,24 @@ def test_a_training_step_is_measured(scan):
     assert report['goals_met']['float32'], 'a tiny net steps faster than the goal of the real one'
 
 
-@pytest.mark.parametrize(('net', 'dtypes', 'ways'), [('cylinder3d', ['float32'], ['torch', 'spconv']),
-                                                     ('spvnas', ['bfloat16'], ['torch'])])
-def test_backends_are_measured_side_by_side(scan, tmp_path, net, dtypes, ways):
+def fails(*args):
+    raise RuntimeError('operation not permitted\nwhen stream is capturing')
+
+
+@pytest.mark.parametrize(('net', 'dtypes', 'ways'), [('cylinder3d', ['float32'], ['torch', 'spconv', 'graph']),
+                                                     ('spvnas', ['bfloat16'], ['torch', 'graph'])])
+def test_backends_are_measured_side_by_side(scan, tmp_path, net, dtypes, ways, monkeypatch):
     """On a CPU; what only a GPU can do is left out."""
+    monkeypatch.setattr(backends, 'STREAM', 2)
+    if net == 'spvnas':
+        monkeypatch.setattr(backends.FixedNet, 'grow', fails)
     report = backends.run(arguments(backends, '--scan', scan, '--device', 'cpu', '--nets', net, '--width', 1 / 16,
                                     '--ways', *ways, '--dtypes', *dtypes, '--batches', 1, '--rounds', 1,
                                     '--out', tmp_path))
     rows = {(row['dtype'], row['way']): row for row in report['nets']}
+    if net == 'spvnas':  # what cannot be recorded ends nothing else
+        assert rows.pop((dtypes[0], 'graph: failed'))['forward_ms'] is None
+        assert report['left_out'] == ['graph, SPVNAS, bfloat16: operation not permitted']
     assert {key for key in rows if key[1] == 'torch'} == {(dtype, 'torch') for dtype in dtypes}
     error = rows[dtypes[0], 'torch']['error']
     assert error == 0 if dtypes == ['float32'] else 0 < error < .2
@@ -77,10 +87,13 @@ def test_backends_are_measured_side_by_side(scan, tmp_path, net, dtypes, ways):
     assert all(row[key] > 0 for row in rows.values() if row['way'] == 'torch' for key in ('step_ms', 'maps_ms'))
     if 'spconv' in ways and not report['left_out']:
         assert rows['float32', 'spconv']['error'] < 1e-4 and rows['float32', 'torch']['forward_ratio'] > 0
+        assert rows['float32', 'graph']['forward_ratio'] > 0
+    if net == 'cylinder3d':
+        assert rows['float32', 'graph']['error'] < 1e-4 and rows['float32', 'graph']['maps_ms'] > 0
     layers = report['layers']
     assert sum(row['count'] for row in layers) > 20 and all(row['torch_ms'] > 0 < row['limit_ms'] for row in layers)
     assert json.loads((tmp_path / 'backends.json').read_text())['nets'] == report['nets']
-    assert (tmp_path / 'backends.md').read_text().count('\n| ') == len(rows) + len(report['layers']) + 2
+    assert (tmp_path / 'backends.md').read_text().count('\n| ') == len(report['nets']) + len(report['layers']) + 2
 
 
 @pytest.mark.parametrize(('build', 'voxelizer'), [

@@ -19,8 +19,6 @@ from perception.apis.runner import Runner
 from perception.common.finite import FiniteSteps
 from perception.common.samplers import EpochSampler
 from perception.common.structures import PointSegSample
-from perception.ops.sparse import functional
-from perception.ops.sparse.backends import torch as torch_backend
 from perception.registry import MODELS
 
 # A wait tells a size that only the device knows. They are upper bounds: lower one when a wait is gone.
@@ -42,18 +40,6 @@ def scans():
         points.append(torch.from_numpy(np.column_stack([xy, z, rng.uniform(0, 1, count)]).astype(np.float32)))
         samples.append(BaseDataElement(labels=torch.from_numpy(labels)))
     return dict(inputs=dict(points=points), data_samples=samples)
-
-
-@pytest.fixture
-def gpu(monkeypatch):
-    """Tensors that say they are on a GPU, and products by tables."""
-    tables = SimpleNamespace(
-        __name__='tables', serves=lambda x: True,
-        forward=lambda x, weight, kernel_map: torch_backend.implicit(x, weight.flatten(1, 3), kernel_map),
-        backward=torch_backend._backward_of_tiles)
-    monkeypatch.setattr(functional, '_backend', tables)
-    monkeypatch.setattr(torch.Tensor, 'is_cuda', property(lambda tensor: True))
-    monkeypatch.setattr(torch.Tensor, 'is_cpu', property(lambda tensor: False))
 
 
 @pytest.mark.parametrize('backbone', ALLOWED)

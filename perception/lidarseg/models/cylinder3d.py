@@ -113,6 +113,11 @@ class Cylinder3D(BaseModel):
         from perception.lidarseg.deploy import traceable
         return traceable(self)
 
+    def use_graphs(self) -> None:
+        """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
+        from perception.lidarseg.graphs import use_graphs
+        use_graphs(self)
+
     def loss(self, voxel_logits: Tensor, point_logits: Tensor, inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy and Lovasz-softmax of the voxels, cross-entropy of the refined points.
 

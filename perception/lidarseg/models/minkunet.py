@@ -145,6 +145,11 @@ class MinkUNet(BaseModel):
         from perception.lidarseg.deploy import traceable
         return traceable(self)
 
+    def use_graphs(self) -> None:
+        """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
+        from perception.lidarseg.graphs import use_graphs
+        use_graphs(self)
+
     def loss(self, outputs: dict[str, Tensor], inputs: dict) -> dict[str, Tensor]:
         """Cross-entropy, a mean over the voxels with a label; zero where there is none.
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from perception.common.structures import PointSegSample
 from perception.lidarseg.datasets.base import IGNORE, spread_rows
+from perception.ops.sparse.maps import VoxelSet
 from perception.ops.sparse.tensor import SparseTensor
 
 
@@ -30,9 +31,14 @@ def voxel_tensor(feats: Tensor, inputs: dict) -> SparseTensor:
         feats: (V, C).
         inputs: the batch, see `CylinderVoxelizer.forward`; `voxels` may be missing.
     """
+    return SparseTensor.on(feats, voxels_of(inputs))
+
+
+def voxels_of(inputs: dict) -> VoxelSet:
+    """The voxels of a batch, with the kernel maps of nets that saw it before; made where the batch has none."""
     if 'voxels' in inputs:
-        return SparseTensor.on(feats, inputs['voxels'])
-    return SparseTensor(feats, inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size'])
+        return inputs['voxels']
+    return VoxelSet(inputs['voxel_coords'], inputs['grid_shape'], inputs['batch_size'])
 
 
 def label_points(logits: Tensor, num_points: list[int], data_samples: list | None = None,

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.lidarseg.models.minkunet import Architecture, MinkBackbone, MinkUNet, SparseLinear
-from perception.ops.point_voxel import point_voxel_map, points_to_voxels, voxels_to_points
+from perception.ops.point_voxel import finest_map, points_to_voxels, voxels_to_points
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
 
@@ -79,7 +79,6 @@ class SPVBackbone(MinkBackbone):
     def _exchange(self, finest: SparseTensor, x: SparseTensor, points: Tensor, number: int,
                   stride: int) -> tuple[Tensor, SparseTensor]:
         """Interpolated voxels and transformed points are summed (V, C), and averaged into the voxels of x."""
-        batch, *_ = finest.voxel_coords.unbind(1)
-        where = point_voxel_map(finest.voxel_coords[:, 1:], batch, x.voxels, stride)
+        where = finest_map(finest.voxels, x.voxels, stride)
         points = voxels_to_points(x.feats, where) + self.point_transforms[number](points)
         return points, x.replace(F.dropout(points_to_voxels(points, where), self.dropout, self.training))

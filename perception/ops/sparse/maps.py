@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import product
 from math import prod
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from perception.utils.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from perception.ops.point_voxel import PointVoxelMap
 
 MAX_GRID_CELLS = 64 * 2**20  # above it neighbours are searched in sorted keys instead of a dense int32 table (256 MB)
 MAX_KEY = 2**62
@@ -94,14 +98,14 @@ class KernelMap:
         self.neighbours = neighbours
         self.ordered = ordered
         self._find_parity = find_parity
-        self._whole: tuple[KernelMap, list[int]] | None = None  # for a subset: of which map, and which offsets
+        self.whole: tuple[KernelMap, list[int]] | None = None  # for a subset: of which map, and which offsets
         self._slabs: dict[int, list[Slab]] = {}
 
     @cached_property
     def pairs(self) -> tuple[list[Tensor], list[Tensor]]:
         """Input rows and output rows of each offset, K tensors (P_k,) int64 each; output rows ascend."""
-        if self._whole is not None:
-            whole, offsets = self._whole
+        if self.whole is not None:
+            whole, offsets = self.whole
             return [whole.in_rows[k] for k in offsets], [whole.out_rows[k] for k in offsets]
         if self.kind == 'strided' and self.ordered:
             return self.transposed().pairs[::-1]
@@ -221,7 +225,7 @@ class KernelMap:
     def subset(self, offsets: list[int]) -> 'KernelMap':
         """The map of a smaller kernel that consists of some of the offsets; the lists of pairs are shared."""
         part = KernelMap(self.kind, self.num_in, torch.stack([self.neighbours[k] for k in offsets]), None, self.ordered)
-        part._whole = self, offsets
+        part.whole = self, offsets
         return part
 
 
@@ -257,6 +261,11 @@ class VoxelSet:
         batch_size: number of samples; samples without voxels are allowed.
         checked: the caller guarantees sorted, unique coordinates inside the grid.
 
+    Attributes:
+        maps: sub-manifold maps that were asked for, by geometry.
+        strided: coarser voxels and strided maps that were asked for, by geometry.
+        point_maps: where the voxels of the finest level lie among these, by stride, see `point_voxel.finest_map`.
+
     Raises:
         DataError: wrong shape or dtype, coordinates outside the grid or the batch, duplicates.
         ConfigError: a grid too large for 64-bit keys.
@@ -270,8 +279,9 @@ class VoxelSet:
             raise ConfigError(f'SparseTensor: grid {self.grid_shape} and batch size {batch_size}, expected at least '
                               'one of each. Pass the grid of the voxeliser and the number of scans.')
         self.order = None  # permutation that sorts the rows; None when they are sorted
-        self._maps: dict[Geometry, KernelMap] = {}
-        self._strided: dict[Geometry, tuple[VoxelSet, KernelMap]] = {}
+        self.maps: dict[Geometry, KernelMap] = {}
+        self.strided: dict[Geometry, tuple[VoxelSet, KernelMap]] = {}
+        self.point_maps: dict[int, PointVoxelMap] = {}
         if not checked:
             voxel_coords = self._check(voxel_coords)
         self.voxel_coords = voxel_coords
@@ -314,20 +324,20 @@ class VoxelSet:
         """
         dilation = tuple(d if k > 1 else 1 for d, k in zip(dilation, kernel_size))
         geometry = Geometry(kernel_size, dilation=dilation)
-        if geometry not in self._maps:
+        if geometry not in self.maps:
             if kernel_size != (3, 3, 3) and set(kernel_size) <= {1, 3} and max(dilation) == 1:
                 offsets = [k for k, cell in enumerate(product(range(3), repeat=3))
                            if all(c == 1 or size == 3 for c, size in zip(cell, kernel_size))]
-                self._maps[geometry] = self.subm_map((3, 3, 3), dilation).subset(offsets)
+                self.maps[geometry] = self.subm_map((3, 3, 3), dilation).subset(offsets)
             else:
-                self._maps[geometry] = build_subm_map(self, kernel_size, dilation)
-        return self._maps[geometry]
+                self.maps[geometry] = build_subm_map(self, kernel_size, dilation)
+        return self.maps[geometry]
 
     def strided_map(self, geometry: Geometry) -> tuple['VoxelSet', KernelMap]:
         """Output voxels (every cell that some window touches) and map of a strided convolution."""
-        if geometry not in self._strided:
-            self._strided[geometry] = build_strided_map(self, geometry)
-        return self._strided[geometry]
+        if geometry not in self.strided:
+            self.strided[geometry] = build_strided_map(self, geometry)
+        return self.strided[geometry]
 
 
 def halo_keys(coords: Tensor, grid_shape: tuple[int, ...], batch_size: int, halo: tuple[int, ...]) -> Tensor:

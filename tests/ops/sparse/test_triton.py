@@ -214,6 +214,9 @@ def test_a_program_that_does_not_compile_hands_over_to_the_next_backend(monkeypa
         set_backend('triton')
         with pytest.raises(backend.CannotCompile, match='sm_50'):
             sparse_conv(x, weight, kernel_map)
+        monkeypatch.setattr(backend, '_recording', lambda: True)  # of a CUDA graph, which may forbid a launch
+        with pytest.raises(backend._kernels().failure, match='sm_50'):
+            sparse_conv(x, weight, kernel_map)
     finally:
         set_backend('auto')
         functional._on_cuda.cache_clear()

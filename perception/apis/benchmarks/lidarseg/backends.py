@@ -2,10 +2,12 @@
 
 One scan, as often as the batch is large. Ways take turns in one process, so that a busy machine slows all alike;
 seconds are medians of wall time with the GPU's work done, kernel maps included. Ways are our backends and, as peer,
-the same net on spconv's own layers, which multiply float32 and float16 only. Kernels, waits of the host and the share
-of the time in which the GPU works are those of one profiled run. A layer's limit is the larger of the time to move its
-rows, weight and table once at the rate of a copy and the time of its products at the rate of a large matrix product,
-both measured here. What the time does not suffice for is left out and said. On a CPU it runs too, to be tried out.
+the same net on spconv's own layers, which multiply float32 and float16 only; 'graph' is our net as a CUDA graph on a
+stream of different batches, turned and thinned views of the scan, a mean of each, beside the peer on the same stream
+(in float16 for bfloat16). Kernels, waits of the host and the share of the time in which the GPU works are those of one
+profiled run. A layer's limit is the larger of the time to move its rows, weight and table once at the rate of a copy
+and the time of its products at the rate of a large matrix product, both measured here. What the time does not suffice
+for is left out and said. On a CPU it runs too, to be tried out.
 """
 import argparse
 import json
@@ -31,10 +33,13 @@ from perception.apis.config import parse_options
 from perception.common.formats.kitti import read_points
 from perception.common.measure import machine
 from perception.common.structures import PointSegSample
+from perception.lidarseg.graphs import FixedNet
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvnas import SPVNAS
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
+from perception.lidarseg.transforms import xy_matrix
+from perception.lidarseg.voting import moved
 from perception.ops.sparse.backends.triton import plan_of
 from perception.ops.sparse.functional import set_backend, sparse_conv
 from perception.ops.sparse.maps import KernelMap, VoxelSet
@@ -42,7 +47,8 @@ from perception.utils.checks import check_positive
 from perception.utils.errors import MissingDependency, PerceptionError
 from perception.utils.paths import from_root, make_folder
 
-PEER = 'spconv'
+PEER, GRAPH = 'spconv', 'graph'
+STREAM = 5  # batches of a stream
 DTYPES = dict(float32=torch.float32, bfloat16=torch.bfloat16, float16=torch.float16)
 OPTIONS = {
     '--scan': {'metavar': 'FILE', 'help': 'a .bin file; default: the real scan, else a mini scan'},
@@ -50,8 +56,8 @@ OPTIONS = {
     '--nets': {'nargs': '+', 'choices': ['cylinder3d', 'minkunet', 'spvnas'],
                'default': ['cylinder3d', 'minkunet', 'spvnas'], 'help': 'default: all'},
     '--width': {'type': 'float', 'default': 1.0, 'help': 'ratio of all widths (default: 1)'},
-    '--ways': {'nargs': '+', 'choices': ['triton', 'spconv', 'torch'], 'default': ['triton', 'spconv', 'torch'],
-               'help': 'default: all'},
+    '--ways': {'nargs': '+', 'choices': ['triton', 'spconv', 'torch', 'graph'],
+               'default': ['triton', 'spconv', 'torch', 'graph'], 'help': 'default: all'},
     '--dtypes': {'nargs': '+', 'choices': ['float32', 'bfloat16', 'float16'],
                  'default': ['float32', 'bfloat16', 'float16'], 'help': 'default: all'},
     '--batches': {'nargs': '+', 'type': 'int', 'default': [1, 2, 4, 8], 'help': 'default: 1 2 4 8'},
@@ -98,21 +104,21 @@ def run(args: argparse.Namespace) -> dict:
     folder = make_folder(args.out or from_root('work_dirs/backends'))
     report = dict(machine=rates(device, args.dtypes), scan=path.name, nets=[], training=[], layers=[],
                   left_out=[])
-    ways = [way for way in args.ways if usable(way, report)]
+    ways = [way for way in args.ways if way == GRAPH or usable(way, report)]
     jobs = [(net, batch, dtype) for batch in args.batches for net in args.nets for dtype in args.dtypes]
     if args.train is None and device.type == 'cuda':
         args.train = training.CONFIGS
     trainings = [('training', config, 'amp') for config in args.train or ()]
     first = len(args.nets) * len(args.dtypes)
     jobs[first:first] = trainings  # after the first batch, for they matter more than large ones
-    kept: tuple = (), None, None
+    kept: tuple = (), None, None, []
     for name, batch, dtype in jobs:
         if time.monotonic() - start > args.limit:
             report['left_out'].append(f'{name}, {batch if name == "training" else f"batch {batch}"}, {dtype}: no time')
             continue
         if name == 'training':
             set_backend('auto')
-            kept = (), None, None
+            kept = (), None, None, []
             try:
                 report['training'].append(training.measure(
                     batch, path, 4, args.train_steps, None, device.type == 'cuda',
@@ -124,11 +130,13 @@ def run(args: argparse.Namespace) -> dict:
             continue
         if kept[0] != (name, batch):
             kept = (name, batch), *build(name, args.width, path, batch, device)
-        _, model, inputs = kept
-        rows = measure(model, inputs, dtype, ways, args.rounds, report)
+        _, model, inputs, stream = kept
+        rows = measure(model, inputs, dtype, [way for way in ways if way != GRAPH], args.rounds, report)
+        if GRAPH in ways:
+            rows.append(measure_stream(model, stream, dtype, PEER in ways, args.rounds, report))
         report['nets'] += [dict(dict.fromkeys(COLUMNS), net=name, batch=batch, dtype=dtype, **row) for row in rows]
         if (name, batch) == (args.nets[0], args.batches[0]):
-            report['layers'] += roofline(model, inputs, dtype, [way for way in ways if way != PEER],
+            report['layers'] += roofline(model, inputs, dtype, [way for way in ways if way not in (PEER, GRAPH)],
                                          report['machine'], args.rounds)
         write(report, device, folder)
         print_log(f'{name}, batch {batch}, {dtype}: {time.monotonic() - start:.0f} s', 'current')
@@ -160,7 +168,9 @@ def to_markdown(report: dict, device: torch.device) -> str:
            f'{found["copy"] / 1e9:,.0f} GB/s, products '
            + ', '.join(f'{dtype} {rate / 1e12:,.2f} TMAC/s' for dtype, rate in found['products'].items())
            + f'. spconv: its own layers, in bfloat16 rows left out. Error: largest difference of the logits to those '
-             f'of torch in float32, by their largest value. Busy: share of a profiled run; {device.type}.')
+             f'of torch in float32, by their largest value. Busy: share of a profiled run; {device.type}. Graph: '
+             'a stream of different batches, its maps those that are made and copied before a replay'
+           + ('.' if device.type == 'cuda' else ', not recorded on a CPU.'))
     lines = [how, '', *(table(report['nets'], COLUMNS) if report['nets'] else ['nothing was measured'])]
     if report['training']:
         lines += ['', *table(report['training'], training.COLUMNS)]
@@ -211,8 +221,8 @@ def rates(device: torch.device, dtypes: list[str]) -> dict:
                 products=products)
 
 
-def build(name: str, width: float, path, batch: int, device: torch.device) -> tuple[nn.Module, dict]:
-    """A net with the scan's statistics, and its batch with random labels."""
+def build(name: str, width: float, path, batch: int, device: torch.device) -> tuple[nn.Module, dict, list]:
+    """A net with the scan's statistics, its batch with random labels, and a stream of batches of views of the scan."""
     torch.manual_seed(0)
     if name == 'cylinder3d':
         channels = max(round(32 * width), 1)
@@ -225,7 +235,11 @@ def build(name: str, width: float, path, batch: int, device: torch.device) -> tu
     inputs = voxelizer.to(device)(dict(inputs=dict(points=[points] * batch), data_samples=samples))['inputs']
     set_backend('torch')
     settle_statistics(model.to(device), inputs)
-    return model, inputs
+    views = [moved(points[torch.rand(len(points), device=device) > .02 * (number % STREAM)], xy_matrix(number, 0, 1))
+             for number in range(STREAM * batch)]
+    stream = [voxelizer(dict(inputs=dict(points=views[first::STREAM]), data_samples=None))['inputs']
+              for first in range(STREAM)]
+    return model, inputs, stream
 
 
 # ---------------------------------------------------------------------------------------------------- forward and step
@@ -266,6 +280,49 @@ def measure(model: nn.Module, inputs: dict, dtype: str, ways: list[str], rounds:
     for way, milliseconds in medians(own, rounds, device).items():
         rows[way]['maps_ms'] = milliseconds
     return list(rows.values())
+
+
+def measure_stream(model: nn.Module, stream: list[dict], dtype: str, peer: bool, rounds: int, report: dict) -> dict:
+    """The row of CUDA graphs; what fails is said in it and in `left_out`, and ends nothing else."""
+    device, fixed, what = stream[0]['points'].device, FixedNet(model.eval()), f'{type(model).__name__}, {dtype}'
+
+    @torch.no_grad()
+    def replay(inputs: dict) -> Tensor:
+        with cast(device, dtype):
+            return fixed(anew(inputs))['voxel_logits']
+
+    def load() -> None:
+        for inputs in stream:
+            fixed.load(inputs, anew(inputs)['voxels'])
+
+    set_backend('torch')
+    expected = [forward(model, inputs) for inputs in stream]
+    calls = dict(graph=lambda: [replay(inputs) for inputs in stream])
+    try:
+        set_backend('auto')
+        calls[GRAPH]()  # until there is room for all
+        difference = max(float((replay(inputs) - right).abs().max() / right.abs().max())
+                         for inputs, right in zip(stream, expected))
+    except (PerceptionError, RuntimeError) as error:
+        report['left_out'].append(f'graph, {what}: {str(error).splitlines()[0][:200]}')
+        return dict(way='graph: failed')
+    if peer:
+        try:
+            twin, half = spconv_twin(model), 'float16' if dtype == 'bfloat16' else dtype
+            forward(twin, stream[0], half)
+            calls[PEER] = lambda: [forward(twin, inputs, half) for inputs in stream]
+        except (PerceptionError, RuntimeError, AttributeError) as error:
+            report['left_out'].append(f'spconv on a stream, {what}: {str(error).splitlines()[0][:200]}')
+    times = medians(dict(calls, maps=load), rounds, device)
+    row = dict(way=GRAPH, error=difference, forward_ms=times[GRAPH] / STREAM, maps_ms=times['maps'] / STREAM)
+    if PEER in times:
+        row['forward_ratio'] = times[GRAPH] / times[PEER]
+    row.update({f'forward_{key}': value for key, value in profiled(partial(replay, stream[0]), device).items()})
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        calls[GRAPH]()
+        row['memory_mib'] = torch.cuda.max_memory_allocated(device) / 2 ** 20
+    return row
 
 
 def with_backend(way: str, call: Callable) -> Tensor | None:

@@ -215,11 +215,16 @@ def _launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
     try:
         kernel[grid](*args, **options)
     except (_kernels().failure, RuntimeError) as error:
-        if isinstance(error, (torch.cuda.OutOfMemoryError, getattr(torch, 'AcceleratorError', ()))):
+        if isinstance(error, (torch.cuda.OutOfMemoryError, getattr(torch, 'AcceleratorError', ()))) or _recording():
             raise
         lines = str(error).strip().splitlines() or ['']
         raise CannotCompile(f"sparse_conv: Triton cannot compile for this device ({type(error).__name__}: "
                             f"{lines[-1][:200]})") from error
+
+
+def _recording() -> bool:
+    """Whether a CUDA graph is recorded, in which errors of a launch say nothing of the kernel."""
+    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
 @cache
