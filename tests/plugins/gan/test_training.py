@@ -1,5 +1,6 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -324,6 +325,10 @@ def test_nets_side_by_side(adversarial, tmp_path):
     assert torch.equal(sample.rows['teacher'][1], expected.teacher_image)
     assert torch.equal(sample.rows['made'][1], expected.pred_image)
     assert predictor.draw(source, sample).shape[0] >= 3 * 128
+    shutil.copytree(tmp_path / 'fresh', tmp_path / 'b/fresh')  # neither is drawn in the place of the other
+    again = SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'fresh/model.pth'),
+                                                                    str(tmp_path / 'b/fresh/model.pth')])
+    assert list(again.nets) == ['fresh', 'b/fresh', 'made']
     with pytest.raises(CheckpointError, match='absent.pth'):
         SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
 
