@@ -59,6 +59,9 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         raise ConfigError('--work-dir: an empty name came, expected a folder. Name one, or leave the option out.')
     if allow_nan < 0:
         raise ConfigError(f'--allow-nan: {allow_nan} came, expected 0 or more steps. Correct it.')
+    if check and resume:
+        raise ConfigError('--check: came with --resume, expected one of both: a check begins with weights as they are '
+                          'built, or with those of --cfg-options load_from=FILE. Leave one out.')
     cfg = load_config(config, mini, options)
     need(cfg, 'a training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if work_dir is not None:

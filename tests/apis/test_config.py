@@ -553,6 +553,8 @@ def test_a_tilde_names_the_home_and_a_score_counts_once(toy, toy_config, tmp_pat
     assert any(path.is_file() and path.name[0] != '.' for path in (tmp_path / 'answers').iterdir())
     found = evaluate(toy_config, weights, metrics=['other', 'other'], options=dict(options, work_dir='~/run'))
     assert found['two/accuracy'] == found['toy/accuracy']
+    with pytest.raises(ConfigError, match='--check: came with --resume, expected one of both'):
+        train(toy_config, check=True, resume=True)
     with pytest.raises(CheckpointError, match=f'{re.escape(str(tmp_path))}/run/epoch_9.pth: no such file'):
         train(toy_config, work_dir='~/run', resume='~/run/epoch_9.pth')
 
