@@ -184,7 +184,8 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
     def origin(self) -> str:
         """See FrameFeatures."""
         norms = {name: value.flatten().tolist() for name, value in self.preprocessor.named_buffers()}
-        return f'{weights_digest(self.model)} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
+        net = f'{weights_digest(self.model)} {self.model}'  # its text tells strides and dilations, which no weight does
+        return f'{net} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
 
 
 class DISFlow(FrameFeatures, nn.Module):

@@ -308,7 +308,9 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
         one = teacher(cache_gb=1)
         one.model.low.bias[0] += 1e-6
     other = ClipTeacher(Net(), dict(low=dict(tap='low', channels=4, size=(6, 6))), cache_gb=1)
-    names = [t.cache().folder.name for t in (own, *others, one, other)]
+    dilated = teacher(cache_gb=1)
+    dilated.model.low.dilation, dilated.model.low.padding = (2, 2), (2, 2)
+    names = [t.cache().folder.name for t in (own, *others, one, other, dilated)]
     assert len(set(names)) == len(names) and teacher(cache_gb=2).cache().folder.name == names[0]
     changed = dict(inputs=dict(frames=batch['inputs']['frames'].clone()))
     changed['inputs']['frames'][1, 2, 0, 5, 5] ^= 1
