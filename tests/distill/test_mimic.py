@@ -154,9 +154,24 @@ def test_features_in_files(tmp_path, batch):
     assert found.shape == (2, 2, 4, 3, 3) and found[1, 0, :, 0, 0].tolist() == [10, 11, 12, 13]
     with pytest.raises(DataError, match="no array 'high'"):
         PrecomputedFeatures(tmp_path, ['high']).observe(batch)
-    (tmp_path / 'drive1' / 'c.npz').write_bytes(b'PK')
-    with pytest.raises(DataError, match=r'c\.npz'):
-        PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+    for damaged in (b'PK', b'PK\3\4x'):
+        (tmp_path / 'drive1' / 'c.npz').write_bytes(damaged)
+        with pytest.raises(DataError, match=r'c\.npz'):
+            PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+
+
+def test_flow_and_features_in_files_teach_in_a_training(tmp_path, batch):
+    for i, sample in enumerate(batch['data_samples']):
+        sample.set_metainfo(dict(recording=f'drive{i}', frames=list('abcd')))
+        (tmp_path / f'drive{i}').mkdir()
+        for frame in 'abcd':
+            np.savez(tmp_path / f'drive{i}' / f'{frame}.npz', low=np.ones((2, 6, 6)))
+    flow = dict(low=dict(tap='early', channels=(4, 16), weight=1.0))
+    kept = dict(low=dict(tap='early', channels=(4, 2), weight=1.0))
+    model = Distiller(Student(), dict(early='early'), dict(
+        flow=MimicLoss('flow', flow, pairs=True), kept=MimicLoss('kept', kept)), dict(
+            flow=DISFlow(dict(low=(6, 6))), kept=PrecomputedFeatures(tmp_path, ['low'])))
+    assert {'loss_own', 'loss_flow_low', 'loss_kept_low'} == set(model.train()(**batch, mode='loss'))
 
 
 # ---------------------------------------------------------------------------------------------------------------- loss
