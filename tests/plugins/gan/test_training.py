@@ -1,6 +1,7 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
 import json
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -331,6 +332,15 @@ def test_nets_side_by_side(adversarial, tmp_path):
     assert list(again.nets) == ['fresh', 'b/fresh', 'made']
     with pytest.raises(CheckpointError, match='absent.pth'):
         SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
+
+
+def test_several_processes_wrap_the_model_as_the_config_says(adversarial):
+    class Wrapper(SimpleNamespace):
+        """In place of StepDistributed, which asks for processes."""
+
+    model = adversarial()
+    found = Runner.wrap_model(SimpleNamespace(distributed=True), dict(type=Wrapper, broadcast_buffers=False), model)
+    assert isinstance(found, Wrapper) and found.module is model and found.broadcast_buffers is False
 
 
 def test_a_student_is_compared_with_its_teacher(adversarial):
