@@ -75,6 +75,11 @@ def main() -> None:
     args = parser.parse_args(words, argparse.Namespace(flags=flags))
     if len(args.inputs) < 2:
         parser.error('1 path came, expected CONFIG INPUT or CONFIG CKPT INPUT')
+    ending = Path(args.inputs[-1]).suffix.lower()
+    more = [path for path in args.inputs[1:-1] if ending and path.lower().endswith(ending)]
+    if more:
+        parser.error(f'{more[0]} and {args.inputs[-1]} came, expected one file, folder or video to draw. Give the '
+                     'folder that they lie in')
     if args.inputs[-1].endswith('.pth'):
         parser.error(f'{args.inputs[-1]} came last, expected what is to be drawn behind the checkpoint')
     run_command(draw, args, [name for name in vars(args) if name not in ('inputs', 'flags')])

@@ -10,6 +10,7 @@ from pathlib import Path
 from perception.apis.listing import converters
 from perception.utils.checkpoint import check_finite, load_checkpoint, save_atomic, weights_of
 from perception.utils.errors import CheckpointError
+from perception.utils.outputs import check_free, result_path
 
 
 def convert(options: argparse.Namespace) -> str:
@@ -23,10 +24,12 @@ def convert(options: argparse.Namespace) -> str:
 
     Raises:
         CheckpointError: the target is a folder, or weights that are not finite or that no converter knows.
+        DataError: a file is there that no command of this project wrote, such as the source itself.
     """
     target = Path(options.target).expanduser()
     if target.is_dir():
         raise CheckpointError(f'{target}: a folder came, expected the name of the file to write. Add a file name.')
+    check_free(target)
     checkpoint = load_checkpoint(options.source)
     inner = checkpoint.get('model', checkpoint.get('net'))  # two habits
     weights = weights_of(inner if isinstance(inner, dict) else checkpoint, options.source)
@@ -38,6 +41,7 @@ def convert(options: argparse.Namespace) -> str:
                               f'{projects}. Give a file of one of them; weights of this project need no conversion.')
     weights, usage = module.convert(weights, options)
     check_finite(weights, str(options.source))
-    save_atomic(weights, target)
+    with result_path(target) as part:
+        save_atomic(weights, part)
     return (f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
             f'use with: {usage}')

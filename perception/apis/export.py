@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from perception.apis.config import names_config
 from perception.apis.inference import load
-from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
+from perception.utils.outputs import check_free, result_path
 from perception.utils.paths import make_folder
 
 OPSET = 18
@@ -53,17 +53,19 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
 
     Raises:
         ConfigError: a net that cannot be exported, or no trials.
-        DataError: both disagree, or the file cannot be written.
+        DataError: both disagree, or the file cannot be written, or is one that no command of this project wrote.
         MissingDependency: onnx, onnxscript or onnxruntime is missing.
     """
     if trials < 1:
         raise ConfigError(f'--trials: {trials} came, expected at least 1. Each compares one random batch.')
-    if out is not None and Path(out).is_dir():
+    out = None if out is None else Path(out).expanduser()
+    if out is not None and out.is_dir():
         raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
     make_folder(Path(checkpoint if out is None else out).parent)
     predictor = load(config, checkpoint, device='cpu', mini=mini)
     program = hasattr(predictor.model, 'traceable')
-    out = Path(checkpoint).with_suffix('.pt2' if program else '.onnx') if out is None else Path(out)
+    out = out or Path(checkpoint).expanduser().with_suffix('.pt2' if program else '.onnx')
+    check_free(out)
     if program:
         return write_program(*predictor.model.traceable(), out, trials)
     if not hasattr(predictor.model, 'deployable'):
@@ -73,7 +75,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         predictor(source)
     module, inputs, outputs = predictor.model.deployable()
     notes = dict(config=Path(config).name, classes=predictor.meta.get('classes', ()))
-    with atomic_path(out, DataError) as part:
+    with result_path(out) as part:
         to_onnx(module, inputs, outputs, part, notes)
         worst = compare(module, inputs, part, trials)
     print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
@@ -119,7 +121,7 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         if worst > DIFFERENT:
             raise DataError(f'{out}: {worst:.2%} of the labels are other than the net gives, expected at most '
                             f'{DIFFERENT:.1%}. Report it with the version of torch.')
-        with atomic_path(out, DataError) as whole:
+        with result_path(out) as whole:
             shutil.copyfile(part, whole)
     eager_ms, ms = (1e3 * min(times[1:] or times) for times in seconds)
     print_log(f'{out}: {out.stat().st_size / 2**20:.1f} MiB; points (N, '

@@ -260,6 +260,7 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
             without one.
         DataError: something could not be read, at the end, or cannot be written.
     """
+    out = None if out is None else Path(out).expanduser()
     film = viewer is None and out is not None and is_film(out)
     rate = frame_rate(source) if fps is None else fps
     _check_outputs(out, save, save_as, viewer, show)
@@ -268,6 +269,9 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
                           'Name it after the config.')
     check_positive('--batch', batch=batch)
     if film:
+        if out.exists() and Path(source).expanduser().exists() and out.samefile(Path(source).expanduser()):
+            raise DataError(f'--out {out}: the source itself, expected another file for the film that is made of it. '
+                            'Choose another name.')
         check_film(out, rate)
     predictor = load(config, checkpoint, device, mini, tta, ensemble, options)
     check_choice('--view', view, predictor.views)

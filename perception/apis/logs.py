@@ -150,9 +150,9 @@ def _summary(log: Log, scores: Sequence[str]) -> str:
         parts.append(f'loss {last["loss"]:.4f}')
     if scores:
         x, values = log.curve(scores[0])
-        if np.isfinite(values).any():
-            best = int(np.nanargmax(values))
-            parts.append(f'{scores[0]} at most {values[best]:.4f} ({log.unit} {x[best]:g})')
+        if np.isfinite(values).any():  # of some scores less is better
+            ends = (f'{values[i]:.4f} ({log.unit} {x[i]:g})' for i in (np.nanargmin(values), np.nanargmax(values)))
+            parts.append(f'{scores[0]} {values[-1]:.4f} at last, {" to ".join(ends)}')
     if len(times):
         parts.append(f'{times.mean():.3f} s a step')
     return ', '.join(parts)

@@ -63,7 +63,7 @@ def samples(config: str | Path, out: str | Path, num: int = 8, mini: bool = Fals
         write_mini_data(cfg)
     dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
     predictor = load(config, mini=mini, options=options)
-    make_folder(out)
+    out = make_folder(out)
 
     def draw() -> Iterator[Path]:
         for index in np.unique(np.linspace(0, len(dataset) - 1, num).round().astype(int)):

@@ -37,13 +37,13 @@ def make_mini(names: Sequence[str] = (), root: str | Path | None = None, seed: i
         for key, value in (options or {}).items():
             set_option(cfg.mini_data, key, value)
         if root is not None:
-            cfg.mini_data.root = str(Path(root).absolute())
+            cfg.mini_data.root = str(Path(root).expanduser().absolute())
         if sheet is not None and not cfg.get('mini_sheet'):
             raise ConfigError(f'--sheet: {cfg.filename} came, expected it to define mini_sheet. Leave --sheet out.')
         folder = called(cfg.mini_data, seed=seed, force=force)
         kind = 'simulated' if is_simulated(folder) else 'real'
         yield f'{name}: {folder} is complete ({time.perf_counter() - start:.1f} s); the data are {kind}'
         if sheet is not None:
-            path = Path(sheet)
+            path = Path(sheet).expanduser()
             path = path if len(names) == 1 else path.with_stem(f'{path.stem}_{name}')
             yield f'{name}: {called(cfg.mini_sheet, root=folder, path=path)}'

@@ -10,6 +10,7 @@ from typing import Any
 import mmengine
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
@@ -21,7 +22,7 @@ from mmengine.visualization import LocalVisBackend, MLflowVisBackend, Tensorboar
 from torch import nn
 from torch.utils.data import DataLoader
 
-from perception.apis.config import leaves
+from perception.apis.config import called, leaves
 from perception.apis.loops import EpochLoop, IterLoop, check_steps
 from perception.apis.resume import facts, resume
 from perception.common.amp import BFloat16OptimWrapper, has_bfloat16
@@ -197,6 +198,9 @@ class Runner(MMEngineRunner):
         if self.distributed and model_wrapper_cfg is None and not torch.cuda.is_available():
             return MMDistributedDataParallel(
                 model, broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
+        if self.distributed and isinstance((model_wrapper_cfg or {}).get('type'), type):  # mmengine knows names alone
+            devices = [int(os.environ['LOCAL_RANK'])] if torch.cuda.is_available() else None
+            return called(model_wrapper_cfg, module=model.to(get_device()), device_ids=devices)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_logger(self, *args, **kwargs) -> logging.Logger:

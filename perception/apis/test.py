@@ -60,6 +60,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     for name, folder in dict(save=save, submit=submit, draw=draw).items():
         if folder == '':
             raise ConfigError(f'--{name}: an empty name came, expected a folder. Name one, or leave the option out.')
+    save, submit, draw = (folder and str(Path(folder).expanduser().absolute()) for folder in (save, submit, draw))
     cfg = load_config(config, mini, options)
     start_processes(launcher, cfg)
     if amp:
@@ -172,8 +173,8 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
             raise ConfigError(f'--metrics: {" ".join(metrics)} came with --submit, whose test split has no labels, '
                               'expected a scored split. Leave one of them out.')
         cfg.test_dataloader = cfg.submit_dataloader
-        evaluators = [dict(cfg.submission, out_dir=str(Path(submit).absolute()))]
-    for name in metrics:
+        evaluators = [dict(cfg.submission, out_dir=submit)]
+    for name in dict.fromkeys(metrics):
         need(cfg, '--metrics', 'more_metrics')
         check_choice('--metrics', name, cfg.more_metrics)
         evaluators = [*evaluators, cfg.more_metrics[name]]
@@ -188,5 +189,5 @@ def _drawings(cfg: Config, folder: str | None, submit: bool) -> list[dict]:
         return []
     need(cfg, '--draw', 'draw')
     parts = cfg.draw if isinstance(cfg.draw, list) else [cfg.draw]
-    return [dict(part, out_dir=str(Path(folder).absolute())) for part in parts
+    return [dict(part, out_dir=folder) for part in parts
             if not (submit and getattr(part['type'], 'needs_labels', False))]

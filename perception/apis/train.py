@@ -24,7 +24,7 @@ from perception.distill.teachers import trained_weights
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint, unwrap
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.lock import locked
-from perception.utils.paths import from_root, make_folder
+from perception.utils.paths import make_folder
 
 
 @names_config
@@ -59,10 +59,13 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
         raise ConfigError('--work-dir: an empty name came, expected a folder. Name one, or leave the option out.')
     if allow_nan < 0:
         raise ConfigError(f'--allow-nan: {allow_nan} came, expected 0 or more steps. Correct it.')
+    if check and resume:
+        raise ConfigError('--check: came with --resume, expected one of both: a check begins with weights as they are '
+                          'built, or with those of --cfg-options load_from=FILE. Leave one out.')
     cfg = load_config(config, mini, options)
     need(cfg, 'a training', 'model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
     if work_dir is not None:
-        cfg.work_dir = str(Path(work_dir).absolute())
+        cfg.work_dir = str(Path(work_dir).expanduser().absolute())
     if structure is not None:
         cfg.structure = str(Path(structure).expanduser().absolute())
     hooks = list(cfg.get('custom_hooks') or [])
@@ -102,7 +105,7 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
     Raises:
         CheckpointError: the file cannot be read or is no training checkpoint, or all those in the work dir are damaged.
     """
-    path, problems = (from_root(Path(resume).absolute()), []) if isinstance(resume, str) else newest_checkpoint(
+    path, problems = (Path(resume).expanduser().absolute(), []) if isinstance(resume, str) else newest_checkpoint(
         cfg.work_dir)
     for problem in problems:
         print_log(f'--resume: skipped {problem}', 'current', logging.WARNING)

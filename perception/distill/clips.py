@@ -9,6 +9,7 @@ Shapes: B clips of T frames of H x W pixels; features (B, C, T, h, w).
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from perception.common.flow import dis_flows
 from perception.distill.cache import FeatureCache, digest, weights_digest
 from perception.distill.taps import record
-from perception.distill.teachers import FrozenTeacher
+from perception.distill.teachers import FrozenTeacher, Teacher
 from perception.utils.checks import check_choice, check_positive, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
@@ -184,10 +185,11 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
     def origin(self) -> str:
         """See FrameFeatures."""
         norms = {name: value.flatten().tolist() for name, value in self.preprocessor.named_buffers()}
-        return f'{weights_digest(self.model)} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
+        net = f'{weights_digest(self.model)} {self.model}'  # its text tells strides and dilations, which no weight does
+        return f'{net} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
 
 
-class DISFlow(FrameFeatures, nn.Module):
+class DISFlow(FrameFeatures, Teacher):
     """No net: optical flow by OpenCV's dense inverse search, and how it changes from place to place.
 
     Low: the flow blurred by Gaussians of 0, 2, 4 and 8 pixels, each with its two directions, its length and the length
@@ -206,14 +208,13 @@ class DISFlow(FrameFeatures, nn.Module):
 
     def __init__(self, sizes: Mapping[str, Sequence[int]] | None = None, size: Sequence[int] | None = None,
                  preset: str = 'medium', view: str = 'frames', cache_gb: float = 0.0):
-        super().__init__()
         sizes = sizes or dict(low=(32, 40), middle=(8, 10), high=(8, 10))
         for name in sizes:
             check_choice('DISFlow: sizes', name, ('low', 'middle', 'high'))
+        super().__init__(dict.fromkeys(sizes, ''), view)
         self.paths = {name: dict(channels=16 if name == 'low' else 32, size=tuple(at)) for name, at in sizes.items()}
-        self.taps = dict.fromkeys(self.paths, '')
         self.size = None if size is None else rows_and_columns('DISFlow: size', size)
-        self.preset, self.view, self.cache_gb = preset, view, cache_gb
+        self.preset, self.cache_gb = preset, cache_gb
 
     def compute(self, items: Tensor) -> dict[str, Tensor]:
         """See FrameFeatures."""
@@ -237,7 +238,7 @@ class DISFlow(FrameFeatures, nn.Module):
         return f'{self.size} {self.preset}'
 
 
-class PrecomputedFeatures(nn.Module):
+class PrecomputedFeatures(Teacher):
     """Features that something else left in files, `<folder>/<recording>/<frame>.npz` with an array for each name.
 
     Args:
@@ -246,8 +247,8 @@ class PrecomputedFeatures(nn.Module):
     """
 
     def __init__(self, folder: str | Path, names: Sequence[str]):
-        super().__init__()
-        self.folder, self.taps = data_path(folder), dict.fromkeys(names, '')
+        super().__init__(dict.fromkeys(names, ''))
+        self.folder = data_path(folder)
 
     def observe(self, batch: dict) -> dict[str, Tensor]:
         """The features (B, C, T, h, w) of a batch, whose samples tell `recording` and `frames`.
@@ -273,7 +274,7 @@ class PrecomputedFeatures(nn.Module):
             with np.load(path, allow_pickle=False) as arrays:
                 absent = sorted(set(self.taps) - set(arrays.files))
                 found = {name: arrays[name] for name in self.taps if name not in absent}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise DataError(f'{path}: {error.strerror if isinstance(error, OSError) and error.strerror else error}, '
                             'expected the features of a frame. Write them for each frame of the data set.') from error
         if absent:

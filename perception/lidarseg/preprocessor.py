@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
+from perception.common.formats.points import FARTHEST, STRONGEST
 from perception.lidarseg.datasets.base import rows_of
 from perception.ops.scatter import count_rows
 from perception.ops.sparse.maps import VoxelSet
@@ -23,7 +24,6 @@ from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
 CYLINDER_BOUNDS = ((0, -3.1415926, -4), (50, 3.1415926, 2))  # least and most rho [m], phi [rad], z [m] (Cylinder3D)
-FARTHEST, STRONGEST = 10_000, 1_000_000  # m, and intensity; what lies beyond is damage, or not in the sensor's frame
 
 
 @MODELS.register_module()

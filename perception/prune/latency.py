@@ -7,7 +7,9 @@ stands between the layers, such as norms and sums, is not in it, so the sum is l
 import copy
 import hashlib
 import json
+import logging
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from torch import Tensor, nn
 from perception.common.measure import SPARSE, machine
 from perception.prune.cost import CostModel
 from perception.prune.graph import LAYERS, Run
+from perception.utils.checkpoint import atomic_path
+from perception.utils.errors import DataError
 from perception.utils.paths import from_root, make_folder
 from perception.utils.structure import axis_of, is_depthwise
 
@@ -38,7 +42,7 @@ class LatencyModel:
         self.costs = costs
         file = from_root(FILE)
         machine_name = ' '.join(machine().split(', load')[0].split())
-        tables = json.loads(file.read_text()) if file.is_file() else {}
+        tables = _kept(file)
         known, new = tables.setdefault(machine_name, {}), 0
         self.layers: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]] = []
         for module, inputs, name in _inputs(model, run):
@@ -50,7 +54,8 @@ class LatencyModel:
             self.layers.append((out, into, outs, ins, table))
         if new:
             make_folder(file.parent)
-            file.write_text(json.dumps(tables))
+            with atomic_path(file, DataError) as part:
+                part.write_text(json.dumps(tables))
             print_log(f'prune: the times of {new} kinds of layers were measured on this machine and are kept in '
                       f'{file}.', 'current')
 
@@ -61,6 +66,18 @@ class LatencyModel:
         for out, into, outs, ins, table in self.layers:
             total += _between(table, _place(outs, sides[out]), _place(ins, sides[into]))
         return total
+
+
+def _kept(file: Path) -> dict[str, dict]:
+    """The tables by machine; a file that cannot be read, such as half of one, is measured anew."""
+    try:
+        tables = json.loads(file.read_text())
+        return {name: table for name, table in tables.items() if isinstance(table, dict)}
+    except (OSError, ValueError, AttributeError) as error:
+        if file.exists():
+            print_log(f'prune: {file} cannot be read ({error}); the times are measured again.', 'current',
+                      logging.WARNING)
+        return {}
 
 
 def _place(grid: np.ndarray, value: float) -> tuple[int, float]:

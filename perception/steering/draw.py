@@ -154,7 +154,7 @@ def draw_wheel(size: int, prediction: float = np.nan, truth: float = np.nan) -> 
 
 def draw_curves(width: int, height: int, times: np.ndarray, prediction: np.ndarray, truth: np.ndarray,
                 span: float = 10.0, limit: float | None = None) -> np.ndarray:
-    """The angle over the last seconds, and below it the error.
+    """The angle over the last seconds, and below it the error where both angles are known.
 
     Args:
         width, height: of the picture in pixels.
@@ -167,13 +167,13 @@ def draw_curves(width: int, height: int, times: np.ndarray, prediction: np.ndarr
         (height, width, 3) uint8 RGB.
     """
     image, size = canvas.blank(height, width), max(canvas.text_size(width) - 3, 11)
-    upper = round(.62 * height)
     error = np.asarray(prediction, np.float64) - truth
+    upper = round(.62 * height) if np.isfinite(error).any() else height
     known = np.concatenate([[10.0], *(np.abs(x[np.isfinite(x)]) for x in (np.asarray(prediction), np.asarray(truth)))])
-    for top, bottom, name, lines, most in (
-            (0, upper, 'angle', ((truth, TRUTH), (prediction, PREDICTION)), limit or 1.1 * known.max()),
-            (upper, height, 'error', ((error, ERROR),), max(5.0, 1.1 * np.nanmax(np.abs([*error[np.isfinite(error)],
-                                                                                         0.0]))))):
+    fields = [(0, upper, 'angle', ((truth, TRUTH), (prediction, PREDICTION)), limit or 1.1 * known.max())]
+    if upper < height:
+        fields.append((upper, height, 'error', ((error, ERROR),), max(5.0, 1.1 * np.nanmax(np.abs(error)))))
+    for top, bottom, name, lines, most in fields:
         middle, half = (top + bottom) / 2, (bottom - top) / 2 - 3
         cv2.line(image, (0, round(middle)), (width, round(middle)), canvas.FAINT, 1)
         cv2.line(image, (0, top), (width, top), canvas.FAINT, 1)

@@ -37,7 +37,8 @@ class StreetPredictor(Predictor):
             DataError: an image that cannot be read or is not in colours.
         """
         height, width = self.data['input_size']
-        images = [cv2.resize(_read(source), (width, height), interpolation=cv2.INTER_AREA) for source in sources]
+        images = [cv2.resize(_read(source), (width, height), interpolation=cv2.INTER_LINEAR)  # as the net is tested
+                  for source in sources]
         batch = [dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))),
                       data_samples=LaneSample(metainfo=dict(sample_id=source_name(source))))
                  for image, source in zip(images, sources)]
@@ -105,15 +106,17 @@ class FlowPredictor(SteeringPredictor):
         """See SteeringPredictor; T flows of a clip."""
         read, samples = [self._read(source) for source in sources], []
         for source, (video, frames) in zip(sources, read):
-            clip = frames
+            clip, first = frames, video is not None and video != self._video
             if video is not None:
-                if video != self._video:
+                if first:
                     self.last = frames
                 self._video, clip, self.last = video, torch.cat([self.last, frames]), frames
             clip = clip.to(next(self.model.parameters()).device)
             sample = SteeringSample(metainfo=dict(sample_id=source_name(source)))
             inputs = dict(clip=self.model.data_preprocessor.normalise(clip)[None])
             flow = self.model(inputs, mode='predict')[0].pred_flow.cpu()
+            if first:
+                flow[1:] = torch.nan
             sample.pred_flow = flow if video is None else flow[1:]
             samples.append(sample)
         return samples

@@ -213,8 +213,8 @@ class ActionMetric(FrameMetric):
         count = confusion_matrix(probs.argmax(1), truth, probs.shape[1])
         names = (self.dataset_meta or {}).get('classes') or [str(k) for k in range(len(count))]
         lines = [f'{"action":<16}{"frames":>10}{"found":>10}']
-        lines += [f'{name:<16}{count[:, k].sum():>10,}{count[k, k] / max(count[:, k].sum(), 1):>10.2%}'
-                  for k, name in enumerate(names)]
+        found = [f'{count[k, k] / total:.2%}' if total else '-' for k, total in enumerate(count.sum(0))]
+        lines += [f'{name:<16}{count[:, k].sum():>10,}{found[k]:>10}' for k, name in enumerate(names)]
         share = count.sum(0) / len(truth)
         chance = float(-(share * np.log(np.maximum(share, SMALLEST))).sum())
         scores = dict(accuracy=float(np.trace(count) / len(truth)), perplexity=float(np.exp(entropy)),

@@ -1,7 +1,8 @@
 """Places of results: what people put there is never replaced, and what killed commands left is cleaned up.
 
 What was written stands in a hidden file of its folder, `.perception`, a line for each file as `sha256sum` writes it. A
-file that is named there with the content it has now may be written again; any other one stays as it is.
+file that is named there with the content it has now may be written again; any other one stays as it is. A line `*` says
+that the folder was empty before, so that all in it is a command's.
 """
 import contextlib
 import fcntl
@@ -17,7 +18,7 @@ from perception.utils.errors import DataError
 from perception.utils.lock import LOCK
 from perception.utils.paths import make_folder
 
-LEDGER = '.perception'
+LEDGER, WHOLE = '.perception', '*'
 _read: dict[Path, tuple[int, set[str]]] = {}  # of each ledger: bytes that were read, and their lines
 _locks: set[int] = set()  # descriptors of folders that this process holds
 
@@ -93,11 +94,15 @@ def _line(file: Path, name: str) -> str:
 
 def _note(path: Path, file: Path) -> None:
     """Add a file to the ledger of its folder before it gets its name."""
-    line = _line(file, path.name)
-    if line in _ledger(path.parent):
+    _add(path.parent, _line(file, path.name))
+
+
+def _add(folder: Path, line: str) -> None:
+    """Add a line to the ledger of a folder that has it not yet."""
+    if line in _ledger(folder):
         return
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
-    ledger = os.open(path.parent / LEDGER, flags, 0o644)
+    ledger = os.open(folder / LEDGER, flags, 0o644)
     try:
         os.write(ledger, os.fsencode(f'{line}\n'))  # one call, so that lines of two processes do not mix
     finally:
@@ -129,11 +134,14 @@ def own_folder(folder: str | Path) -> Path:
         DataError: it cannot be written, or holds things that no command of this project wrote.
     """
     folder = make_folder(folder)
-    there = sorted(path.name for path in folder.iterdir() if path.name != LOCK)
-    if there and LEDGER not in there:
+    marks = _ledger(folder) - {''}
+    own = {LOCK, LEDGER, *(line.partition('  ')[2] for line in marks)}
+    there = sorted(path.name for path in folder.iterdir() if path.name not in own and not (path / LEDGER).is_file())
+    older = (folder / LEDGER).is_file() and not marks  # a version before this one left it empty
+    if there and WHOLE not in marks and not older:
         raise DataError(f'{folder}: {len(there):,} things that no command of this project wrote, such as {there[0]}, '
                         'expected an empty folder. They were left as they are; give another folder.')
-    (folder / LEDGER).touch()
+    _add(folder, WHOLE)
     return folder
 
 

@@ -1,4 +1,5 @@
 """From a config file to a resolved config: mini, options, data, errors."""
+import re
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from perception.apis.test import test as evaluate
 from perception.apis.train import train
 from perception.common.amp import BFloat16OptimWrapper
 from perception.registry import MODELS
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 
 def write(folder, text, name='x.py'):
@@ -542,6 +543,20 @@ def test_a_folder_without_a_name_is_refused(toy_config, name):
         train(toy_config, work_dir='')
     with pytest.raises(ConfigError, match=f'--{name}: an empty name'):
         evaluate(toy_config, 'x.pth', **{name: ''})
+
+
+def test_a_tilde_names_the_home_and_a_score_counts_once(toy, toy_config, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    train(toy_config, work_dir='~/run', options={'train_cfg.max_epochs': 1, 'train_cfg.val_interval': 0})
+    weights, options = tmp_path / 'run/model.pth', {'more_metrics': dict(other=dict(type=toy.ToyMetric, prefix='two'))}
+    evaluate(toy_config, weights, submit='~/answers', options=dict(work_dir='~/run'))
+    assert any(path.is_file() and path.name[0] != '.' for path in (tmp_path / 'answers').iterdir())
+    found = evaluate(toy_config, weights, metrics=['other', 'other'], options=dict(options, work_dir='~/run'))
+    assert found['two/accuracy'] == found['toy/accuracy']
+    with pytest.raises(ConfigError, match='--check: came with --resume, expected one of both'):
+        train(toy_config, check=True, resume=True)
+    with pytest.raises(CheckpointError, match=f'{re.escape(str(tmp_path))}/run/epoch_9.pth: no such file'):
+        train(toy_config, work_dir='~/run', resume='~/run/epoch_9.pth')
 
 
 def test_a_test_keeps_the_training_alone(toy_config, tmp_path):

@@ -109,3 +109,11 @@ def test_a_place_that_cannot_be_written_is_found_before_the_work(tmp_path, out, 
 def test_the_tool_explains_itself(root):
     run = subprocess.run([sys.executable, root / 'tools/export.py', '--help'], capture_output=True, text=True)
     assert run.returncode == 0 and 'lanes/enet_culane_mini/model.pth --mini' in run.stdout, run.stderr
+
+
+def test_no_file_of_other_origin_is_replaced(exported, monkeypatch):
+    weights = (exported / 'alone.pth').read_bytes()
+    monkeypatch.setattr(module, 'to_onnx', lambda *_: pytest.fail('the work had begun'))
+    with pytest.raises(DataError, match=r'alone.pth: a file that no command of this project wrote is there'):
+        export(CONFIGS['alone'], exported / 'alone.pth', exported / 'alone.pth', mini=True)
+    assert (exported / 'alone.pth').read_bytes() == weights

@@ -117,6 +117,19 @@ def test_pictures_make_a_video(toy_config, folder, tmp_path):
     assert len(list(read_frames(tmp_path / 'a/out.mp4'))) == 3 and frame_rate(tmp_path / 'a/out.mp4') == 4
 
 
+def test_a_film_does_not_replace_its_own_source(toy_config, folder, tmp_path):
+    film = next(visualize(toy_config, folder, tmp_path / 'out.mp4', fps=4))
+    before = film.read_bytes()
+    with pytest.raises(DataError, match=r'out.mp4: the source itself, expected another file'):
+        next(visualize(toy_config, film, film))
+    assert film.read_bytes() == before
+
+
+def test_results_go_to_the_home_that_a_tilde_names(toy_config, folder, tmp_path, monkeypatch):
+    monkeypatch.setenv('HOME', str(tmp_path))
+    assert next(visualize(toy_config, folder, '~/pictures')).parent == tmp_path / 'pictures'
+
+
 def test_show_without_a_display_still_writes_and_says_so_once(toy, toy_config, folder, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('perception.common.predictor.print_log', lambda text, *args: said.append(text))
@@ -293,3 +306,5 @@ def test_tool_refuses_with_one_sentence(root, toy_config, tmp_path):
     done = run_tool(root, toy_config, tmp_path / 'none.txt', '--out', tmp_path)
     assert (done.returncode, done.stdout) == (2, '')
     assert done.stderr.startswith('DataError: ') and done.stderr.count('\n') == 1
+    done = run_tool(root, toy_config, 'model.pth', 'scans/0.bin', 'scans/1.bin', '--out', tmp_path)
+    assert done.returncode == 2 and 'scans/0.bin and scans/1.bin came' in done.stderr  # 0.bin is no checkpoint

@@ -87,7 +87,8 @@ def test_runs_are_compared(tmp_path):
     assert log.curve('miou')[0].tolist() == [1, 2, 3] and log.curve('time')[1].tolist() == [.2] * 6
     for name in ('x.png', 'x.svg'):
         lines = compare([a, b], tmp_path / name)
-        assert lines[0] == 'kd/a: epoch 3, loss 0.3333, miou at most 0.3000 (epoch 3), 0.200 s a step'
+        assert lines[0] == ('kd/a: epoch 3, loss 0.3333, miou 0.3000 at last, 0.1000 (epoch 1) to 0.3000 (epoch 3), '
+                            '0.200 s a step')
         assert 'epoch 5' in lines[1] and lines[2] == str(tmp_path / name)
     assert '<svg' in (tmp_path / 'x.svg').read_text()
     assert cv2.imread(str(tmp_path / 'x.png')).shape[1] > 1000

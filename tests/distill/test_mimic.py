@@ -154,9 +154,24 @@ def test_features_in_files(tmp_path, batch):
     assert found.shape == (2, 2, 4, 3, 3) and found[1, 0, :, 0, 0].tolist() == [10, 11, 12, 13]
     with pytest.raises(DataError, match="no array 'high'"):
         PrecomputedFeatures(tmp_path, ['high']).observe(batch)
-    (tmp_path / 'drive1' / 'c.npz').write_bytes(b'PK')
-    with pytest.raises(DataError, match=r'c\.npz'):
-        PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+    for damaged in (b'PK', b'PK\3\4x'):
+        (tmp_path / 'drive1' / 'c.npz').write_bytes(damaged)
+        with pytest.raises(DataError, match=r'c\.npz'):
+            PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+
+
+def test_flow_and_features_in_files_teach_in_a_training(tmp_path, batch):
+    for i, sample in enumerate(batch['data_samples']):
+        sample.set_metainfo(dict(recording=f'drive{i}', frames=list('abcd')))
+        (tmp_path / f'drive{i}').mkdir()
+        for frame in 'abcd':
+            np.savez(tmp_path / f'drive{i}' / f'{frame}.npz', low=np.ones((2, 6, 6)))
+    flow = dict(low=dict(tap='early', channels=(4, 16), weight=1.0))
+    kept = dict(low=dict(tap='early', channels=(4, 2), weight=1.0))
+    model = Distiller(Student(), dict(early='early'), dict(
+        flow=MimicLoss('flow', flow, pairs=True), kept=MimicLoss('kept', kept)), dict(
+            flow=DISFlow(dict(low=(6, 6))), kept=PrecomputedFeatures(tmp_path, ['low'])))
+    assert {'loss_own', 'loss_flow_low', 'loss_kept_low'} == set(model.train()(**batch, mode='loss'))
 
 
 # ---------------------------------------------------------------------------------------------------------------- loss
@@ -308,7 +323,9 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
         one = teacher(cache_gb=1)
         one.model.low.bias[0] += 1e-6
     other = ClipTeacher(Net(), dict(low=dict(tap='low', channels=4, size=(6, 6))), cache_gb=1)
-    names = [t.cache().folder.name for t in (own, *others, one, other)]
+    dilated = teacher(cache_gb=1)
+    dilated.model.low.dilation, dilated.model.low.padding = (2, 2), (2, 2)
+    names = [t.cache().folder.name for t in (own, *others, one, other, dilated)]
     assert len(set(names)) == len(names) and teacher(cache_gb=2).cache().folder.name == names[0]
     changed = dict(inputs=dict(frames=batch['inputs']['frames'].clone()))
     changed['inputs']['frames'][1, 2, 0, 5, 5] ^= 1

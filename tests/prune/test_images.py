@@ -51,6 +51,20 @@ def test_flat_images_with_a_list(tmp_path):
             ImageNet(str(tmp_path), 'val')
 
 
+def test_hidden_folders_are_no_classes_and_lists_may_begin_with_a_mark(tmp_path):
+    for path in ('train/n01/a.JPEG', 'train/n02/b.JPEG', 'train/.ipynb_checkpoints/a.JPEG', 'val/x.JPEG'):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(tmp_path / path), np.zeros((6, 8, 3), np.uint8))
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta/val.txt').write_bytes(b'\xef\xbb\xbfx.JPEG 1\r\n\r\n')
+    train, val = (ImageNet(str(tmp_path), split) for split in ('train', 'val'))
+    assert train.metainfo['classes'] == ('n01', 'n02')  # else every label is one too large
+    assert [label for _, label in train.items] == [0, 1] and [label for _, label in val.items] == [1]
+    (tmp_path / 'meta/val.txt').write_bytes(b'\xff\xfe\x00')
+    with pytest.raises(DataError, match='val.txt: not readable'):
+        ImageNet(str(tmp_path), 'val')
+
+
 def test_no_images_are_named(tmp_path):
     with pytest.raises(DataError, match='train'):
         ImageNet(str(tmp_path))

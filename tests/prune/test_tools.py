@@ -17,7 +17,7 @@ from perception.apis.test import test as score
 from perception.apis.train import train
 from perception.registry import MODELS
 from perception.utils.checkpoint import load_checkpoint
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, DataError
 from tests.prune.conftest import rows, running, trained
 
 pytest.importorskip('torch_pruning')
@@ -72,6 +72,13 @@ def test_a_slim_net_is_not_searched_again(made):
         search(CONFIG, folder / 'slim/model.pth', folder / 't.json', mini=True, options=OPTIONS)
     with pytest.raises(ConfigError, match='json'):
         search(CONFIG, folder / 'whole/model.pth', folder / 't.txt', mini=True, options=OPTIONS)
+
+
+def test_trained_weights_are_not_replaced_by_slim_ones(tmp_path):
+    (tmp_path / 'model.pth').write_bytes(b'weeks of training')
+    with pytest.raises(DataError, match='model.pth: a file that no command of this project wrote is there'):
+        search(CONFIG, tmp_path / 'model.pth', tmp_path / 's.json', mini=True, weights=tmp_path / 'model.pth')
+    assert (tmp_path / 'model.pth').read_bytes() == b'weeks of training'
 
 
 def test_the_command_line_sets_the_budget():

@@ -10,6 +10,7 @@ from perception.steering.datasets.bdd.reader import BDDDriving
 from perception.steering.datasets.comma.reader import CommaAI
 from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.draw import (
+    ERROR,
     PREDICTION,
     TRUTH,
     Car,
@@ -80,6 +81,14 @@ def test_curves_leave_out_what_is_not_known():
     assert colored(image, PREDICTION).any() and colored(image, TRUTH).any()
     assert not colored(draw_curves(400, 100, times, truth, np.full(100, np.nan)), TRUTH).any()
     assert draw_curves(400, 100, times[:1], truth[:1], truth[:1]).shape == (100, 400, 3)
+
+
+def test_without_truth_there_is_no_field_of_errors():
+    times, unknown = np.arange(100) / 10, np.full(100, np.nan)
+    alone, both = (draw_curves(400, 100, times, np.zeros(100), truth) for truth in (unknown, np.zeros(100)))
+    assert colored(alone, PREDICTION)[49:52].any() and not colored(alone, PREDICTION)[:45].any()  # the middle of it all
+    assert colored(both, ERROR)[62:].any() and not colored(alone, ERROR).any()
+    assert (draw_curves(400, 100, times, unknown, unknown)[62] == alone[62]).all()
 
 
 def test_actions_are_bars():

@@ -1,12 +1,16 @@
 """Predictors of the nets that are mimicked, and the score of flow."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 
 from perception.common.flow import dis_flow
 from perception.common.formats.images import read_label_image
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.lanes.models.pspnet import PSPNet
+from perception.steering.datasets.cityscapes.reader import Cityscapes
 from perception.steering.flow_metric import FlowMetric
 from perception.steering.image_predictors import FlowPredictor, StreetPredictor, flow_colors
 from perception.steering.models.flownet_s import FlowNetS
@@ -30,6 +34,11 @@ def test_classes_of_street_images(tmp_path):
     image = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
     sample = predictor(image)
     assert sample.pred_labels.shape == (32, 64)
+    large = np.random.default_rng(1).integers(0, 256, (128, 256, 3), np.uint8)
+    tested = Cityscapes.pack(SimpleNamespace(input_size=(32, 64)), dict(image=large, info={}), 0)
+    with torch.no_grad():
+        expected = net.test_step(pseudo_collate([tested]))[0].pred_labels
+    assert torch.equal(predictor(large).pred_labels, expected)
     labels = read_label_image(predictor.save('png', tmp_path, 'a', image, sample))
     assert labels.shape == (60, 90) and set(np.unique(labels)) <= {0, 1, 2}
     assert np.array_equal(np.load(predictor.save('npy', tmp_path, 'a', image, sample)), labels)
@@ -46,7 +55,7 @@ def test_flow_of_a_video(tmp_path):
     whole = predictor(frames).pred_flow
     assert whole.shape == (4, 2, 64, 64) and whole[0].isnan().all()
     found = torch.cat([predictor(frame).pred_flow for frame in frames])
-    assert torch.allclose(found[1:], whole[1:], atol=1e-4)
+    assert torch.allclose(found[1:], whole[1:], atol=1e-4) and found[0].isnan().all()
     assert predictor.draw(frames[1], predictor(frames[2]), title='flow').shape[2] == 3
     assert np.load(predictor.save('npy', tmp_path, 'a', frames[1], predictor(frames[3]))).shape == (1, 2, 64, 64)
     assert predictor.save('png', tmp_path, 'a', frames[1], predictor(frames[3])).stat().st_size > 50

@@ -102,6 +102,10 @@ def test_accuracy_and_perplexity():
     found = score(ActionMetric(), [sample([0.] * 4, [0.] * 4, actions=[0, 3, 3, 3], pred_actions=probs)])
     assert found['accuracy_constant'] == .75
     assert found['perplexity_constant'] == pytest.approx(.25 ** -.25 * .75 ** -.75, rel=1e-6)
+    metric = ActionMetric()
+    frames = metric.frames_of(sample([0.] * 4, [0.] * 4, actions=[0, 3, 3, 3], pred_actions=probs))
+    table = [line.split() for line in metric.report(frames, np.ones(3, bool))[1].splitlines()]
+    assert table[1:3] == [['0', '1', '100.00%'], ['1', '0', '-']]  # nothing is found of what never occurs
 
 
 @pytest.mark.parametrize(('actions', 'probs', 'message'), [

@@ -90,6 +90,13 @@ def test_a_folder_of_a_submission_holds_nothing_else(tmp_path):
     with pytest.raises(DataError, match=r'b: 1 things .* such as submission\.zip, expected an empty folder'):
         own_folder(tmp_path / 'b')
     assert (tmp_path / 'b/submission.zip').read_text() == 'mine'
+    for name in ('b', 'c'):  # pictures beside it do not make it ours
+        with result_path(tmp_path / name / 'picture.png') as part:
+            part.write_text('ours')
+    with pytest.raises(DataError, match=r'b: 1 things .* such as submission\.zip, expected an empty folder'):
+        own_folder(tmp_path / 'b')
+    (own_folder(tmp_path / 'c') / 'submission.zip').write_text('ours')
+    own_folder(tmp_path / 'c')
 
 
 def test_a_temporary_folder_that_is_not_renamed_goes(tmp_path):

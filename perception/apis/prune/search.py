@@ -21,7 +21,7 @@ from perception.prune.search import PEEL, Found
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights, save_atomic
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.outputs import result_path
+from perception.utils.outputs import check_free, result_path
 from perception.utils.structure import apply_structure
 
 
@@ -55,9 +55,11 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
         CheckpointError: the checkpoint does not fit.
         DataError: no data to run a sparse net on, or a file that cannot be written.
     """
-    out = Path(out)
+    out, weights = (path and Path(path).expanduser() for path in (out, weights))
     if out.suffix != '.json':
         raise ConfigError(f'-o {out}: ends in {out.suffix!r}, expected the name of a .json file. Name one.')
+    for path in filter(None, (out, weights)):
+        check_free(path)
     cfg = load_config(config, mini, options)
     model = MODELS.build(student_of(cfg))
     if checkpoint is None:
@@ -76,7 +78,8 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     pictures = save_chart(out.with_suffix(''), chart(found.structure, title), ('.png',))
     if weights is not None:
         apply_structure(model, found.structure)
-        save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), weights)
+        with result_path(weights) as part:
+            save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), part)
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
             ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '

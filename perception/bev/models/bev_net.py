@@ -236,7 +236,8 @@ class BEVNet(BaseModel):
         geometry = self.seen_cameras if geometry is None else geometry
         if geometry is None:
             raise ConfigError('BEVNet.deployable: no calibration came, expected that of the cameras, which belongs to '
-                              'the graph. Give a geometry, or let the net see a sample first.')
+                              'the graph. Give tools/export.py images with rig.json by --source FOLDER, or from Python '
+                              'a geometry.')
         return geometry
 
     def _check_frame(self, data_samples: Sequence[RigSample] | None) -> None:

@@ -25,6 +25,7 @@ from perception.utils.optional import import_optional
 FILES = ('.bin', '.npy', '.npz', '.pcd', '.ply', '.las', '.laz')
 RECORDINGS = ('.bag', '.mcap', '.db3')
 ENDINGS = (*FILES, *RECORDINGS)
+MOST_COLUMNS = 32  # that anybody's points have
 _PCD_HEADER = ('VERSION', 'FIELDS', 'SIZE', 'TYPE', 'COUNT', 'WIDTH', 'HEIGHT', 'VIEWPOINT', 'POINTS', 'DATA')
 _POINTS = ('points', 'xyz', 'xyzi', 'pos', 'position', 'positions', 'coord', 'coords', 'coordinates', 'cloud', 'pc')
 ROS_TYPES = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 8: 'f8'}  # of sensor_msgs/PointField
@@ -130,8 +131,14 @@ def array_fields(array: Any, columns: Sequence[str] | None = None, default: Sequ
     width = array.shape[1] if array.ndim == 2 else -1
     known = columns or next((names for names in (default, COLUMNS, 'xyz'[:3 * lone]) if len(names) == width), default)
     if array.ndim != 2 or array.shape[1] != len(known) or array.dtype.kind not in 'fiub':
+        names = ','.join(('x', 'y', 'z', 'i', *'_' * max(width - 4, 0))[:max(width, 3)])
+        fix = f"Name its columns in their order, such as columns='{names}'"
+        if array.ndim == 2 and 3 <= len(array) <= MOST_COLUMNS < width:
+            fix = 'It looks transposed: give a row for each point (`points.T` in NumPy)'
+        elif width == 3:
+            fix = 'It has no intensity: give all points one by missing_intensity=0.3'
         raise DataError(f'{where}: {array.dtype} of shape {array.shape}, expected (N, {len(known)}) numbers: '
-                        f"{', '.join(known)}. Name its columns in their order, such as columns='x,y,z,i,_'.")
+                        f"{', '.join(known)}. {fix}.")
     return {name.partition(':')[0]: array[:, k] for k, name in enumerate(known) if name != '_'}
 
 

@@ -20,6 +20,7 @@ from perception.utils.paths import natural_order
 from perception.utils.values import TypedArguments
 
 INTENSITY = ('intensity', 'i', 'intensities', 'remission', 'reflectance', 'reflectivity', 'strength')  # its other names
+FARTHEST, STRONGEST = 10_000, 1_000_000  # m, and intensity; what lies beyond is damage, or not in the sensor's frame
 DOUBTS = ('unit', 'constant', 'scale')  # each is said once
 AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of each, rad from x to y
 
@@ -107,7 +108,7 @@ class PointReader(TypedArguments):
             source: a file, or an array: (N, C) of columns, or structured, (N,) with named fields.
 
         Raises:
-            DataError: it cannot be read, has no x, y, z or intensity, or points that are not finite.
+            DataError: it cannot be read, has no x, y, z or intensity, or points that are not finite or too far away.
             MissingDependency: the package that reads such files is absent.
         """
         where = source if isinstance(source, (str, Path)) else 'points'
@@ -142,6 +143,11 @@ class PointReader(TypedArguments):
             points[:, :2] = points[:, :2] @ self.turn.T.astype(np.float32)
         if self.lift:
             points[:, 2] += np.float32(self.lift)
+        far = np.abs(points).max(axis=0, initial=0).tolist()
+        if max(far[:3]) > FARTHEST or far[3] > STRONGEST:
+            raise DataError(f'{where}: points up to {max(far[:3]):,.5g} m away with intensities up to {far[3]:,.5g}, '
+                            f'expected at most {FARTHEST:,} m and {STRONGEST:,}. Repair the file, or move the points '
+                            'into the frame of the sensor.')
         self._doubt(points[::max(1, len(points) // 4000)], where)
         return Cloud(points, kept, num, fields)
 

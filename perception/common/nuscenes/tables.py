@@ -312,7 +312,8 @@ def check_label_files(folder: Path, names: list[str]) -> None:
     Raises:
         DataError: one is missing, or belongs to no record.
     """
-    files, named = {path.name for path in folder.glob('*.bin')}, {Path(name).name for name in names}
+    files = {path.name for path in folder.glob('*.bin') if not path.name.startswith('.')}
+    named = {Path(name).name for name in names}
     if files != named:
         raise DataError(f'{folder}: {len(files):,} label files for {len(named):,} records of lidarseg.json (such as '
                         f'{min(files ^ named)}), expected one for each. Unpack the metadata and nuScenes-lidarseg '

@@ -18,9 +18,9 @@ from perception.lidarseg.models.minkunet import Architecture, Level
 from perception.lidarseg.models.spvnas import LARGEST, NETS, SPVNAS, read_net_config, to_net_config
 from perception.lidarseg.published import fitting_config
 from perception.ops.sparse.weights import from_torchsparse
-from perception.utils.checkpoint import atomic_path, weights_of
+from perception.utils.checkpoint import weights_of
 from perception.utils.errors import CheckpointError, ConfigError
-from perception.utils.paths import make_folder
+from perception.utils.outputs import result_path
 
 OPTIONS = {'--net-config': {
     'metavar': 'FILE', 'help': 'SPVNAS; the net.config beside the weights, which only the super-net needs'}}
@@ -45,8 +45,7 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
     weights, arguments = convert_spvnas(weights, options.net_config)
     settings = Path(options.target).expanduser().with_suffix('.net.config')
     if not isinstance(arguments['net'], str):
-        make_folder(settings.parent)
-        with atomic_path(settings) as part:
+        with result_path(settings) as part:
             part.write_text(json.dumps(arguments['net'], indent=1))
     return weights, spvnas_usage(arguments, settings)
 

@@ -37,7 +37,7 @@ class SeedPredictor(Predictor):
         teacher: config of a FrozenTeacher, of those configs that have one.
         show_teacher: above the images stand the teacher's of the same z.
         beside: checkpoints of other nets of the same shape, whose images of the same z are drawn too; they are called
-            as their folders.
+            as their folders, with the folder above it where two have the same.
 
     Raises:
         ConfigError: an argument out of its range, or no teacher.
@@ -65,7 +65,9 @@ class SeedPredictor(Predictor):
             for path in beside.split(',') if isinstance(beside, str) else beside:
                 net = copy.deepcopy(model)
                 load_weights(net, path)
-                self.nets[Path(path).absolute().parent.name] = net
+                place = Path(path).absolute().parent
+                names = (place.name, f'{place.parent.name}/{place.name}', str(path))
+                self.nets[next((name for name in names if name not in (*self.nets, 'made')), f'{path}, again')] = net
             self.nets['made'] = model
 
     @torch.no_grad()
@@ -152,7 +154,7 @@ def parse_seeds(text: str) -> list[int]:
     found = []
     for part in text.split(','):
         low, _, high = part.strip().partition('-')
-        if not low.isdigit() or (high and not high.isdigit()) or len(low) > 9 or len(high) > 9:
+        if not low.isdecimal() or (high and not high.isdecimal()) or len(low) > 9 or len(high) > 9:
             raise DataError(f'{text}: expected seeds such as 7, 0-24 or 3,5,8. This net makes images of seeds; give '
                             'some in place of a file.')
         found += range(int(low), min(int(high or low), int(low) + 100_000) + 1)

@@ -162,8 +162,15 @@ def test_arrays_and_structured_arrays_are_scans(cloud):
         np.testing.assert_allclose(PointReader(columns).read(given).points, matrix(cloud), rtol=1e-6)
     with pytest.raises(DataError, match=r'float64 of shape \(300, 6\)|float32 of shape'):
         PointReader().read(wide)
-    with pytest.raises(DataError, match=r'\(300, 3\), expected \(N, 4\)'):
+    with pytest.raises(DataError, match=r'\(300, 3\), expected \(N, 4\).*by missing_intensity=0.3'):
         PointReader().read(matrix(cloud)[:, :3])
+    with pytest.raises(DataError, match=r'\(4, 300\), expected \(N, 4\).*looks transposed'):
+        PointReader().read(matrix(cloud).T)
+    for column, value in ((0, 1e30), (3, 1e9)):  # the one breaks grids and pictures, the other all batch statistics
+        damaged = matrix(cloud)
+        damaged[7, column] = value
+        with pytest.raises(DataError, match='expected at most 10,000 m and 1,000,000'):
+            PointReader().read(damaged)
     assert (PointReader(missing_intensity=0.25).read(matrix(cloud)[:, :3]).points[:, 3] == 0.25).all()
     named = np.zeros(5, [('X', 'f8'), ('Y', 'f8'), ('Z', 'f8'), ('scalar_Reflectivity', 'u1')])
     named['scalar_Reflectivity'] = 200

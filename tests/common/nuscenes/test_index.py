@@ -413,3 +413,11 @@ def test_the_index_is_kept_where_tables_are_slow(copy, tmp_path, monkeypatch):
     assert len(read_index(copy, 'v1.0-mini')) == FRAMES
     assert len(list((tmp_path / 'cache/perception').iterdir())) == 1
     assert not kept.exists()
+
+
+def test_files_that_a_mac_leaves_are_no_labels(tmp_path):
+    for name in ('a_lidarseg.bin', '._a_lidarseg.bin'):
+        (tmp_path / name).write_bytes(b'1')
+    tables.check_label_files(tmp_path, ['lidarseg/v1.0-mini/a_lidarseg.bin'])
+    with pytest.raises(DataError, match='1 label files for 2 records'):
+        tables.check_label_files(tmp_path, ['a_lidarseg.bin', 'b_lidarseg.bin'])

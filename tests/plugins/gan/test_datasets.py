@@ -36,6 +36,14 @@ def test_images_of_any_kind_below_a_folder(folder, filter):
     assert len(ImageSet(folder, 32, first=1, count=2)) == 2
 
 
+def test_linked_folders_are_read_and_hidden_ones_are_not(folder, tmp_path_factory):
+    elsewhere = tmp_path_factory.mktemp('elsewhere')
+    (folder / '01000').rename(elsewhere / '01000')
+    (folder / '01000').symlink_to(elsewhere / '01000')
+    save(folder / '.trash/x.png', np.zeros((8, 8), np.uint8))
+    assert ImageSet(folder, 32).names == ['00000/alpha.png', '00000/grey.png', '01000/deep.png', '01000/small.jpg']
+
+
 def test_every_second_image_is_mirrored(folder):
     data, plain = ImageSet(folder, 32, flip=True), ImageSet(folder, 32)
     same = [bool((data[epoch, 1]['inputs']['image'] == plain[1]['inputs']['image']).all()) for epoch in range(40)]

@@ -1,5 +1,7 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
 import json
+import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -324,8 +326,21 @@ def test_nets_side_by_side(adversarial, tmp_path):
     assert torch.equal(sample.rows['teacher'][1], expected.teacher_image)
     assert torch.equal(sample.rows['made'][1], expected.pred_image)
     assert predictor.draw(source, sample).shape[0] >= 3 * 128
+    shutil.copytree(tmp_path / 'fresh', tmp_path / 'b/fresh')  # neither is drawn in the place of the other
+    again = SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'fresh/model.pth'),
+                                                                    str(tmp_path / 'b/fresh/model.pth')])
+    assert list(again.nets) == ['fresh', 'b/fresh', 'made']
     with pytest.raises(CheckpointError, match='absent.pth'):
         SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
+
+
+def test_several_processes_wrap_the_model_as_the_config_says(adversarial):
+    class Wrapper(SimpleNamespace):
+        """In place of StepDistributed, which asks for processes."""
+
+    model = adversarial()
+    found = Runner.wrap_model(SimpleNamespace(distributed=True), dict(type=Wrapper, broadcast_buffers=False), model)
+    assert isinstance(found, Wrapper) and found.module is model and found.broadcast_buffers is False
 
 
 def test_a_student_is_compared_with_its_teacher(adversarial):

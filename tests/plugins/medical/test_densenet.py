@@ -108,6 +108,10 @@ def test_a_file_of_imagenet_with_old_names_starts_a_training(published, tmp_path
     assert 'new: fc_layer.weight' in start_from(net, tmp_path / 'new.pth')
     assert torch.equal(net.features.denseblock4.denselayer16.conv2.weight,
                        published['features.denseblock4.denselayer16.conv.2.weight'])
+    convert(argparse.Namespace(source=tmp_path / 'old.pth', target=tmp_path / 'new.pth'))  # its own work it replaces
+    with pytest.raises(DataError, match='old.pth: a file that no command of this project wrote is there'):
+        convert(argparse.Namespace(source=tmp_path / 'old.pth', target=tmp_path / 'old.pth'))
+    assert torch.load(tmp_path / 'old.pth').keys() == published.keys()
 
 
 def test_published_weights_of_crckd_are_taken_whole_and_damaged_ones_refused(published):

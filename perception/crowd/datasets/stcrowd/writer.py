@@ -12,6 +12,7 @@ from perception.common.boxes import points_in_boxes
 from perception.crowd.datasets.stcrowd.reader import INTERVAL, sequence_name
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
+from perception.utils.outputs import check_free, result_path
 from perception.utils.paths import data_path, make_folder
 
 
@@ -33,9 +34,12 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
 
     Raises:
         DataError: arrays of other shapes, values that are not finite, numbers of people that differ, no frames, an
-            image that is not there, or a file that cannot be written.
+            image that is not there, or a file that cannot be written, or is one that this function did not write.
     """
     root, name = data_path(root), sequence_name(name)
+    file = root / 'anno' / f'{name}.json'
+    for path in (file, *([root / 'camera.json'] if lidar_to_image is not None else [])):
+        check_free(path)
     records = []
     for number, frame in enumerate(frames):
         where = f'{root}, sequence {name}, frame {number}'
@@ -66,7 +70,7 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
     if lidar_to_image is not None:
         rows = np.asarray(lidar_to_image, np.float64)[:3]
         _write_json(root / 'camera.json', dict(p=rows.tolist(), r=np.eye(4).tolist(), t=np.eye(4).tolist()))
-    return _write_json(make_folder(root / 'anno') / f'{name}.json', dict(frames=records))
+    return _write_json(file, dict(frames=records))
 
 
 def _rows(frame: Mapping[str, Any], key: str, widths: Iterable[int], where: str) -> np.ndarray:
@@ -94,6 +98,6 @@ def _each(frame: Mapping[str, Any], key: str, default: Iterable[int], where: str
 
 
 def _write_json(path: Path, content: dict) -> Path:
-    with atomic_path(path, DataError) as part:
-        Path(part).write_text(json.dumps(content))
+    with result_path(path) as part:
+        part.write_text(json.dumps(content))
     return path

@@ -13,6 +13,7 @@ import torch
 
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import SUFFIXES, read_image
+from perception.common.formats.text import read_text
 from perception.prune.models.classifier import ImageSample
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
@@ -76,13 +77,13 @@ class ImageNet(SeededDataset):
 
 
 def class_names(root: Path) -> tuple[str, ...]:
-    """Names of the classes: the training folders in order.
+    """Names of the classes: the training folders in order, without hidden ones such as a notebook's checkpoints.
 
     Raises:
         DataError: there are none.
     """
     folder = root / 'train'
-    names = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.glob('*') if path.is_dir() and not path.name.startswith('.'))
     if not names:
         raise DataError(f'{folder}: no folders of classes, expected train/<class>/<image>. Unpack the data set there.')
     return tuple(names)
@@ -102,12 +103,12 @@ def _in_folders(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
 
 def _listed(file: Path, folder: Path, num_classes: int) -> list[tuple[Path, int]]:
     items = []
-    for i, line in enumerate(file.read_text().splitlines(), 1):
+    for i, line in enumerate(read_text(file, 'the class of each image').splitlines(), 1):
         if not line.strip():
             continue
         name, _, label = line.strip().rpartition(' ')
         path = folder / name.strip()
-        if not label.isdigit() or not name or int(label) >= num_classes:
+        if not label.isdecimal() or not name or int(label) >= num_classes:
             raise DataError(f'{file}: line {i} is {line[:60]!r}, expected `<image> <number>` with a class of 0 to '
                             f'{num_classes - 1}. Correct it.')
         items.append((path, int(label)))

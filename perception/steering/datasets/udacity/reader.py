@@ -111,7 +111,8 @@ class UdacityCh2(DrivingClips):
             stamps, angles, public, rows = read_evaluation(path)
             paths = image_paths(folder, [f'{CENTER}/{stamp}' for stamp in stamps], rows)
         else:
-            found = sorted(p for p in (folder / CENTER).glob('*') if p.suffix.lower() in ENDINGS)
+            found = sorted(p for p in (folder / CENTER).glob('*')
+                           if p.suffix.lower() in ENDINGS and not p.name.startswith('.'))
             if not found:
                 raise missing_root(path, self.data_root, "the test split of Udacity's challenge 2", LAYOUT, DOWNLOAD)
             paths, rows = [str(p) for p in found], [str(p) for p in found]

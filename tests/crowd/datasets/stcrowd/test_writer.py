@@ -66,3 +66,15 @@ def test_people_of_kitti(tmp_path, shared):
     assert len(sample.boxes) == 16 and (sample.num_points >= 10).sum() >= 12
     uv, depth = project_points(sample.boxes[:, :3].numpy().astype(float), np.asarray(sample.lidar_to_image))
     assert (depth > 0).all() and (uv > 0).all() and (uv < [1242, 375]).all()
+
+
+def test_official_annotations_are_not_replaced(tmp_path):
+    for place in ('anno/8.json', 'camera.json'):
+        (tmp_path / place).parent.mkdir(exist_ok=True)
+        (tmp_path / place).write_text('official')
+        with pytest.raises(DataError, match=f'{place}: a file that no command of this project wrote is there'):
+            write_sequence(tmp_path, 8, [frame(np.random.default_rng(0))], np.eye(4))
+        assert (tmp_path / place).read_text() == 'official' and not (tmp_path / 'pcd').exists()
+        (tmp_path / place).unlink()
+    for _ in range(2):  # its own it writes again
+        write_sequence(tmp_path, 8, [frame(np.random.default_rng(0))], np.eye(4))

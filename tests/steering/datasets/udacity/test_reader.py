@@ -179,6 +179,7 @@ def test_damaged_answers_are_refused(root, text, message):
 
 def test_without_answers_a_test_can_be_submitted(root):
     (root / 'test' / EVALUATION).unlink()
+    (root / 'test/center/._1479425441182877835.jpg').write_bytes(b'of a Mac')
     test = clips(root, 'test')
     assert len(test) == 3 and np.isnan(test[0]['data_samples'].targets).all()
 

@@ -21,7 +21,7 @@ from perception.registry import DATASETS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
-from perception.utils.paths import data_path, natural_order
+from perception.utils.paths import data_path, natural_order, walk
 
 _OPEN: dict[Path, Any] = {}  # LMDBs of this process
 FILTERS = dict(lanczos=Image.Resampling.LANCZOS, area=None, bilinear=Image.Resampling.BILINEAR)
@@ -68,9 +68,8 @@ class ImageSet(SeededDataset):
                             f'{first:,} that are left out. Unpack the data set there, or correct `first`.')
 
     def _in_folder(self) -> list[str]:
-        files = (path.relative_to(self.root) for path in self.root.rglob('*') if path.suffix.lower() in IMAGES)
-        return [path.as_posix() for path in sorted(files, key=natural_order)
-                if not any(part.startswith('.') for part in path.parts)]
+        files = (path.relative_to(self.root) for path in walk(self.root) if path.suffix.lower() in IMAGES)
+        return [path.as_posix() for path in sorted(files, key=natural_order)]
 
     def _in_lmdb(self) -> list[str]:
         with open_lmdb(self.root).begin() as transaction:
