@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> dict:
     check_positive('arms', seeds=args.seeds, jobs=jobs)
     cfg = load_config(args.config, mini=True)
     arms = find_arms(cfg.get('evidence', {}).to_dict().get('arms', {}), args)
-    folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/evidence/{Path(args.config).stem}')).absolute())
+    folder = make_folder(args.work_dir or from_root(f'work_dirs/evidence/{Path(args.config).stem}')).absolute()
     check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options)))
     if args.background:
         return start_in_background(folder)

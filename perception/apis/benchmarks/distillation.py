@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> dict:
     arms = add_arms(arms, args.arm, args.variant)
     title, cfg = Path(args.student).stem, load_config(args.student, mini=True)
     settings, groups = find_settings(cfg, args)
-    folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/evidence/{title}')).absolute())
+    folder = make_folder(args.work_dir or from_root(f'work_dirs/evidence/{title}')).absolute()
     check_settings(folder, dict(arms, cfg_options=sorted(args.cfg_options), **{
         f'setting {s.name or "equal"}': [list(s.teacher), list(s.students)] for s in settings}))
     if args.background:

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> dict:
     check_config(cfg, args.config)
     path = Path(args.config)
     name = f'{path.parent.name}_{path.stem}{"_mini" if args.mini else ""}'
-    folder = make_folder(Path(args.work_dir or from_root(f'work_dirs/folds/{name}')).absolute())
+    folder = make_folder(args.work_dir or from_root(f'work_dirs/folds/{name}')).absolute()
     check_settings(folder, dict(config=args.config, mini=args.mini, cfg_options=sorted(args.cfg_options)))
     jobs = [Job('fold', fold, args.config, folder / f'fold_{fold}',
                 [*(f'{loader}.dataset.fold={fold}' for loader in LOADERS), *args.cfg_options], mini=args.mini)

@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     except ValueError as error:
         raise ConfigError(f'--ratios {args.ratios}: no list of numbers, expected such as 0.25,0.1. Correct it.'
                           ) from error
-    folder = make_folder(Path(args.work_dir or from_root('work_dirs/evidence/prune')).absolute())
+    folder = make_folder(args.work_dir or from_root('work_dirs/evidence/prune')).absolute()
     check_settings(folder, dict(init=args.init, sparsity=args.sparsity, cfg_options=sorted(args.cfg_options)))
     report = dict(machine=machine(), init=args.init, sparsity=args.sparsity, configs={})
     for config in args.configs or DEFAULT:

@@ -40,6 +40,8 @@ class TeacherScoreHook(Hook):
             return
         model = unwrap(runner.model)
         for name, teacher in getattr(model, 'teachers', {}).items():
+            if not hasattr(teacher, 'model'):  # such as optical flow, or features in files
+                continue
             self._evaluate(runner, name, teacher.model, model.data_preprocessor)
 
     @torch.no_grad()

@@ -67,6 +67,13 @@ def test_logs_the_score_on_the_first_samples_and_draws_no_random_number(runner, 
     assert runner.teacher.calls == [('predict', False, 2)] * 2
 
 
+def test_teachers_without_a_net_have_no_score(runner, caplog):
+    runner.model.teachers['flow'] = nn.Module()
+    with caplog.at_level('INFO'):
+        TeacherScoreHook(num_samples=4).before_train(runner)
+    assert "Teacher 'full'" in caplog.text and 'flow' not in caplog.text
+
+
 def test_fewer_samples_than_wanted_and_another_metric(runner, caplog):
     with caplog.at_level(logging.INFO):
         TeacherScoreHook(metric='size').before_train(runner)

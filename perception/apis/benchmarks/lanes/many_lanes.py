@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> dict:
         ConfigError: no seeds or jobs, or a work dir with runs of other settings.
     """
     check_positive('many_lanes', seeds=args.seeds, jobs=args.jobs)
-    folder = make_folder(Path(args.work_dir or from_root('work_dirs/evidence/many_lanes')).absolute())
+    folder = make_folder(args.work_dir or from_root('work_dirs/evidence/many_lanes')).absolute()
     options = [*DATA, *SCHEDULE, *args.cfg_options]
     arms = {arm: [path, *getattr(args, f'{arm}_options')] for arm, path in CONFIGS.items()}
     check_settings(folder, dict(arms, cfg_options=sorted(options)))

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     cfg = load_config(args.config, args.mini)
     if not (cfg.model.get('losses') and all('paths' in loss for loss in cfg.model.losses.values())):
         raise ConfigError(f'mimicked: {args.config} has no teachers of clips, expected some. Choose one of configs/fm.')
-    folder = Path(args.work_dir or default_work_dir(from_root(args.config), args.mini))
+    folder = Path(args.work_dir or default_work_dir(from_root(args.config), args.mini)).expanduser()
     path, _ = newest_checkpoint(folder)
     if path is None:
         raise CheckpointError(f'{folder}: no checkpoint here, expected those of a training. Run `tools/train.py '
