@@ -32,6 +32,8 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import Tensor
 from torch.optim import Optimizer
 
+from perception.distill.cache import weights_digest
+from perception.distill.teachers import FrozenTeacher
 from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
 from perception.utils.errors import CheckpointError, PerceptionError
 
@@ -46,9 +48,11 @@ NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, step_v
 
 def facts(runner: MMEngineRunner) -> dict[str, Any]:
     """What a checkpoint notes of how it was trained, so that a run with other settings finds its place."""
-    loader = runner.train_dataloader
+    loader, teachers = runner.train_dataloader, getattr(unwrap(runner.model), 'teachers', {})
     return dict(batch_size=loader.batch_size, processes=get_world_size(), steps=len(loader),
-                optimizer=_kind(runner.optim_wrapper))
+                optimizer=_kind(runner.optim_wrapper),
+                teachers={name: weights_digest(teacher.model) for name, teacher in teachers.items()
+                          if isinstance(teacher, FrozenTeacher)})  # they are in no checkpoint
 
 
 def _kind(wrapper: OptimWrapper | OptimWrapperDict) -> str | None:
@@ -75,6 +79,7 @@ def resume(runner: MMEngineRunner, file: str, options: Iterable[str] = (), map_l
         runner.call_hook('after_load_checkpoint', checkpoint=checkpoint)
     model.load_state_dict(weights_of(checkpoint, file), strict=False)  # a hook may have exchanged them
     _take_seed(runner, meta)
+    _compare_teachers(runner, meta)
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     if runner.param_schedulers is not None:
         runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
@@ -160,6 +165,15 @@ def _take_seed(runner: MMEngineRunner, meta: dict) -> None:
     if stored is not None and to_plain(stored) != to_plain(own):
         runner.logger.warning('--resume: the training data describe themselves otherwise (classes, palette) than those '
                               'of the checkpoint; see that they are the same classes.')
+
+
+def _compare_teachers(runner: MMEngineRunner, meta: dict) -> None:
+    then = meta['training'].get('teachers') if isinstance(meta.get('training'), dict) else None
+    for name, weights in facts(runner)['teachers'].items():
+        if isinstance(then, dict) and then.get(name, weights) != weights:
+            runner.logger.warning(f'--resume: the teacher {name!r} has other weights than before: it was trained '
+                                  'again, or is another file. The student goes on with these; for those put the old '
+                                  'file back.')
 
 
 def _take_place(runner: MMEngineRunner, meta: dict, file: str) -> bool:

@@ -1,14 +1,18 @@
 """Going on inside an epoch, with other settings, and from checkpoints that were meddled with."""
+import logging
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
-from mmengine.optim import CosineAnnealingLR, LinearLR, OneCycleLR
+from mmengine.optim import CosineAnnealingLR, LinearLR, OneCycleLR, OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
+from torch import nn
 
-from perception.apis.resume import compare
+from perception.apis.resume import _compare_teachers, compare, facts
 from perception.apis.train import train
+from perception.distill.teachers import FrozenTeacher
 from perception.utils.checkpoint import load_checkpoint, save_atomic
 from perception.utils.errors import CheckpointError, ConfigError
 
@@ -296,3 +300,19 @@ def test_a_checkpoint_of_another_net_is_named(runs_of, toy_config, tmp_path):
 def test_a_checkpoint_of_an_older_version_goes_on(going_on, assert_equal_ends):
     whole, part, _ = going_on('epoch_2.pth', {}, change=lambda checkpoint: checkpoint['meta'].pop('training'))
     assert_equal_ends(whole, part, 'epoch_3.pth')
+
+
+def test_a_teacher_that_was_trained_again_is_told(caplog):
+    student = nn.Module()
+    student.teachers = nn.ModuleDict(dict(full=FrozenTeacher(nn.Linear(2, 2), {}), flow=nn.Identity()))
+    runner = SimpleNamespace(model=student, train_dataloader=torch.utils.data.DataLoader([0, 1]),
+                             optim_wrapper=OptimWrapperDict(), logger=logging.getLogger('teachers'))
+    meta = dict(training=facts(runner))
+    assert list(meta['training']['teachers']) == ['full']
+    _compare_teachers(runner, meta)
+    student.teachers['full'].model.weight.data += 1
+    for older in (dict(), dict(training=dict(meta['training'], teachers=None))):
+        _compare_teachers(runner, older)
+    assert not caplog.messages
+    _compare_teachers(runner, meta)
+    assert "the teacher 'full' has other weights than before" in caplog.text
