@@ -49,7 +49,8 @@ class KDLoss(DistillLoss):
         super().__init__(teacher, weight, begin, end)
         check_positive('KDLoss', temperature=temperature)
         check_choice('KDLoss: rows', rows, ROWS)
-        if class_weights is not None and (not mask_ignored or min(class_weights) < 0 or max(class_weights) == 0):
+        if class_weights is not None and (
+                not mask_ignored or min(class_weights, default=-1) < 0 or max(class_weights) == 0):
             raise ConfigError(f'KDLoss: class_weights={class_weights!r} with mask_ignored={mask_ignored}, expected '
                               'weights of 0 or more, one of them above 0, and labelled positions alone. Set '
                               'mask_ignored=True, or leave class_weights out.')

@@ -82,5 +82,8 @@ def test_bad_input_is_refused(make_case):
         KDLoss('full', temperature=0)
     with pytest.raises(ConfigError, match='class_weights=.*mask_ignored=False.*Set mask_ignored=True'):
         KDLoss('full', mask_ignored=False, class_weights=[1.] * 5)
+    for class_weights in ([], [0., 0.], [1., -1.]):
+        with pytest.raises(ConfigError, match='expected weights of 0 or more, one of them above 0'):
+            KDLoss('full', class_weights=class_weights)
     with pytest.raises(ConfigError, match='4 class_weights for 5 classes'):
         KDLoss('full', class_weights=[1.] * 4)(case.student, case.teacher, case.batch)
