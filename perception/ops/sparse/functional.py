@@ -18,9 +18,9 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from perception.ops.launch import CannotCompile
 from perception.ops.sparse import backends
 from perception.ops.sparse.backends import torch as torch_backend
-from perception.ops.sparse.backends.triton import CannotCompile
 from perception.ops.sparse.maps import KernelMap
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError, MissingDependency

@@ -2,11 +2,12 @@
 
 Maps are pure geometry. They are built once per (voxels, kernel, stride, padding, dilation), never see a feature, and
 derive lazily whatever form an algorithm reads. A map is the table of neighbours; a neighbour is found in a dense grid
-of row numbers, or, where that would be too large, in sorted keys. The same code runs on a CPU and on a GPU, for which
-it waits once where voxels are checked and once per strided level, for its number of voxels; lists of pairs, whose
-lengths only the device knows, make it wait once more. Shape legend: V voxels, K kernel offsets (C order of the three
-axes, last axis fastest), P pairs.
+of row numbers, or, where that would be too large, in sorted keys. The same code runs on a CPU and on a GPU, where
+`maps_triton.py` has the way by the grid as kernels. For a GPU it waits once where voxels are checked and once per
+strided level, for its number of voxels; lists of pairs, whose lengths only the device knows, make it wait once more.
+Shape legend: V voxels, K kernel offsets (C order of the three axes, last axis fastest), P pairs.
 """
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,15 +17,19 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
+from perception.ops.launch import CannotCompile
 from perception.utils.errors import ConfigError, DataError
+from perception.utils.optional import has_triton
 
 if TYPE_CHECKING:
     from perception.ops.point_voxel import PointVoxelMap
 
 MAX_GRID_CELLS = 64 * 2**20  # above it neighbours are searched in sorted keys instead of a dense int32 table (256 MB)
 MAX_KEY = 2**62
+_cannot_compile: set[torch.device] = set()  # GPUs that Triton has no programs for
 
 
 def triple(value: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
@@ -386,6 +391,9 @@ def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tup
     if volume == 1 or num == 0:
         rows = torch.arange(num, dtype=torch.int32, device=coords.device)
         return KernelMap('subm', num, rows.expand(volume, num).contiguous())
+    table = _by_triton('subm_neighbours', voxels, voxels.grid_shape, kernel_size, dilation)
+    if table is not None:
+        return KernelMap('subm', num, table, ordered=voxels.order is None)
     halo = tuple(d * (k // 2) for d, k in zip(dilation, kernel_size))
     dims = [d + 2 * h for d, h in zip(voxels.grid_shape, halo)]
     keys = halo_keys(coords, voxels.grid_shape, voxels.batch_size, halo)
@@ -404,6 +412,10 @@ def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, K
     """Pairs `in = out * stride - padding + k * dilation`, and the sorted set of all `out`."""
     out_shape = geometry.out_shape(voxels.grid_shape)
     num, (batch, *axes) = len(voxels), voxels.voxel_coords.unbind(1)
+    find_parity = partial(parity_classes, axes, geometry)
+    found = _by_triton('strided_neighbours', voxels, out_shape, geometry, out_shape)
+    if found is not None:
+        return _strided(voxels, out_shape, *found, find_parity)
     there, keys, offsets = torch.ones_like(batch, dtype=torch.bool), batch, torch.zeros_like(batch)
     for axis, size, kernel, stride, padding, dilation in zip(axes, out_shape, geometry.kernel_size, geometry.stride,
                                                              geometry.padding, geometry.dilation):
@@ -418,14 +430,35 @@ def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, K
     num_cells, volume = prod(out_shape) * voxels.batch_size, prod(geometry.kernel_size)
     there, keys, offsets = (grown.flatten(0, 2) for grown in (there, keys, offsets))
     out_keys, out_rows = unique_keys(torch.where(there, keys, num_cells), num_cells)
-    target = VoxelSet(coords_of_keys(out_keys, out_shape), out_shape, voxels.batch_size, checked=True)
+    coords, num_out = coords_of_keys(out_keys, out_shape), len(out_keys)
     rows = torch.arange(num, device=out_rows.device).expand_as(out_rows)
-    find_parity, ordered = partial(parity_classes, axes, geometry), voxels.order is None
-    kernel_map = KernelMap('strided', num, _table(volume, len(target), offsets, out_rows, rows, there, num),
-                           find_parity, ordered)
-    kernel_map._transposed = KernelMap('inverse', len(target), _table(volume, num, offsets, rows, out_rows, there,
-                                                                      len(target)), find_parity, ordered)
+    down = _table(volume, num_out, offsets, out_rows, rows, there, num)
+    up = _table(volume, num, offsets, rows, out_rows, there, num_out)
+    return _strided(voxels, out_shape, coords, down, up, find_parity)
+
+
+def _strided(voxels: VoxelSet, out_shape: tuple[int, int, int], coords: Tensor, down: Tensor, up: Tensor,
+             find_parity: 'Callable[[], Parity]') -> tuple[VoxelSet, KernelMap]:
+    """The coarser voxels and the map, which knows its transposed one."""
+    target, ordered = VoxelSet(coords, out_shape, voxels.batch_size, checked=True), voxels.order is None
+    kernel_map = KernelMap('strided', len(voxels), down, find_parity, ordered)
+    kernel_map._transposed = KernelMap('inverse', len(target), up, find_parity, ordered)
     return target, kernel_map
+
+
+def _by_triton(name: str, voxels: VoxelSet, grid_shape: tuple[int, int, int], *args) -> 'Tensor | tuple | None':
+    """What a function of `maps_triton` makes of voxels on a GPU, None where PyTorch has to."""
+    coords = voxels.voxel_coords
+    fits = prod(grid_shape) * voxels.batch_size <= MAX_GRID_CELLS
+    if not coords.is_cuda or not fits or not has_triton() or coords.device in _cannot_compile:
+        return None
+    from perception.ops.sparse import maps_triton
+    try:
+        return getattr(maps_triton, name)(voxels, *args)
+    except CannotCompile as error:
+        _cannot_compile.add(coords.device)
+        print_log(f'{error}; PyTorch makes the maps', 'current', logging.WARNING)
+        return None
 
 
 def _table(volume: int, num_out: int, offsets: Tensor, out_rows: Tensor, in_rows: Tensor, there: Tensor,

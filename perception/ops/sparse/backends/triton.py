@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from perception.ops.launch import launch
 from perception.ops.sparse.maps import KernelMap
 from perception.utils.errors import ConfigError, MissingDependency
 from perception.utils.optional import has_triton, import_optional
@@ -36,10 +37,6 @@ MASK_BITS = 62  # kernels of more offsets are not sorted by what they miss
 MAX_PARTIAL = 64 * 2**20  # numbers of the pieces of a weight's gradient
 
 _plans: WeakIdKeyDictionary = WeakIdKeyDictionary()
-
-
-class CannotCompile(RuntimeError):
-    """Triton has no program for this device."""
 
 
 def load() -> None:
@@ -124,9 +121,8 @@ class Plan:
             self.order = torch.arange(num_out, dtype=torch.int32, device=device)
         self.rows = self.order.new_empty(volume, tiles * ROWS)
         self.live, self.counts = self.order.new_empty(tiles, volume), self.order.new_empty(tiles)
-        if tiles:
-            _launch(kernels.arrange, (tiles,), self.neighbours, self.order, self.rows, self.live, self.counts,
-                    self.num_in, num_out, volume, ROWS=ROWS)
+        _launch(kernels.arrange, (tiles,), self.neighbours, self.order, self.rows, self.live, self.counts,
+                self.num_in, num_out, volume, ROWS=ROWS)
         self._pairs: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
@@ -212,26 +208,13 @@ def _device(device: torch.device) -> SimpleNamespace:
 
 
 def _launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
-    try:
-        kernel[grid](*args, **options)
-    except (_kernels().failure, RuntimeError) as error:
-        if isinstance(error, (torch.cuda.OutOfMemoryError, getattr(torch, 'AcceleratorError', ()))) or _recording():
-            raise
-        lines = str(error).strip().splitlines() or ['']
-        raise CannotCompile(f"sparse_conv: Triton cannot compile for this device ({type(error).__name__}: "
-                            f"{lines[-1][:200]})") from error
-
-
-def _recording() -> bool:
-    """Whether a CUDA graph is recorded, in which errors of a launch say nothing of the kernel."""
-    return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
+    launch('sparse_conv', kernel, grid, *args, **options)
 
 
 @cache
 def _kernels() -> SimpleNamespace:
     triton = import_optional('triton', "set_backend('triton')", 'pip install triton')
     tl = import_optional('triton.language', "set_backend('triton')", 'pip install triton')
-    failure = import_optional('triton.errors', "set_backend('triton')", 'pip install triton').TritonError
     # a number that is a multiple of 16 by chance must not cost a program of its own
     kernel = triton.jit(do_not_specialize=('num_in', 'num_out', 'volume', 'chunks', 'length',
                                             'epsilon', 'slope'))
@@ -318,5 +301,4 @@ def _kernels() -> SimpleNamespace:
         cell = ((piece * width + column[:, None]).to(tl.int64) * volume + k) * channels + channel[None, :]
         tl.store(out + cell, total, mask=(column < width)[:, None] & (channel < channels)[None, :])
 
-    return SimpleNamespace(mask=mask, arrange=arrange, product=product, weight_gradient=weight_gradient,
-                           failure=failure)
+    return SimpleNamespace(mask=mask, arrange=arrange, product=product, weight_gradient=weight_gradient)
