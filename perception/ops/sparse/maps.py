@@ -14,6 +14,7 @@ from functools import cached_property, partial
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
+from weakref import ref
 
 import torch
 import torch.nn.functional as F
@@ -103,6 +104,7 @@ class KernelMap:
         self.neighbours = neighbours
         self.ordered = ordered
         self._find_parity = find_parity
+        self._source: Callable[[], KernelMap | None] = lambda: None  # the map that this one is the transposed of
         self.whole: tuple[KernelMap, list[int]] | None = None  # for a subset: of which map, and which offsets
         self._slabs: dict[int, list[Slab]] = {}
 
@@ -225,7 +227,8 @@ class KernelMap:
 
     def transposed(self) -> 'KernelMap':
         """The map with sides swapped and the same offsets: inverse convolution, gradient of the input."""
-        return self._transposed
+        source = self._source()
+        return self._transposed if source is None else source
 
     def subset(self, offsets: list[int]) -> 'KernelMap':
         """The map of a smaller kernel that consists of some of the offsets; the lists of pairs are shared."""
@@ -442,7 +445,8 @@ def _strided(voxels: VoxelSet, out_shape: tuple[int, int, int], coords: Tensor, 
     """The coarser voxels and the map, which knows its transposed one."""
     target, ordered = VoxelSet(coords, out_shape, voxels.batch_size, checked=True), voxels.order is None
     kernel_map = KernelMap('strided', len(voxels), down, find_parity, ordered)
-    kernel_map._transposed = KernelMap('inverse', len(target), up, find_parity, ordered)
+    inverse = kernel_map._transposed = KernelMap('inverse', len(target), up, find_parity, ordered)
+    inverse._source = ref(kernel_map)  # not held: a circle of maps would stay in memory for long
     return target, kernel_map
 
 

@@ -91,6 +91,16 @@ def test_strided_map(monkeypatch, kernel, stride, padding, dilation, shuffled, l
     assert sorted(torch.cat(kernel_map.parity.rows).tolist()) == list(range(len(coords)))
 
 
+def test_an_inverse_map_knows_the_map_and_does_not_keep_it():
+    voxels = VoxelSet(random_coords((6, 5, 4), 1, 0.4), (6, 5, 4), 1)
+    kernel_map = voxels.strided_map(Geometry((3, 3, 3), (2, 2, 2), (1, 1, 1)))[1]
+    inverse, pairs = kernel_map.transposed(), as_sets(kernel_map)
+    assert inverse.transposed() is kernel_map
+    del kernel_map, voxels
+    again = inverse.transposed()
+    assert again.kind == 'strided' and as_sets(again) == pairs
+
+
 @pytest.mark.parametrize('shuffled', [False, True])
 def test_derived_forms_name_the_same_pairs(shuffled):
     coords = random_coords((6, 5, 4), 2, 0.4, shuffled)

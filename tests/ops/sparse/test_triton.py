@@ -104,10 +104,11 @@ def test_rows_are_sorted_and_tiles_skip_offsets_that_none_of_their_rows_has():
         assert live[:count].tolist() == tile.nonzero()[:, 0].tolist()
     unsorted = (kernel_map.neighbours < kernel_map.num_in)[:, :2 * backend.ROWS].view(9, -1, backend.ROWS).any(2)
     assert tiles[:2].sum() < unsorted.sum()
-    ins, outs, starts = plan.pairs
-    assert starts.diff().tolist() == kernel_map.sizes
-    assert torch.equal(ins[:starts[-1]].long(), torch.cat(kernel_map.in_rows))
-    assert torch.equal(outs[:starts[-1]].long(), torch.cat(kernel_map.out_rows))
+    ins, outs, counts = plan.pairs
+    assert counts.tolist() == kernel_map.sizes
+    for k, count in enumerate(kernel_map.sizes):
+        assert torch.equal(ins[k, :count].long(), kernel_map.in_rows[k])
+        assert torch.equal(outs[k, :count].long(), kernel_map.out_rows[k])
     check(kernel_map, torch.float32)
 
 
@@ -232,7 +233,7 @@ def test_programs_compile_without_a_gpu():
     run = subprocess.run([sys.executable, '-c', COMPILED], capture_output=True, text=True, timeout=120,
                          env=dict(env, PYTHONPATH=os.pathsep.join(sys.path)))
     assert run.returncode == 0, run.stderr[-2000:]
-    assert ['mma' in line for line in run.stdout.splitlines()] == 6 * [False] + 2 * [True]
+    assert ['mma' in line for line in run.stdout.splitlines()] == [*7 * [False], True, True, False]
 
 
 COMPILED = '''
@@ -246,7 +247,8 @@ kernels = dict(mask=dict(neighbours='i32', masks='i64'),
                arrange=dict.fromkeys(('neighbours', 'order', 'rows', 'live', 'counts'), 'i32'),
                product=dict(x='fp16', weight='fp16', out='fp16', rows='i32', order='i32', live='i32', counts='i32',
                             **dict.fromkeys(('mean', 'variance', 'scale', 'shift'), 'fp32')),
-               weight_gradient=dict(x='fp16', grad='fp16', out='fp32', ins='i32', outs='i32', starts='i32'))
+               weight_gradient=dict(x='fp16', grad='fp16', out='fp32', ins='i32', outs='i32', counts='i32'),
+               pair=dict.fromkeys(('neighbours', 'ins', 'outs', 'counts'), 'i32'))
 for device in (75, 90):
     for name, types in kernels.items():
         kernel = getattr(_kernels(), name)

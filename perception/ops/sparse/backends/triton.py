@@ -11,7 +11,7 @@ rounded to tf32 where `torch.backends.cuda.matmul.allow_tf32` says so.
 What depends on the map alone, see `Plan`, is made once per map and stays on the device: no call waits for it. With
 `TRITON_INTERPRET=1` in the environment before Triton is imported the kernels run on tensors of a CPU, for tests.
 
-Shapes: N input rows, M output rows, K offsets, P pairs, T tiles.
+Shapes: N input rows, M output rows, K offsets, T tiles.
 """
 import os
 from functools import cache
@@ -19,7 +19,6 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
@@ -127,16 +126,14 @@ class Plan:
 
     @property
     def pairs(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Input and output row of all pairs, offset by offset, (K * M,) int32 with P in use; (K + 1,) their starts."""
+        """Input and output rows of the pairs, (K, M) int32 each; (K,) int32, how many columns of a row are in use."""
         if self._pairs is None:
             volume, num_out = self.neighbours.shape
-            there = self.neighbours < self.num_in
-            slot = there.flatten().cumsum(0) - 1
-            slot.masked_fill_(~there.flatten(), volume * num_out)  # the number of pairs stays on the device
-            ins, outs = self.order.new_empty(2, volume * num_out + 1)
-            ins.scatter_(0, slot, self.neighbours.flatten())
-            outs.scatter_(0, slot, torch.arange(num_out, dtype=torch.int32, device=slot.device).repeat(volume))
-            self._pairs = ins, outs, F.pad(there.sum(1).cumsum(0), (1, 0)).int()
+            ins, outs = self.order.new_empty(2, volume, num_out)
+            counts = self.order.new_empty(volume)
+            _launch(_kernels().pair, (volume,), self.neighbours, ins, outs, counts, self.num_in, num_out, SIZE=4096,
+                    num_warps=8)
+            self._pairs = ins, outs, counts
         return self._pairs
 
 
@@ -171,7 +168,7 @@ def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = 
 
 def _weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
     """(W, K, C) sums over the pairs of each offset, float32 (float64 of float64)."""
-    (ins, outs, starts), width, channels = plan_of(kernel_map).pairs, grad.shape[1], x.shape[1]
+    (ins, outs, counts), width, channels = plan_of(kernel_map).pairs, grad.shape[1], x.shape[1]
     volume, num_out, sums = kernel_map.volume, kernel_map.num_out, torch.promote_types(x.dtype, torch.float32)
     wide, deep = _block(width, 64), _block(channels, 64)
     blocks = -(-width // wide), -(-channels // deep)
@@ -180,9 +177,9 @@ def _weight_gradient(x: Tensor, grad: Tensor, kernel_map: KernelMap) -> Tensor:
     pieces = max(1, min(pieces, num_out // (4 * PAIRS), MAX_PARTIAL // max(size, 1)))
     out = x.new_empty(pieces, width, volume, channels, dtype=sums)
     if out.numel():
-        _launch(_kernels().weight_gradient, (volume * pieces, *blocks), x, grad, out, ins, outs, starts, channels,
-                width, volume, -(-num_out // pieces), PAIRS=PAIRS, WIDE=wide, DEEP=deep, PRECISION=_precision(x),
-                num_stages=5, num_warps=4)  # two steps ahead
+        _launch(_kernels().weight_gradient, (volume * pieces, *blocks), x, grad, out, ins, outs, counts, channels,
+                width, volume, num_out, -(-num_out // pieces), PAIRS=PAIRS, WIDE=wide, DEEP=deep,
+                PRECISION=_precision(x), num_stages=5, num_warps=4)  # two steps ahead
     return out.sum(0) if pieces > 1 else out[0]
 
 
@@ -244,6 +241,20 @@ def _kernels() -> SimpleNamespace:
         tl.store(counts + tile, count)
 
     @kernel
+    def pair(neighbours, ins, outs, counts, num_in, num_out, SIZE: tl.constexpr):
+        """The pairs of an offset, in the order of output rows."""
+        k, count = tl.program_id(0), 0
+        for start in range(0, num_out, SIZE):
+            row = start + tl.arange(0, SIZE)
+            found = tl.load(neighbours + k * num_out + row, mask=row < num_out, other=num_in)
+            there = (found < num_in).to(tl.int32)
+            place = k * num_out + count + tl.cumsum(there, axis=0) - 1
+            tl.store(ins + place, found, mask=there > 0)
+            tl.store(outs + place, row, mask=there > 0)
+            count += tl.sum(there, axis=0)
+        tl.store(counts + k, count)
+
+    @kernel
     def product(x, weight, out, rows, order, live, counts, num_in, num_out, padded, channels, width, volume, chunks,
                 stride_width, stride_offset, stride_channel, mean, variance, scale, shift, epsilon, slope,
                 MIRRORED: tl.constexpr, FINISH: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
@@ -280,14 +291,14 @@ def _kernels() -> SimpleNamespace:
                  mask=(place < num_out)[:, None] & (column < width)[None, :])
 
     @kernel
-    def weight_gradient(x, grad, out, ins, outs, starts, channels, width, volume, length, PAIRS: tl.constexpr,
-                        WIDE: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr):
+    def weight_gradient(x, grad, out, ins, outs, counts, channels, width, volume, num_out, length,
+                        PAIRS: tl.constexpr, WIDE: tl.constexpr, DEEP: tl.constexpr, PRECISION: tl.constexpr):
         """A piece of the pairs of an offset, WIDE output channels and DEEP input channels."""
         k, piece = tl.program_id(0) % volume, tl.program_id(0) // volume
         column = tl.program_id(1) * WIDE + tl.arange(0, WIDE)
         channel = tl.program_id(2) * DEEP + tl.arange(0, DEEP)
-        first = tl.load(starts + k) + piece * length
-        last = tl.minimum(first + length, tl.load(starts + k + 1))
+        first = k * num_out + piece * length
+        last = tl.minimum(first + length, k * num_out + tl.load(counts + k))
         total = tl.zeros((WIDE, DEEP), dtype=out.dtype.element_ty)
         for start in range(first, last, PAIRS):
             pair = start + tl.arange(0, PAIRS)
@@ -301,4 +312,4 @@ def _kernels() -> SimpleNamespace:
         cell = ((piece * width + column[:, None]).to(tl.int64) * volume + k) * channels + channel[None, :]
         tl.store(out + cell, total, mask=(column < width)[:, None] & (channel < channels)[None, :])
 
-    return SimpleNamespace(mask=mask, arrange=arrange, product=product, weight_gradient=weight_gradient)
+    return SimpleNamespace(mask=mask, arrange=arrange, pair=pair, product=product, weight_gradient=weight_gradient)
