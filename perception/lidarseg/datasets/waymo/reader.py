@@ -213,8 +213,8 @@ def read_points(folder: Path) -> np.ndarray:
     points = np.empty((len(coord), 4), np.float32)
     with np.errstate(over='ignore'):
         points[:, :3], points[:, 3] = coord, strength.reshape(-1)
-    good = np.isfinite(points).all(axis=1)
-    if not good.all():
+    if not np.isfinite(points).all():
+        good = np.isfinite(points).all(axis=1)
         row = int(np.argmin(good))
         raise DataError(f'{folder}: {points[row].tolist()} in row {row} of coord.npy and strength.npy '
                         f'({(~good).sum():,} such rows), expected finite numbers. Make the arrays of this frame anew.')
