@@ -321,8 +321,11 @@ def find_config(path: str | Path) -> Path:
     """The config file, looked for in the current directory and in the project.
 
     Raises:
-        ConfigError: no such file; names that are close are shown.
+        ConfigError: no such file; names that are close are shown. Or no path.
     """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f'config: a {type(path).__name__} came, expected the path of a config file. Give its path; '
+                          'other values are given as options.')
     for candidate in (Path(path).expanduser(), from_root(path)):
         if candidate.is_file():
             return candidate.resolve()

@@ -694,3 +694,8 @@ def test_imported_constants_are_values_in_the_dump(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     cfg = load_config(write(tmp_path, 'from own_names import NAMES\nval_dataloader = dict(classes=NAMES)\n'))
     assert "classes=('ground', 'car')" in config_text(cfg)
+
+
+def test_a_config_in_place_of_its_path_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match='config: a Config came, expected the path of a config file'):
+        load_config(load_config(write(tmp_path, '')))
