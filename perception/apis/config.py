@@ -17,7 +17,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.logging import print_log
 from mmengine.runner import Runner
-from mmengine.utils import get_installed_path, get_object_from_string
+from mmengine.utils import get_installed_path, get_object_from_string, import_modules_from_strings
 
 from perception import registry
 from perception.apis.schedule import check_schedule, length_of, scale_schedule
@@ -78,7 +78,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
             'Correct the file; what it inherits from this project is named from any folder as in `with read_base(): '
             'from perception.configs.lanes.enet_culane import *`.') from error
     # one dict that stands under two names becomes two, so that an override changes only what it names
-    object.__setattr__(cfg, '_cfg_dict', ConfigDict(_classes(cfg._to_lazy_dict())))
+    object.__setattr__(cfg, '_cfg_dict', ConfigDict(_imported(cfg, path)))
     overrides = cfg.pop('mini', None)
     if mini:
         if not overrides:
@@ -89,6 +89,8 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     for name, value in (options or {}).items():
         _check_read(cfg, name)
         set_option(cfg._cfg_dict, name, value)
+        if name.partition('.')[0] == 'custom_imports':
+            _import_own(cfg._cfg_dict, path)
     parts = {key: cfg[key] for key in cfg if is_read(key) and cfg[key] is not None}
     check_values(dict({key: part for key, part in parts.items() if key in arguments(Runner)[0]}, type=Runner),
                  path.name)
@@ -102,6 +104,44 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     cfg.work_dir = str(from_root(cfg.get('work_dir') or place))
     cfg.experiment_name = cfg.get('experiment_name') or f'{place.parent.name}/{place.name}'
     return cfg
+
+
+def _imported(cfg: Config, path: Path) -> dict:
+    """All of a config, with classes where it names them: by an import, by a dotted name, or by that in a registry.
+
+    Raises:
+        ConfigError: something that it names is not there.
+    """
+    try:
+        values = _classes(cfg._to_lazy_dict())
+    except ImportError as error:
+        missing = getattr(error.__context__, 'name', None) or ''
+        if isinstance(error, ModuleNotFoundError) and f'import {missing.partition(".")[0]}' not in str(error):
+            raise  # a package that a module of the project needs
+        raise _not_found(path, error) from error
+    _import_own(values, path)
+    return {key: {inner: part if inner == 'model' else _named(part, f'{path.name}: mini.{inner}')
+                  for inner, part in value.items()} if key == 'mini' and isinstance(value, dict)
+            else value if key == 'model' or not is_read(key)  # the registries of models tell what is meant there
+            else _named(value, f'{path.name}: {key}') for key, value in values.items()}
+
+
+def _import_own(values: dict, path: Path) -> None:
+    """Import the modules that `custom_imports` names, whose classes are then known by name.
+
+    Raises:
+        ConfigError: one is not there.
+    """
+    if values.get('custom_imports'):
+        try:
+            import_modules_from_strings(**values['custom_imports'])
+        except (ImportError, TypeError) as error:
+            raise _not_found(f'{path}: custom_imports', error.__context__ or error) from error
+
+
+def _not_found(where: str | Path, error: Exception) -> ConfigError:
+    return ConfigError(f'{where}: {error}, expected modules and names that Python finds. Correct it, or name the '
+                       'folder in which the module or package lies: `PYTHONPATH=FOLDER tools/train.py ...`.')
 
 
 def is_read(name: str) -> bool:
@@ -228,14 +268,18 @@ def _refusal(error: Exception) -> str | None:
 
 
 def _classes(value: Any) -> Any:
-    """Classes for dotted names, by which a config that a run left in its work dir names its types."""
+    """Classes for dotted names, by which a config that a run left in its work dir names its types; imports are seen to
+    be there, and values other than classes and functions are taken from them."""
+    if isinstance(value, (LazyObject, LazyAttr)):
+        found = value.build()
+        return value if callable(found) or inspect.ismodule(found) else found
     if isinstance(value, (list, tuple)):
         return type(value)(_classes(item) for item in value)
     if not isinstance(value, dict):
         return value
     found = {key: _classes(item) for key, item in value.items()}
-    if isinstance(found.get('type'), str) and found['type'].startswith(('perception.', 'mmengine.', 'torch.')):
-        found['type'] = get_object_from_string(found['type']) or found['type']  # or a name in a registry
+    if isinstance(found.get('type'), str) and '.' in found['type']:
+        found['type'] = get_object_from_string(found['type']) or found['type']
     return found
 
 
@@ -277,8 +321,11 @@ def find_config(path: str | Path) -> Path:
     """The config file, looked for in the current directory and in the project.
 
     Raises:
-        ConfigError: no such file; names that are close are shown.
+        ConfigError: no such file; names that are close are shown. Or no path.
     """
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f'config: a {type(path).__name__} came, expected the path of a config file. Give its path; '
+                          'other values are given as options.')
     for candidate in (Path(path).expanduser(), from_root(path)):
         if candidate.is_file():
             return candidate.resolve()
@@ -380,7 +427,7 @@ def _known_key(node: Any, key: str, where: str, top: bool = False) -> str | int:
 
 
 def _named(value: Any, where: str) -> Any:
-    """Classes for the names in `dict(type=...)` that were typed, as the registries know them.
+    """Classes for the names in `dict(type=...)`, as the registries know them.
 
     Raises:
         ConfigError: no registry knows one.
@@ -389,7 +436,7 @@ def _named(value: Any, where: str) -> Any:
         return [_named(item, where) for item in value]
     if not isinstance(value, dict):
         return value
-    found = {key: _named(item, where) for key, item in value.items()}
+    found = {key: item if key == 'clip_grad' else _named(item, where) for key, item in value.items()}
     kind = found.get('type')
     if isinstance(kind, str) and '.' not in kind:
         known = _known_types()
@@ -398,8 +445,9 @@ def _named(value: Any, where: str) -> Any:
                 node.import_from_location()
             known = _known_types()
         if kind not in known:
-            raise ConfigError(f'{where}: no class {kind!r} is known, expected one of this project or of mmengine. '
-                              f'{close_matches(kind, known)}')
+            raise ConfigError(f'{where}: no class {kind!r} is known, expected one that is registered in this '
+                              'project, in mmengine or by custom_imports; a config file may also import it and name it '
+                              f'without quotes. {close_matches(kind, known)}')
         found['type'] = known[kind]
     return found
 

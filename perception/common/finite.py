@@ -59,8 +59,9 @@ class FiniteSteps:
             if 'without overflow' not in str(error):
                 raise
             raise diverged(self.runner, 'the step is too large for float32, as all of them would be,') from error
-        for buffer, old in zip(buffers, before):
-            buffer.data.copy_(old)
+        with torch.no_grad():
+            for buffer, old in zip(buffers, before):
+                buffer.copy_(old)  # not its `data`: who keeps what a buffer held looks at its version
         return {}
 
     def _skip(self, what: str) -> None:

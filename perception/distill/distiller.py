@@ -33,7 +33,8 @@ class Distiller(BaseModel):
             `'student'` needs none.
 
     Raises:
-        ConfigError: a tap's path is missing, a loss names an unknown teacher or reads a tap that is not there.
+        ConfigError: a tap's path is missing, a loss names an unknown teacher or reads a tap that is not there; in a
+            forward, a loss whose term is called as another one.
     """
 
     def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module],
@@ -94,9 +95,15 @@ class Distiller(BaseModel):
         needed = {loss.teacher for loss in losses.values()}
         seen = {STUDENT: outputs, **{name: teacher.observe(batch) for name, teacher in self.teachers.items()
                                      if name in needed}}
+        taken = set(own)
         for name, loss in losses.items():
             at = dict(batch, iteration=loss.teaching_iteration(now) if all_losses else now)
             terms[name] = _named(name, loss(outputs, seen[loss.teacher], at), loss.weight)
+            if twice := terms[name].keys() & taken:
+                raise ConfigError(f'Distiller: the loss {name!r} gives {min(twice)!r}, expected a name that neither '
+                                  "the student's own losses nor another loss has, of which it would take the place. "
+                                  'Rename it in model.losses.')
+            taken.update(terms[name])
         self.tap_shapes = {who: {tap: _shape(value) for tap, value in taps.items()} for who, taps in seen.items()}
         return own, terms
 

@@ -10,7 +10,7 @@ from torch.optim import SGD, Adam, AdamW
 
 from perception.apis import runner as runner_module
 from perception.apis.cli import resume_command, run_command, sentence
-from perception.apis.config import load_config, merge, names_config, parse_options, set_option
+from perception.apis.config import config_text, load_config, merge, names_config, parse_options, set_option
 from perception.apis.runner import start_processes, use_amp, write_mini_data
 from perception.apis.test import prepare
 from perception.apis.test import test as evaluate
@@ -643,3 +643,59 @@ def test_merge_and_set_option_change_in_place():
             set_option(section, name, value)
 
 
+
+
+# --- what people bring in modules of their own ---
+OWN = '''from perception.registry import HOOKS, METRICS
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import Hook
+
+NAMES = ('ground', 'car')
+
+
+@HOOKS.register_module(force=True)
+class OwnHook(Hook):
+    pass
+
+
+@METRICS.register_module(force=True)
+class OwnMetric(BaseMetric):
+    pass
+'''
+
+
+def test_classes_of_ones_own_are_found_by_custom_imports(tmp_path, monkeypatch):
+    (tmp_path / 'own_parts.py').write_text(OWN)
+    text = ("custom_imports = dict(imports=['own_parts'])\nval_evaluator = dict(type='OwnMetric')\n"
+            "custom_hooks = [dict(type='EMAHook')]\nmini = dict(custom_hooks=[dict(type='OwnHook')])\n")
+    path = write(tmp_path, text)
+    with pytest.raises(ConfigError, match="x.py: custom_imports: No module named 'own_parts', expected.*PYTHONPATH"):
+        load_config(path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert load_config(path, mini=True).custom_hooks[0].type.__name__ == 'OwnHook'
+    cfg = load_config(path, options=parse_options(["custom_hooks=[dict(type='OwnHook')]"]))
+    assert cfg.custom_hooks[0].type.__module__ == cfg.val_evaluator.type.__module__ == 'own_parts'
+    with pytest.raises(ConfigError, match="x.py: val_evaluator: no class 'OwnMetrik' is known.*Did you mean OwnMetric"):
+        load_config(write(tmp_path, text.replace("'OwnMetric'", "'OwnMetrik'")))
+
+
+def test_imports_of_ones_own_that_fail_are_told_as_such(tmp_path, monkeypatch):
+    path = write(tmp_path, 'from own_sizes import NAMES\nval_evaluator = dict(type=SGD, names=NAMES)\n')
+    with pytest.raises(ConfigError, match=r"x.py, line 3 for No module named 'own_sizes', expected.*PYTHONPATH"):
+        load_config(path)
+    (tmp_path / 'own_sizes.py').write_text(OWN.replace('NAMES', 'NAMEN'))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match='Failed to import NAMES from own_sizes'):
+        load_config(path)
+
+
+def test_imported_constants_are_values_in_the_dump(tmp_path, monkeypatch):
+    (tmp_path / 'own_names.py').write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = load_config(write(tmp_path, 'from own_names import NAMES\nval_dataloader = dict(classes=NAMES)\n'))
+    assert "classes=('ground', 'car')" in config_text(cfg)
+
+
+def test_a_config_in_place_of_its_path_is_one_sentence(tmp_path):
+    with pytest.raises(ConfigError, match='config: a Config came, expected the path of a config file'):
+        load_config(load_config(write(tmp_path, '')))

@@ -1,9 +1,13 @@
 import copy
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import MessageHub
 from mmengine.optim import OptimWrapper
 
+from perception.common.finite import FiniteSteps
 from perception.distill.base import DistillLoss
 from perception.distill.distiller import Distiller
 from perception.distill.pvd import PVDLoss
@@ -246,3 +250,29 @@ def test_a_teacher_with_another_preprocessor_is_announced(toy, monkeypatch):
               dict(full=dict(type=FrozenTeacher, model=teacher, taps=toy.taps)))
     assert [line for line in lines if 'data_preprocessor.non_blocking is True' in line]
     assert len(lines) == 1
+
+
+def test_a_loss_never_takes_the_place_of_another_one(make, toy):
+    model = make(losses=dict(ce=Gap('full')))  # the student's own is loss_ce
+    with pytest.raises(ConfigError, match="the loss 'ce' gives 'loss_ce', expected a name that neither"):
+        model(toy.make_inputs(), mode='loss')
+    twice = make(losses=dict(pvd=pvd(), pvd_output_point=Gap('full')))
+    with pytest.raises(ConfigError, match="'pvd_output_point' gives 'loss_pvd_output_point'"):
+        twice(toy.make_inputs(), mode='loss')
+
+
+def test_a_skipped_step_is_no_iteration_of_the_losses(make, toy):
+    class Odd(Gap):
+        """Not a number, the first time."""
+
+        def forward(self, student, teacher, batch):
+            first, self.met = not hasattr(self, 'met'), True
+            return super().forward(student, teacher, batch) * (float('nan') if first else 1)
+
+    model = make(losses=dict(odd=Odd('full'))).train()
+    runner = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
+                             message_hub=MessageHub('odd'), logger=logging.getLogger('odd'), epoch=0, iter=0)
+    step, batch = FiniteSteps(runner, allowed=1), dict(inputs=toy.make_inputs(), data_samples=None)
+    for iteration in (0, 1):  # the first one is skipped
+        step(batch)
+        assert model.now() == int(model.iteration) == iteration
