@@ -132,9 +132,13 @@ class Runner(MMEngineRunner):
         """mmengine's.
 
         Raises:
+            ConfigError: a metric asks for what the model does not give.
             DataError: there is nothing to validate with.
         """
-        loop = super().build_val_loop(loop)
+        loop, model = super().build_val_loop(loop), unwrap(self.model)
+        for metric in loop.evaluator.metrics:
+            if hasattr(metric, 'check_model'):
+                metric.check_model(getattr(model, 'student', model))
         if not len(loop.dataloader):
             raise DataError(f'val_dataloader: {len(loop.dataloader.dataset)} samples in batches of '
                             f'{loop.dataloader.batch_size} came, expected one batch or more. Correct the split, or '
