@@ -14,7 +14,7 @@ from mmengine.device import get_device
 from mmengine.dist import barrier, init_dist, is_distributed, is_main_process
 from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
-from mmengine.model import MMDistributedDataParallel
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop
 from mmengine.runner import Runner as MMEngineRunner
@@ -132,9 +132,13 @@ class Runner(MMEngineRunner):
         """mmengine's.
 
         Raises:
+            ConfigError: a metric asks for what the model does not give.
             DataError: there is nothing to validate with.
         """
-        loop = super().build_val_loop(loop)
+        loop, model = super().build_val_loop(loop), unwrap(self.model)
+        for metric in loop.evaluator.metrics:
+            if hasattr(metric, 'check_model'):
+                metric.check_model(getattr(model, 'student', model))
         if not len(loop.dataloader):
             raise DataError(f'val_dataloader: {len(loop.dataloader.dataset)} samples in batches of '
                             f'{loop.dataloader.batch_size} came, expected one batch or more. Correct the split, or '
@@ -199,8 +203,11 @@ class Runner(MMEngineRunner):
             return MMDistributedDataParallel(
                 model, broadcast_buffers=False, find_unused_parameters=self.cfg.get('find_unused_parameters', False))
         if self.distributed and isinstance((model_wrapper_cfg or {}).get('type'), type):  # mmengine knows names alone
-            devices = [int(os.environ['LOCAL_RANK'])] if torch.cuda.is_available() else None
-            return called(model_wrapper_cfg, module=model.to(get_device()), device_ids=devices)
+            model, devices = model.to(get_device()), None
+            if torch.cuda.is_available():
+                devices = [int(os.environ['LOCAL_RANK'])]
+                model = convert_sync_batchnorm(model, self.cfg.sync_bn) if self.cfg.get('sync_bn') else model
+            return called(model_wrapper_cfg, module=model, device_ids=devices)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def build_logger(self, *args, **kwargs) -> logging.Logger:

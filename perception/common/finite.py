@@ -43,8 +43,9 @@ class FiniteSteps:
         Raises:
             TrainingError: the step is not finite, and no more may be skipped.
         """
-        buffers = list(unwrap(self.runner.model).buffers()) if self.allowed else []
-        before = [buffer.clone() for buffer in buffers]
+        model = unwrap(self.runner.model)  # weights without gradients are those of a teacher that follows its student
+        kept = [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)] if self.allowed else []
+        before = [tensor.detach().clone() for tensor in kept]
         try:
             return self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
         except _NotFinite as found:
@@ -60,8 +61,8 @@ class FiniteSteps:
                 raise
             raise diverged(self.runner, 'the step is too large for float32, as all of them would be,') from error
         with torch.no_grad():
-            for buffer, old in zip(buffers, before):
-                buffer.copy_(old)  # not its `data`: who keeps what a buffer held looks at its version
+            for tensor, old in zip(kept, before):
+                tensor.copy_(old)  # not its `data`: who keeps what a buffer held looks at its version
         return {}
 
     def _skip(self, what: str) -> None:

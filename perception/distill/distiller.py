@@ -62,6 +62,9 @@ class Distiller(BaseModel):
         """
         if mode != 'loss':
             return self.student(inputs, data_samples, mode=mode)
+        if self.training:
+            for teacher in self.teachers.values():
+                teacher.follow(self.student, self.now())
         own, terms = self.own_and_added(inputs, data_samples)
         if self.training:
             now = self.now() + 1
@@ -85,9 +88,6 @@ class Distiller(BaseModel):
             all_losses: those too that are not active at this iteration, as at the nearest one at which they teach.
         """
         now, terms = self.now(), {}
-        if self.training:
-            for teacher in self.teachers.values():
-                teacher.follow(self.student, now)
         with record(self.student, self.taps) as outputs:
             own = self.student(inputs, data_samples, mode='loss')
         batch = dict(inputs=inputs, data_samples=data_samples, iteration=now)

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
+from torch import nn
 
 from perception.lidarseg.datasets.base import IGNORE, other_predictions, rows_of
 from perception.registry import METRICS
@@ -35,6 +36,18 @@ class LikelihoodMetric(BaseMetric):
                  prefix: str | None = None) -> None:
         super().__init__(collect_device, prefix)
         self.against = None if against is None else Path(against).expanduser()
+
+    @staticmethod
+    def check_model(model: nn.Module) -> None:
+        """Called before a training, which would come to nothing at its first validation.
+
+        Raises:
+            ConfigError: the model keeps no logits.
+        """
+        if getattr(model, 'keep_logits', None) is False:
+            raise ConfigError(f'LikelihoodMetric: {type(model).__name__} has keep_logits=False, expected True, for the '
+                              'cross-entropy is made of its logits. Set it in the config of the net, or leave out this '
+                              'metric.')
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Add up some scans.

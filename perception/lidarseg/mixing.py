@@ -249,10 +249,11 @@ def _take(scan: dict, rows: np.ndarray | slice) -> dict:
 
 
 def _join(sample: dict, *parts: tuple[dict, np.ndarray | slice]) -> dict:
-    """The sample with chosen rows of some scans in a row, which are no longer rows of one file."""
+    """The sample with chosen rows of some scans in a row, which are no longer rows of one file, and `mixed`."""
     taken = [_take(scan, rows) for scan, rows in parts]
-    sample = {key: value for key, value in sample.items() if key not in ('kept', 'num_points')}
-    return dict(sample, **{key: np.concatenate([part[key] for part in taken]) for key in ('points', 'labels')})
+    sample = {key: value for key, value in sample.items() if key not in ('kept', 'num_points', 'scan', 'scan_ids')}
+    joined = {key: np.concatenate([part[key] for part in taken]) for key in ('points', 'labels')}
+    return dict(sample, mixed=True, **joined)
 
 
 def _class_table(who: str, name: str, classes: Sequence[int]) -> np.ndarray:

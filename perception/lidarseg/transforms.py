@@ -166,6 +166,9 @@ class KeepLabels:
         share: of the labelled points, in (0, 1]; at least one point of a scan keeps its label.
         seed: another one chooses other points.
         ignore_index: label of points without a class.
+
+    Raises:
+        ConfigError: an argument out of its range; of a sample, that a step before it mixed two scans.
     """
 
     def __init__(self, share: float = 0.001, seed: int = 0, ignore_index: int = 255) -> None:
@@ -176,6 +179,10 @@ class KeepLabels:
     def __call__(self, sample: dict) -> dict:
         if 'labels' not in sample or self.share == 1:
             return sample
+        if 'mixed' in sample:
+            raise ConfigError(f'KeepLabels: {sample["sample_id"]} is mixed with another scan, expected it as its file '
+                              'has it: other points would keep their labels at each visit. Put KeepLabels before the '
+                              'steps that mix scans.')
         labels = rows_of(sample['labels'], sample)
         few = np.full_like(labels, self.ignore_index)
         names, source = sample.get('scan_ids', [sample['sample_id']]), sample.get('scan')

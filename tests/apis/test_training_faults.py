@@ -29,6 +29,20 @@ def trained(tmp_path_factory):
     return folder
 
 
+@pytest.mark.parametrize('check', [False, True])
+def test_what_a_metric_refuses_is_said_before_the_first_step(toy, toy_config, tmp_path, monkeypatch, check):
+    def refuse(model):
+        raise ConfigError(f'{type(model).__name__} gives no logits')
+
+    steps, forward = [], toy.ToyModel.forward
+    monkeypatch.setattr(toy.ToyModel, 'forward', lambda self, *args, **kwargs: (steps.append(1), forward(
+        self, *args, **kwargs))[1])
+    monkeypatch.setattr(toy.ToyMetric, 'check_model', staticmethod(refuse), raising=False)
+    with pytest.raises(ConfigError, match='ToyModel gives no logits'):
+        train(toy_config, work_dir=str(tmp_path), check=check)
+    assert not steps
+
+
 # --- losses that are no number ---
 @pytest.fixture
 def bad_steps(toy, monkeypatch):

@@ -11,7 +11,7 @@ from perception.common.finite import FiniteSteps
 from perception.distill.base import DistillLoss
 from perception.distill.distiller import Distiller
 from perception.distill.pvd import PVDLoss
-from perception.distill.teachers import FrozenTeacher
+from perception.distill.teachers import EMATeacher, FrozenTeacher
 from perception.utils.errors import CheckpointError, ConfigError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -261,18 +261,42 @@ def test_a_loss_never_takes_the_place_of_another_one(make, toy):
         twice(toy.make_inputs(), mode='loss')
 
 
+class Odd(Gap):
+    """Not a number at one of its calls."""
+
+    def __init__(self, teacher, bad):
+        super().__init__(teacher)
+        self.bad, self.calls = bad, 0
+
+    def forward(self, student, teacher, batch):
+        self.calls += 1
+        return super().forward(student, teacher, batch) * (float('nan') if self.calls == self.bad else 1)
+
+
+def steps_of(model):
+    """What takes the training steps of a model, one of which may be skipped."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    runner = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(optimizer), message_hub=MessageHub('odd'),
+                             logger=logging.getLogger('odd'), epoch=0, iter=0)
+    return FiniteSteps(runner, allowed=1)
+
+
 def test_a_skipped_step_is_no_iteration_of_the_losses(make, toy):
-    class Odd(Gap):
-        """Not a number, the first time."""
-
-        def forward(self, student, teacher, batch):
-            first, self.met = not hasattr(self, 'met'), True
-            return super().forward(student, teacher, batch) * (float('nan') if first else 1)
-
-    model = make(losses=dict(odd=Odd('full'))).train()
-    runner = SimpleNamespace(model=model, optim_wrapper=OptimWrapper(torch.optim.SGD(model.parameters(), lr=0.1)),
-                             message_hub=MessageHub('odd'), logger=logging.getLogger('odd'), epoch=0, iter=0)
-    step, batch = FiniteSteps(runner, allowed=1), dict(inputs=toy.make_inputs(), data_samples=None)
+    model = make(losses=dict(odd=Odd('full', bad=1))).train()
+    step, batch = steps_of(model), dict(inputs=toy.make_inputs(), data_samples=None)
     for iteration in (0, 1):  # the first one is skipped
         step(batch)
         assert model.now() == int(model.iteration) == iteration
+
+
+def test_a_skipped_step_moves_no_teacher(make, toy):
+    teachers = dict(mean=EMATeacher(dict(type=toy.Net), toy.taps, momentum=0.5))
+    model = make(losses=dict(odd=Odd('mean', bad=3)), teachers=teachers).train()
+    step, batch = steps_of(model), dict(inputs=toy.make_inputs(), data_samples=None)
+    for _ in range(2):
+        step(batch)
+    before = copy.deepcopy(model.state_dict())
+    step(batch)  # skipped
+    assert step.runner.message_hub.get_info('steps_skipped') == 1
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name]), name

@@ -11,7 +11,7 @@ from perception.distill.kd import KDLoss
 from perception.distill.pvd import PVDLoss
 from perception.distill.sad import SADLoss
 from perception.distill.shares import gradient_shares, report
-from perception.distill.teachers import FrozenTeacher
+from perception.distill.teachers import EMATeacher, FrozenTeacher
 
 TERMS = [f'loss_pvd_{term}' for term in ('output_point', 'output_voxel', 'affinity_point', 'affinity_voxel')]
 
@@ -84,6 +84,15 @@ def test_leaves_no_trace(make, batch):
     assert model.training
     assert grads[0] is not None
     assert all(p.grad is before or torch.equal(p.grad, before) for p, before in zip(model.parameters(), grads))
+
+
+def test_measuring_moves_no_teacher(toy, batch):
+    mean = dict(type=EMATeacher, model=dict(type=toy.Net), taps=toy.taps, momentum=0.5)
+    model = Distiller(dict(type=toy.Net), toy.taps, dict(kd=dict(kd(), teacher='mean')), dict(mean=mean)).train()
+    model(**batch, mode='loss')
+    before = copy.deepcopy(model.state_dict())
+    gradient_shares(model, batch)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_buffers_come_back_after_an_error_too(make, batch):

@@ -1,4 +1,6 @@
 """Cross-entropy and agreement with another model's saved predictions."""
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -50,3 +52,10 @@ def test_what_is_missing_is_said(samples, tmp_path):
         LikelihoodMetric().process(None, [dict(samples[0], logits=None)])
     with pytest.raises(DataError, match='has no labels'):
         LikelihoodMetric().process(None, [dict(samples[0], labels=None)])
+
+
+def test_a_net_that_keeps_no_logits_is_refused():
+    with pytest.raises(ConfigError, match='SimpleNamespace has keep_logits=False, expected True'):
+        LikelihoodMetric.check_model(SimpleNamespace(keep_logits=False))
+    for net in (SimpleNamespace(keep_logits=True), SimpleNamespace()):  # of another one only its samples tell
+        LikelihoodMetric.check_model(net)

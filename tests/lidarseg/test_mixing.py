@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 from perception.common.samplers import EpochSampler
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
 from perception.lidarseg.mixing import GROUND, LaserMix, OneOf, PasteObjects, PolarMix
+from perception.lidarseg.transforms import KeepLabels
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError, DataError
 
@@ -55,6 +56,18 @@ def test_laser_mix_takes_areas_in_turn(number):
     mixed = LaserMix([number])(sample(own, other))
     assert rows(mixed) == laser_mix_slowly(own, other, number, -25, 3)
     assert {1, 2} == set(mixed['points'][:, 3])
+
+
+@pytest.mark.parametrize('kind', [LaserMix, PolarMix])
+def test_few_labels_are_chosen_before_scans_are_mixed(kind):
+    own, other = scan(1), dict(scan(2), sample_id='other')
+    first = dict(sample(own, other), sample_id='own', scan=np.zeros(400, int), scan_ids=['own'])
+    labelled = (kind()(KeepLabels(.01)(first))['labels'] != 255).sum()
+    assert labelled <= 4 * 4  # of each scan, and PolarMix pastes objects three times
+    mixed = kind()(first)
+    assert not {'scan', 'scan_ids'} & set(mixed)  # they are of the rows of one file
+    with pytest.raises(ConfigError, match='KeepLabels: own is mixed with another scan'):
+        KeepLabels(.01)(mixed)
 
 
 def test_laser_mix_of_a_scan_with_itself_is_the_scan():

@@ -119,6 +119,8 @@ def test_ranks_are_counted_as_sorted_lists_give_them():
     assert found['cross_entropy'] == pytest.approx(-np.log(scores[range(50), labels]).mean())
     with pytest.raises(DataError, match='label'):
         metric.process(None, [dict(scores=torch.ones(3))])
+    with pytest.raises(DataError, match='1 scores of 2 that are NaN'):  # no score is above NaN: it would be found
+        metric.process(None, [dict(label=torch.tensor(1), scores=torch.tensor([0, torch.nan]))])
 
 
 def classifier(net='resnet18', **arguments):

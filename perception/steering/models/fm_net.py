@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.dist import get_world_size
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
@@ -84,13 +85,14 @@ class SteeringNet(BaseModel):
         aux_weight: lambda; 1.0 in FM-Net's code, 0.1 in komanda's.
         target_mean, target_std: K numbers each; by default those that TargetStatisticsHook takes from the training
             data. They stand in the checkpoint.
-        carry_state: in evaluation the predictor goes on from clip to clip of a recording, whose clips come in order;
-            published is False, a new start in each clip.
+        carry_state: in evaluation the predictor goes on from clip to clip of a recording, whose clips come in order,
+            in one process; published is False, a new start in each clip.
         deploy: what `deployable` gives, 'clip' or 'step', the latter for nets that look back only.
         init_cfg: see mmengine.
 
     Raises:
-        ConfigError: not K statistics, a deviation that is not positive, or a step of a net that sees ahead.
+        ConfigError: not K statistics, a deviation that is not positive, a step of a net that sees ahead, or a state to
+            carry on where several processes have every other clip.
     """
 
     outputs = 3
@@ -104,6 +106,10 @@ class SteeringNet(BaseModel):
                  init_cfg: dict | None = None):
         super().__init__(data_preprocessor or dict(type=ClipPreprocessor), init_cfg)
         check_choice(f'{type(self).__name__}: deploy', deploy, PARTS)
+        if carry_state and get_world_size() > 1:
+            raise ConfigError(f'{type(self).__name__}: carry_state=True in {get_world_size()} processes, each of which '
+                              'skips the clips of the others, expected one process. Train without it, and test with it '
+                              'in one process.')
         self.input_size = rows_and_columns(f'{type(self).__name__}: input_size', input_size)
         self.trunk = MODELS.build(trunk)
         self.head = MODELS.build(dict(head, maps=map_shapes(trunk, self.input_size)))

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
@@ -334,13 +335,19 @@ def test_nets_side_by_side(adversarial, tmp_path):
         SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'absent.pth')])
 
 
-def test_several_processes_wrap_the_model_as_the_config_says(adversarial):
+def test_several_processes_wrap_the_model_as_the_config_says(adversarial, monkeypatch):
     class Wrapper(SimpleNamespace):
         """In place of StepDistributed, which asks for processes."""
 
     model = adversarial()
-    found = Runner.wrap_model(SimpleNamespace(distributed=True), dict(type=Wrapper, broadcast_buffers=False), model)
+    runner = SimpleNamespace(distributed=True, cfg=Config(dict(sync_bn='torch')))
+    found = Runner.wrap_model(runner, dict(type=Wrapper, broadcast_buffers=False), model)
     assert isinstance(found, Wrapper) and found.module is model and found.broadcast_buffers is False
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr('perception.apis.runner.get_device', lambda: 'cpu')
+    monkeypatch.setenv('LOCAL_RANK', '1')
+    found = Runner.wrap_model(runner, dict(type=Wrapper), torch.nn.Sequential(torch.nn.BatchNorm1d(4)))
+    assert found.device_ids == [1] and type(found.module[0]) is torch.nn.SyncBatchNorm
 
 
 def test_a_student_is_compared_with_its_teacher(adversarial):

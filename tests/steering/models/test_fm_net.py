@@ -137,6 +137,13 @@ def test_carried_state_gives_one_long_clip(tiny_net, random_batch):
     assert not torch.allclose(found[1, 2:], net.predictor(features[1:2, 2:])[0][0])
 
 
+def test_no_state_is_carried_over_the_clips_of_other_processes(tiny_net, monkeypatch):
+    monkeypatch.setattr('perception.steering.models.fm_net.get_world_size', lambda: 2)
+    tiny_net()
+    with pytest.raises(ConfigError, match='carry_state=True in 2 processes, .* expected one process'):
+        tiny_net(carry_state=True)
+
+
 # ------------------------------------------------------------------------------------------------------------ streaming
 
 @pytest.mark.parametrize('kind', ['resnet', 'cnn', 'actions', 'frames'])

@@ -1,6 +1,6 @@
 """Range images of predicted frames to Waymo's protobuf; needs NumPy and waymo-open-dataset, nothing of this project.
 
-    python proto.py SUBMISSION_FOLDER      reads frames/*.npz and about.json, writes submission.bin
+    python proto.py SUBMISSION_FOLDER      reads about.json and its frames/*.npz, writes submission.bin
 """
 import argparse
 import importlib
@@ -84,8 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f'{folder}: no about.json in it, expected the folder that tools/test.py --submit wrote')
     if not available():
         parser.error('the package waymo-open-dataset cannot be imported; run pip install waymo-open-dataset-tf-2-12-0')
-    names = sorted(path.stem for path in (folder / 'frames').glob('*.npz'))
     about = json.loads((folder / 'about.json').read_text())
+    names = about.pop('frames')  # the folder may hold others of an earlier run
     (folder / 'submission.bin').write_bytes(serialize(folder, about, names))
 
 

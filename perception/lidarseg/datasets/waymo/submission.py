@@ -1,6 +1,7 @@
 """Submissions to Waymo's 3D semantic segmentation server: range images of each frame, then one checked protobuf.
 
     <out_dir>/frames/CONTEXT_TIMESTAMP.npz    ri_return1, ri_return2 (H, W, 2) int32: instance 0, official type
+    <out_dir>/about.json                      what the leaderboard shows, and the frames of this submission
     <out_dir>/submission.bin                  SemanticSegmentationSubmission; only where waymo-open-dataset is installed
 
 The protobuf's classes come with the package waymo-open-dataset, which needs an old Python and TensorFlow and so seldom
@@ -84,12 +85,13 @@ class WaymoSubmission(Submission):
         if data_root is None:
             raise ConfigError('WaymoSubmission: no data_root, expected the folder of the data set. Pass it.')
         binary, names = self.out_dir / BINARY, sorted(set(results))
-        binary.unlink(missing_ok=True)
+        for path in (binary, self.out_dir / ABOUT):  # of an earlier run, whose frames may be others now
+            path.unlink(missing_ok=True)
         problems = frame_problems(self.out_dir, names, data_root, self.split)
         if problems:
             return self.out_dir, problems
         with atomic_path(self.out_dir / ABOUT, DataError) as part:
-            part.write_text(json.dumps(self.about, indent=1) + '\n')
+            part.write_text(json.dumps(dict(self.about, frames=names), indent=1) + '\n')
         if not waymo_proto.available():
             print_log(f'{self.out_dir / FRAMES}: no protobuf of them, since waymo-open-dataset is not installed. In an '
                       f'environment that has it run `python {Path(waymo_proto.__file__)} {self.out_dir}`.', 'current',

@@ -33,13 +33,17 @@ class TopKMetric(BaseMetric):
             data_samples: for each a dict with `label` () and `scores` (C,).
 
         Raises:
-            DataError: labels or scores are missing.
+            DataError: labels or scores are missing, or scores are NaN.
         """
         for sample in data_samples:
             if 'label' not in sample or 'scores' not in sample:
                 raise DataError(f'TopKMetric: a sample with {", ".join(sample)}, expected `label` and `scores`. Test '
                                 'on a split with labels.')
             scores, label = sample['scores'].double(), int(sample['label'])
+            if scores.isnan().any():
+                raise DataError(f'TopKMetric: {sample.get("sample_id", "a sample")} has {int(scores.isnan().sum())} '
+                                f'scores of {len(scores)} that are NaN, expected numbers. The net diverged; use an '
+                                'earlier checkpoint.')
             above = scores > scores[label]
             equal = (scores == scores[label])[:label]  # the earlier class comes first
             self.results.append((int(above.sum() + equal.sum()),

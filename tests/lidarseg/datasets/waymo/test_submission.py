@@ -81,6 +81,10 @@ def test_incomplete_or_wrong_frames_are_refused(folder, tmp_path):
     with pytest.raises(DataError, match=r'out: frame 9_1_1000 is missing \(1 problem'):
         submit(folder, out, samples[:1])
     submit(folder, out, samples)
+    assert (out / 'about.json').is_file()
+    with pytest.raises(DataError, match='frame 9_1_1000 is missing'):
+        submit(folder, out, samples[:1])
+    assert not (out / 'about.json').exists()
     names = [sample['sample_id'] for sample in samples]
     assert frame_problems(out, names, folder) == []
     assert frame_problems(out, [*names, 'x_1'], folder) == ['frame x_1 is not in the test split']
@@ -169,5 +173,6 @@ def test_with_the_package_the_protobuf_is_written(folder, tmp_path, monkeypatch)
             start += sum(mask.sum() for mask in returns)
     before = (out / 'submission.bin').read_bytes()
     (out / 'submission.bin').unlink()
+    (out / 'frames/8_7_1000.npz').write_bytes((out / 'frames/9_0_1000.npz').read_bytes())  # of an earlier run
     waymo_proto.main([str(out)])  # the same from the frames alone, as in an environment of the package's own
     assert (out / 'submission.bin').read_bytes() == before
