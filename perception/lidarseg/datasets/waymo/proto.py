@@ -85,7 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not available():
         parser.error('the package waymo-open-dataset cannot be imported; run pip install waymo-open-dataset-tf-2-12-0')
     about = json.loads((folder / 'about.json').read_text())
-    names = about.pop('frames')  # the folder may hold others of an earlier run
+    names = about.pop('frames', None)  # the folder may hold others of an earlier run
+    if names is None:
+        parser.error(f'{folder}/about.json: it came without a list of frames, expected one as tools/test.py --submit '
+                     'writes it; run that again')
     (folder / 'submission.bin').write_bytes(serialize(folder, about, names))
 
 

@@ -101,6 +101,14 @@ def test_incomplete_or_wrong_frames_are_refused(folder, tmp_path):
         WaymoSubmission(out).compute_metrics(['x'])
 
 
+def test_a_folder_of_an_earlier_version_names_no_frames(tmp_path, monkeypatch, capsys):
+    (tmp_path / 'about.json').write_text('{}')
+    monkeypatch.setattr(waymo_proto, 'available', lambda: True)
+    with pytest.raises(SystemExit):
+        waymo_proto.main([str(tmp_path)])
+    assert 'came without a list of frames' in capsys.readouterr().err
+
+
 def official_messages() -> dict[str, types.ModuleType]:
     """Modules as the package has them, with its messages' field numbers (dataset, segmentation_*.proto)."""
     descriptor_pb2 = pytest.importorskip('google.protobuf.descriptor_pb2')
