@@ -60,6 +60,8 @@ def one_step(cfg: Config, folder: Path) -> Config:
     for loss in cfg.model.get('losses', {}).values():
         if 'begin' in loss:
             loss.begin = 0
+    if 'lr' in cfg.optim_wrapper.get('optimizer', {}):  # a published one throws some nets off with a batch of two
+        cfg.optim_wrapper.optimizer.lr *= 1e-4
     cfg.default_hooks.checkpoint = None
     cfg.default_hooks.pop('export', None)
     cfg.work_dir = str(folder)
