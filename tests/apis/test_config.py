@@ -643,8 +643,6 @@ def test_merge_and_set_option_change_in_place():
             set_option(section, name, value)
 
 
-
-
 # --- what people bring in modules of their own ---
 OWN = '''from perception.registry import HOOKS, METRICS
 from mmengine.evaluator import BaseMetric
