@@ -21,7 +21,7 @@ from perception.utils.values import TypedArguments
 
 INTENSITY = ('intensity', 'i', 'intensities', 'remission', 'reflectance', 'reflectivity', 'strength')  # its other names
 FARTHEST, STRONGEST = 10_000, 1_000_000  # m, and intensity; what lies beyond is damage, or not in the sensor's frame
-DOUBTS = ('unit', 'constant', 'scale')  # each is said once
+DOUBTS = ('unit', 'constant', 'scale', 'precision')  # each is said once
 AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of each, rad from x to y
 
 
@@ -99,7 +99,7 @@ class PointReader(TypedArguments):
             if forward is not None else None
         self.lift = 0.0 if height is None else _number('height', height) - frame.height
         self.invalid, self.topic, self.frame = invalid, topic, frame
-        self._said = torch.zeros(3, dtype=torch.bool).share_memory_()  # of DOUBTS, by any worker
+        self._said = torch.zeros(len(DOUBTS), dtype=torch.bool).share_memory_()  # of DOUBTS, by any worker
 
     def read(self, source: str | Path | np.ndarray) -> Cloud:
         """A scan as the net takes it.
@@ -149,6 +149,10 @@ class PointReader(TypedArguments):
                             f'expected at most {FARTHEST:,} m and {STRONGEST:,}. Repair the file, or move the points '
                             'into the frame of the sensor.')
         self._doubt(points[::max(1, len(points) // 4000)], where)
+        if any(fields[names[axis]].dtype == np.float16 for axis in 'xyz') and max(far[:3]) > 4:
+            step = float(np.spacing(np.float16(min(max(far[:3]), 65504)))) * 100
+            self._warn('precision', f'{where}: float16 coordinates, which {max(far[:3]):,.0f} m away are rounded to '
+                                    f'{step:.2g} cm, expected float32. Store the points as float32.')
         return Cloud(points, kept, num, fields)
 
     def _finite(self, points: np.ndarray, where: str | Path) -> tuple[np.ndarray, np.ndarray | None]:

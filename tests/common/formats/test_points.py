@@ -267,7 +267,8 @@ def test_rows_without_numbers_are_refused_or_dropped_and_counted(cloud, monkeypa
     (lambda p: p * [1, 1, 1, 255], 'intensity_scale=1/255'),
     (lambda p: p * [1, 1, 1, 65535], 'intensity_scale=1/65535'),
     (lambda p: p * [1, 1, 1, 0], 'all intensities are 0'), (lambda p: p * [100, 100, 100, 1], 'unit=0.01'),
-    (lambda p: p * [0.01, 0.01, 0.01, 1], 'expected metres')])
+    (lambda p: p * [0.01, 0.01, 0.01, 1], 'expected metres'),
+    (lambda p: p.astype(np.float16), 'expected float32')])
 def test_what_a_net_was_not_trained_on_is_said_once(cloud, change, word, monkeypatch):
     said = []
     monkeypatch.setattr(module, 'print_log', lambda text, logger, level: said.append((text, level)))
@@ -283,7 +284,7 @@ def test_a_doubt_is_said_by_one_of_all_workers(cloud):
     worker = torch.multiprocessing.get_context('fork').Process(target=reader.read, args=(data,))
     worker.start()
     worker.join()
-    assert worker.exitcode == 0 and reader._said.tolist() == [False, False, True]
+    assert worker.exitcode == 0 and reader._said.tolist() == [False, False, True, False]
 
 
 def test_a_net_of_255_intensities_is_told_of_small_ones(cloud, monkeypatch):
