@@ -75,6 +75,12 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
 
 
 @pytest.fixture(scope='session')
+def tiny_arguments() -> dict[str, dict]:
+    """What the writers of tiny mini data sets are given."""
+    return TINY
+
+
+@pytest.fixture(scope='session')
 def mini_set(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Gives the folder of a tiny mini data set; all processes of a run share it, the first one writes it."""
     folder = tmp_path_factory.getbasetemp()

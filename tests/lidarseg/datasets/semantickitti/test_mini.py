@@ -96,16 +96,15 @@ def test_the_stamp_says_what_the_data_are(mini_kitti):
     assert stamp['files'] == len(files(mini_kitti)) - 1
 
 
-def test_same_seed_same_bytes_and_a_complete_set_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(mini, 'TEST_SEQUENCES', range(11, 12))
-    root = write_semantickitti_mini(tmp_path / 'a', **SMALL)
-    before = files(root)
-    stamp = (root / 'mini.json').stat().st_mtime_ns
-    assert write_semantickitti_mini(tmp_path / 'a', **SMALL) == root
-    assert (root / 'mini.json').stat().st_mtime_ns == stamp
+def test_same_seed_same_bytes_and_a_complete_set_is_kept(mini_kitti, tiny_arguments, tmp_path):
+    before, given = files(mini_kitti), dict(tiny_arguments['semantickitti'], workers=2)
+    root = shutil.copytree(mini_kitti, tmp_path / 'a')
+    written = (root / 'mini.json').stat().st_mtime_ns
+    assert write_semantickitti_mini(root, **given) == root
+    assert (root / 'mini.json').stat().st_mtime_ns == written
     (root / 'sequences/08/velodyne/000000.bin').unlink()      # no longer complete, so it is written again
-    write_semantickitti_mini(root, **dict(SMALL, workers=2))  # the same bytes for any number of processes
-    assert files(root) == before
+    write_semantickitti_mini(root, **given)                   # the same bytes for any number of processes
+    assert (root / 'mini.json').stat().st_mtime_ns != written and files(root) == before
     assert [path.name for path in tmp_path.iterdir()] == ['a']
 
 
