@@ -305,11 +305,16 @@ def test_leaves_out_one_place_after_the_other(bench, tmp_path):
             distillation.run(arguments(*words, *odd))
 
 
-def test_a_gain_counts_from_two_standard_errors_on():
+def test_a_gain_counts_by_a_paired_t_test():
     rules = dict(miou='greater', cross_entropy='less')
-    assert judge(dict(miou=[.01, .03], cross_entropy=[.02, .01]), rules) == 'helps miou; harms cross_entropy'
+    assert judge(dict(miou=[.02, .03, .02], cross_entropy=[.02, .01, .02]), rules) == 'helps miou; harms cross_entropy'
     assert judge(dict(miou=[.01, -.03, .02], cross_entropy=[.1, -.2, .1]), rules) == 'no difference seen'
     assert judge(dict(miou=[.01], cross_entropy=[]), rules) == ''
+    ttest = pytest.importorskip('scipy.stats').ttest_1samp  # the reference
+    for sigma in (.02, .5, 1., 1.2, 4.):
+        for count in (2, 3, 4, 6):
+            gains = [1 + sigma * (-1) ** k * (1 + k) / count for k in range(count)]
+            assert (judge(dict(miou=gains), rules) == 'helps miou') == bool(ttest(gains, 0).pvalue <= .05)
 
 
 def test_configs_that_do_not_belong_together(bench):

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from scipy.special import stdtrit
 
 from perception.apis.benchmarks import cost
 from perception.apis.benchmarks.trainings import Job, mean_and_spread, read_run, to_text
 
 TITLES = dict(student='student alone')  # other arms have their names
-CERTAIN = 2  # standard errors of a mean gain from which on it counts
+CONFIDENCE = 0.95  # with which a gain that counts is not 0
 
 
 @dataclass
@@ -110,7 +111,7 @@ def _score(run: Mapping, name: str) -> float | None:
 
 
 def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
-    """What gains over seeds say: which scores they better or worsen by at least CERTAIN standard errors.
+    """What gains over seeds say: which scores they better or worsen, by a paired t-test with CONFIDENCE, two-sided.
 
     Args:
         gains: of each score, paired by seed.
@@ -119,10 +120,15 @@ def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
     words = dict(helps=[], harms=[])
     for name, values in gains.items():
         mean, spread = mean_and_spread(values)
-        if spread is not None and abs(mean) >= CERTAIN * spread / math.sqrt(len(values)) and mean:
+        if spread is not None and mean and abs(mean) >= _least(len(values)) * spread / math.sqrt(len(values)):
             words['helps' if (mean > 0) == (rules[name] == 'greater') else 'harms'].append(name)
     said = '; '.join(f'{word} {", ".join(names)}' for word, names in words.items() if names)
     return said or ('no difference seen' if any(len(values) > 1 for values in gains.values()) else '')
+
+
+def _least(runs: int) -> float:
+    """Standard errors from which on the mean of so many runs counts: 12.7 for two, 4.3 for three, 3.2 for four."""
+    return float(stdtrit(runs - 1, (1 + CONFIDENCE) / 2))
 
 
 def to_markdown(report: dict) -> str:
@@ -132,7 +138,8 @@ def to_markdown(report: dict) -> str:
     base = 'the student alone' if reference == 'student' else reference
     about = (f'Validation scores of the last epoch, mean and standard deviation over runs. Gains are over {base} of '
              'the same seed: same start, same samples in the same order. `rise`: change of the score since the '
-             f'validation before. A gain counts from {CERTAIN} standard errors on.')
+             f'validation before. A gain counts where a paired t-test gives it {CONFIDENCE:.0%} confidence: '
+             f'{_least(2):.1f} standard errors of two runs, {_least(3):.1f} of three, {_least(4):.1f} of four.')
     lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
              about]
     lines += _in_short(report)

@@ -2,10 +2,10 @@
 
 For each config and seed the whole net is trained, each method searches a structure in it at each budget, and the slim
 nets are trained by the same schedule. A gain of PEEL is called one where it betters both uniform widths and shuffled
-importance of the same seeds by at least two standard errors; one seed tells nothing. Finished trainings are kept and
-one that was cut off is resumed, so the same command continues after any interruption. Times are medians of single
-inputs, all nets of the first seed in turn. ImageNet's configs train on real digits at the mini scale, all others on
-simulated data.
+importance of the same seeds by a paired t-test with 95 % confidence; one seed tells nothing. Finished trainings are
+kept and one that was cut off is resumed, so the same command continues after any interruption. Times are medians of
+single inputs, all nets of the first seed in turn. ImageNet's configs train on real digits at the mini scale, all others
+on simulated data.
 """
 import argparse
 import itertools
