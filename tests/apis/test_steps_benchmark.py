@@ -8,6 +8,7 @@ from perception.apis.benchmarks import steps
 from perception.apis.listing import add_options
 from perception.distill.base import DistillLoss
 from perception.distill.distiller import Distiller
+from perception.distill.teachers import EMATeacher
 from perception.utils.errors import ConfigError
 
 
@@ -32,7 +33,8 @@ def late(toy, toy_config, monkeypatch):
         cfg = load(toy_config, mini, options)
         if path.endswith('late.py'):
             loss = dict(type=LateLoss, teacher='student', begin=5, end=6)
-            cfg.model = dict(type=Distiller, student=cfg.model, taps=dict(hidden='backbone'), losses=dict(late=loss))
+            cfg.model = dict(type=Distiller, student=cfg.model, taps=dict(hidden='backbone'), losses=dict(late=loss),
+                             teachers=dict(mean=dict(type=EMATeacher, model=cfg.model, taps={})))
         return cfg
 
     monkeypatch.setattr(steps, 'load_config', config)

@@ -18,6 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from perception.apis.benchmarks import cost
 from perception.apis.config import load_config, parse_options
 from perception.apis.runner import Runner, use_amp, write_mini_data
+from perception.common.hooks.training_set import tell_training_set
 from perception.common.measure import interleave, machine
 from perception.distill.distiller import Distiller
 from perception.registry import MODELS
@@ -96,7 +97,8 @@ def make_step(cfg: Config, count: int) -> Callable[[], object]:
         count: batches to read; after the last one the first comes again.
     """
     for teacher in (cfg.model.get('teachers') or {}).values():
-        teacher.trained_by = None
+        if 'trained_by' in teacher:
+            teacher.trained_by = None
     torch.manual_seed(0)
     model = MODELS.build(cfg.model).to('cuda' if torch.cuda.is_available() else 'cpu').train()
     if isinstance(model, Distiller):
@@ -104,6 +106,8 @@ def make_step(cfg: Config, count: int) -> Callable[[], object]:
             loss.end = None
         model.iteration.fill_(max((loss.teaches_from for loss in model.losses.values()), default=0))
     loader = Runner.build_dataloader(dict(cfg.train_dataloader, num_workers=0, persistent_workers=False), seed=0)
+    if any(hasattr(module, 'know_training_set') for module in model.modules()):
+        tell_training_set(model, loader.dataset)
     batches = [batch for batch, _ in zip(loader, range(count))]
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for group in wrapper.optimizer.param_groups:

@@ -2,6 +2,8 @@
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop, Runner
+from torch import nn
+from torch.utils.data import Dataset
 
 from perception.registry import HOOKS
 from perception.utils.checkpoint import unwrap
@@ -25,12 +27,23 @@ class TrainingSetHook(Hook):
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        dataset = runner._train_loop.dataloader.dataset
-        if not (hasattr(dataset, 'labels') and hasattr(dataset, 'ids')):
-            raise ConfigError(f'TrainingSetHook: {type(dataset).__name__} came, expected a data set with the class of '
-                              'each sample in `labels` and its name in `ids`. Leave the hook out, or use another data '
-                              'set.')
-        labels = torch.as_tensor(dataset.labels, dtype=torch.int64)
-        for module in unwrap(runner.model).modules():
-            if hasattr(module, 'know_training_set'):
-                module.know_training_set(labels, dataset.ids)
+        tell_training_set(unwrap(runner.model), runner._train_loop.dataloader.dataset)
+
+
+def tell_training_set(model: nn.Module, dataset: Dataset) -> None:
+    """Tell the modules of a model that ask for it the classes and names of the training samples.
+
+    Args:
+        model: any.
+        dataset: what it is trained on.
+
+    Raises:
+        ConfigError: the data set does not have them.
+    """
+    if not (hasattr(dataset, 'labels') and hasattr(dataset, 'ids')):
+        raise ConfigError(f'TrainingSetHook: {type(dataset).__name__} came, expected a data set with the class of each '
+                          'sample in `labels` and its name in `ids`. Leave the hook out, or use another data set.')
+    labels = torch.as_tensor(dataset.labels, dtype=torch.int64)
+    for module in model.modules():
+        if hasattr(module, 'know_training_set'):
+            module.know_training_set(labels, dataset.ids)
