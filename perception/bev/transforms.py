@@ -147,7 +147,7 @@ class DropCameras:
         black: make their images black rather than leave them out, for nets that need all of them.
 
     Raises:
-        ConfigError: neither or both of keep and names.
+        ConfigError: neither or both of keep and names, or a name that no camera of a sample has.
     """
 
     def __init__(self, keep: int | None = None, names: Sequence[str] = (), black: bool = False) -> None:
@@ -159,6 +159,8 @@ class DropCameras:
     def __call__(self, sample: dict) -> dict:
         cameras = sample['meta']['cameras']
         if self.keep is None:
+            for name in self.names:
+                check_choice('DropCameras: a camera', name, cameras)
             kept = np.flatnonzero([camera not in self.names for camera in cameras])
         elif self.keep > len(cameras):
             raise ConfigError(f'DropCameras: keep={self.keep} of {len(cameras)} cameras, expected at most as many as '
@@ -371,5 +373,8 @@ class NearBoxes:
     def __call__(self, sample: dict) -> dict:
         if 'boxes' not in sample:
             return sample
+        if 1 < len(self.ranges) <= sample['labels'].max(initial=0):
+            raise ConfigError(f'NearBoxes: {len(self.ranges)} ranges for a box of class {sample["labels"].max()}, '
+                              'expected one for all, or one for each class. Give as many as there are classes.')
         limit = self.ranges[sample['labels'] if len(self.ranges) > 1 else np.zeros(len(sample['labels']), np.int64)]
         return select_boxes(sample, np.flatnonzero(np.hypot(*sample['boxes'][:, :2].T) < limit))
