@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string, import_modules_from_strings
 
 from perception import registry
-from perception.apis.schedule import check_schedule, length_of, scale_schedule
+from perception.apis.schedule import check_schedule, length_of, lengthen_pipeline, scale_schedule
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
@@ -98,6 +98,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     _check_ranges(cfg, path.name)
     if not any(name.startswith('param_scheduler') for name in options or {}):
         scale_schedule(cfg, length)
+    lengthen_pipeline(cfg, length)
     check_schedule(cfg, path.name)
     _settle(cfg)
     place = default_work_dir(path, mini)
