@@ -6,12 +6,14 @@ is `distill/mimic.py`; nothing of it remains here.
 
 Shapes: B clips of T frames of H x W pixels, K outputs.
 """
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
@@ -117,6 +119,7 @@ class SteeringNet(BaseModel):
                                            classes=self.classes))
         self.aux_weight, self.carry_state, self.deploy = aux_weight, carry_state, deploy
         self._carried: tuple[str, Tensor] | None = None
+        self._told = False  # that targets are learned as they are
         if not self.classes:
             self._set_statistics(target_mean, target_std)
         if deploy == 'step':
@@ -187,6 +190,11 @@ class SteeringNet(BaseModel):
             features: (B, T, F).
             data_samples: with `targets` (T, 3), NaN where unknown.
         """
+        if not self._told and not self.target_known:
+            print_log(f'{type(self).__name__}: nobody told mean and deviation of the targets, so that degrees and m/s '
+                      'are learned as they are. Add dict(type=TargetStatisticsHook) to custom_hooks, or give '
+                      'model.target_mean and model.target_std.', 'current', logging.WARNING)
+        self._told = True
         truth = self.normalised(self._stacked(data_samples))
         own = self.predictor(features)[0]
         losses = dict(loss_angle=_square_error(own[..., :1], truth[..., :1]),

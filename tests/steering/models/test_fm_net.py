@@ -7,6 +7,7 @@ from torch import nn
 
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_model_macs
+from perception.steering.models import fm_net
 from perception.steering.models.cnn3d import CNN3d
 from perception.steering.models.fm_net import ActionNet, ClipPreprocessor, SteeringNet
 from perception.steering.models.heads import AutoregressiveLSTM, FrameHead, FramePredictor
@@ -218,6 +219,18 @@ def test_targets_stand_in_the_checkpoint(tiny_net):
         tiny_net(target_mean=[0, 0, 0])
     with pytest.raises(ConfigError, match='3 numbers'):
         tiny_net(target_mean=[0, 0], target_std=[1, 1])
+
+
+def test_targets_that_are_learned_as_they_are_are_said_once(tiny_net, random_batch, monkeypatch):
+    said = []
+    monkeypatch.setattr(fm_net, 'print_log', lambda text, *_: said.append(text))
+    for told in (False, True):
+        net, batch = tiny_net(), random_batch()
+        if told:
+            net.set_statistics([0, 0, 0], [1, 1, 1])
+        for _ in range(2):
+            net(**net.data_preprocessor(batch), mode='loss')
+        assert len(said) == 1 and 'Add dict(type=TargetStatisticsHook) to custom_hooks' in said[0]
 
 
 def test_preprocessor():
