@@ -121,7 +121,7 @@ class STCrowd(SeededDataset):
         super().__init__(pipeline, seed)
         self.data_root, self.split = data_path(data_root), split
         self.min_height, self.intensity_scale = min_height, intensity_scale
-        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), min_height=min_height)
         names = read_split(self.data_root, split) if sequences is None else [sequence_name(s) for s in sequences]
         if not names:
             raise ConfigError(f'STCrowd: sequences={sequences!r}, expected at least one. Name some, such as [8].')
