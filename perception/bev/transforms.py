@@ -42,6 +42,7 @@ class ImageAug:
 
     Raises:
         ConfigError: numbers that are none of these.
+        DataError: depths of the images were taken already.
     """
 
     def __init__(self, size: Sequence[int], scale: Sequence[float] = (1.0, 1.0), bottom: Sequence[float] = (0.0, 0.0),
@@ -55,6 +56,9 @@ class ImageAug:
         self.drawn = degrees > 0 or flip > 0 or scale[0] < scale[1] or bottom[0] < bottom[1]
 
     def __call__(self, sample: dict) -> dict:
+        if 'depth' in sample:
+            raise DataError(f'ImageAug: {sample["sample_id"]} has depth already, expected it to be taken from the '
+                            'images as the net sees them. Put SweepDepth behind ImageAug.')
         images, matrices = [], []
         for image, so_far in zip(sample['images'], sample['image_aug']):
             matrix = self.draw(sample['rng'], file_size(image, so_far)) if self.drawn else \

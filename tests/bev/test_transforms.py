@@ -132,6 +132,8 @@ def test_points_and_depths_move_alike():
     assert before['depth'].shape == (3, 8, 22) and (before['depth'] > 0).mean() > .3
     np.testing.assert_allclose(before['depth'], after['depth'], atol=1e-4)
     assert 'points' not in after and 'points' in before
+    with pytest.raises(DataError, match='Put SweepDepth behind ImageAug'):
+        ImageAug((128, 352))(before)
 
 
 def test_depth_is_the_least_of_each_block_of_pixels():

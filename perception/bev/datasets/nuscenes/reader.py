@@ -151,6 +151,7 @@ class NuScenesRig(SeededDataset):
         self.sweeps, self.min_points = sweeps, min_points
         self.training = split.endswith('train') if training is None else training
         self.index, self.frames = read_split(self.data_root, split)
+        whole = len(self.frames)
         if scenes is not None:
             for scene in scenes:
                 check_choice('NuScenesRig: scene', scene, sorted({frame.scene for frame in self.frames}))
@@ -172,7 +173,7 @@ class NuScenesRig(SeededDataset):
                       f'{self.map_preset.frame!r}, that of the protocol: scores cannot be compared with published '
                       'ones. Give data and model that bev_frame.', 'current', logging.WARNING)
         self.metainfo = dict(self.describe(dict(map_preset=map_preset)), data_root=str(self.data_root), split=split,
-                             bev_frame=bev_frame)
+                             bev_frame=bev_frame, num_samples=whole)
 
     @classmethod
     def describe(cls, config: Mapping) -> dict[str, Any]:

@@ -139,6 +139,7 @@ def test_a_scene_and_some_cameras(hard_nuscenes):
         NuScenesRig(hard_nuscenes, 'mini_val', cameras=['CAM_FORNT'])
     with pytest.raises(ConfigError, match='scene-0916'):
         NuScenesRig(hard_nuscenes, 'mini_val', scenes=['scene-0917'])
+    assert dataset.metainfo['num_samples'] == len(NuScenesRig(hard_nuscenes, 'mini_val')) > len(dataset)
     with pytest.raises(ConfigError, match='flat_ego'):
         NuScenesRig(hard_nuscenes, 'mini_val', bev_frame='flatego')
     with pytest.raises(ConfigError, match='each once'):
