@@ -136,6 +136,12 @@ def test_carried_state_gives_one_long_clip(tiny_net, random_batch):
     assert torch.allclose(found[0], whole[:4]) and torch.allclose(found[1, 2:], whole[4:])
     assert found[1, :2].isnan().all() and torch.allclose(found[2], other)
     assert not torch.allclose(found[1, 2:], net.predictor(features[1:2, 2:])[0][0])
+    for i, sample in enumerate(batch['data_samples'][:2]):
+        sample.set_metainfo(dict(timestamps=[float(2 * i + k) for k in range(4)]))
+    net.eval()
+    for order in ([1, 0], [0, 2, 1]):  # shuffled clips would go on from others
+        with pytest.raises(DataError, match='expected clips in order of time'):
+            net.predict(features[order], [batch['data_samples'][i] for i in order])
 
 
 def test_no_state_is_carried_over_the_clips_of_other_processes(tiny_net, monkeypatch):
@@ -244,7 +250,7 @@ def test_preprocessor():
 
 
 def test_frames_of_another_size_are_refused(tiny_net):
-    with pytest.raises(ConfigError, match='maps of 2 x 2'):
+    with pytest.raises(ConfigError, match='frames of 64 x 64 pixels, expected 32 x 32'):
         tiny_net()(dict(clip=torch.zeros(1, 2, 3, 64, 64)))
 
 
