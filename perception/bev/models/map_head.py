@@ -132,11 +132,27 @@ class MapHead(nn.Module):
         """Probabilities (B, M, Y, X) float32 of the layers."""
         return logits[:, :len(self.classes)].float().sigmoid()
 
+    def check(self, samples: Sequence[BaseDataElement]) -> None:
+        """See that maps of samples lie where the head's do and mean the same, which equal shapes do not tell.
+
+        Args:
+            samples: with `map_bounds` and `map_classes` where their data have maps.
+
+        Raises:
+            DataError: they do not.
+        """
+        (x0, x1, _), (y0, y1, _) = self.grid.x, self.grid.y
+        for number, sample in enumerate(samples):
+            for key, value in dict(map_bounds=(x0, y0, x1, y1), map_classes=self.classes).items():
+                if tuple(sample.get(key, value)) != value:
+                    raise DataError(f'MapHead: sample {sample.get("sample_id", number)} with {key} {sample.get(key)}, '
+                                    f'expected {value}. Give data and head the same map preset and grid: map_preset '
+                                    'and map_grid of the data, classes and label_grid of the head.')
+
     def _targets(self, samples: Sequence[BaseDataElement], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B, M, Y, X) and where they count (B, 1, Y, X), float32."""
         expected = (len(self.classes), *logits.shape[2:])
-        (x0, x1, _), (y0, y1, _) = self.grid.x, self.grid.y
-        own = dict(map_bounds=(x0, y0, x1, y1), map_classes=self.classes)
+        self.check(samples)
         for number, sample in enumerate(samples):
             labels, mask = sample.get('map_labels'), sample.get('map_mask')
             if labels is None or tuple(labels.shape) != expected or (
@@ -145,11 +161,6 @@ class MapHead(nn.Module):
                 raise DataError(f'MapHead: sample {sample.get("sample_id", number)} with {came}, expected {expected} '
                                 f'for the layers {", ".join(self.classes)}, and a map_mask to match. Give data and '
                                 'head the same map preset.')
-            for key, value in own.items():  # equal shapes may lie elsewhere, or mean something else
-                if tuple(sample.get(key, value)) != value:
-                    raise DataError(f'MapHead: sample {sample.get("sample_id", number)} with {key} {sample.get(key)}, '
-                                    f'expected {value}. Give data and head the same map preset and grid: map_preset '
-                                    'and map_grid of the data, classes and label_grid of the head.')
         labels = torch.stack([sample.map_labels.to(logits.device) for sample in samples])
         everywhere = torch.ones(expected[1:], device=logits.device)
         mask = torch.stack([everywhere if 'map_mask' not in sample else sample.map_mask.to(everywhere)
