@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string, import_modules_from_strings
 
 from perception import registry
-from perception.apis.schedule import check_schedule, length_of, scale_schedule
+from perception.apis.schedule import check_schedule, length_of, lengthen_pipeline, scale_schedule
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
@@ -98,6 +98,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
     _check_ranges(cfg, path.name)
     if not any(name.startswith('param_scheduler') for name in options or {}):
         scale_schedule(cfg, length)
+    lengthen_pipeline(cfg, length)
     check_schedule(cfg, path.name)
     _settle(cfg)
     place = default_work_dir(path, mini)
@@ -237,6 +238,11 @@ def names_config(function: Callable) -> Callable:
                 raise ConfigError(
                     f'{config}: type={found[1]!r}, expected a class or the name of one that is registered as '
                     f'{found[2]}. {close_matches(found[1], _known_types(found[2]))}') from error
+            if str(error).startswith('Expected more than 1 value per channel'):  # torch's batch norm
+                raise ConfigError(
+                    f'{config}: a batch of one sample came to a batch norm on maps of one cell, of which it learns '
+                    'nothing, expected two samples or more. Set train_dataloader.drop_last=True if the last batch has '
+                    'but one, or another batch_size.') from error
             refused = _refusal(error)
             if refused is None:
                 raise

@@ -1,20 +1,24 @@
 """mmengine's training loops, which can start anywhere inside an epoch and stop at a loss that is not a number."""
 import itertools
+import logging
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from mmengine.dataset import InfiniteSampler
+from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from perception.common.dataset import SeededDataset
 from perception.common.finite import FiniteSteps
 from perception.common.samplers import EpochSampler
 from perception.utils.errors import ConfigError
 
 
 def check_steps(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> None:
-    """See that a training takes a step at all.
+    """See that a training takes a step at all, and warn where its augmentation does not know of the epochs.
 
     Raises:
         ConfigError: its batches are larger than the data, or it ends before it begins.
@@ -29,6 +33,17 @@ def check_steps(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> None:
     for name in ('max_epochs', 'max_iters'):
         if getattr(loop, name) < 1:
             raise ConfigError(f'train_cfg: {name}={getattr(loop, name)} gives no step, expected 1 or more. Correct it.')
+    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    if isinstance(loader.dataset, SeededDataset) and not isinstance(sampler, EpochSampler):
+        print_log(f'train_dataloader.sampler: a {type(sampler).__name__} does not tell the epoch, so that each sample '
+                  'is augmented alike in all of them. Set train_dataloader.sampler.type=EpochSampler.', 'current',
+                  logging.WARNING)
+    length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else math.ceil(loop.max_iters / len(loader))
+    for i, step in enumerate(getattr(loader.dataset, 'pipeline', ())):
+        if getattr(step, 'epochs', length) != length:
+            print_log(f'train_dataloader.dataset.pipeline.{i}: {type(step).__name__} is told of {step.epochs} epochs '
+                      f'in a training of {length}, whose end it is to know. Set its epochs={length}.', 'current',
+                      logging.WARNING)
 
 
 def rest_of(loader: DataLoader, done: int) -> Iterator[tuple[int, Any]]:

@@ -58,6 +58,23 @@ def scale_schedule(cfg: Config, before: tuple[str, int] | None) -> None:
                   f'{", ".join(changed)}. Options of param_scheduler beside it set another one.', 'current')
 
 
+def lengthen_pipeline(cfg: Config, before: tuple[str, int] | None) -> None:
+    """Tell the new length of a training to augmentation that ends before it does, which knew the old one as `epochs`.
+
+    Args:
+        cfg: the config with its new length, changed in place.
+        before: `length_of` the config that the pipeline was written for.
+    """
+    after = length_of(cfg)
+    if before is None or after is None or before[0] != 'max_epochs' or after[0] != before[0] or after == before:
+        return
+    for i, step in enumerate(((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('pipeline') or ()):
+        if isinstance(step, dict) and step.get('epochs') == before[1]:
+            step['epochs'] = after[1]
+            print_log(f'train_cfg.max_epochs={after[1]} instead of {before[1]}: train_dataloader.dataset.pipeline.{i}.'
+                      f'epochs={after[1]} too.', 'current')
+
+
 def _scaled(value: float, ratio: float, whole: bool) -> float:
     value *= ratio
     return max(round(value), 1) if whole or abs(value - round(value)) < 1e-9 else round(value, 6)

@@ -63,6 +63,7 @@ class BEVSegMetric(BaseMetric):
             raise ConfigError('BEVSegMetric: neither a preset nor classes and thresholds, expected one of '
                               f'{", ".join(PRESETS)}, or both. Name them.')
         check_choice('BEVSegMetric: mode', values['mode'], MODES)
+        self.preset = preset
         self.classes, self.mode, self.masked = tuple(values['classes']), values['mode'], values['masked']
         self.thresholds = np.array(values['thresholds'], np.float32)
         if not (np.diff(self.thresholds) > 0).all() or not 0 < self.thresholds[0] <= self.thresholds[-1] <= 1:
@@ -87,7 +88,7 @@ class BEVSegMetric(BaseMetric):
             data_samples: for each a dict with `pred_map` and `map_labels` (M, Y, X), perhaps `map_mask` (Y, X).
 
         Raises:
-            DataError: they are missing or of other shapes.
+            DataError: they are missing, of other shapes, or of another preset or place.
         """
         self.results.extend(self.count(sample) for sample in data_samples)
 
@@ -103,6 +104,10 @@ class BEVSegMetric(BaseMetric):
         if np.isnan(pred).any():
             raise DataError(f'BEVSegMetric: {name} has {np.isnan(pred).sum():,} NaN in pred_map, expected '
                             'probabilities. Correct the model.')
+        for key, value in dict(map_preset=self.preset, map_bounds=self.bounds).items():
+            if value is not None and sample.get(key) is not None and not np.array_equal(sample[key], value):
+                raise DataError(f'BEVSegMetric: {name} has labels of {key}={sample[key]}, expected {value}, for which '
+                                'the scores are named. Give data and metric the same preset and bounds.')
         reached = np.searchsorted(self.thresholds, pred.astype(np.float32), side='right')
         levels, parts = len(self.thresholds) + 1, len(self.rings[1:]) + 1
         ring = self._rings(pred.shape[1:])

@@ -42,6 +42,7 @@ class ImageAug:
 
     Raises:
         ConfigError: numbers that are none of these.
+        DataError: depths of the images were taken already.
     """
 
     def __init__(self, size: Sequence[int], scale: Sequence[float] = (1.0, 1.0), bottom: Sequence[float] = (0.0, 0.0),
@@ -55,6 +56,9 @@ class ImageAug:
         self.drawn = degrees > 0 or flip > 0 or scale[0] < scale[1] or bottom[0] < bottom[1]
 
     def __call__(self, sample: dict) -> dict:
+        if 'depth' in sample:
+            raise DataError(f'ImageAug: {sample["sample_id"]} has depth already, expected it to be taken from the '
+                            'images as the net sees them. Put SweepDepth behind ImageAug.')
         images, matrices = [], []
         for image, so_far in zip(sample['images'], sample['image_aug']):
             matrix = self.draw(sample['rng'], file_size(image, so_far)) if self.drawn else \
@@ -147,7 +151,7 @@ class DropCameras:
         black: make their images black rather than leave them out, for nets that need all of them.
 
     Raises:
-        ConfigError: neither or both of keep and names.
+        ConfigError: neither or both of keep and names, or a name that no camera of a sample has.
     """
 
     def __init__(self, keep: int | None = None, names: Sequence[str] = (), black: bool = False) -> None:
@@ -159,6 +163,8 @@ class DropCameras:
     def __call__(self, sample: dict) -> dict:
         cameras = sample['meta']['cameras']
         if self.keep is None:
+            for name in self.names:
+                check_choice('DropCameras: a camera', name, cameras)
             kept = np.flatnonzero([camera not in self.names for camera in cameras])
         elif self.keep > len(cameras):
             raise ConfigError(f'DropCameras: keep={self.keep} of {len(cameras)} cameras, expected at most as many as '
@@ -371,5 +377,8 @@ class NearBoxes:
     def __call__(self, sample: dict) -> dict:
         if 'boxes' not in sample:
             return sample
+        if 1 < len(self.ranges) <= sample['labels'].max(initial=0):
+            raise ConfigError(f'NearBoxes: {len(self.ranges)} ranges for a box of class {sample["labels"].max()}, '
+                              'expected one for all, or one for each class. Give as many as there are classes.')
         limit = self.ranges[sample['labels'] if len(self.ranges) > 1 else np.zeros(len(sample['labels']), np.int64)]
         return select_boxes(sample, np.flatnonzero(np.hypot(*sample['boxes'][:, :2].T) < limit))

@@ -10,6 +10,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.common import boxes as geometry
 from perception.common.formats.images import SUFFIXES
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
@@ -45,7 +46,8 @@ class CrowdPredictor(Predictor):
         columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic: how scans of another sensor
             become such as the net was trained on, see PointReader; by default as the data set has its own.
         images: folder of the images, each called as its scan.
-        camera: file of their projection, a JSON with p (3 x 4), r and t (4 x 4) such as STCrowd's camera.json.
+        camera: file of their projection, a JSON with p (3 x 4), r and t (4 x 4) such as STCrowd's camera.json; p r t
+            projects points [m] as they are in the files, before `forward` and `height` move them.
         min_score: predictions below it are not drawn.
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
 
@@ -79,7 +81,7 @@ class CrowdPredictor(Predictor):
         if self.images is not None and not self.images.is_dir():
             raise DataError(f'{images}: no such folder, expected that of the images, each called as its scan. Correct '
                             'images.')
-        self.lidar_to_image = None if camera is None else _camera(camera)
+        self.lidar_to_image = None if camera is None else self._moved(_camera(camera))
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
                                    forward=self.meta.get('forward', 0.0)))
         self._annotations: dict[Path, Annotations] = {}
@@ -143,9 +145,13 @@ class CrowdPredictor(Predictor):
                     self._refused.add(file)
                 return known
             image = annotations.images[frame]
-            known['lidar_to_image'] = read_camera(root / 'camera.json')
+            known['lidar_to_image'] = self._moved(read_camera(root / 'camera.json'))
             known['image_path'] = str(root / image) if image else ''
         return known
+
+    def _moved(self, lidar_to_image: np.ndarray) -> np.ndarray:
+        """A projection (4, 4) of points as they are in the files, for those that the reader has moved."""
+        return lidar_to_image @ np.linalg.inv(self.reader.to_frame)
 
     def _frame(self, file: Path, scan: Path) -> tuple[Annotations, int]:
         """Annotations of a file, and which frame of it a scan is.
@@ -218,8 +224,9 @@ class CrowdPredictor(Predictor):
                             'without.')
         source = Path(source).absolute()
         annotations, frame = self._frame(path / f'{source.parent.name}.json' if path.is_dir() else path, source)
-        own = slice(*annotations.rows[frame:frame + 2])
-        boxes = annotations.boxes[own]
+        own, move = slice(*annotations.rows[frame:frame + 2]), self.reader.to_frame
+        boxes = geometry.rotate(annotations.boxes[own], np.arctan2(move[1, 0], move[0, 0]))
+        boxes = geometry.translate(boxes, move[:3, 3])
         return dict(boxes=boxes, labels=np.zeros(len(boxes), np.int64), track_ids=annotations.track_ids[own],
                     num_points=annotations.num_points[own], ignore=boxes[:, 5] < self.data.get('min_height', 1.2))
 

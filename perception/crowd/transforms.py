@@ -85,7 +85,7 @@ class SamplePeople:
         if not (0 <= fade <= 1 and ground >= 0 and stray >= 0):
             raise ConfigError(f'SamplePeople: fade={fade}, ground={ground}, stray={stray}, expected a share in [0, 1], '
                               'a height in m and a number of points. Correct them.')
-        self.count, self.min_points, self.ground, self.stray = count, min_points, ground, stray
+        self.count, self.min_points, self.ground, self.stray, self.epochs = count, min_points, ground, stray, epochs
         self.last = epochs - round(fade * epochs)
 
     def __call__(self, sample: dict) -> dict:

@@ -76,6 +76,10 @@ class PEEL:
         self.reallocation = _filled('reallocation', reallocation, dict(alpha=1.0, donors=0.0, pool='macs'))
         check_choice('prune: target kind', self.target['kind'], UNITS)
         check_choice('prune: pool', self.reallocation['pool'], ('macs', 'params'))
+        alpha, ends = self.reallocation['alpha'], self.backbone['ends']
+        if not alpha >= 0 or len(ends) != 2 or not min(ends) > 0:
+            raise ConfigError(f'prune: reallocation with alpha={alpha} and backbone with ends={ends}, expected an '
+                              'exponent of 0 or more, and two factors above 0. Correct them.')
         ratio, value, rho = self.target['ratio'], self.target['value'], self.backbone['rho']
         if (ratio is None) == (value is None) or not (ratio is None or 0 < ratio <= 1) or not (
                 value is None or value > 0):

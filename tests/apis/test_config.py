@@ -3,6 +3,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmengine.hooks import EMAHook
 from mmengine.visualization import Visualizer
@@ -441,6 +442,12 @@ def test_errors_name_the_config(toy_config):
         MODELS.build(dict(type='Seqential'))
     with pytest.raises(ConfigError, match=r"toy_config.py: type='Seqential', expected .* registered as model"):
         build(toy_config)
+
+    @names_config
+    def normalise(config):
+        torch.nn.BatchNorm2d(3)(torch.zeros(1, 3, 1, 1))
+    with pytest.raises(ConfigError, match='toy_config.py: a batch of one sample .*drop_last=True'):
+        normalise(toy_config)
 
 
 def test_every_value_survives_a_dump(tmp_path):

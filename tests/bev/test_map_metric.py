@@ -67,6 +67,8 @@ def test_rings():
     assert scores['IoU_vehicle_0-4m'] == slow_iou(some, 0, .5, ring=(0, 4))
     assert scores['IoU_vehicle_4-9m'] == slow_iou(some, 0, .5, ring=(4, 9))
     assert scores['IoU_vehicle'] == slow_iou(some, 0, .5)
+    with pytest.raises(DataError, match='map_bounds'):
+        run(BEVSegMetric('lss_vehicle', bounds=bounds, rings=(0, 4)), [dict(some[0], map_bounds=(-12, -16, 12, 16))])
 
 
 def test_parts_merge():
@@ -88,6 +90,7 @@ def test_perfect_and_absent_classes():
 
 @pytest.mark.parametrize(('changes', 'message'), [
     (dict(pred_map=np.zeros((2, *SHAPE))), r'\(2, 16, 12\)'), (dict(pred_map=np.full((1, *SHAPE), np.nan)), 'NaN'),
+    (dict(map_preset='lss_vehicle'), "map_preset=lss_vehicle, expected cvt_vehicle_s2"),
     (dict(map_labels=None), 'no map_labels'), (dict(map_mask=np.ones((3, 3))), r'map_mask of shape \(3, 3\)')])
 def test_refuses_what_it_cannot_score(changes, message):
     with pytest.raises(DataError, match=message):

@@ -132,6 +132,8 @@ def test_points_and_depths_move_alike():
     assert before['depth'].shape == (3, 8, 22) and (before['depth'] > 0).mean() > .3
     np.testing.assert_allclose(before['depth'], after['depth'], atol=1e-4)
     assert 'points' not in after and 'points' in before
+    with pytest.raises(DataError, match='Put SweepDepth behind ImageAug'):
+        ImageAug((128, 352))(before)
 
 
 def test_depth_is_the_least_of_each_block_of_pixels():
@@ -181,6 +183,9 @@ def test_cameras_are_dropped():
         DropCameras(names=[f'c{k}' for k in range(6)])(sample)
     with pytest.raises(ConfigError, match='keep=7 of 6'):
         DropCameras(7)(sample)
+    for black in (False, True):  # a wrong name would drop nothing
+        with pytest.raises(ConfigError, match="DropCameras: a camera='c7', expected one of c0, c1"):
+            DropCameras(names=['c2', 'c7'], black=black)(sample)
 
 
 def test_far_boxes_are_left_out():
@@ -189,6 +194,8 @@ def test_far_boxes_are_left_out():
     near = NearBoxes(15)(sample)
     assert len(near['labels']) == (distance < 15).sum() == len(near['boxes']) == len(near['track_ids'])
     assert len(NearBoxes([100, 1e-9, 100, 100, 100, 100])(sample)['boxes']) == 5
+    with pytest.raises(ConfigError, match='3 ranges for a box of class 5'):
+        NearBoxes([100, 100, 100])(sample)
 
 
 @pytest.mark.parametrize(('kind', 'arguments'), [

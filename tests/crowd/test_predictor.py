@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from perception.common.boxes import points_in_boxes
 from perception.common.predictor import Found
 from perception.common.visual.video import read_frames, write_video
 from perception.crowd.datasets.stcrowd.reader import STCrowd
@@ -107,6 +108,18 @@ def test_images_of_others_are_told_by_options(folder, tmp_path):
             CrowdPredictor(None, DATA, **options)
     with pytest.raises(DataError, match='none.json: no such file'):
         CrowdPredictor(None, DATA, images=str(tmp_path), camera='none.json')
+
+
+def test_points_that_are_moved_project_to_the_pixels_that_show_them(folder):
+    scan, camera = scans_of(folder)[0], dict(images=str(folder), camera=str(folder / 'camera.json'))
+    plain, moved = CrowdPredictor(None, DATA, **camera), CrowdPredictor(None, DATA, forward='y', height=2.0, **camera)
+    pixels = [predictor.known(scan)['lidar_to_image'][:3] @ np.c_[predictor.cloud(scan).points[:, :3], np.ones(480)].T
+              for predictor in (plain, moved)]
+    assert np.abs(plain.cloud(scan).points - moved.cloud(scan).points).max() > 1
+    np.testing.assert_allclose(*pixels, rtol=1e-4, atol=.01)
+    for predictor in (plain, moved):  # labels go with the points
+        boxes, points = predictor.truth(folder / 'anno', '', scan)['boxes'], predictor.cloud(scan).points
+        assert points_in_boxes(points, boxes)[1].min() >= 30
 
 
 def test_sources_are_all_scans_of_a_folder(predictor, folder):

@@ -45,7 +45,8 @@ def test_flat_images_with_a_list(tmp_path):
     val = ImageNet(str(tmp_path), 'val')
     assert int(val[0]['data_samples'].label) == 1 and val.metainfo['classes'] == ('n01', 'n02')
     assert ImageNet.describe(dict(data_root=str(tmp_path))) == dict(classes=('n01', 'n02'))
-    for line, named in (('x.JPEG 2', 'line 1'), ('x.JPEG', 'line 1'), ('x.JPEG 0', 'x.JPEG')):
+    for line, named in (('x.JPEG 2', 'line 1'), ('x.JPEG', 'line 1'), ('x.JPEG 0', 'x.JPEG'),
+                        ('ILSVRC2012_val_00000001.JPEG 1\nx.JPEG 0\n', r'x.JPEG, which is not there \(1 of 2')):
         (tmp_path / 'meta/val.txt').write_text(line)
         with pytest.raises(DataError, match=named):
             ImageNet(str(tmp_path), 'val')

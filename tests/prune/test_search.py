@@ -213,6 +213,8 @@ def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
     (dict(ignore=['(']), ConfigError, 'regular expression'),
     (dict(importance=dict(kind='bn_man')), ConfigError, 'bn_mean'),
     (dict(importance=dict(kind='taylor')), ConfigError, 'train_dataloader'),
+    (dict(reallocation=dict(alpha=-1)), ConfigError, 'alpha=-1'),
+    (dict(backbone=dict(kind='linear', ends=(0, 1))), ConfigError, r'ends=\(0, 1\)'),
     (dict(backbone=dict(rho=1.5)), ConfigError, 'rho=1.5')])
 def test_what_cannot_be_asked_is_refused(change, error, named):
     model = trained(ImageClassifier(net='resnet18', num_classes=5, width=0.125))

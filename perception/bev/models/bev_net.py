@@ -184,6 +184,9 @@ class BEVNet(BaseModel):
         Args:
             outputs: of `compute`.
             data_samples: a RigSample for each sample, or None.
+
+        Raises:
+            DataError: samples of other maps than those of the head.
         """
         seen: BEVFeatures = outputs['seen']
         samples = data_samples or [RigSample(metainfo=dict(bev_frame=self.bev_frame)) for _ in seen.bev]
@@ -192,6 +195,7 @@ class BEVNet(BaseModel):
                 order = scores.argsort(descending=True, stable=True)  # across tasks
                 sample.pred_boxes, sample.pred_scores, sample.pred_labels = boxes[order], scores[order], labels[order]
         if 'map' in outputs:
+            self.heads['map'].check(samples)
             for sample, probs in zip(samples, self.heads['map'].predict(outputs['map'])):
                 sample.pred_map = probs
         depth = self.view_transform.depth_map(seen)

@@ -81,7 +81,7 @@ class MapHead(nn.Module):
             scalars `loss_LAYER`, and `loss_center` with such a map.
 
         Raises:
-            DataError: samples without labels, or of another shape.
+            DataError: samples without labels, or with those of another shape, place or names.
         """
         logits = logits.float()
         labels, mask = self._targets(samples, logits)
@@ -132,9 +132,27 @@ class MapHead(nn.Module):
         """Probabilities (B, M, Y, X) float32 of the layers."""
         return logits[:, :len(self.classes)].float().sigmoid()
 
+    def check(self, samples: Sequence[BaseDataElement]) -> None:
+        """See that maps of samples lie where the head's do and mean the same, which equal shapes do not tell.
+
+        Args:
+            samples: with `map_bounds` and `map_classes` where their data have maps.
+
+        Raises:
+            DataError: they do not.
+        """
+        (x0, x1, _), (y0, y1, _) = self.grid.x, self.grid.y
+        for number, sample in enumerate(samples):
+            for key, value in dict(map_bounds=(x0, y0, x1, y1), map_classes=self.classes).items():
+                if tuple(sample.get(key, value)) != value:
+                    raise DataError(f'MapHead: sample {sample.get("sample_id", number)} with {key} {sample.get(key)}, '
+                                    f'expected {value}. Give data and head the same map preset and grid: map_preset '
+                                    'and map_grid of the data, classes and label_grid of the head.')
+
     def _targets(self, samples: Sequence[BaseDataElement], logits: Tensor) -> tuple[Tensor, Tensor]:
         """Labels (B, M, Y, X) and where they count (B, 1, Y, X), float32."""
         expected = (len(self.classes), *logits.shape[2:])
+        self.check(samples)
         for number, sample in enumerate(samples):
             labels, mask = sample.get('map_labels'), sample.get('map_mask')
             if labels is None or tuple(labels.shape) != expected or (

@@ -101,6 +101,15 @@ class PointReader(TypedArguments):
         self.invalid, self.topic, self.frame = invalid, topic, frame
         self._said = torch.zeros(len(DOUBTS), dtype=torch.bool).share_memory_()  # of DOUBTS, by any worker
 
+    @property
+    def to_frame(self) -> np.ndarray:
+        """(4, 4) from x, y, z [m] of the sensor to those of the net, as `forward` and `height` tell."""
+        move = np.eye(4)
+        move[2, 3] = self.lift
+        if self.turn is not None:
+            move[:2, :2] = self.turn
+        return move
+
     def read(self, source: str | Path | np.ndarray) -> Cloud:
         """A scan as the net takes it.
 

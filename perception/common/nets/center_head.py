@@ -302,7 +302,14 @@ class CenterHead(nn.Module):
         Args:
             found: maps of the task.
             task: its number.
+
+        Raises:
+            DataError: scores that are NaN, in which nothing would be found.
         """
+        bad = int(found['heatmap'].isnan().sum())
+        if bad:
+            raise DataError(f'CenterHead: {bad:,} scores of {found["heatmap"].numel():,} are NaN, expected numbers. '
+                            'The net diverged, or what it sees is not finite; use an earlier checkpoint.')
         scores, planes, cells = peaks(found['heatmap'].float().sigmoid(), self.max_detections, self.peak_window)
         boxes = decode_boxes(self.rows_at(found, cells, task), cells, self.grid, self.log_sizes)
         sizes = boxes[..., 3:6]

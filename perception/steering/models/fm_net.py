@@ -6,12 +6,14 @@ is `distill/mimic.py`; nothing of it remains here.
 
 Shapes: B clips of T frames of H x W pixels, K outputs.
 """
+import logging
 import math
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from mmengine.dist import get_world_size
+from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from torch import Tensor, nn
 
@@ -116,7 +118,8 @@ class SteeringNet(BaseModel):
         self.predictor = MODELS.build(dict(predictor, features=self.head.features, outputs=self.outputs,
                                            classes=self.classes))
         self.aux_weight, self.carry_state, self.deploy = aux_weight, carry_state, deploy
-        self._carried: tuple[str, Tensor] | None = None
+        self._carried: tuple[str, Tensor, float] | None = None
+        self._told = False  # that targets are learned as they are
         if not self.classes:
             self._set_statistics(target_mean, target_std)
         if deploy == 'step':
@@ -137,9 +140,15 @@ class SteeringNet(BaseModel):
             samples with predictions.
 
         Raises:
+            ConfigError: frames of another size.
             DataError: a loss without targets.
         """
         check_choice(f'{type(self).__name__}: mode', mode, MODES)
+        size = tuple(inputs['clip'].shape[3:])
+        if size != self.input_size:
+            raise ConfigError(f'{type(self).__name__}: frames of {size[0]} x {size[1]} pixels, expected '
+                              f'{self.input_size[0]} x {self.input_size[1]}. Give model.input_size and that of the '
+                              'data set the same value.')
         features = self.encode(inputs['clip'])
         if mode == 'loss':
             return self.loss(features, data_samples)
@@ -187,6 +196,11 @@ class SteeringNet(BaseModel):
             features: (B, T, F).
             data_samples: with `targets` (T, 3), NaN where unknown.
         """
+        if not self._told and not self.target_known:
+            print_log(f'{type(self).__name__}: nobody told mean and deviation of the targets, so that degrees and m/s '
+                      'are learned as they are. Add dict(type=TargetStatisticsHook) to custom_hooks, or give '
+                      'model.target_mean and model.target_std.', 'current', logging.WARNING)
+        self._told = True
         truth = self.normalised(self._stacked(data_samples))
         own = self.predictor(features)[0]
         losses = dict(loss_angle=_square_error(own[..., :1], truth[..., :1]),
@@ -204,6 +218,9 @@ class SteeringNet(BaseModel):
         Args:
             features: (B, T, F).
             data_samples: a SteeringSample for each clip, or None.
+
+        Raises:
+            DataError: clips whose state is carried on and that do not come in order.
         """
         samples = data_samples or [SteeringSample() for _ in features]
         outputs = self._carry_on(features, samples) if self.carry_state else self.predictor(features)[0]
@@ -215,11 +232,16 @@ class SteeringNet(BaseModel):
         """The predictor's outputs, clip after clip, only of frames that no clip before had."""
         outputs = features.new_full((*features.shape[:2], self.outputs), torch.nan)
         for i, sample in enumerate(samples):
-            recording = sample.get('recording', '')
+            recording, times = sample.get('recording', ''), sample.get('timestamps') or [0.0]
             new = sample.scored if 'scored' in sample else torch.ones(features.shape[1], dtype=torch.bool)
-            goes_on = self._carried and self._carried[0] == recording and not ('first' in sample and sample.first[0])
+            begins = bool(sample.first[0]) if 'first' in sample else None
+            goes_on = self._carried and self._carried[0] == recording and not begins
+            if goes_on and times[-1] < self._carried[2] or begins is False and not goes_on:
+                raise DataError(f'{type(self).__name__}: {sample.get("sample_id", "a clip")} does not come after those '
+                                'before it, expected clips in order of time, whose state is carried on. Set '
+                                'sampler.shuffle=False of the loader, or carry_state=False.')
             outputs[i, new], state = self.predictor(features[i:i + 1, new], self._carried[1] if goes_on else None)
-            self._carried = recording, state
+            self._carried = recording, state, times[-1]
         return outputs
 
     def train(self, mode: bool = True) -> 'SteeringNet':

@@ -15,6 +15,7 @@ from perception.common.nets.efficientnet import EfficientNet
 from perception.common.nets.fpn import FPN
 from perception.common.nets.resnet import ResNet
 from perception.common.nets.second import SECONDFPN
+from perception.common.structures import RigSample
 from perception.registry import MODELS
 from perception.utils.checkpoint import load_weights
 from perception.utils.errors import CheckpointError, ConfigError, DataError
@@ -144,6 +145,13 @@ def test_without_samples(batch):
         model(inputs, mode='loss')
     with pytest.raises(ConfigError, match="mode='guess'"):
         model(inputs, mode='guess')
+
+
+def test_maps_of_another_place_are_not_predicted_for(batch):
+    model, data = net().eval(), dict(batch)
+    data['data_samples'] = [RigSample(metainfo=dict(sample_id=name, map_bounds=(-50, -50, 50, 50))) for name in 'ab']
+    with pytest.raises(DataError, match=r'sample a with map_bounds \(-50, -50, 50, 50\), expected'):
+        model.test_step(data)
 
 
 def test_the_image_net_starts_from_a_file(tmp_path):

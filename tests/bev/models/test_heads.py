@@ -189,7 +189,9 @@ def test_cvt_learns_centres_beside_vehicles():
 
 @pytest.mark.parametrize(('sample', 'message'), [
     (BaseDataElement(), 'no map_labels'), (labelled(torch.zeros(1, 20, 20)), r'\(1, 20, 20\), expected \(2, 20, 20\)'),
-    (labelled(torch.zeros(2, 20, 20), torch.ones(3, 3)), 'map_mask')])
+    (labelled(torch.zeros(2, 20, 20), torch.ones(3, 3)), 'map_mask'),
+    (labelled(torch.zeros(2, 20, 20), metainfo=dict(map_bounds=(-4, -4, 4, 4))), r'map_bounds \(-4, -4, 4, 4\)'),
+    (labelled(torch.zeros(2, 20, 20), metainfo=dict(map_classes=('road', 'walkway'))), "'walkway'")])
 def test_maps_of_another_preset_are_refused(sample, message):
     with pytest.raises(DataError, match=message):
         map_head().loss(torch.zeros(1, 2, 20, 20), [sample])

@@ -344,6 +344,14 @@ def test_boxes_that_are_no_numbers_or_that_nothing_fits_are_not_found():
     assert len(head.predict(maps)[0][0]) == 397
 
 
+def test_scores_that_are_no_numbers_are_not_taken_for_an_empty_street():
+    head = small(peak_window=3)
+    maps = [{name: torch.zeros(1, n, 20, 20) for name, n in dict(head.branches, heatmap=1).items()}]
+    maps[0]['heatmap'][0, 0, 3, 4] = torch.nan
+    with pytest.raises(DataError, match='1 scores of 400 are NaN'):
+        head.predict(maps)
+
+
 def test_classes_of_a_task_suppress_each_other_unless_told_not_to():
     boxes, scores = torch.tensor([person(3, 1), person(3.2, 1), person(3.1, 1)]), torch.tensor([.5, .9, .7])
     for per_class, left in ((False, [.9]), (True, [.9, .7])):

@@ -7,6 +7,7 @@ from torch import nn
 
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_model_macs
+from perception.steering.models import fm_net
 from perception.steering.models.cnn3d import CNN3d
 from perception.steering.models.fm_net import ActionNet, ClipPreprocessor, SteeringNet
 from perception.steering.models.heads import AutoregressiveLSTM, FrameHead, FramePredictor
@@ -135,6 +136,12 @@ def test_carried_state_gives_one_long_clip(tiny_net, random_batch):
     assert torch.allclose(found[0], whole[:4]) and torch.allclose(found[1, 2:], whole[4:])
     assert found[1, :2].isnan().all() and torch.allclose(found[2], other)
     assert not torch.allclose(found[1, 2:], net.predictor(features[1:2, 2:])[0][0])
+    for i, sample in enumerate(batch['data_samples'][:2]):
+        sample.set_metainfo(dict(timestamps=[float(2 * i + k) for k in range(4)]))
+    net.eval()
+    for order in ([1, 0], [0, 2, 1]):  # shuffled clips would go on from others
+        with pytest.raises(DataError, match='expected clips in order of time'):
+            net.predict(features[order], [batch['data_samples'][i] for i in order])
 
 
 def test_no_state_is_carried_over_the_clips_of_other_processes(tiny_net, monkeypatch):
@@ -220,6 +227,18 @@ def test_targets_stand_in_the_checkpoint(tiny_net):
         tiny_net(target_mean=[0, 0], target_std=[1, 1])
 
 
+def test_targets_that_are_learned_as_they_are_are_said_once(tiny_net, random_batch, monkeypatch):
+    said = []
+    monkeypatch.setattr(fm_net, 'print_log', lambda text, *_: said.append(text))
+    for told in (False, True):
+        net, batch = tiny_net(), random_batch()
+        if told:
+            net.set_statistics([0, 0, 0], [1, 1, 1])
+        for _ in range(2):
+            net(**net.data_preprocessor(batch), mode='loss')
+        assert len(said) == 1 and 'Add dict(type=TargetStatisticsHook) to custom_hooks' in said[0]
+
+
 def test_preprocessor():
     clip = torch.tensor([0, 255], dtype=torch.uint8).view(1, 1, 1, 2).expand(2, 3, 4, 2)
     inputs = ClipPreprocessor()(dict(inputs=dict(clip=[clip]), data_samples=None))['inputs']
@@ -231,7 +250,7 @@ def test_preprocessor():
 
 
 def test_frames_of_another_size_are_refused(tiny_net):
-    with pytest.raises(ConfigError, match='maps of 2 x 2'):
+    with pytest.raises(ConfigError, match='frames of 64 x 64 pixels, expected 32 x 32'):
         tiny_net()(dict(clip=torch.zeros(1, 2, 3, 64, 64)))
 
 

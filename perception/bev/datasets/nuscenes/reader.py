@@ -16,6 +16,7 @@ axle; the flat car is that one turned upright, as protocols of map segmentation 
 """
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 
 from perception.bev.datasets.nuscenes.map_presets import MapPreset, map_labels, preset_of, vehicle_labels
 from perception.bev.transforms import PER_BOX
@@ -149,9 +151,12 @@ class NuScenesRig(SeededDataset):
         self.sweeps, self.min_points = sweeps, min_points
         self.training = split.endswith('train') if training is None else training
         self.index, self.frames = read_split(self.data_root, split)
+        whole = len(self.frames)
         if scenes is not None:
             for scene in scenes:
                 check_choice('NuScenesRig: scene', scene, sorted({frame.scene for frame in self.frames}))
+            if not len(scenes):
+                raise ConfigError('NuScenesRig: scenes=[], expected some, or None for all of the split. Name them.')
             self.frames = [frame for frame in self.frames if frame.scene in scenes]
         names = [DETECTION.get(name) for name in self.index.category_names.tolist()]
         self.label_of = np.array([-1 if name is None else CLASSES.index(name) for name in names], np.int64)
@@ -163,8 +168,12 @@ class NuScenesRig(SeededDataset):
             self._check_labelled()
         self.order = self.balanced() if balance else np.arange(len(self.frames))
         self.map_preset = preset_with(map_preset, map_grid)
+        if self.map_preset is not None and bev_frame != self.map_preset.frame:
+            print_log(f'NuScenesRig: map_preset={map_preset!r} in the frame {bev_frame!r}, expected '
+                      f'{self.map_preset.frame!r}, that of the protocol: scores cannot be compared with published '
+                      'ones. Give data and model that bev_frame.', 'current', logging.WARNING)
         self.metainfo = dict(self.describe(dict(map_preset=map_preset)), data_root=str(self.data_root), split=split,
-                             bev_frame=bev_frame)
+                             bev_frame=bev_frame, num_samples=whole)
 
     @classmethod
     def describe(cls, config: Mapping) -> dict[str, Any]:
@@ -291,7 +300,8 @@ class NuScenesRig(SeededDataset):
             DataError: images of several sizes, a map that cannot be read.
         """
         if self.map_preset is not None:
-            sample['meta']['map_bounds'] = bounds_of(self.map_preset)
+            sample['meta'].update(map_bounds=bounds_of(self.map_preset), map_preset=self.map_preset.name,
+                                  map_classes=self.map_preset.classes)
         if self.map_preset is not None and self.labelled:
             sample = dict(sample, **self.map(self.frames[self.order[index]], sample['meta']['frame_to_world']
                                              @ np.linalg.inv(sample['bev_aug'])))

@@ -67,7 +67,9 @@ class NuScenesDetectionSubmission(Submission):
         with atomic_path(path, DataError) as part:
             part.write_text(json.dumps(dict(meta=self.flags, results=dict(results)), allow_nan=False) + '\n', 'ascii')
         zip_files(path.with_suffix('.zip'), self.out_dir, [NAME])
-        return path, [f'sample {name} was predicted twice' for name in twice] + validate_results(path, tokens)
+        count = (self.dataset_meta or {}).get('num_samples', len(tokens))  # of the whole split
+        return path, [f'{len(tokens):,} samples, expected {count:,}'] * (len(tokens) != count) + [
+            f'sample {name} was predicted twice' for name in twice] + validate_results(path, tokens)
 
 
 def to_records(token: str, found: Predictions) -> list[dict]:

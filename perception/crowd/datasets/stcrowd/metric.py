@@ -11,6 +11,7 @@ people are matched first. Those of the part are its truth; a prediction that fou
 that found nobody counts by its own distance from the sensor, or in the part of the person nearest to it within 2 m;
 where nobody stands there, it has no neighbour, and its number of points is unknown: then it counts in each part.
 """
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -178,6 +179,10 @@ class STCrowdMetric(BaseMetric):
     def compute_metrics(self, results: list[Frame]) -> dict[str, Any]:
         """Scores over all frames; a table goes to the log."""
         results = [Frame(*result) for result in results]  # mmengine makes plain tuples of them
+        own, other = self.filters.min_height, (self.dataset_meta or {}).get('min_height')
+        if other not in (None, own):
+            print_log(f'STCrowdMetric: min_height={own} with data whose min_height is {other}, so that people of '
+                      f'{max(own, other)} m or more count. Give both the same.', 'current', logging.WARNING)
         scores = score_frames(results, self.dist, self.ties, self.recall_score, self.ignored == 'free')
         used = dict(dist=self.dist, ties=self.ties, **asdict(self.filters), recall_score=self.recall_score,
                     ignored=self.ignored)

@@ -121,10 +121,13 @@ class STCrowd(SeededDataset):
         super().__init__(pipeline, seed)
         self.data_root, self.split = data_path(data_root), split
         self.min_height, self.intensity_scale = min_height, intensity_scale
-        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), min_height=min_height)
         names = read_split(self.data_root, split) if sequences is None else [sequence_name(s) for s in sequences]
         if not names:
             raise ConfigError(f'STCrowd: sequences={sequences!r}, expected at least one. Name some, such as [8].')
+        twice = [name for name in names if [other.zfill(2) for other in names].count(name.zfill(2)) > 1]
+        if twice:  # a frame that counts twice, or two of one name
+            raise ConfigError(f'STCrowd: sequence {twice[0]} twice, expected each once. Correct sequences.')
         self.lidar_to_image = read_camera(self.data_root / 'camera.json')
         self.annotations = [self._annotations(name, names) for name in names]
         self.frames = [(name, a, f) for name, a in zip(names, self.annotations) for f in range(len(a.points))]

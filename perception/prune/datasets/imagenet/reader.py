@@ -112,7 +112,9 @@ def _listed(file: Path, folder: Path, num_classes: int) -> list[tuple[Path, int]
             raise DataError(f'{file}: line {i} is {line[:60]!r}, expected `<image> <number>` with a class of 0 to '
                             f'{num_classes - 1}. Correct it.')
         items.append((path, int(label)))
-    if items and not items[0][0].is_file():
-        raise DataError(f'{file}: names {items[0][0]}, which is not there, expected the images in {folder}. Unpack '
-                        'them there.')
+    there = set(walk(folder))
+    absent = [path for path, _ in items if path not in there and not path.is_file()]
+    if absent:
+        raise DataError(f'{file}: names {absent[0]}, which is not there ({len(absent):,} of {len(items):,} images), '
+                        f'expected them in {folder}. Unpack them there.')
     return items

@@ -8,6 +8,7 @@ The official files are read as they are unpacked, by the package h5py:
 
 Frames whose wheel is turned further than 200 degrees are left out, as officially; there, a recording ends.
 """
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.registry import DATASETS
 from perception.steering.datasets.base import DrivingClips, Recording, check_times, missing_root
@@ -65,6 +67,10 @@ class CommaAI(DrivingClips):
 
     def list_recordings(self) -> list[Recording]:
         names = sorted(path.stem for path in (self.data_root / 'camera').glob('*.h5') if not path.name.startswith('.'))
+        absent = [name for name in self.test if name not in names]
+        if names and absent:  # a wrong name would let a recording of the test be trained on
+            print_log(f'{self.data_root}: {", ".join(absent)} of the test are not among {len(names):,} recordings, '
+                      'expected all of them. Unpack them, or correct test.', 'current', logging.WARNING)
         wanted = [name for name in names if (name in self.test) == (self.split == 'test')]
         if not wanted:
             raise missing_root(self.data_root / 'camera' / f'{(*self.test, "2016-01-30--11-24-51")[0]}.h5',
@@ -193,6 +199,9 @@ def read_log(path: str | Path, frames: int, align: str = 'pointer') -> tuple[np.
     rows = lengths[KEYS[0]]
     values = np.stack([columns[key] for key in KEYS] + [columns.get('times', np.arange(rows) / 100)], 1)
     if align == 'linspace':
+        if rows < frames:
+            raise DataError(f'{path}: {rows:,} rows for {frames:,} frames, expected a row or more for each. The log '
+                            'was cut; copy it again.')
         found, known = values[np.linspace(0, rows - 1, frames).astype(int)], np.ones(frames, bool)
     else:
         pointer = columns[POINTER].astype(np.int64)

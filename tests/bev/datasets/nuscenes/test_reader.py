@@ -11,6 +11,7 @@ from nuscenes import NuScenes
 from nuscenes.utils.geometry_utils import view_points
 from PIL import Image
 
+from perception.bev.datasets.nuscenes import reader
 from perception.bev.datasets.nuscenes.reader import CLASSES, DETECTION, NuScenesRig, flattened
 from perception.bev.transforms import BEVAug, DropCameras, GridMask, ImageAug, SweepDepth
 from perception.common.boxes import corners, points_in_boxes
@@ -138,6 +139,7 @@ def test_a_scene_and_some_cameras(hard_nuscenes):
         NuScenesRig(hard_nuscenes, 'mini_val', cameras=['CAM_FORNT'])
     with pytest.raises(ConfigError, match='scene-0916'):
         NuScenesRig(hard_nuscenes, 'mini_val', scenes=['scene-0917'])
+    assert dataset.metainfo['num_samples'] == len(NuScenesRig(hard_nuscenes, 'mini_val')) > len(dataset)
     with pytest.raises(ConfigError, match='flat_ego'):
         NuScenesRig(hard_nuscenes, 'mini_val', bev_frame='flatego')
     with pytest.raises(ConfigError, match='each once'):
@@ -280,3 +282,21 @@ def test_refuses_a_grid_without_a_map(mini_rig):
         NuScenesRig(mini_rig, 'mini_val', map_grid=dict(x=(0, 1, 1)))
     with pytest.raises(ConfigError, match='lss_map'):
         NuScenesRig(mini_rig, 'mini_val', map_preset='lss')
+
+
+def test_maps_say_what_they_are_and_whether_they_lie_in_the_frame_of_their_protocol(mini_rig, monkeypatch):
+    said = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: said.append(text))
+    options = dict(map_preset='lss_vehicle', map_grid=dict(x=(0, 8, 1), y=(-2, 2, 1)), reduce=2,
+                   pipeline=[ImageAug(SIZE)])
+    truth = NuScenesRig(mini_rig, 'mini_val', bev_frame='ego', **options)[0]['data_samples']
+    assert (truth.map_bounds, truth.map_preset, truth.map_classes) == ((0, -2, 8, 2), 'lss_vehicle', ('vehicle',))
+    assert not said
+    NuScenesRig(mini_rig, 'mini_val', bev_frame='lidar', **options)
+    assert len(said) == 1 and "the frame 'lidar', expected 'ego'" in said[0]
+
+
+def test_no_scene_at_all_is_refused(mini_rig):
+    for split in ('mini_train', 'mini_val'):
+        with pytest.raises(ConfigError, match=r'scenes=\[\]'):
+            NuScenesRig(mini_rig, split, scenes=[])

@@ -50,6 +50,16 @@ def test_what_is_written(tmp_path):
         assert json.loads(archive.read('results_nusc.json')) == content
 
 
+def test_a_part_of_the_split_is_no_submission(tmp_path):
+    writer = NuScenesDetectionSubmission(tmp_path)
+    writer.dataset_meta = dict(num_samples=2)
+    writer.process(None, [a_sample([])])
+    with pytest.raises(DataError, match='1 samples, expected 2'):
+        writer.compute_metrics(writer.results)
+    writer.process(None, [a_sample([], 'b')])
+    writer.compute_metrics(writer.results)
+
+
 def test_the_best_500(tmp_path):
     boxes = np.tile([10, 5, 1, 4, 2, 1.5, .5, 3, 0.0], (700, 1))
     writer = NuScenesDetectionSubmission(tmp_path)

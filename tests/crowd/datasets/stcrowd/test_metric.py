@@ -193,6 +193,13 @@ def test_filters_are_recorded_and_logged(monkeypatch):
     assert next(iter(result)) == 'STCrowd/mAP' and result['STCrowd/mAP'] == result['STCrowd/AP_0.25'] == 1
     assert 'dist 3d' in logged[0] and 'AR_0_joint' in logged[0] and '1 people' in logged[0]
     json.dumps(result)
+    metric.dataset_meta = dict(min_height=1.0)
+    metric.process(None, [sample([box(5, 0)], [box(5, 0)], [.9])])
+    metric.evaluate(1)
+    metric.dataset_meta = dict(min_height=1.2)  # the reader ignores people whom the metric would count
+    metric.process(None, [sample([box(5, 0)], [box(5, 0)], [.9])])
+    metric.evaluate(1)
+    assert len(logged) == 4 and 'min_height=1.0 with data whose min_height is 1.2' in logged[2]
 
 
 @pytest.mark.parametrize(('fields', 'kept'), [

@@ -64,6 +64,12 @@ def test_frames_follow_the_split_and_ids_the_official_token(folder):
     assert dataset.metainfo['classes'] == ('pedestrian',) == STCrowd.describe({})['classes']
 
 
+@pytest.mark.parametrize('sequences', [[1, 1], [1, '01'], ['2', 1, 2]])
+def test_a_sequence_that_is_named_twice_is_refused(folder, sequences):
+    with pytest.raises(ConfigError, match=f'sequence {sequences[0]} twice'):
+        STCrowd(folder, 'val', sequences)
+
+
 def test_velocity_is_metres_a_second_since_the_frame_before(folder):
     now = first(folder, index=2)
     assert now.boxes[0, 7:].tolist() == pytest.approx([.5, 0], abs=1e-6)  # 0.2 m in 0.4 s, away from the sensor

@@ -2,6 +2,7 @@
 import numpy as np
 import pytest
 
+from perception.steering.datasets.comma import reader
 from perception.steering.datasets.comma.reader import TEST, CommaAI, read_log
 from perception.utils.errors import ConfigError, DataError
 
@@ -72,6 +73,23 @@ def test_the_official_recordings_are_the_test(tmp_path):
     test = clips(tmp_path, 'test')
     scored = sum(int(test[k]['data_samples'].scored.sum()) for k in range(len(test)))
     assert scored == 42
+
+
+def test_a_recording_of_the_test_that_is_not_there_is_said(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: said.append(text))
+    for name in (NAME, TEST[0]):
+        write(tmp_path, name)
+    assert [len(clips(tmp_path, test=[TEST[0]]).recordings), said] == [1, []]
+    assert len(clips(tmp_path, test=[TEST[0][:-1]]).recordings) == 2  # a wrong name: it is trained on
+    assert len(said) == 1 and f'{TEST[0][:-1]} of the test are not among 2' in said[0]
+
+
+def test_a_log_shorter_than_the_film_is_not_spread_over_it(tmp_path):
+    write(tmp_path, drop=['cam1_ptr'], **{key: np.zeros(20) for key in ('steering_angle', 'steering_torque', 'speed')},
+          times=np.arange(20.), gas=np.zeros(20))
+    with pytest.raises(DataError, match='20 rows for 30 frames'):
+        read_log(tmp_path / f'log/{NAME}.h5', 30, 'linspace')
 
 
 @pytest.mark.parametrize(('options', 'message'), [
