@@ -22,7 +22,7 @@ def main() -> None:
                '  of scans, --columns x,y,z,i,ring (what a file holds), --intensity-scale 255, --invalid drop ...\n'
                '  of images, --crop, --horizon ...\n'
                '  of people in scans, as of scans, and --forward y, --images DIR, --camera FILE, --min-score 0.5, '
-               '--side 20 ...\n'
+               '--side 20, --interval 0.1 (s, of --view tracks) ...\n'
                '  of cameras around a car, --scene scene-0103, --cameras NAME,NAME, --min-score 0.3, --min-map 0.5, '
                '--reach 40 ...\n\n'
                'examples, after the same config was trained with --mini:\n'

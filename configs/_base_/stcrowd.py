@@ -7,9 +7,11 @@ from perception.crowd.datasets.stcrowd.metric import STCrowdMetric
 from perception.crowd.datasets.stcrowd.mini import draw_sheet, write_stcrowd_mini
 from perception.crowd.datasets.stcrowd.reader import STCrowd
 from perception.crowd.datasets.stcrowd.submission import STCrowdResults, STCrowdSubmission
+from perception.crowd.datasets.stcrowd.track_metric import STCrowdTrackMetric
 from perception.crowd.draw import DrawPeople
 from perception.crowd.models.flip import FlipDetector
 from perception.crowd.predictor import CrowdPredictor
+from perception.crowd.tracking.trackers import KalmanTracker
 from perception.crowd.transforms import MoveScene, SamplePeople, WithinBounds
 
 data_root = 'data/stcrowd'  # PERCEPTION_DATA replaces the leading data
@@ -45,7 +47,9 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=5)
 
 predictor = dict(type=CrowdPredictor)
 predictions = dict(type=STCrowdResults)  # --predictions FILE
-submission = dict(type=STCrowdSubmission)  # --submit DIR
+tracker = dict(type=KalmanTracker)
+submission = dict(type=STCrowdSubmission, tracker=tracker)  # --submit DIR
+more_metrics = dict(tracking=dict(type=STCrowdTrackMetric, tracker=tracker))  # --metrics tracking
 tta_model = dict(type=FlipDetector)  # --tta flip
 draw = dict(type=DrawPeople)  # --draw DIR
 
@@ -68,7 +72,7 @@ mini_loaders = dict(
                         dataset=dict(mini_place, pipeline=mini_test)),
     test_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
-    val_evaluator=mini_score, test_evaluator=mini_score,
+    val_evaluator=mini_score, test_evaluator=mini_score, more_metrics=dict(tracking=dict(max_range=19)),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 
 few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'

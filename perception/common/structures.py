@@ -74,6 +74,8 @@ class BoxSample(Sample):
         pred_boxes: (P, 9) float32.
         pred_scores: (P,) float32.
         pred_labels: (P,) int64.
+        pred_track_ids: (P,) int64, where predictions were followed: the same for the same object of a sequence, -1 for
+            none.
 
     Meta information: `sample_id` (unique, such as `'33_0004'`), `points_path`, `image_path` (empty where none belongs
     to the scan), `sequence`, `frame` (number in the sequence), `timestamp` [s], and `lidar_to_image`, (4, 4) float64

@@ -101,10 +101,10 @@ def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
         DataError: a field that has another number of rows than its boxes.
     """
     found = {key: np.asarray(value.cpu() if hasattr(value, 'cpu') else value) for key in (
-        'boxes', 'labels', 'ignore', 'track_ids', 'num_points', 'pred_boxes', 'pred_scores', 'pred_labels')
-        if (value := sample.get(key)) is not None}
+        'boxes', 'labels', 'ignore', 'track_ids', 'num_points', 'pred_boxes', 'pred_scores', 'pred_labels',
+        'pred_track_ids') if (value := sample.get(key)) is not None}
     for boxes, fields in (('boxes', ('labels', 'ignore', 'track_ids', 'num_points')),
-                          ('pred_boxes', ('pred_scores', 'pred_labels'))):
+                          ('pred_boxes', ('pred_scores', 'pred_labels', 'pred_track_ids'))):
         for key in fields:
             if key in found and len(found[key]) != len(found.get(boxes, ())):
                 raise DataError(f'drawing {sample.get("sample_id", "a scan")}: {len(found[key])} {key} for '
@@ -118,7 +118,8 @@ def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
         found.setdefault('pred_labels', np.zeros(num, np.int64))
         scores = found.setdefault('pred_scores', np.ones(num))
         kept = scores >= min_score
-        found.update({key: found[key][kept] for key in ('pred_boxes', 'pred_labels', 'pred_scores')})
+        found.update({key: found[key][kept] for key in ('pred_boxes', 'pred_labels', 'pred_scores', 'pred_track_ids')
+                      if key in found})
     return found
 
 
@@ -127,7 +128,8 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
 
     With truth and predictions, people that were found are dashed and light, missed ones dashed in a warning colour
     with the number of their points, right and wrong predictions have a colour each, and their score. The truth alone
-    is drawn in the colours of the tracks with their ids, predictions alone in those of their classes.
+    is drawn in the colours of the tracks with their ids, predictions alone in those of their classes. Predictions with
+    tracks have the colours and ids of these, above all people, dashed.
 
     Args:
         sample: see `arrays_of`.
@@ -140,6 +142,8 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     if not predicted:
         return _truth(values, palette) if true else [], _count(values['boxes'], 'person', 'people') if true else ''
     boxes, preds = values.get('boxes'), values['pred_boxes']
+    if 'pred_track_ids' in values:
+        return _followed(values)
     if not true:
         colors = bright(np.array(palette)[values['pred_labels'] % len(palette)])
         name = f'prediction, score {look.min_score:g} or more'
@@ -158,6 +162,16 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     score = (f'found {found.sum()} of {(~ignored).sum()}, {missed.sum()} missed, {wrong.sum()} wrong '
              f'(within {look.distance:g} m, score {look.min_score:g} or more)')
     return layers, score
+
+
+def _followed(values: Mapping) -> tuple[list[BoxLayer], str]:
+    """Predictions in the colours of their tracks, those of none in grey, and people dashed."""
+    preds, ids = values['pred_boxes'], values['pred_track_ids']
+    own, people = ids >= 0, values['boxes'][~values['ignore']] if 'boxes' in values else np.zeros((0, 7))
+    return [BoxLayer(people, TRUTH, dashed=True, name='person'),
+            BoxLayer(preds[~own], IGNORED, name='of no track (yet)'),
+            BoxLayer(preds[own], track_colors(ids[own]), [str(i) for i in ids[own]], name='followed, with its number',
+                     ink=FOUND)], f'{own.sum()} followed, {_count(preds, "prediction", "predictions")}'
 
 
 def _count(things: Sequence, one: str, more: str) -> str:

@@ -22,6 +22,7 @@ from perception.common.visual.points import height_greys
 from perception.common.visual.recording import Recording
 from perception.crowd.datasets.stcrowd.reader import Annotations, read_annotations, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
+from perception.crowd.tracking.trackers import make_tracker
 from perception.registry import TRANSFORMS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
@@ -38,7 +39,9 @@ class CrowdPredictor(Predictor):
     its sequence are there; of others they are told by `images` and `camera`.
 
     The views: 'plain' shows all there are beside each other, 'bev' from above, 'image' the camera's, '3d' in space,
-    which needs Open3D. Where the truth has tracks, from above and in the image it is seen where people came from.
+    which needs Open3D. Where the truth has tracks, from above and in the image it is seen where people came from;
+    'tracks' shows there who was followed through the scans, which have to be those of one drive in order of time, and
+    where to; then saved predictions have tracks too.
 
     Args:
         model: in evaluation mode, or None.
@@ -50,14 +53,16 @@ class CrowdPredictor(Predictor):
             projects points [m] as they are in the files, before `forward` and `height` move them.
         min_score: predictions below it are not drawn.
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
+        tracker: name or config of the Tracker of the view 'tracks'.
+        interval: s between scans that are followed.
 
     Raises:
-        ConfigError: options that cannot be, or images without a camera.
+        ConfigError: options that cannot be, a tracker that is not known, or images without a camera.
         DataError: a folder of images that is not there, a camera that cannot be read.
     """
 
     noun = 'scan'
-    views = ('plain', *VIEWS)
+    views = ('plain', 'tracks', *VIEWS)
     saves = ('json', 'npy')
 
     def __init__(self, model: nn.Module | None, data: dict, columns: str | Sequence[str] | None = None,
@@ -65,7 +70,7 @@ class CrowdPredictor(Predictor):
                  unit: float | None = None, forward: str | None = None, height: float | None = None,
                  invalid: str | None = None, topic: str | None = None, images: str | None = None,
                  camera: str | None = None, min_score: float = 0.3, front: float = 36.0, back: float = 2.0,
-                 side: float = 36.0) -> None:
+                 side: float = 36.0, tracker: str | dict = 'KalmanTracker', interval: float = 0.4) -> None:
         super().__init__(model, data)
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
                        forward=forward, height=height, invalid=invalid, topic=topic)
@@ -87,6 +92,7 @@ class CrowdPredictor(Predictor):
         self._annotations: dict[Path, Annotations] = {}
         self._refused: set[Path] = set()  # files of annotations that cannot be read
         self._trails, self._shape = Trails(), None  # of a film: where tracks have been, and the size of its images
+        self.tracker, self._following = make_tracker(tracker, interval=interval), False
 
     def predict(self, sources: Sequence[Scan]) -> list[BoxSample]:
         """Find the people of some scans.
@@ -96,7 +102,7 @@ class CrowdPredictor(Predictor):
 
         Returns:
             their samples with `pred_boxes` (P, 9), `pred_scores` and `pred_labels` (P,) on the CPU, and what BoxSample
-            says of meta information.
+            says of meta information; between the scans of the view 'tracks' also `pred_track_ids` (P,).
 
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
@@ -104,7 +110,10 @@ class CrowdPredictor(Predictor):
         batch = pseudo_collate([dict(inputs=dict(points=torch.from_numpy(self._seen(source))),
                                      data_samples=BoxSample(metainfo=self.known(source))) for source in sources])
         with torch.no_grad():
-            return [sample.cpu() for sample in self.model.test_step(batch)]
+            samples = [sample.cpu() for sample in self.model.test_step(batch)]
+        for sample in samples if self._following else ():
+            sample.pred_track_ids = torch.from_numpy(self.tracker.update(sample.pred_boxes, sample.pred_scores))
+        return samples
 
     def cloud(self, source: Scan) -> Cloud:
         """A scan with points (N, 4) float32 in the data set's frame, the intensity as its files have it.
@@ -175,7 +184,8 @@ class CrowdPredictor(Predictor):
         Args:
             form: 'json', a list of objects with `class`, `score` and `box` (x, y, z of the centre, l, w, h [m], yaw
                 [rad], vx, vy [m/s], null where unknown), the best first; 'npy', (P, 11) float32 of the box, the score
-                and the number of the class.
+                and the number of the class. Of the view 'tracks' they have a `track`, null, or in a twelfth column -1,
+                for none.
             folder, name, source, sample: see Predictor.
 
         Returns:
@@ -189,13 +199,17 @@ class CrowdPredictor(Predictor):
         values, path = arrays_of(sample), folder / f'{name}.{form}'
         order = np.argsort(-values['pred_scores'], kind='stable')
         boxes, scores, labels = (values[key][order] for key in ('pred_boxes', 'pred_scores', 'pred_labels'))
+        tracks = values['pred_track_ids'][order] if 'pred_track_ids' in values else None
         with atomic_path(path, DataError) as part, open(part, 'wb') as file:
             if form == 'npy':
-                np.save(file, np.concatenate([boxes, scores[:, None], labels[:, None]], 1).astype(np.float32))
+                columns = [scores, labels] if tracks is None else [scores, labels, tracks]
+                np.save(file, np.concatenate([boxes, np.stack(columns, 1)], 1).astype(np.float32))
             else:
                 rows = np.where(np.isfinite(boxes), np.round(boxes.astype(np.float64), 4), None).tolist()
                 found = [{'class': self.meta['classes'][label], 'score': round(float(score), 4), 'box': row}
                          for label, score, row in zip(labels, scores, rows)]
+                for one, track in zip(found, () if tracks is None else tracks.tolist()):
+                    one['track'] = track if track >= 0 else None
                 file.write(json.dumps(found).encode())
         return path
 
@@ -231,8 +245,16 @@ class CrowdPredictor(Predictor):
                     num_points=annotations.num_points[own], ignore=boxes[:, 5] < self.data.get('min_height', 1.2))
 
     def begin(self, path: str | Path, view: str) -> None:
-        """See Predictor; tracks begin anew."""
-        self._trails, self._shape = Trails(), None
+        """See Predictor; tracks begin anew.
+
+        Raises:
+            ConfigError: 'tracks' without a model.
+        """
+        if view == 'tracks' and self.model is None:
+            raise ConfigError('--view tracks: no checkpoint came, expected one, for predictions are followed. Name it '
+                              'after the config; the tracks of --labels are drawn by --view plain.')
+        self._trails, self._shape, self._following = Trails(), None, view == 'tracks'
+        self.tracker.begin()
 
     def draw(self, source: Scan, sample: BoxSample | None = None, truth: Mapping | None = None,
              title: str = '') -> np.ndarray:
@@ -256,10 +278,14 @@ class CrowdPredictor(Predictor):
         Raises:
             DataError: for 'image', a scan of which none is known.
         """
-        if truth is not None and 'track_ids' in truth:
-            feet = truth['boxes'][:, :3] - [0, 0, 0.5] * truth['boxes'][:, 5:6]
-            self._trails.add(truth['track_ids'], feet)
-        return self._picture(VIEWS if view == 'plain' else (view,), source, sample, truth, name, self._trails)
+        if view == 'tracks':
+            found = arrays_of(sample)
+            own = found['pred_track_ids'] >= 0
+            self._trails.add(found['pred_track_ids'][own], _feet(found['pred_boxes'][own]))
+        elif truth is not None and 'track_ids' in truth:
+            self._trails.add(truth['track_ids'], _feet(truth['boxes']))
+        views = dict(plain=VIEWS, tracks=('image', 'bev')).get(view, (view,))
+        return self._picture(views, source, sample, truth, name, self._trails)
 
     def _picture(self, views: Sequence[str], source: Scan, sample: BoxSample | None, truth: Mapping | None,
                  title: str, trails: Trails | None = None) -> np.ndarray:
@@ -281,7 +307,7 @@ class CrowdPredictor(Predictor):
     def _all(known: Mapping, sample: BoxSample | None, truth: Mapping | None) -> dict:
         """What is known of a scan, predicted and true."""
         predicted = {} if sample is None else arrays_of(
-            {key: sample.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels')})
+            {key: sample.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels', 'pred_track_ids')})
         return {**known, **predicted, **(truth or {})}
 
     def log(self, recording: Recording, found: Found) -> None:
@@ -301,6 +327,11 @@ class CrowdPredictor(Predictor):
         people = sample['data_samples']
         return draw_people(sample['inputs']['points'].numpy(), people, self.meta['palette'], self.look,
                            image_of(people), title)
+
+
+def _feet(boxes: np.ndarray) -> np.ndarray:
+    """(K, 3) middles of the floors of boxes (K, 7+)."""
+    return boxes[:, :3] - [0, 0, 0.5] * boxes[:, 5:6]
 
 
 def _camera(path: str | Path) -> np.ndarray:

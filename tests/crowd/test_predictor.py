@@ -204,3 +204,21 @@ def test_a_sample_of_the_data_set_is_drawn(monkeypatch, folder):
     monkeypatch.setattr(draw, 'visible_points', lambda points, view, width, height: np.full((height, width), -1))
     picture = CrowdPredictor(None, DATA).draw_sample(STCrowd(folder, 'val')[0], 'a')
     assert picture.ndim == 3 and picture.shape[1] > 1280
+
+
+def test_the_view_of_tracks_follows_people_through_scans(predictor, pictures, tmp_path):
+    drawn = [picture for _, picture in predictor.pictures(pictures / 'pcd/33', pictures / 'anno', 'tracks')]
+    assert len(drawn) == 2 and drawn[0].shape == drawn[1].shape
+    lines, ids, _ = predictor._trails.lines()
+    assert len(lines) == 1 and ids.tolist() == [0]
+    scan = scans_of(pictures)[0]
+    sample = predictor(scan)  # a third frame
+    assert sample.pred_track_ids.tolist() == [-1, 0]  # the weak one is nobody's
+    assert [one['track'] for one in json.loads(predictor.save('json', tmp_path, 'a', scan, sample).read_text())] == [
+        0, None]
+    assert np.load(predictor.save('npy', tmp_path, 'a', scan, sample))[:, 11].tolist() == [0, -1]
+    predictor.begin(pictures, 'plain')
+    assert 'pred_track_ids' not in predictor(scan)
+    with pytest.raises(ConfigError, match='--view tracks: no checkpoint'):
+        CrowdPredictor(None, DATA).begin(pictures, 'tracks')
+    assert CrowdPredictor(None, DATA, tracker='GreedyTracker', interval=.1).tracker.interval == .1

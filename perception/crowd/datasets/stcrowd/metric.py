@@ -197,15 +197,24 @@ def read_frame(sample: Mapping, filters: Filters, ties: str = 'devkit') -> Frame
     Raises:
         DataError: truth or predictions are missing, not finite, or differ in number.
     """
-    boxes, (pred_boxes, scores) = _boxes(sample, 'boxes'), predictions_of(sample, 'STCrowdMetric')
-    num, ignore = len(boxes), _column(sample, 'ignore', len(boxes), 0).astype(bool)
-    occlusion, num_points, density = (_column(sample, name, num, unknown) for name, unknown in (
+    (boxes, kept), (pred_boxes, scores) = truth_of(sample, filters), predictions_of(sample, 'STCrowdMetric')
+    occlusion, num_points, density = (_column(sample, name, len(boxes), unknown) for name, unknown in (
         ('occlusion', -1), ('num_points', -1), ('density', np.nan)))
-    region = filters.region(boxes, sample)
-    counts = ~ignore & filters.people(boxes, num_points)
-    kept, chosen = region & counts, filters.predictions(pred_boxes, scores, sample, ties)
+    ignored, chosen = filters.region(boxes, sample) & ~kept, filters.predictions(pred_boxes, scores, sample, ties)
     return Frame(boxes[kept], occlusion[kept].astype(np.int64), num_points[kept].astype(np.int64),
-                 density[kept].astype(np.float64), boxes[region & ~counts, :3], pred_boxes[chosen], scores[chosen])
+                 density[kept].astype(np.float64), boxes[ignored, :3], pred_boxes[chosen], scores[chosen])
+
+
+def truth_of(sample: Mapping, filters: Filters, where: str = 'STCrowdMetric') -> tuple[np.ndarray, np.ndarray]:
+    """True boxes (K, 9) of a sample, float64, and which of them (K,) count.
+
+    Raises:
+        DataError: they are missing or broken.
+    """
+    boxes = _boxes(sample, 'boxes', where)
+    ignore, num_points = (_column(sample, name, len(boxes), other, where) for name, other in (
+        ('ignore', 0), ('num_points', -1)))
+    return boxes, ~ignore.astype(bool) & filters.people(boxes, num_points) & filters.region(boxes, sample)
 
 
 def predictions_of(sample: Mapping, where: str) -> tuple[np.ndarray, np.ndarray]:
@@ -239,14 +248,14 @@ def _boxes(sample: Mapping, key: str, where: str = 'STCrowdMetric') -> np.ndarra
     return np.pad(values, ((0, 0), (0, 9 - values.shape[1])), constant_values=np.nan)
 
 
-def _column(sample: Mapping, key: str, num: int, unknown: float) -> np.ndarray:
+def _column(sample: Mapping, key: str, num: int, unknown: float, where: str = 'STCrowdMetric') -> np.ndarray:
     """A number of each person, or the one that stands for unknown."""
     if sample.get(key) is None:
         return np.full(num, unknown)
-    values = _values(sample, key, 'STCrowdMetric')
+    values = _values(sample, key, where)
     if values.shape != (num,):
-        raise DataError(f'STCrowdMetric: {sample.get("sample_id")} has {key} of shape {values.shape} for {num:,} '
-                        'people, expected one for each. Correct the labels.')
+        raise DataError(f'{where}: {sample.get("sample_id")} has {key} of shape {values.shape} for {num:,} people, '
+                        'expected one for each. Correct the labels.')
     return values
 
 

@@ -9,7 +9,7 @@ LiDAR's frame, x forward, y left, z up: `translation` is the centre of the box, 
 optional. `meta` holds what the writer filtered by, see `Filters`, and may hold more.
 """
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from perception.common.formats.text import read_text
 from perception.common.results import StoredResults
 from perception.common.submission import Submission
 from perception.crowd.datasets.stcrowd.metric import Filters, predictions_of
+from perception.crowd.tracking.trackers import make_tracker
 from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
@@ -42,6 +43,7 @@ class STCrowdSubmission(Submission):
     Args:
         out_dir: folder for the file.
         max_range, front, view, min_score, max_boxes: see Filters.
+        tracker: name or config of the Tracker that gives `tracking_id`; None for none.
         collect_device, prefix: as in mmengine.
     """
 
@@ -49,39 +51,60 @@ class STCrowdSubmission(Submission):
     advice = 'Predict the whole split once, with a model of this data set.'
 
     def __init__(self, out_dir: str | Path, max_range: float = 35.0, front: bool = True, view: str = 'lidar',
-                 min_score: float = 0.05, max_boxes: int = 200, collect_device: str = 'cpu',
+                 min_score: float = 0.05, max_boxes: int = 200,
+                 tracker: Mapping | str | None = None, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(out_dir, collect_device, prefix)
+        self.tracker = None if tracker is None else make_tracker(tracker)
         self.filters = Filters(max_range=max_range, front=front, view=view, min_score=min_score, max_boxes=max_boxes)
 
-    def write(self, name: str, sample: dict) -> tuple[str, list[dict]]:
+    def write(self, name: str, sample: dict) -> tuple[str, np.ndarray, np.ndarray]:
         boxes, scores = predictions_of(sample, type(self).__name__)
         chosen = self.filters.predictions(boxes, scores, sample)
-        return name, to_records(boxes[chosen], scores[chosen])
+        return name, boxes[chosen], scores[chosen]
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
-        path, frames = self.out_dir / NAME, [name for name, _ in results]
+        path, frames = self.out_dir / NAME, [name for name, *_ in results]
         twice = sorted({name for name in frames if frames.count(name) > 1}) if len(set(frames)) < len(frames) else []
         used = {key: value for key, value in asdict(self.filters).items() if key not in ('min_height', 'min_points')}
-        meta = dict(dataset='STCrowd', **{key: None if value == np.inf else value for key, value in used.items()})
+        meta = dict(dataset='STCrowd', **{key: None if value == np.inf else value for key, value in used.items()},
+                    **({} if self.tracker is None else dict(tracker=type(self.tracker).__name__)))
         self.out_dir.mkdir(parents=True, exist_ok=True)
+        content = dict(meta=meta, results=self._records(results))
         with atomic_path(path, DataError) as part:
-            part.write_text(json.dumps(dict(meta=meta, results=dict(results)), allow_nan=False) + '\n', 'ascii')
+            part.write_text(json.dumps(content, allow_nan=False) + '\n', 'ascii')
         return path, [f'frame {name} was predicted twice' for name in twice] + validate_results(path, frames)
 
 
-def to_records(boxes: np.ndarray, scores: np.ndarray) -> list[dict]:
+    def _records(self, results: list) -> dict[str, list[dict]]:
+        """The list of each frame; the frames of a sequence, which its name begins, are followed in order."""
+        records, last = {}, None
+        for name, boxes, scores in results if self.tracker is None else sorted(results, key=lambda result: result[0]):
+            tracks = None
+            if self.tracker is not None:
+                sequence = name.rpartition('_')[0]
+                if sequence != last:
+                    self.tracker.begin()
+                tracks, last = self.tracker.update(boxes, scores), sequence
+            records[name] = to_records(boxes, scores, tracks)
+        return records
+
+
+def to_records(boxes: np.ndarray, scores: np.ndarray, tracks: np.ndarray | None = None) -> list[dict]:
     """The list of a frame; yaws beyond half a turn are brought back into one.
 
     Args:
         boxes: (P, 9) x, y, z, l, w, h [m], yaw [rad], vx, vy [m/s], NaN where unknown.
         scores: (P,).
+        tracks: (P,) int64 numbers of tracks, -1 for none.
     """
     turns = np.abs(boxes[:, 6]) > np.pi
     yaw = np.where(turns, (boxes[:, 6] + np.pi) % (2 * np.pi) - np.pi, boxes[:, 6])
     known = np.isfinite(boxes[:, 7:]).all(axis=1)
-    return [dict(translation=row[:3], size=row[3:6], yaw=angle, velocity=row[7:] if is_known else None, score=score)
-            for row, angle, is_known, score in zip(boxes.tolist(), yaw.tolist(), known.tolist(), scores.tolist())]
+    ids = [{}] * len(boxes) if tracks is None else [dict(tracking_id=i) if i >= 0 else {} for i in tracks.tolist()]
+    return [dict(translation=row[:3], size=row[3:6], yaw=angle, velocity=row[7:] if is_known else None, score=score,
+                 **track) for row, angle, is_known, score, track in zip(
+                     boxes.tolist(), yaw.tolist(), known.tolist(), scores.tolist(), ids)]
 
 
 def validate_results(path: str | Path, frames: Iterable[str]) -> list[str]:
@@ -111,6 +134,8 @@ def validate_results(path: str | Path, frames: Iterable[str]) -> list[str]:
 class STCrowdResults(StoredResults):
     """The predictions of a results file, `pred_boxes`, `pred_scores` and `pred_labels` of BoxSample, as float64.
 
+    Where a prediction has a `tracking_id`, all have `pred_track_ids`.
+
     Args:
         path: the file, of anybody.
 
@@ -120,13 +145,19 @@ class STCrowdResults(StoredResults):
 
     def read(self, path: Path) -> dict[str, dict[str, Any]]:
         results, problems = _parse(path)
-        fields = {}
+        fields, tracks = {}, {}
         for name, records in results.items():
             rows, wrong = _frame(records)
             problems += [f'frame {name}: {problem}' for problem in wrong]
             rows = torch.from_numpy(rows)
             fields[name] = dict(pred_boxes=rows[:, :9], pred_scores=rows[:, 9],
                                 pred_labels=torch.zeros(len(rows), dtype=torch.int64))
+            tracks[name] = [record.get('tracking_id') for record in records] if len(rows) else []
+        known = dict.fromkeys(str(track) for own in tracks.values() for track in own if track is not None)
+        numbers = {None: -1, **{track: number for number, track in enumerate(known)}}
+        for name, own in tracks.items() if known else ():
+            fields[name]['pred_track_ids'] = torch.tensor(
+                [numbers[track if track is None else str(track)] for track in own], dtype=torch.int64)
         if problems:
             raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected valid results of STCrowd. '
                             'Correct the file; the head of perception/crowd/datasets/stcrowd/submission.py describes '

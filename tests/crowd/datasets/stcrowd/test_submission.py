@@ -14,6 +14,7 @@ from perception.crowd.datasets.stcrowd.submission import (
     to_records,
     validate_results,
 )
+from perception.crowd.datasets.stcrowd.track_metric import STCrowdTrackMetric
 from perception.utils.errors import DataError
 
 GOOD = dict(translation=[5.0, 1, -.7], size=[.7, .6, 1.7], yaw=1.5, velocity=[1.0, 0.0], score=.9)
@@ -181,3 +182,32 @@ def test_damaged_files_give_problems_or_one_error(tmp_path):
             refused += 1
             assert 'r.json' in str(error)
     assert 50 < refused < 150
+
+
+def test_tracks_are_written_read_and_scored_as_they_are(tmp_path):
+    people = samples(frames=6)
+    for number, element in enumerate(people):
+        element.set_metainfo(dict(sequence='33', frame=number))
+        element.track_ids = torch.arange(len(element.boxes))
+    path = write(tmp_path, people[::-1], tracker='GreedyTracker')
+    content = json.loads(path.read_text())
+    assert content['meta']['tracker'] == 'GreedyTracker' and validate_results(path, [e.sample_id for e in people]) == []
+    ids = [record.get('tracking_id') for record in content['results']['33_0000']]
+    assert sorted(i for i in ids if i is not None) == list(range(len(ids) - ids.count(None))) and None in ids
+    stored = STCrowdResults(path).test_step(dict(data_samples=without_predictions(people)))
+    assert stored[0].pred_track_ids.tolist().count(-1) == ids.count(None) and len(stored[-1].pred_track_ids) == 0
+    for number, element in enumerate(stored):
+        element.set_metainfo(dict(sequence='33', frame=number))
+        element.track_ids = people[number].track_ids
+    scores = []
+    for elements, arguments in ((people, dict(tracker='GreedyTracker')), (stored, {}),
+                                (stored, dict(tracker='GreedyTracker', again=True)), (stored, dict(again=True))):
+        metric = STCrowdTrackMetric(**arguments)
+        metric.process(None, [element.to_dict() for element in elements[::-1]])
+        scores.append(metric.evaluate(len(elements)))
+    assert scores[0] == pytest.approx(scores[1], nan_ok=True) and scores[0] == pytest.approx(scores[2], nan_ok=True)
+    assert scores[3] != pytest.approx(scores[0], nan_ok=True)
+    content['results']['33_0000'][0]['tracking_id'] = content['results']['33_0000'][1]['tracking_id'] = 'a'
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match='tracking_id a is there twice'):
+        STCrowdResults(path)
