@@ -49,7 +49,9 @@ predictor = dict(type=CrowdPredictor)
 predictions = dict(type=STCrowdResults)  # --predictions FILE
 tracker = dict(type=KalmanTracker)
 submission = dict(type=STCrowdSubmission, tracker=tracker)  # --submit DIR
-more_metrics = dict(tracking=dict(type=STCrowdTrackMetric, tracker=tracker))  # --metrics tracking
+more_metrics = dict(  # --metrics
+    tracking=dict(type=STCrowdTrackMetric, tracker=tracker),
+    in_image=dict(type=STCrowdMetric, view='camera', prefix='in_image'))
 tta_model = dict(type=FlipDetector)  # --tta flip
 draw = dict(type=DrawPeople)  # --draw DIR
 
@@ -72,8 +74,13 @@ mini_loaders = dict(
                         dataset=dict(mini_place, pipeline=mini_test)),
     test_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
-    val_evaluator=mini_score, test_evaluator=mini_score, more_metrics=dict(tracking=dict(max_range=19)),
+    val_evaluator=mini_score, test_evaluator=mini_score,
+    more_metrics=dict(tracking=dict(max_range=19), in_image=dict(max_range=19)),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
+
+seen_loaders = {  # the same with images of 320 x 180, of nets that see the camera
+    key: dict(value, dataset=dict(value['dataset'], image_reduce=4))
+    for key, value in mini_loaders.items() if key.endswith('_dataloader')}
 
 few = 'train_cfg.max_epochs=7 train_cfg.val_interval=7 train_dataloader.dataset.pipeline.1.epochs=7'
 parts = {name: f'model.head.{name}=False' for name in ('mixture', 'density', 'attention', 'adaptive_radius')}

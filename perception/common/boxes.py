@@ -264,6 +264,18 @@ def project_points(points: Array, lidar_to_image: Array) -> tuple[Array, Array]:
     return _like(image[..., :2] / image[..., 2:], points), _like(image[..., 2], points)
 
 
+def within_image(boxes: Array, lidar_to_image: Array, size: Sequence[int]) -> Array:
+    """(K,) bool, which boxes have their centre before the camera and within the image.
+
+    Args:
+        boxes: (K, 3 or more), the centre first.
+        lidar_to_image: (4, 4) or (3, 4), its first three rows give u * depth, v * depth, depth.
+        size: width and height [pixel]; the left and the upper edge belong to the image.
+    """
+    u, v, depth = _moved(_double(boxes[:, :3]), _constant(lidar_to_image, boxes)).T
+    return (depth > 0) & (u >= 0) & (u < size[0] * depth) & (v >= 0) & (v < size[1] * depth)
+
+
 def project(boxes: Array, lidar_to_image: Array, near: float = NEAR) -> tuple[Array, Array]:
     """Edges of boxes in an image, cut at a plane before the camera: a box half behind it is cut, not folded.
 

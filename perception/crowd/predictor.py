@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common import boxes as geometry
-from perception.common.formats.images import SUFFIXES
+from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
 from perception.common.predictor import Found, Predictor
@@ -20,7 +20,7 @@ from perception.common.visual import canvas
 from perception.common.visual.bev import Trails
 from perception.common.visual.points import height_greys
 from perception.common.visual.recording import Recording
-from perception.crowd.datasets.stcrowd.reader import Annotations, read_annotations, read_camera
+from perception.crowd.datasets.stcrowd.reader import Annotations, camera_inputs, read_annotations, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
 from perception.crowd.tracking.trackers import make_tracker
 from perception.registry import TRANSFORMS
@@ -107,8 +107,8 @@ class CrowdPredictor(Predictor):
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
         """
-        batch = pseudo_collate([dict(inputs=dict(points=torch.from_numpy(self._seen(source))),
-                                     data_samples=BoxSample(metainfo=self.known(source))) for source in sources])
+        batch = pseudo_collate([dict(inputs=self._inputs(source), data_samples=BoxSample(metainfo=self.known(source)))
+                                for source in sources])
         with torch.no_grad():
             samples = [sample.cpu() for sample in self.model.test_step(batch)]
         for sample in samples if self._following else ():
@@ -122,6 +122,19 @@ class CrowdPredictor(Predictor):
             DataError: an unreadable file, an array of another shape.
         """
         return self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
+
+    def _inputs(self, source: Scan) -> dict[str, Tensor]:
+        """What the net takes of a scan, and of its image where the data set reads images."""
+        inputs, reduce = dict(points=torch.from_numpy(self._seen(source))), self.data.get('image_reduce')
+        if reduce:
+            known = self.known(source)
+            there = known['image_path'] and Path(known['image_path']).is_file()
+            image = read_image(known['image_path'], upright=True, reduce=reduce) if there else None
+            if image is None:
+                print_log(f'{known["sample_id"]}: no image, expected one for a net that sees the camera; people are '
+                          'looked for without. Give images and camera.', 'current', logging.WARNING)
+            inputs.update(camera_inputs(image, known.get('lidar_to_image', np.eye(4)), reduce))
+        return inputs
 
     def _seen(self, source: Scan) -> np.ndarray:
         """Points (N, 4) float32 as the net takes them: as the data set reads them, after its pipeline."""

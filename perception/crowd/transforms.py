@@ -7,6 +7,7 @@ replaced by new ones. What there is one of for each person is named by `PER_BOX`
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -164,6 +165,73 @@ class MoveScene:
         if 'lidar_to_image' in sample:
             result['lidar_to_image'] = sample['lidar_to_image'] @ np.linalg.inv(move)
         return result
+
+
+@TRANSFORMS.register_module()
+class WithinImage:
+    """Drops people whose centre the image does not show, for nets that see nothing else.
+
+    Args:
+        size: width and height of the image as its files have it [pixel].
+    """
+
+    def __init__(self, size: tuple[int, int] = (1280, 720)) -> None:
+        check_positive('WithinImage', width=size[0], height=size[1])
+        self.size = size
+
+    def __call__(self, sample: dict) -> dict:
+        if 'boxes' not in sample:
+            return sample
+        rows = np.flatnonzero(geometry.within_image(sample['boxes'], sample['lidar_to_image'], self.size))
+        return select_people(sample, rows)
+
+
+@TRANSFORMS.register_module()
+class ZoomImage:
+    """Magnifies the image, whose size stays, and shifts it so that no more of it is lost than has to be.
+
+    Args:
+        low: smallest factor; below 1 the rest is black.
+        high: largest factor.
+
+    Raises:
+        ConfigError: factors that are none.
+    """
+
+    def __init__(self, low: float = 0.9, high: float = 1.1) -> None:
+        if not 0 < low <= high:
+            raise ConfigError(f'ZoomImage: low={low}, high={high}, expected 0 < low <= high. Correct them.')
+        self.low, self.high = low, high
+
+    def __call__(self, sample: dict) -> dict:
+        factor, places = sample['rng'].uniform(self.low, self.high), sample['rng'].random(2)
+        if sample.get('image') is None:
+            return sample
+        height, width = sample['image'].shape[:2]
+        right, down = (1 - factor) * places
+        shift = (factor - 1) / 2 + np.array([right * width, down * height])  # pixels count from the first one's middle
+        image = cv2.warpAffine(sample['image'], np.c_[factor * np.eye(2), shift], (width, height))
+        return dict(sample, image=image, image_move=(factor, right, down))
+
+
+@TRANSFORMS.register_module()
+class DropImage:
+    """Leaves out the image of some scans, so that a net also learns to do without, as beside the camera's view.
+
+    Args:
+        share: of the scans.
+
+    Raises:
+        ConfigError: a share that is none.
+    """
+
+    def __init__(self, share: float = 0.1) -> None:
+        if not 0 <= share < 1:
+            raise ConfigError(f'DropImage: share={share}, expected one from 0 to below 1. Correct it.')
+        self.share = share
+
+    def __call__(self, sample: dict) -> dict:
+        return dict(sample, image=None) if sample['rng'].random() < self.share else sample
 
 
 def move_points(points: np.ndarray, move: np.ndarray) -> np.ndarray:

@@ -108,7 +108,7 @@ def test_predictions_of_a_mirrored_scan_are_mirrored(name):
 def test_maps_that_are_mirrored_twice_are_the_same():
     model = net('dha').eval()
     with torch.no_grad():
-        maps = model.head.complete(model.maps(batch()['inputs']['points']))[0]
+        maps = model.head.complete(model.maps(batch()['inputs']))[0]
     again = mirrored(mirrored(maps))
     for name, value in again.items():
         torch.testing.assert_close(value, maps[name])

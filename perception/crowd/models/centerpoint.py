@@ -1,7 +1,8 @@
 """Center-based 3D Object Detection and Tracking (CenterPoint): people are peaks of a map seen from above.
 
 Tianwei Yin, Xingyi Zhou, Philipp Kraehenbuehl. CVPR 2021. First stage. The encoder decides which net it is: pillars of
-PointPillars, or voxels with the sparse convolutions of SECOND. The head is CenterPoint's own or that of `dha.py`.
+PointPillars, or voxels with the sparse convolutions of SECOND; `camera.py` has those that see the image. The head is
+CenterPoint's own or that of `dha.py`.
 
 Shapes: B scans, maps of H rows (along y) and W columns (along x).
 """
@@ -71,7 +72,7 @@ class CenterPoint(BaseModel):
             DataError: a loss without samples.
         """
         check_choice('CenterPoint: mode', mode, MODES)
-        maps = self.maps(inputs['points'])
+        maps = self.maps(inputs)
         if mode == 'tensor':
             return self.head.complete(maps)
         if mode == 'loss':
@@ -81,9 +82,13 @@ class CenterPoint(BaseModel):
             return self.head.loss(maps, data_samples)
         return self.predict(maps, data_samples)
 
-    def maps(self, points: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """The maps of each task from the points of each scan."""
-        maps = self.head(self.neck(self.backbone(self.encoder(points))))
+    def features(self, inputs: dict) -> Tensor:
+        """(B, C, H, W) map that the backbone takes, from the `inputs` of `forward`."""
+        return self.encoder(inputs['points'])
+
+    def maps(self, inputs: dict) -> list[dict[str, Tensor]]:
+        """The maps of each task from the `inputs` of `forward`."""
+        maps = self.head(self.neck(self.backbone(self.features(inputs))))
         shape, expected = tuple(maps[0]['heatmap'].shape[2:]), self.head.grid.shape
         if shape != expected:
             raise ConfigError(f'CenterPoint: maps of {" x ".join(map(str, shape))} cells, expected '

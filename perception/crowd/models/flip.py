@@ -39,18 +39,22 @@ class FlipDetector(nn.Module):
         """Predict a batch as it comes from the data loader.
 
         Args:
-            data: `inputs` with `points`, a list of (N, 4 or more) tensors, and `data_samples`, a BoxSample each.
+            data: `inputs` with `points`, a list of (N, 4 or more) tensors, and what else the net looks at, and
+                `data_samples`, a BoxSample each.
 
         Returns:
             the samples with `pred_boxes` (P, 9), `pred_scores` (P,) and `pred_labels` (P,).
         """
         model = self.model
         data = model.data_preprocessor(data, False)
-        points = data['inputs']['points']
+        inputs = data['inputs']
+        points = inputs['points']
         mirror = points[0].new_ones(points[0].shape[1])
         mirror[1] = -1
-        views = points, [scan * mirror for scan in points]
-        first, second = (model.head.complete(model.maps(view)) for view in views)
+        other = dict(inputs, points=[scan * mirror for scan in points])
+        if 'to_image' in inputs:  # the same image of a mirrored world
+            other['to_image'] = [matrix * matrix.new_tensor([1, -1, 1, 1]) for matrix in inputs['to_image']]
+        first, second = (model.head.complete(model.maps(view)) for view in (inputs, other))
         maps = [average(one, mirrored(other)) for one, other in zip(first, second)]
         return model.predict(maps, data.get('data_samples'))
 

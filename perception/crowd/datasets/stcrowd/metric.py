@@ -20,6 +20,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from perception.common.boxes import within_image
 from perception.common.metrics.detection import (
     TIES,
     Curve,
@@ -89,10 +90,7 @@ class Filters:
             if matrix is None:
                 raise DataError(f"STCrowd: {sample.get('sample_id')} has no lidar_to_image, expected it for "
                                 "view='camera'. Take a data set with a camera, or view='lidar'.")
-            u, v, depth = np.asarray(matrix, np.float64)[:3, :3] @ boxes[:, :3].T.astype(np.float64) + \
-                np.asarray(matrix, np.float64)[:3, 3:]
-            ahead = np.where(depth > 0, depth, np.inf)
-            inside &= (depth > 0) & (u >= 0) & (u < IMAGE[0] * ahead) & (v >= 0) & (v < IMAGE[1] * ahead)
+            inside &= within_image(boxes, matrix, IMAGE)
         return inside
 
     def people(self, boxes: np.ndarray, num_points: np.ndarray) -> np.ndarray:

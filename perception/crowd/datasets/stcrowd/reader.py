@@ -30,6 +30,7 @@ import torch
 from mmengine.logging import print_log
 
 from perception.common.dataset import SeededDataset
+from perception.common.formats.images import read_image
 from perception.common.formats.kitti import read_points
 from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
@@ -94,6 +95,8 @@ class STCrowd(SeededDataset):
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=BoxSample)`. The
     pipeline sees `points`, `lidar_to_image`, what `PER_BOX` names, `image_boxes` and `sample_id`, see SeededDataset.
+    With `image_reduce` it also sees `image`, (H, W, 3) uint8, None where a frame has none, and `inputs` has what
+    `camera_inputs` gives.
 
     Args:
         data_root: folder that holds `anno` and `pcd`; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -104,9 +107,10 @@ class STCrowd(SeededDataset):
             tells one that fits.
         pipeline: augmentations, callables or their configs, applied in turn.
         seed: of the augmentation.
+        image_reduce: read the left image too, with 1, 2, 4 or 8 times fewer rows and columns; None: it is not read.
 
     Raises:
-        ConfigError: an unknown split, a height or scale that none has.
+        ConfigError: an unknown split, a height, scale or division that none has.
         DataError: missing files, annotations that are none, a training split without people.
     """
 
@@ -115,12 +119,14 @@ class STCrowd(SeededDataset):
 
     def __init__(self, data_root: str | Path = 'data/stcrowd', split: str = 'train',
                  sequences: Sequence[int | str] | None = None, min_height: float = 1.2,
-                 intensity_scale: float = 255.0, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+                 intensity_scale: float = 255.0, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
+                 image_reduce: int | None = None) -> None:
         check_choice('STCrowd: split', split, SPLITS)
+        check_choice('STCrowd: image_reduce', image_reduce, (None, 1, 2, 4, 8))
         check_positive('STCrowd', intensity_scale=intensity_scale)
         super().__init__(pipeline, seed)
         self.data_root, self.split = data_path(data_root), split
-        self.min_height, self.intensity_scale = min_height, intensity_scale
+        self.min_height, self.intensity_scale, self.image_reduce = min_height, intensity_scale, image_reduce
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root), min_height=min_height)
         names = read_split(self.data_root, split) if sequences is None else [sequence_name(s) for s in sequences]
         if not names:
@@ -162,6 +168,13 @@ class STCrowd(SeededDataset):
         if not first.is_file():
             raise DataError(f'{first}: no such file, expected the first of {len(self):,} scans of the {self.split} '
                             f'split. Unpack the missing archive of STCrowd from {DOWNLOAD}.')
+        without = sum(not annotations.images[frame] for _, annotations, frame in self.frames)
+        if self.image_reduce and without == len(self):
+            raise DataError(f'{self.data_root}: no frame of the {self.split} split has an image, expected left images '
+                            'for image_reduce. Take a split whose annotations name them, or leave image_reduce out.')
+        if self.image_reduce and without:
+            print_log(f'{self.data_root}: {without:,} of {len(self):,} frames of the {self.split} split have no image.',
+                      'current', logging.WARNING)
         boxes = np.concatenate([a.boxes for a in self.annotations])
         tall = boxes[:, 5] >= self.min_height
         low = len(boxes) - int(tall.sum())
@@ -195,11 +208,11 @@ class STCrowd(SeededDataset):
         """A frame as it is in its files.
 
         Returns:
-            `points` (N, 4) float32, `sample_id`, `lidar_to_image` (4, 4) float64 and, unless it has no annotations,
-            what BoxSample says of the truth.
+            `points` (N, 4) float32, `sample_id`, `lidar_to_image` (4, 4) float64, with `image_reduce` the `image` and,
+            unless it has no annotations, what BoxSample says of the truth.
 
         Raises:
-            DataError: a damaged scan, or one without points in training.
+            DataError: a damaged scan or image, or a scan without points in training.
         """
         name, annotations, frame = self.frames[index]
         points = read_scan(self.path(index), self.intensity_scale)
@@ -207,6 +220,9 @@ class STCrowd(SeededDataset):
             raise DataError(f'{self.path(index)}: 0 points in a training scan, expected some. Copy the file again, or '
                             f'leave sequence {name} out.')
         sample = dict(points=points, sample_id=f'{name.zfill(2)}_{frame:04d}', lidar_to_image=self.lidar_to_image)
+        if self.image_reduce:
+            image = annotations.images[frame]
+            sample['image'] = read_image(self.data_root / image, reduce=self.image_reduce) if image else None
         return sample if self.bare(index) else dict(sample, **self.people(index))
 
     def bare(self, index: int) -> bool:
@@ -237,8 +253,34 @@ class STCrowd(SeededDataset):
         for key in (*PER_BOX, 'image_boxes'):
             if key in sample:
                 data_sample.set_field(torch.from_numpy(np.ascontiguousarray(sample[key])), key)
-        return dict(inputs=dict(points=torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))),
-                    data_samples=data_sample)
+        inputs = dict(points=torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32)))
+        if self.image_reduce:
+            inputs.update(camera_inputs(sample['image'], sample['lidar_to_image'], self.image_reduce,
+                                        sample.get('image_move')))
+        return dict(inputs=inputs, data_samples=data_sample)
+
+
+def camera_inputs(image: np.ndarray | None, lidar_to_image: np.ndarray, reduce: int = 1,
+                  move: tuple[float, float, float] | None = None) -> dict[str, torch.Tensor]:
+    """An image and its projection as `perception/crowd/models/camera.py` takes them.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, or None.
+        lidar_to_image: (4, 4), see BoxSample, in pixels of the image before it was reduced.
+        reduce: so many times smaller is the image.
+        move: f, a, b: the image was moved so that a place p, from 0 to 1 across it, is at f p + a from the left, and at
+            f p + b from above.
+
+    Returns:
+        `image` (3, H, W) uint8 and `to_image` (3, 4) float32, see CameraEncoder; without an image no pixels and NaN.
+    """
+    if image is None:
+        return dict(image=torch.zeros(3, 0, 0, dtype=torch.uint8), to_image=torch.full((3, 4), torch.nan))
+    matrix, (factor, right, down) = np.array(lidar_to_image, np.float64)[:3], move or (1.0, 0.0, 0.0)
+    for row, size, shift in ((0, image.shape[1], right), (1, image.shape[0], down)):
+        matrix[row] = factor * (matrix[row] + 0.5 * matrix[2]) / (size * reduce) + shift * matrix[2]
+    return dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
+                to_image=torch.from_numpy(matrix.astype(np.float32)))
 
 
 def read_scan(path: str | Path, intensity_scale: float = 255.0) -> np.ndarray:
