@@ -179,6 +179,7 @@ def test_weights_of_the_lidar_alone_have_their_places(parts):
     (lambda: encoder()(dict(points=[])), DataError, 'image_reduce'),
     (lambda: encoder()({key: [value, value[..., :50]] if key == 'image' else [value] * 2
                         for key, value in camera_inputs(image(), MATRIX).items()}), DataError, '120 x 60'),
+    (lambda: camera_inputs(image()[:20], MATRIX), DataError, '120 x 20 pixels .* axis is at 60, 30'),
     (lambda: ZoomImage(1.2, .9), ConfigError, 'high=0.9'), (lambda: DropImage(1), ConfigError, 'share=1'),
     (lambda: WithinImage((0, 5)), ConfigError, 'width=0')])
 def test_what_cannot_work_is_said(call, error, named):

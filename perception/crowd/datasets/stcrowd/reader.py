@@ -273,10 +273,19 @@ def camera_inputs(image: np.ndarray | None, lidar_to_image: np.ndarray, reduce: 
 
     Returns:
         `image` (3, H, W) uint8 and `to_image` (3, 4) float32, see CameraEncoder; without an image no pixels and NaN.
+
+    Raises:
+        DataError: a projection whose axis does not meet the image, such as one for images of another size.
     """
     if image is None:
         return dict(image=torch.zeros(3, 0, 0, dtype=torch.uint8), to_image=torch.full((3, 4), torch.nan))
     matrix, (factor, right, down) = np.array(lidar_to_image, np.float64)[:3], move or (1.0, 0.0, 0.0)
+    height, width = np.multiply(image.shape[:2], reduce)
+    axis = matrix[:2, :3] @ matrix[2, :3] / (matrix[2, :3] ** 2).sum()
+    if not (0 <= axis[0] < width and 0 <= axis[1] < height):
+        raise DataError(f'an image of {width} x {height} pixels came with a projection whose axis is at {axis[0]:.0f}, '
+                        f'{axis[1]:.0f}, expected it within. Take the camera.json of these images, or images of the '
+                        'size that it was made for.')
     for row, size, shift in ((0, image.shape[1], right), (1, image.shape[0], down)):
         matrix[row] = factor * (matrix[row] + 0.5 * matrix[2]) / (size * reduce) + shift * matrix[2]
     return dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))),
