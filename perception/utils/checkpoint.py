@@ -305,6 +305,22 @@ def load_weights(model: torch.nn.Module, checkpoint: dict | str | Path) -> None:
     model.load_state_dict(weights, strict=False)
 
 
+def load_part(net: torch.nn.Module, path: str | Path) -> None:
+    """Load all weights of a net, such as an image net without its classifier, from a file that may hold more.
+
+    Args:
+        net: any module.
+        path: the file.
+
+    Raises:
+        CheckpointError: unreadable, or the net's weights are not all in it.
+    """
+    own = net.state_dict()
+    weights = {name: value for name, value in weights_of(load_checkpoint(path), path).items() if name in own}
+    check_weights(net, weights, path)
+    net.load_state_dict(weights, strict=False)
+
+
 def start_from(model: torch.nn.Module, checkpoint: dict | str | Path) -> str:
     """Begin a training with the weights that fit, such as all but the head where the classes are others.
 

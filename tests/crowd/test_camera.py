@@ -20,7 +20,7 @@ from perception.crowd.models.centerpoint import CenterPoint
 from perception.crowd.models.flip import FlipDetector
 from perception.crowd.predictor import CrowdPredictor
 from perception.crowd.transforms import DropImage, WithinImage, ZoomImage
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 RANGE, VOXEL = (0, -6.4, -2, 12.8, 6.4, 1.2), (.2, .2, .2)
 MATRIX = np.array([[60., -60, 0, 2], [30, 2, -60, 1], [1, 0, 0, .1], [0, 0, 0, 1]])  # an image of 120 x 60
@@ -172,6 +172,20 @@ def test_weights_of_the_lidar_alone_have_their_places(parts):
     fused, alone = FusionCenterPoint(camera=CAMERA, **parts).state_dict(), CenterPoint(**parts).state_dict()
     assert {name: value.shape for name, value in alone.items()} == {
         name: value.shape for name, value in fused.items() if not name.startswith(('camera.', 'fuser.'))}
+
+
+def test_an_image_net_starts_from_weights_of_its_own(parts, tmp_path):
+    torch.manual_seed(5)
+    net = ResNet(**{key: value for key, value in CAMERA['backbone'].items() if key != 'type'})
+    weights = net.state_dict()
+    torch.save(dict(weights, **{'fc.weight': torch.zeros(2, 2)}), tmp_path / 'x.pth')
+    model = FusionCenterPoint(camera=dict(CAMERA, image_weights=str(tmp_path / 'x.pth')), **parts)
+    model.init_weights()
+    assert all(torch.equal(model.camera.backbone.state_dict()[name], value) for name, value in weights.items())
+    del weights['stem.0.weight']
+    torch.save(weights, tmp_path / 'x.pth')
+    with pytest.raises(CheckpointError, match='stem.0.weight'):
+        FusionCenterPoint(camera=dict(CAMERA, image_weights=str(tmp_path / 'x.pth')), **parts).init_weights()
 
 
 @pytest.mark.parametrize('call, error, named', [

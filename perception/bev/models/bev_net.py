@@ -20,7 +20,7 @@ from perception.bev.models.view_transforms.base import BEVFeatures
 from perception.common.nets.center_head import CenterHead
 from perception.common.structures import RigSample
 from perception.registry import MODELS
-from perception.utils.checkpoint import check_weights, load_checkpoint, weights_of
+from perception.utils.checkpoint import load_part
 from perception.utils.checks import check_choice
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
@@ -98,10 +98,7 @@ class BEVNet(BaseModel):
         """
         super().init_weights()
         if self.image_weights:
-            weights, own = weights_of(load_checkpoint(self.image_weights), self.image_weights), self.backbone
-            weights = {name: value for name, value in weights.items() if name in own.state_dict()}
-            check_weights(own, weights, self.image_weights)
-            own.load_state_dict(weights, strict=False)
+            load_part(self.backbone, self.image_weights)
 
     def forward(self, inputs: dict, data_samples: list | None = None, mode: str = 'tensor') -> dict | list:
         """Run the net on a batch of a RigPreprocessor.

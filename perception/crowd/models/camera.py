@@ -17,6 +17,7 @@ from perception.common.nets.blocks import conv_bn_relu
 from perception.crowd.models.centerpoint import CenterPoint
 from perception.ops.voxelize import range_shape
 from perception.registry import MODELS
+from perception.utils.checkpoint import load_part
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
@@ -44,6 +45,8 @@ class CameraEncoder(nn.Module):
         join: what a cell takes of its heights: `'mean'` of those that the image shows, or all, `'stack'`ed and brought
             to the channels of one by a 1 x 1 convolution.
         mean, std: of red, green and blue in 0..255.
+        image_weights: file of weights that the backbone starts from, such as ImageNet's; what else is in it, such as a
+            classifier, is left out.
         in_channels: columns of a point, which it does not look at.
 
     Raises:
@@ -54,14 +57,14 @@ class CameraEncoder(nn.Module):
                  levels: Sequence[int] = (1, 2, 3), stride: int = 8,
                  heights: Sequence[float] = tuple(-3.5 + 0.5 * k for k in range(11)), join: str = 'mean',
                  mean: Sequence[float] = (123.675, 116.28, 103.53), std: Sequence[float] = (58.395, 57.12, 57.375),
-                 in_channels: int = 4):
+                 image_weights: str | None = None, in_channels: int = 4):
         super().__init__()
         check_choice('CameraEncoder: join', join, JOINS)
         if not len(heights):
             raise ConfigError('CameraEncoder: no heights, expected one at least. Give them in metres.')
         cell = [stride * size for size in voxel_size[:2]]
         _, rows, columns = range_shape(point_cloud_range, [*cell, point_cloud_range[5] - point_cloud_range[2]])
-        self.stride, self.shape, self.levels = stride, (rows, columns), tuple(levels)
+        self.stride, self.shape, self.levels, self.image_weights = stride, (rows, columns), tuple(levels), image_weights
         self.backbone = MODELS.build(backbone)
         self.neck = MODELS.build(dict(neck, in_channels=[self.backbone.channels[i] for i in levels]))
         self.out_channels = self.neck.out_channels
@@ -73,6 +76,15 @@ class CameraEncoder(nn.Module):
         self.register_buffer('places', torch.stack([x, y, z, torch.ones_like(x)]), persistent=False)  # (4, K, H, W)
         for name, value in dict(mean=mean, std=std).items():
             self.register_buffer(name, torch.tensor([*value], dtype=torch.float32).view(3, 1, 1), persistent=False)
+
+    def init_weights(self) -> None:
+        """Load `image_weights`, once the whole is built.
+
+        Raises:
+            CheckpointError: they are not those of the backbone.
+        """
+        if self.image_weights:
+            load_part(self.backbone, self.image_weights)
 
     def forward(self, inputs: dict) -> Tensor:
         """A batch to a (B, out_channels, H, W) map.
