@@ -114,6 +114,10 @@ class AdversarialModel(BaseModel):
             return generator_of(teacher.model)
         return None
 
+    def after_student_loaded(self) -> None:
+        """The generator that learns begins with the weights of its mean too, such as those of a `model.pth`."""
+        self.generator.load_state_dict(self.student.state_dict())
+
     def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
         """What the mean generator makes; of `'predict'` samples also have `teacher_image` where there is a teacher.
 
