@@ -84,11 +84,11 @@ def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[fl
         k: neighbours.
 
     Raises:
-        DataError: not more than k images.
+        DataError: not more than k images, or features that are not finite.
     """
-    if min(len(real), len(made)) <= k:
-        raise DataError(f'precision_recall: {len(real)} real and {len(made)} made images, expected more than k={k}. '
-                        'Give more.')
+    if min(len(real), len(made)) <= k or not (np.isfinite(real).all() and np.isfinite(made).all()):
+        raise DataError(f'precision_recall: {len(real)} real and {len(made)} made images, expected more than k={k} of '
+                        'finite features. Give more, or an earlier checkpoint.')
     real, made = (torch.from_numpy(np.asarray(part, np.float64)) for part in (real, made))
     near_real, near_made = (torch.cat([torch.cdist(rows, part).kthvalue(k + 1, 1).values
                                        for rows in part.split(ROWS)]) for part in (real, made))

@@ -196,6 +196,9 @@ def test_published_files_are_read_and_written(generator, discriminator, golden, 
 def test_arguments_that_cannot_be():
     with pytest.raises(ConfigError, match='size=48.*power of 2'):
         StyleGAN2(48)
+    for wrong in (dict(num_mlp=0), dict(lr_mlp=0.0), dict(style_dim=0), dict(num_mlp=[8, 0])):
+        with pytest.raises(ConfigError, match='expected positive numbers'):
+            StyleGAN2(32, **wrong)
     with pytest.raises(ConfigError, match='8 positive numbers at 32'):
         StyleGAN2(32, channels=[4] * 7)
     with pytest.raises(ConfigError, match='4 positive numbers'):

@@ -113,7 +113,8 @@ def test_students():
     assert torch.equal(slim.layers[1].weight, teacher.layers[1].weight[3:, 3:])
     assert torch.equal(slim.input.weight, teacher.input.weight[3:])
     assert latent_directions(teacher, (1, 2)).shape == (10, 12)
-    for wrong in (dict(channels=[3] * 4), dict(num_layers=3), dict(kernel=2), dict(size=24)):
+    for wrong in (dict(channels=[3] * 4), dict(num_layers=3), dict(kernel=2), dict(size=24), dict(frequencies=-2),
+                  dict(decay=2.0)):
         with pytest.raises(ConfigError, match='StyleGAN3.*expected'):
             StyleGAN3(**dict(TINY, **wrong))
 

@@ -164,8 +164,13 @@ def test_training_starts_from_the_weights_of_a_generator(adversarial):
 def test_arguments_that_do_not_fit(adversarial):
     with pytest.raises(ConfigError, match="start='mapping' without a teacher"):
         adversarial(taught=False, start='mapping')
-    with pytest.raises(ConfigError, match='mixing=2'):
-        adversarial(mixing=2)
+    for name, value in dict(mixing=2, r1=float('nan'), path=float('inf'), seed=-1).items():
+        with pytest.raises(ConfigError, match=f'{name}={value}'):
+            adversarial(**{name: value})
+    with pytest.raises(ConfigError, match='positive rates'):
+        LazyAdam(dict(lr=float('nan')))
+    with pytest.raises(ConfigError, match='a discriminator of 32 pixels for a generator of 16'):
+        AdversarialModel(generator(SLIM), StyleGAN2Discriminator(32, channels=[4] * 4))
     with pytest.raises(ConfigError, match='momentum'):
         LazyAdam(dict(lr=0.1, momentum=0.9))
     model = adversarial(taught=False)
@@ -212,8 +217,9 @@ def test_precision_and_recall(monkeypatch, rows):
     assert precision_recall(real, real) == (1, 1)
     assert precision_recall(real, real + 100) == (0, 0)
     assert precision_recall(real, np.repeat(real[:1], 10, 0) + 1e-6 * rng.normal(size=(10, 3)))[0] == 1
-    with pytest.raises(DataError, match='more than k=3'):
-        precision_recall(real[:3], real)
+    for few in (real[:3], np.full((5, 3), np.nan)):
+        with pytest.raises(DataError, match='more than k=3'):
+            precision_recall(few, real)
 
 
 class Darkness:

@@ -6,6 +6,7 @@ import torch
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
+from perception.common.hooks.start import StartHook
 from perception.common.hooks.training_set import TrainingSetHook
 from perception.utils.errors import CheckpointError
 
@@ -62,7 +63,8 @@ def test_samples_that_are_trained_and_validated_with_and_other_epochs_are_named(
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     _ = runner.train_loop, runner.val_loop
     TrainingSetHook().before_run(runner)
-    assert len(said) == 2
+    StartHook().before_train(runner)
+    assert len(said) == 3 and 'losses.mt teaches in full from iteration 12 on' in said[2] and 'training at 6' in said[2]
 
 
 def test_another_fold_does_not_take_these_memories(root, whole, tmp_path):

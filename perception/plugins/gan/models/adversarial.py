@@ -7,6 +7,7 @@ An iteration: the discriminator (every 16th time with R1), the generator with th
 the generator again for path lengths, and the running mean of its weights.
 """
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,9 +73,11 @@ class AdversarialModel(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
         check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
-        if min(r1, path, offset) < 0 or not 0 <= mixing <= 1 or not 0 <= decay < 1:
+        if not all(0 <= value < math.inf for value in (r1, path, offset, seed)) or not 0 <= mixing <= 1 or not (
+                0 <= decay < 1):
             raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
-                              f'decay={decay}, expected weights of 0 or more, and shares of 0..1. Correct them.')
+                              f'decay={decay}, seed={seed}, expected weights and a seed of 0 or more, and shares of '
+                              '0..1. Correct them.')
         self.teachers = nn.ModuleDict(teachers)
         self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items()})
         self._check(student)
@@ -84,6 +87,9 @@ class AdversarialModel(BaseModel):
             raise ConfigError(f"AdversarialModel: start={start!r} without a teacher, expected 'fresh'. Name a teacher.")
         self.generator, self.student = student, copy.deepcopy(student).requires_grad_(False)
         self.discriminator = _build(discriminator)
+        if self.discriminator.size != student.size:
+            raise ConfigError(f'AdversarialModel: a discriminator of {self.discriminator.size} pixels for a generator '
+                              f'of {student.size}, expected equal sizes. Correct one.')
         self.directions, self.blocks, self.offset, self.share_noise = directions, blocks, offset, share_noise
         self.r1, self.r1_every, self.path, self.path_every = r1, r1_every, path, path_every
         self.path_shrink, self.mixing, self.decay, self.seed = path_shrink, mixing, decay, seed
@@ -295,7 +301,7 @@ class LazyAdam:
             raise ConfigError(f'LazyAdam: {rest or paramwise_cfg} came, expected {", ".join(known)} alone. Leave out '
                               'the rest, and --amp.')
         self.lr, self.lr_mapping, self.lr_discriminator = (known | optim_wrapper_cfg).values()
-        if min(self.lr, self.lr_discriminator) <= 0 or self.lr_mapping < 0:
+        if not (0 < self.lr < math.inf and 0 < self.lr_discriminator < math.inf and 0 <= self.lr_mapping < math.inf):
             raise ConfigError(f'LazyAdam: {known | optim_wrapper_cfg}, expected positive rates, and a factor of 0 or '
                               'more for the mapping. Correct them.')
 
