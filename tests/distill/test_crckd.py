@@ -242,6 +242,9 @@ def test_consistency_is_the_divergence_of_predictions():
     assert out['kl', True] == pytest.approx(float((p * (p / q).log()).sum() / 4), rel=1e-5)
     assert out['mse', True] == pytest.approx(float(((p - q) ** 2).sum() / 4), rel=1e-5)
     assert out['mse', False] == pytest.approx(2 * out['mse', True], rel=1e-5)
+    for weights in ([2.0], [1.0, 2.0]):
+        with pytest.raises(ConfigError, match=f'{len(weights)} class_weights for 5 classes'):
+            ConsistencyLoss('mean', kind='mse', class_weights=weights)(dict(logits=s), dict(logits=t), dict(iteration=0))
 
 
 def test_sp_compares_which_samples_are_alike():
