@@ -82,6 +82,18 @@ def test_a_resumed_training_ends_with_the_same_weights(root, whole, tmp_path):
     assert 'style.1.weight' in deployed and 'rFID-20220818' in next(whole.rglob('*.log')).read_text()
 
 
+@pytest.mark.parametrize(('named', 'rate', 'said'), [
+    (['optim_wrapper.lr'], 0.1, 'optim_wrapper.lr is 0.1 from now on'), ([], 0.002, 'optim_wrapper.lr stays 0.002')])
+def test_the_rate_of_a_resumed_training(root, whole, tmp_path, named, rate, said):
+    runner = build(root, tmp_path, resume=True, load_from=str(whole / 'iter_6.pth'), optim_wrapper__lr=0.1)
+    runner.options = named
+    runner.train()  # it was complete
+    groups = {name: wrapper.param_groups[0] for name, wrapper in runner.optim_wrapper.items()}
+    assert groups['generator']['lr'] == pytest.approx(rate * 2 / 3)
+    assert groups['discriminator']['lr'] == pytest.approx(rate * 3 / 4)
+    assert said in next(tmp_path.rglob('*.log')).read_text()
+
+
 def test_what_learns_in_a_step(adversarial):
     model = adversarial()
     wrapper = LazyAdam(dict(lr=0.01))(model)
