@@ -244,7 +244,8 @@ def test_consistency_is_the_divergence_of_predictions():
     assert out['mse', False] == pytest.approx(2 * out['mse', True], rel=1e-5)
     for weights in ([2.0], [1.0, 2.0]):
         with pytest.raises(ConfigError, match=f'{len(weights)} class_weights for 5 classes'):
-            ConsistencyLoss('mean', kind='mse', class_weights=weights)(dict(logits=s), dict(logits=t), dict(iteration=0))
+            loss = ConsistencyLoss('mean', kind='mse', class_weights=weights)
+            loss(dict(logits=s), dict(logits=t), dict(iteration=0))
 
 
 def test_sp_compares_which_samples_are_alike():

@@ -35,8 +35,8 @@ class TrainingSetHook(Hook):
         if both:
             runner.logger.warning(
                 f'TrainingSetHook: {len(both):,} of {len(held_out):,} samples of the validation are trained with too '
-                f'({both[0]}), so that its scores say little. Give all data sets the same fold and folds: --cfg-options '
-                '{train,val,test}_dataloader.dataset.fold=...')
+                f'({both[0]}), so that its scores say little. Give all data sets the same fold and folds: '
+                '--cfg-options {train,val,test}_dataloader.dataset.fold=...')
         for name, module in unwrap(runner.model).named_modules():
             epoch = getattr(module, 'epoch', None)
             if isinstance(epoch, int) and epoch != len(loader):

@@ -100,8 +100,9 @@ class ImageL1Loss(DistillLoss):
         if self.all_sizes and ours != theirs:
             raise ConfigError(f'ImageL1Loss: all_sizes=True of {len(ours)} images of the student and {len(theirs)} of '
                               'its teacher, expected the same sizes. Take all_sizes=False.')
-        pairs = zip(student['rgbs'], teacher['rgbs']) if self.all_sizes else [(student['rgbs'][-1], teacher['rgbs'][-1])]
-        return sum(F.l1_loss(mine, known.detach()) for mine, known in pairs)
+        first = 0 if self.all_sizes else -1
+        return sum(F.l1_loss(mine, known.detach()) for mine, known in zip(student['rgbs'][first:],
+                                                                          teacher['rgbs'][first:]))
 
 
 @MODELS.register_module()

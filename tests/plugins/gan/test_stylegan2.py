@@ -183,7 +183,7 @@ def test_published_files_are_read_and_written(generator, discriminator, golden, 
         assert {k: v.shape for k, v in file[key].items()} == {k: v.shape for k, v in theirs.items()}
         assert all(torch.allclose(file[key][name], value) for name, value in theirs.items())
     weights, usage = rosinality.convert(rosinality.read(tmp_path / 'net.pt'), None)
-    assert 'size=32' in usage and str(SHAPE) in usage
+    assert 'size=32' in usage and str(SHAPE) in usage and 'num_mlp=' in usage and 'second_kernel=3' in usage
     assert rosinality.fits(file['g']) and not rosinality.fits(file['d'])
     load_weights(StyleGAN2(**rosinality.shape_of(weights)), weights)
     with pytest.raises(CheckpointError, match="expected 'g_ema'"):

@@ -41,7 +41,7 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
     net = StyleGAN2(**shape)
     weights = {**{name: value for name, value in net.state_dict().items() if name.startswith('noises.')}, **weights}
     check_weights(net, weights, 'convert')
-    return weights, f'model.student = dict(type=StyleGAN2, {", ".join(f"{key}={value}" for key, value in shape.items())})'
+    return weights, f'model.student = dict(type=StyleGAN2, {", ".join(f"{k}={v}" for k, v in shape.items())})'
 
 
 def shape_of(weights: dict[str, Tensor]) -> dict:

@@ -33,8 +33,8 @@ FILTERS = dict(lanczos=Image.Resampling.LANCZOS, area=None, bilinear=Image.Resam
 class ImageSet(SeededDataset):
     """Images that a generator learns to make.
 
-    Those of other proportions lose equal parts at both sides, smaller ones are enlarged, of which it warns. Grey images are repeated, transparency is dropped, of 16
-    bits the upper ones count.
+    Those of other proportions lose equal parts at both sides, smaller ones are enlarged, of which it warns. Grey images
+    are repeated, transparency is dropped, of 16 bits the upper ones count.
 
     Args:
         data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
