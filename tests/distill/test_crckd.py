@@ -207,6 +207,11 @@ def test_the_warm_up_of_the_mean(updates, keep):
     assert float(teacher.model.point_logits.weight[0, 0]) == pytest.approx(keep, abs=1e-7)
 
 
+def test_a_loss_is_left_out():
+    model = Distiller(Net(), {}, dict(mt=None))
+    assert set(model(**batch(), mode='loss')) == set(Net()(**batch(), mode='loss'))
+
+
 def test_a_training_from_the_weights_of_a_checkpoint_has_a_teacher_that_follows():
     trained, model = distiller(), distiller()
     train(trained, 4)

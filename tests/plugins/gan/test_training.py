@@ -185,6 +185,7 @@ def test_arguments_that_do_not_fit(adversarial):
         AdversarialModel(generator(SLIM), StyleGAN2Discriminator(32, channels=[4] * 4))
     with pytest.raises(ConfigError, match='momentum'):
         LazyAdam(dict(lr=0.1, momentum=0.9))
+    assert not adversarial(losses=dict(l1=None)).losses
     model = adversarial(taught=False)
     with pytest.raises(DataError, match='8 x 8 pixels for a generator of 16'):
         batch = dict(inputs=dict(image=[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2), data_samples=None)

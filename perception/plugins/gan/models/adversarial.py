@@ -45,7 +45,8 @@ class AdversarialModel(BaseModel):
         student: config of the generator.
         discriminator: config of the discriminator.
         teachers: name -> FrozenTeacher of a model of this class, at most one.
-        losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved.
+        losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved; None leaves one
+            out.
         start: how the generator begins, see `students.begin`.
         directions: what latents are moved along: `'split'` and `'global'` directions of the teacher, or `'random'`.
         blocks: which of the generator's `modulations` the directions come from: the first ones, or their numbers.
@@ -63,8 +64,9 @@ class AdversarialModel(BaseModel):
     """
 
     def __init__(self, student: dict | nn.Module, discriminator: dict | nn.Module,
-                 teachers: dict[str, dict | nn.Module] | None = None, losses: dict[str, dict | nn.Module] | None = None,
-                 start: str = 'fresh', directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
+                 teachers: dict[str, dict | nn.Module] | None = None,
+                 losses: dict[str, dict | nn.Module | None] | None = None, start: str = 'fresh',
+                 directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
                  seed: int = 0):
@@ -79,7 +81,7 @@ class AdversarialModel(BaseModel):
                               f'decay={decay}, seed={seed}, expected weights and a seed of 0 or more, and shares of '
                               '0..1. Correct them.')
         self.teachers = nn.ModuleDict(teachers)
-        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items()})
+        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items() if cfg is not None})
         self._check(student)
         if self.teacher is not None:
             begin(student, self.teacher, start)
