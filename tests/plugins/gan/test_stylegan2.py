@@ -1,9 +1,12 @@
 """StyleGAN2 against numbers of the published code, its counts of parameters, its files, and its ONNX graph."""
+import argparse
+
 import numpy as np
 import pytest
 import torch
 
 from perception.apis.benchmarks.stylegan import grouped, measure
+from perception.apis.convert import convert
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_model_macs, count_parameters
 from perception.plugins.gan.convert import rosinality
@@ -186,6 +189,8 @@ def test_published_files_are_read_and_written(generator, discriminator, golden, 
     assert 'size=32' in usage and str(SHAPE) in usage and 'num_mlp=' in usage and 'second_kernel=3' in usage
     assert rosinality.fits(file['g']) and not rosinality.fits(file['d'])
     load_weights(StyleGAN2(**rosinality.shape_of(weights)), weights)
+    convert(argparse.Namespace(source=tmp_path / 'net.pt', target=tmp_path / 'g_ema.pth'))  # as the tool does
+    load_weights(generator, tmp_path / 'g_ema.pth')
     with pytest.raises(CheckpointError, match="expected 'g_ema'"):
         rosinality.write(tmp_path / 'd.pt', d=discriminator)
         rosinality.read(tmp_path / 'd.pt')
