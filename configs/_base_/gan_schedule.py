@@ -7,7 +7,7 @@ from perception.plugins.gan.models.adversarial import LazyAdam, StepDistributed
 train_cfg = dict(by_epoch=False, max_iters=450_001, val_interval=10_000)
 val_cfg = dict()
 test_cfg = dict()
-optim_wrapper = dict(constructor=LazyAdam, lr=0.002)
+optim_wrapper = dict(constructor=LazyAdam, lr=0.002, lr_mapping=1.0, lr_discriminator=1.0)
 model_wrapper_cfg = dict(type=StepDistributed)
 gan_hooks = dict(
     export=dict(type=ExportHook, rule='less'),  # model.pth is the best by rFID

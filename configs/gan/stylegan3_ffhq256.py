@@ -17,6 +17,8 @@ with read_base():
 default_hooks.update(gan_hooks)
 custom_hooks = [sample_hook]
 log_processor.update(by_epoch=False)
+train_dataloader['dataset'].update(flip=False)  # --mirror=0
+train_cfg.update(max_iters=1_562_500)  # 25,000 kimg in batches of 16
 optim_wrapper.update(lr=0.0025, lr_discriminator=0.8)
 model = dict(type=AdversarialModel, student=dict(type=StyleGAN3, size=256, base=16384),
              discriminator=dict(type=StyleGAN2Discriminator, size=256), mixing=0.0, path=0.0)

@@ -12,6 +12,8 @@ from perception.utils.checkpoint import check_finite, load_checkpoint, save_atom
 from perception.utils.errors import CheckpointError
 from perception.utils.outputs import check_free, result_path
 
+PARTS = ('model', 'net', 'g_ema', 'student')  # keys that others save the weights to deploy under
+
 
 def convert(options: argparse.Namespace) -> str:
     """Convert one file.
@@ -31,7 +33,7 @@ def convert(options: argparse.Namespace) -> str:
         raise CheckpointError(f'{target}: a folder came, expected the name of the file to write. Add a file name.')
     check_free(target)
     checkpoint = load_checkpoint(options.source)
-    inner = checkpoint.get('model', checkpoint.get('net'))  # two habits
+    inner = next((checkpoint[key] for key in PARTS if key in checkpoint), None)
     weights = weights_of(inner if isinstance(inner, dict) else checkpoint, options.source)
     known = converters().values()
     module = next((module for module in (found.load() for found in known) if module.fits(weights)), None)

@@ -216,8 +216,13 @@ def _load_optimizer(runner: MMEngineRunner, stored: dict, meta: dict, file: str,
     """The optimiser's state, with the checkpoint's rate and the like, or the config's."""
     wrapper = runner.optim_wrapper
     if isinstance(wrapper, OptimWrapperDict):
+        own = {name: [{k: v for k, v in group.items() if k != 'params'} for group in one.param_groups]
+               for name, one in wrapper.items()}
         with _plainly(file, 'its optimiser'):
             wrapper.load_state_dict(stored)
+        for name, one in wrapper.items() if config_counts else ():
+            for group, ours in zip(one.param_groups, own[name]):
+                group.update(ours)
         return
     groups = stored.get('param_groups')
     training = meta.get('training')
@@ -421,7 +426,7 @@ def _say(runner: MMEngineRunner, differences: dict[str, tuple[str, str]], named:
         if i == SHOWN:
             runner.logger.warning(f'--resume: {len(differences) - SHOWN} more settings differ from the checkpoint\'s')
             break
-        overruled = name.startswith('optim_wrapper.optimizer') and not optim or (
+        overruled = name.startswith(('optim_wrapper.optimizer', 'optim_wrapper.lr')) and not optim or (
             name.startswith('param_scheduler') and stays)
         runner.logger.log(logging.WARNING, f'--resume: {name} stays {then}, as in the checkpoint (the config says '
                           f'{now}); to change it, give it by --cfg-options' if overruled else

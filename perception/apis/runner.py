@@ -38,7 +38,8 @@ from perception.utils.structure import apply_structure, read_structure
 _count = itertools.count()  # Runners built in this process
 _NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
           'Distributed training is not used, all SyncBatchNorm',
-          'Hooks will be executed in the following order', 'Checkpoints will be saved to')
+          'Hooks will be executed in the following order', 'Checkpoints will be saved to',
+          '`save_param_scheduler` is True but')
 
 
 @RUNNERS.register_module()

@@ -74,10 +74,10 @@ class CRCKDLoss(DistillLoss):
         check_choice('CRCKDLoss: anchors', anchors, ('center', 'class'))
         check_positive('CRCKDLoss', positives=positives, negatives=negatives, temperature=temperature,
                        anchors_per_class=anchors_per_class, channels=channels, embedding=embedding)
-        if not 0 <= momentum < 1 or min(ccd_weight, crp_weight, crp_begin) < 0:
+        if not 0 <= momentum < 1 or min(ccd_weight, crp_weight, crp_begin, seed) < 0:
             raise ConfigError(f'CRCKDLoss: momentum={momentum}, ccd_weight={ccd_weight}, crp_weight={crp_weight}, '
-                              f'crp_begin={crp_begin}, expected a momentum of 0 to less than 1 and no negative number. '
-                              'Correct them.')
+                              f'crp_begin={crp_begin}, seed={seed}, expected a momentum of 0 to less than 1 and no '
+                              'negative number. Correct them.')
         self.taps, self.features = (features,), features
         self.positives = positives if mode == 'multi_pos' else 1
         self.negatives, self.negatives_of = negatives, negatives_of
@@ -408,6 +408,9 @@ class ConsistencyLoss(DistillLoss):
             student: recorded outputs of the student, by tap name.
             teacher: recorded outputs of the teacher, by tap name.
             batch: with `iteration`.
+
+        Raises:
+            ConfigError: weights of other classes.
         """
         s, t = student[self.logits], teacher[self.logits].detach()
         with torch.autocast(s.device.type, enabled=False):
@@ -416,6 +419,9 @@ class ConsistencyLoss(DistillLoss):
             else:
                 terms = (s.float().softmax(1) - t.float().softmax(1)) ** 2
             if self.class_weights is not None:
+                if len(self.class_weights) != terms.shape[1]:
+                    raise ConfigError(f'ConsistencyLoss: {len(self.class_weights)} class_weights for {terms.shape[1]} '
+                                      'classes, expected one for each. Correct them.')
                 terms = terms * self.class_weights
             return self.factor(batch['iteration']) * terms.sum(1).mean()
 

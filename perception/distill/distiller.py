@@ -28,7 +28,7 @@ class Distiller(BaseModel):
     Args:
         student: config of an mmengine model, or the model.
         taps: short name -> path of a sub-module of the student.
-        losses: name -> config of a `DistillLoss`, or the loss.
+        losses: name -> config of a `DistillLoss`, or the loss; None leaves one out.
         teachers: name -> config of a teacher (`FrozenTeacher`, `EMATeacher`), or the teacher. A loss whose teacher is
             `'student'` needs none.
 
@@ -37,7 +37,7 @@ class Distiller(BaseModel):
             forward, a loss whose term is called as another one.
     """
 
-    def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module],
+    def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module | None],
                  teachers: dict[str, dict | nn.Module] | None = None):
         for name, cfg in (teachers or {}).items():
             _warn_of_other_inputs(name, student, cfg)
@@ -46,7 +46,7 @@ class Distiller(BaseModel):
         self.student = student  # built before the teachers: equal seeds give equal students with and without them
         self.taps = dict(taps)
         self.teachers = nn.ModuleDict({name: _build(cfg) for name, cfg in (teachers or {}).items()})
-        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in losses.items()})
+        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in losses.items() if cfg is not None})
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))  # in the checkpoint, for begin and end
         self._known: tuple = (None, 0, 0)  # the buffer when it was last read, its version and its value
         self.tap_shapes: dict[str, dict[str, Any]] = {}

@@ -140,11 +140,13 @@ class EMATeacher(Teacher):
 
     @torch.no_grad()
     def follow(self, student: nn.Module, iteration: int) -> None:
-        """Move towards the student, once for each iteration that it took.
+        """Move towards the student, once for each iteration that it took; a training that begins makes both equal anew.
 
         Raises:
             ConfigError: the student has other parameters.
         """
+        if not iteration:  # the count of a checkpoint whose weights alone were taken
+            self.updates.zero_()
         updates = int(self.updates)
         if iteration <= updates:
             return

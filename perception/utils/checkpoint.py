@@ -324,7 +324,8 @@ def load_part(net: torch.nn.Module, path: str | Path) -> None:
 def start_from(model: torch.nn.Module, checkpoint: dict | str | Path) -> str:
     """Begin a training with the weights that fit, such as all but the head where the classes are others.
 
-    Takes what `load_weights` takes; of a distiller's own checkpoint its count of iterations is left out.
+    Takes what `load_weights` takes; of a distiller's own checkpoint its count of iterations is left out. A model whose
+    student alone was loaded and that has more of its weights is told by its method `after_student_loaded()`.
 
     Args:
         model: any module; what does not fit keeps the weights that it has.
@@ -336,7 +337,7 @@ def start_from(model: torch.nn.Module, checkpoint: dict | str | Path) -> str:
     Raises:
         CheckpointError: unreadable, weights that are not finite, or less than half of the model's weights fit.
     """
-    student = getattr(unwrap(model), 'student', None)
+    whole, student = unwrap(model), getattr(unwrap(model), 'student', None)
     model, weights, where = _pair(model, checkpoint)
     own = {k: v for k, v in model.state_dict().items() if not (student is not None and k == 'iteration')}
     fit = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
@@ -347,6 +348,8 @@ def start_from(model: torch.nn.Module, checkpoint: dict | str | Path) -> str:
         check_weights(model, weights, where)
     check_finite(fit, where, model)
     model.load_state_dict(fit, strict=False)
+    if model is student and hasattr(whole, 'after_student_loaded'):
+        whole.after_student_loaded()
     unused = [k for k in weights if k not in own and k != 'iteration']
     return (f'{where}: {len(wanted) - len(new)} of {len(wanted)} weights{" of the student" * (model is student)} loaded'
             + f'; new: {_some(new)}' * bool(new) + f'; not used: {_some(unused)}' * bool(unused) + '.')

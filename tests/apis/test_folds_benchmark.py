@@ -30,7 +30,7 @@ def trained(monkeypatch):
                        'train/loss': (kappa, 0), 'val/time': (kappa, 0)}
             torch.save(dict(message_hub=dict(log_scalars=scalars)), job.work_dir / 'epoch_8.pth')
     monkeypatch.setattr(folds, 'train_jobs', train)
-    monkeypatch.setattr(folds, 'read_run', lambda job: {} if job.work_dir.is_dir() else None)
+    monkeypatch.setattr(folds, 'read_run', lambda job: dict(scores=[0.0] * 8) if job.work_dir.is_dir() else None)
     monkeypatch.setattr(folds, 'newest_checkpoint', lambda folder: (folder / 'epoch_8.pth', []))
     return ran
 
@@ -45,6 +45,8 @@ def test_means_of_the_last_validations_then_over_folds(trained, tmp_path):
     assert '| fold 2 | 0.2000 | 1.0000 |' in text and '| all | 0.2000 ± 0.1581 |' in text
     folds.run(arguments(tmp_path))
     assert len(trained) == 5, 'finished folds are kept'
+    assert folds.run(arguments(tmp_path, last=10))['last'] == 8, 'as many as there were'
+    assert 'its last 8 validations' in (tmp_path / 'report.md').read_text()
 
 
 def test_some_folds_at_full_scale(trained, tmp_path):

@@ -13,7 +13,7 @@ from torch import nn
 from perception.distill.crckd import ConsistencyLoss, CRCKDLoss, SPLoss, contrastive_loss, relation_loss
 from perception.distill.distiller import Distiller
 from perception.distill.teachers import EMATeacher
-from perception.utils.checkpoint import check_weights
+from perception.utils.checkpoint import check_weights, start_from
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -207,6 +207,20 @@ def test_the_warm_up_of_the_mean(updates, keep):
     assert float(teacher.model.point_logits.weight[0, 0]) == pytest.approx(keep, abs=1e-7)
 
 
+def test_a_loss_is_left_out():
+    model = Distiller(Net(), {}, dict(mt=None))
+    assert set(model(**batch(), mode='loss')) == set(Net()(**batch(), mode='loss'))
+
+
+def test_a_training_from_the_weights_of_a_checkpoint_has_a_teacher_that_follows():
+    trained, model = distiller(), distiller()
+    train(trained, 4)
+    start_from(model, dict(trained.state_dict()))
+    assert int(model.iteration) == 0 and int(model.teachers['mean'].updates) == 3
+    train(model, 3)
+    assert int(model.teachers['mean'].updates) == 2
+
+
 def test_a_teacher_of_another_model_or_a_wrong_momentum_is_refused():
     with pytest.raises(ConfigError, match='5 parameters differ'):
         EMATeacher(Net(width=5), {}).follow(Net(), 1)
@@ -233,6 +247,10 @@ def test_consistency_is_the_divergence_of_predictions():
     assert out['kl', True] == pytest.approx(float((p * (p / q).log()).sum() / 4), rel=1e-5)
     assert out['mse', True] == pytest.approx(float(((p - q) ** 2).sum() / 4), rel=1e-5)
     assert out['mse', False] == pytest.approx(2 * out['mse', True], rel=1e-5)
+    for weights in ([2.0], [1.0, 2.0]):
+        with pytest.raises(ConfigError, match=f'{len(weights)} class_weights for 5 classes'):
+            loss = ConsistencyLoss('mean', kind='mse', class_weights=weights)
+            loss(dict(logits=s), dict(logits=t), dict(iteration=0))
 
 
 def test_sp_compares_which_samples_are_alike():
@@ -381,13 +399,14 @@ def test_the_hook_tells_the_labels_before_weights_are_loaded():
 
     class Loop(BaseLoop):
         def __init__(self, dataset):
-            self.dataloader = type('Loader', (), dict(dataset=dataset))
+            self.dataloader = type('Loader', (), dict(dataset=dataset, __len__=lambda loader: 1))()
 
         def run(self):
             pass
 
     model = distiller()
-    runner = type('R', (), dict(model=model, _train_loop=Loop(type('D', (), dict(labels=[0, 1, 2], ids='abc')))))
+    data = type('D', (), dict(labels=[0, 1, 2], ids='abc'))
+    runner = type('R', (), dict(model=model, _train_loop=Loop(data), _val_loop=None))
     hook = TrainingSetHook()
     assert isinstance(hook, Hook)
     hook.before_run(runner)

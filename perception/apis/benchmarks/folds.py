@@ -92,13 +92,15 @@ def make_report(jobs: Sequence[Job], last: int, title: str) -> dict:
 
     Args:
         jobs: of the folds.
-        last: validations that are averaged.
+        last: validations that are averaged, or as many as each fold had.
         title: of the report.
 
     Returns:
         `title`, `last`, `planned`, `folds` (fold -> scores) and `scores` (name -> mean and spread).
     """
-    folds = {job.seed: last_scores(job.work_dir, last) for job in jobs if read_run(job) is not None}
+    runs = {job.seed: (job.work_dir, run) for job in jobs if (run := read_run(job)) is not None}
+    last = min([last, *(len(run['scores']) for _, run in runs.values())])
+    folds = {fold: last_scores(work_dir, last) for fold, (work_dir, _) in runs.items()}
     names = list(dict.fromkeys(name for scores in folds.values() for name in scores))
     over = {name: mean_and_spread([scores[name] for scores in folds.values() if name in scores]) for name in names}
     return dict(title=title, last=last, torch=torch.__version__, planned=len(jobs), folds=folds, scores=over)

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 
 from perception.apis.config import load_config, parse_options
-from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
+from perception.utils.checkpoint import atomic_path, load_checkpoint, newest_checkpoint
 from perception.utils.errors import ConfigError, TrainingError
 from perception.utils.paths import PROJECT_ROOT, from_root
 
@@ -151,7 +151,8 @@ def check_settings(folder: Path, settings: dict) -> None:
         if known.get(key, value) != value:
             raise ConfigError(f'{folder}: it holds runs with {key}={known[key]}, expected {value} as in this command. '
                               f'Give another --work-dir.')
-    path.write_text(json.dumps({**known, **settings}, indent=1) + '\n')
+    with atomic_path(path, ConfigError) as part:
+        part.write_text(json.dumps({**known, **settings}, indent=1) + '\n')
 
 
 def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], object]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
 from perception.common.finite import check_model
@@ -53,7 +53,7 @@ class ExportHook(Hook):
         score, best = float(metrics[name]), runner.message_hub.get_info('best_score')
         if best is None or math.isnan(best) or (score > best if self.rule == 'greater' else score < best):
             runner.message_hub.update_info('best_score', score)
-            runner.message_hub.update_info('best_epoch', runner.epoch)
+            runner.message_hub.update_info('best_epoch', runner.iter if _by_iteration(runner) else runner.epoch)
             self._write(runner, 'model.pth', validated=True)
             runner.logger.info(f'Best {name} so far: {score:.4f}, weights in {Path(runner.work_dir, "model.pth")}')
 
@@ -70,7 +70,8 @@ class ExportHook(Hook):
         if not Path(runner.work_dir, 'model.pth').is_file():
             self._write(runner, 'model.pth')
         best = runner.message_hub.get_info('best_score')
-        what = '' if best is None else f' of epoch {runner.message_hub.get_info("best_epoch")} (score {best:.4f})'
+        unit = 'iteration' if _by_iteration(runner) else 'epoch'
+        what = '' if best is None else f' of {unit} {runner.message_hub.get_info("best_epoch")} (score {best:.4f})'
         runner.logger.info(f'Weights{what} to test and deploy: {Path(runner.work_dir, "model.pth")}')
 
     @staticmethod
@@ -94,3 +95,7 @@ class ExportHook(Hook):
         finally:
             for hook in means:
                 hook._swap_ema_parameters()
+
+
+def _by_iteration(runner: Runner) -> bool:
+    return isinstance(runner.train_loop, IterBasedTrainLoop)

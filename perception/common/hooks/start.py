@@ -16,7 +16,8 @@ from perception.utils.errors import ConfigError
 @HOOKS.register_module()
 class StartHook(Hook):
     """Logs the size of each data set, beside its official size where the data set states one as `official_size`, and
-    what computes the sparse convolutions of a net that has some. Refuses a net with other classes than the data.
+    what computes the sparse convolutions of a net that has some. Warns of a loss that the training ends before. Refuses
+    a net with other classes than the data.
 
     See `check_classes`; those of the data are the `classes` in their `metainfo`.
     """
@@ -33,6 +34,7 @@ class StartHook(Hook):
         self._log(runner, 'training', runner.train_dataloader)
         if runner.val_loop is not None:
             self._log(runner, 'validation', runner.val_dataloader)
+        self._warn_of_late_losses(runner)
 
     def before_test(self, runner: Runner) -> None:
         """Log the test set.
@@ -49,6 +51,16 @@ class StartHook(Hook):
         if any(isinstance(module, sparse) for module in runner.model.modules()):
             device = next(runner.model.parameters()).device
             runner.logger.info(f'sparse convolution by {functional.backend_name(device)}')
+
+    @staticmethod
+    def _warn_of_late_losses(runner: Runner) -> None:
+        losses = getattr(unwrap(runner.model), 'losses', None)
+        for name, loss in losses.items() if isinstance(losses, nn.ModuleDict) else ():
+            first = getattr(loss, 'teaches_from', 0)
+            if first >= runner.max_iters and getattr(loss, 'weight', 1):
+                runner.logger.warning(f'model.losses.{name} teaches in full from iteration {first:,} on, expected one '
+                                      f'before the end of the training at {runner.max_iters:,}. Train longer, or set '
+                                      'its begins to earlier iterations.')
 
     @staticmethod
     def _log(runner: Runner, use: str, loader: Any) -> None:

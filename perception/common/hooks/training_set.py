@@ -16,7 +16,8 @@ class TrainingSetHook(Hook):
     training samples.
 
     The data set has them as its attributes `labels` and `ids`. They are told before weights are loaded, so that
-    memories in a checkpoint are compared with the samples that are there.
+    memories in a checkpoint are compared with the samples that are there. It warns where samples are trained and
+    validated with, and of a loss that counts in epochs of another length (its attribute `epoch`, iterations).
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -27,7 +28,22 @@ class TrainingSetHook(Hook):
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        tell_training_set(unwrap(runner.model), runner._train_loop.dataloader.dataset)
+        loader, val = runner._train_loop.dataloader, runner._val_loop
+        tell_training_set(unwrap(runner.model), loader.dataset)
+        held_out = getattr(val.dataloader.dataset, 'ids', ()) if isinstance(val, BaseLoop) else ()
+        both = sorted({*held_out} & {*loader.dataset.ids})
+        if both:
+            runner.logger.warning(
+                f'TrainingSetHook: {len(both):,} of {len(held_out):,} samples of the validation are trained with too '
+                f'({both[0]}), so that its scores say little. Give all data sets the same fold and folds: '
+                '--cfg-options {train,val,test}_dataloader.dataset.fold=...')
+        for name, module in unwrap(runner.model).named_modules():
+            epoch = getattr(module, 'epoch', None)
+            if isinstance(epoch, int) and epoch != len(loader):
+                runner.logger.warning(
+                    f'TrainingSetHook: model.{name}.epoch={epoch} in a training with {len(loader)} iterations an epoch,'
+                    f' so that an epoch of it takes {epoch / len(loader):.3g} of them. Set it to {len(loader)}, and '
+                    'begins of losses likewise, or give batches with which it fits.')
 
 
 def tell_training_set(model: nn.Module, dataset: Dataset) -> None:

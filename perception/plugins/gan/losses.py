@@ -51,7 +51,7 @@ class RelationLoss(DistillLoss):
         Raises:
             ConfigError: a layer that is not there, or a batch of one image, of which nothing can be learned.
         """
-        there = len(student['features'])
+        there = min(len(student['features']), len(teacher['features']))
         if not self.layers or not 0 <= min(self.layers) <= max(self.layers) < there or len(student['features'][0]) < 4:
             raise ConfigError(f'RelationLoss: layers {self.layers} of {there}, {len(student["features"][0]) // 2} '
                               f'images, expected some of 0..{there - 1} and 2 images or more. Correct them.')
@@ -91,9 +91,18 @@ class ImageL1Loss(DistillLoss):
         self.all_sizes = all_sizes
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:
-        """The loss; `rgbs` are lists of (B, 3, r, r)."""
-        pairs = list(zip(student['rgbs'], teacher['rgbs']))
-        return sum(F.l1_loss(ours, theirs.detach()) for ours, theirs in (pairs if self.all_sizes else pairs[-1:]))
+        """The loss; `rgbs` are lists of (B, 3, r, r).
+
+        Raises:
+            ConfigError: student and teacher have images at other sizes.
+        """
+        ours, theirs = ([part.shape for part in net['rgbs']] for net in (student, teacher))
+        if self.all_sizes and ours != theirs:
+            raise ConfigError(f'ImageL1Loss: all_sizes=True of {len(ours)} images of the student and {len(theirs)} of '
+                              'its teacher, expected the same sizes. Take all_sizes=False.')
+        first = 0 if self.all_sizes else -1
+        return sum(F.l1_loss(mine, known.detach()) for mine, known in zip(student['rgbs'][first:],
+                                                                          teacher['rgbs'][first:]))
 
 
 @MODELS.register_module()
@@ -182,7 +191,8 @@ class Perceptual(nn.Module):
         if weights:
             found = weights_of(load_checkpoint(weights), str(weights))
             trunk = {name.removeprefix('features.'): value for name, value in found.items()
-                     if name.startswith('features.') and int(name.split('.')[1]) < len(net)}
+                     if name.startswith('features.') and not (name.split('.')[1].isdecimal()
+                                                              and int(name.split('.')[1]) >= len(net))}
             check_weights(net, trunk, str(weights))
             net.load_state_dict(trunk)
             check_weights(nn.ParameterDict({f'lin{i}': torch.empty(1, width, 1, 1) for i, width in enumerate(widths)}),

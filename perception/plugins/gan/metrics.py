@@ -24,6 +24,7 @@ from perception.utils.checks import check_positive
 from perception.utils.errors import DataError
 
 SEED = 20220818
+ROWS = 1000  # of distances at once: those of 50,000 images to each other would take 20 GB
 
 
 class RandomFeatures(nn.Module):
@@ -83,16 +84,20 @@ def precision_recall(real: np.ndarray, made: np.ndarray, k: int = 3) -> tuple[fl
         k: neighbours.
 
     Raises:
-        DataError: not more than k images.
+        DataError: not more than k images, or features that are not finite.
     """
-    if min(len(real), len(made)) <= k:
-        raise DataError(f'precision_recall: {len(real)} real and {len(made)} made images, expected more than k={k}. '
-                        'Give more.')
+    if min(len(real), len(made)) <= k or not (np.isfinite(real).all() and np.isfinite(made).all()):
+        raise DataError(f'precision_recall: {len(real)} real and {len(made)} made images, expected more than k={k} of '
+                        'finite features. Give more, or an earlier checkpoint.')
     real, made = (torch.from_numpy(np.asarray(part, np.float64)) for part in (real, made))
-    across = torch.cdist(made, real)
-    near_real, near_made = (torch.cdist(part, part).kthvalue(k + 1, 1).values for part in (real, made))
-    return (float((across <= near_real[None]).any(1).double().mean()),
-            float((across <= near_made[:, None]).any(0).double().mean()))
+    near_real, near_made = (torch.cat([torch.cdist(rows, part).kthvalue(k + 1, 1).values
+                                       for rows in part.split(ROWS)]) for part in (real, made))
+    precise, recalled = [], torch.zeros(len(real), dtype=torch.bool)
+    for rows, near in zip(made.split(ROWS), near_made.split(ROWS)):
+        across = torch.cdist(rows, real)
+        precise.append((across <= near_real[None]).any(1))
+        recalled |= (across <= near[:, None]).any(0)
+    return float(torch.cat(precise).double().mean()), float(recalled.double().mean())
 
 
 def build_features(inception: str | Path | None, seed: int) -> tuple[nn.Module, str, str]:
@@ -138,10 +143,14 @@ class ImageMetric(BaseMetric):
             data_samples: with `pred_image`.
 
         Raises:
-            DataError: a sample without a made image.
+            DataError: a sample without a made image, or real images of another size.
         """
-        made = made_images(data_samples)
-        pairs = (self.net(to_range(part)).numpy() for part in (data_batch['inputs']['image'], made))
+        real, made = data_batch['inputs']['image'], made_images(data_samples)
+        if real[0].shape != made[0].shape:
+            raise DataError(f'ImageMetric: real images of {real[0].shape[1]} x {real[0].shape[2]} pixels beside made '
+                            f'ones of {made[0].shape[1]} x {made[0].shape[2]}, expected equal sizes. Set `size` of the '
+                            'data set.')
+        pairs = (self.net(to_range(part)).numpy() for part in (real, made))
         self.results += zip(*pairs)
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -153,11 +153,12 @@ def parse_seeds(text: str) -> list[int]:
     """
     found = []
     for part in text.split(','):
-        low, _, high = part.strip().partition('-')
-        if not low.isdecimal() or (high and not high.isdecimal()) or len(low) > 9 or len(high) > 9:
+        low, dash, high = part.strip().partition('-')
+        high = high if dash else low
+        if not (low.isdecimal() and high.isdecimal()) or len(low) > 9 or len(high) > 9 or int(high) < int(low):
             raise DataError(f'{text}: expected seeds such as 7, 0-24 or 3,5,8. This net makes images of seeds; give '
                             'some in place of a file.')
-        found += range(int(low), min(int(high or low), int(low) + 100_000) + 1)
+        found += range(int(low), min(int(high), int(low) + 100_000) + 1)
     if not found or len(found) > 100_000:
         raise DataError(f'{text}: {len(found):,} seeds, expected 1 to 100,000. Give others.')
     return found

@@ -22,8 +22,8 @@ def slimmed(channels: Sequence[int], ratio: float) -> list[int]:
     Raises:
         ConfigError: a share outside 0..1, or one that leaves nothing.
     """
-    kept = [count - int(count * ratio) for count in channels]
-    if not 0 <= ratio < 1 or min(kept) < 1:
+    kept = [count - int(count * ratio) for count in channels] if 0 <= ratio < 1 else [0]
+    if min(kept) < 1:
         raise ConfigError(f'slimmed: ratio={ratio} of channels {list(channels)}, expected 0 or more, below 1. Correct '
                           'it.')
     return kept

@@ -11,7 +11,7 @@ from perception.common.metrics.confusion import confusion_matrix
 from perception.common.visual import canvas
 from perception.common.visual.charts import matrix_chart, save_chart
 from perception.registry import METRICS
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
 
 SIDE = 360  # pixels of a panel
@@ -33,8 +33,8 @@ def draw_scores(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         (H', W', 3) uint8 RGB.
     """
     scale = SIDE / max(image.shape[:2])
-    image = cv2.resize(image, None, fx=scale, fy=scale,
-                       interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+    size = [max(1, round(scale * side)) for side in image.shape[1::-1]]
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     panel = canvas.blank(max(len(image), 36 * len(classes) + 8), SIDE)
     for k, (name, color) in enumerate(zip(classes, palette)):
         middle = 26 + 36 * k
@@ -155,6 +155,9 @@ class DrawClasses(BaseMetric):
         max_images: draw only so many images in each process.
         tsne: show the features by t-SNE too, which needs scikit-learn.
         collect_device, prefix: as in mmengine.
+
+    Raises:
+        ConfigError: less than no image.
     """
 
     default_prefix = ''  # none; spares mmengine's warning
@@ -162,6 +165,8 @@ class DrawClasses(BaseMetric):
     def __init__(self, out_dir: str | Path, max_images: int = 24, tsne: bool = False, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
+        if max_images < 0:
+            raise ConfigError(f'DrawClasses: max_images={max_images}, expected 0 or more. Correct it.')
         self.out_dir, self.max_images, self.tsne = Path(out_dir).expanduser(), max_images, tsne
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
@@ -176,9 +181,10 @@ class DrawClasses(BaseMetric):
         """
         meta = self.dataset_meta
         for number, sample in enumerate(data_samples):
-            if sample.get('pred_scores') is None:
-                raise DataError(f'DrawClasses: {sample.get("sample_id", "a sample")} has no pred_scores, expected them.'
-                                ' Use a classifier.')
+            for key in ('pred_scores', 'feature'):
+                if sample.get(key) is None:
+                    raise DataError(f'DrawClasses: {sample.get("sample_id", "a sample")} has no {key}, expected it. '
+                                    'Use a classifier that gives it.')
             scores, label = sample['pred_scores'].detach().cpu().numpy(), sample.get('label')
             label = None if label is None else int(label)
             if len(self.results) < self.max_images:

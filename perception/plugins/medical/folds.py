@@ -122,15 +122,15 @@ def read_folds(folder: Path, ids: Sequence[str], count: int = COUNT) -> np.ndarr
     return folds
 
 
-def read_csv(path: Path, header: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
+def read_csv(path: Path, columns: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
     """Names of the columns of a CSV file, and the rows below.
 
     Args:
         path: the file.
-        header: names of its columns, None for any.
+        columns: those that are read, wherever they stand in the file; None for all.
 
     Raises:
-        DataError: no such file, no text, another header, or a row of another length.
+        DataError: no such file, no text, a column that is missing or comes twice, or a row of another length.
     """
     table = csv.reader(io.StringIO(read_text(path, 'a table of images')))
     try:
@@ -138,15 +138,17 @@ def read_csv(path: Path, header: Sequence[str] | None = None) -> tuple[list[str]
     except csv.Error as error:
         raise DataError(f'{path}: no table ({error}), expected values with commas between them. The file is damaged; '
                         'unpack it again.') from error
-    if not rows or (header is not None and rows[0] != list(header)):
+    if not rows or any(rows[0].count(name) != 1 for name in columns or ()):
         came = 'nothing' if not rows else f'the columns {",".join(rows[0])[:100]!r}'
-        raise DataError(f'{path}: {came}, expected {",".join(header or ["a header"])!r}. Unpack the official file '
+        raise DataError(f'{path}: {came}, expected {",".join(columns or ["a header"])!r}. Unpack the official file '
                         'again.')
     wrong = next((i for i, row in enumerate(rows[1:], 2) if len(row) != len(rows[0])), None)
     if wrong:
         raise DataError(f'{path}:{wrong}: {len(rows[wrong - 1])} values, expected {len(rows[0])}. The file is damaged; '
                         'unpack it again.')
-    return rows[0], rows[1:]
+    places = [rows[0].index(name) for name in columns or rows[0]]
+    header, *rows = ([row[i] for i in places] for row in rows)
+    return header, rows
 
 
 def _check(labels: np.ndarray, count: int) -> None:

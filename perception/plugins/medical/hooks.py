@@ -26,5 +26,6 @@ class LastEpochsHook(Hook):
         scalars = {name: buffer.data[0] for name, buffer in runner.message_hub.log_scalars.items()}
         means = last_means(scalars, self.count)
         if means:
-            runner.logger.info(f'mean of the last {self.count} validations: '
+            there = max(len(values) for name, values in scalars.items() if name.startswith('val/'))
+            runner.logger.info(f'mean of the last {min(self.count, there)} validations: '
                                + '  '.join(f'{name} {value:.4f}' for name, value in means.items()))

@@ -18,7 +18,7 @@ class RandomAffine:
     """
 
     def __init__(self, max_degrees: float = 10.0, max_shift: float = 0.02) -> None:
-        if max_degrees < 0 or not 0 <= max_shift < 1:
+        if not 0 <= max_degrees < np.inf or not 0 <= max_shift < 1:
             raise ConfigError(f'RandomAffine: max_degrees={max_degrees}, max_shift={max_shift}, expected an angle of 0 '
                               'or more and a share from 0 to less than 1. Correct them.')
         self.max_degrees, self.max_shift = max_degrees, max_shift
@@ -40,6 +40,8 @@ class RandomMirror:
     """
 
     def __init__(self, probability: float = 0.5) -> None:
+        if not 0 <= probability <= 1:
+            raise ConfigError(f'RandomMirror: probability={probability}, expected 0..1. Correct it.')
         self.probability = probability
 
     def __call__(self, sample: dict) -> dict:

@@ -36,6 +36,15 @@ def test_images_of_any_kind_below_a_folder(folder, filter):
     assert len(ImageSet(folder, 32, first=1, count=2)) == 2
 
 
+def test_it_is_said_once_that_pictures_are_enlarged(folder, monkeypatch):
+    said = []
+    monkeypatch.setattr('perception.plugins.gan.datasets.images.reader.print_log', lambda text, *_: said.append(text))
+    data = ImageSet(folder, 48)
+    for i in range(4):
+        data[i]
+    assert len(said) == 1 and 'grey.png has 40 x 60 pixels, expected 48' in said[0]
+
+
 def test_linked_folders_are_read_and_hidden_ones_are_not(folder, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp('elsewhere')
     (folder / '01000').rename(elsewhere / '01000')

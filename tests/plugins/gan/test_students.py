@@ -103,13 +103,25 @@ def test_equal_features_lose_nothing_and_one_image_is_refused():
     features = [torch.randn(6, 4, 8, 8)]
     assert float(RelationLoss('t', (0,))(dict(features=features), dict(features=features), {})) == pytest.approx(0,
                                                                                                              abs=1e-7)
+    with pytest.raises(ConfigError, match=r'layers \(1,\) of 1'):
+        RelationLoss('t', (1,))(dict(features=2 * features), dict(features=features), {})
     with pytest.raises(ConfigError, match='1 images'):
         RelationLoss('t', (0,))(dict(features=[features[0][:2]]), dict(features=[features[0][:2]]), {})
+
+
+def test_a_teacher_with_images_at_other_sizes():
+    sizes = [torch.zeros(2, 3, side, side) for side in (4, 8)]
+    one = dict(rgbs=sizes[1:])  # a StyleGAN3 has one
+    assert float(ImageL1Loss('t')(dict(rgbs=sizes), one, {})) == 0
+    with pytest.raises(ConfigError, match='2 images of the student and 1'):
+        ImageL1Loss('t', all_sizes=True)(dict(rgbs=sizes), one, {})
 
 
 # --- channels ---
 def test_slimmed_channels_are_the_published_ones():
     assert slimmed([512] * 10 + [256] * 2 + [128] * 2, 0.7) == [154] * 10 + [77] * 2 + [39] * 2
+    with pytest.raises(ConfigError, match='ratio=nan'):
+        slimmed([8], float('nan'))
     with pytest.raises(ConfigError, match='ratio=1'):
         slimmed([4], 1)
 
@@ -173,6 +185,9 @@ def test_given_weights_are_lpips(tmp_path):
     save_atomic({f'features.{k}': v for k, v in trunk.items()} | heads, tmp_path / 'lpips.pth')
     distance = Perceptual(tmp_path / 'lpips.pth')
     assert distance.name == 'lpips' and float(distance(torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16))) > 0
+    save_atomic({f'features.conv{k}': v for k, v in trunk.items()} | heads, tmp_path / 'named.pth')
+    with pytest.raises(CheckpointError, match='conv0'):
+        Perceptual(tmp_path / 'named.pth')
     save_atomic({f'features.{k}': v for k, v in trunk.items()}, tmp_path / 'vgg.pth')
     with pytest.raises(CheckpointError, match='lin0'):
         Perceptual(tmp_path / 'vgg.pth')

@@ -1,9 +1,12 @@
 """StyleGAN2 against numbers of the published code, its counts of parameters, its files, and its ONNX graph."""
+import argparse
+
 import numpy as np
 import pytest
 import torch
 
 from perception.apis.benchmarks.stylegan import grouped, measure
+from perception.apis.convert import convert
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_model_macs, count_parameters
 from perception.plugins.gan.convert import rosinality
@@ -183,9 +186,11 @@ def test_published_files_are_read_and_written(generator, discriminator, golden, 
         assert {k: v.shape for k, v in file[key].items()} == {k: v.shape for k, v in theirs.items()}
         assert all(torch.allclose(file[key][name], value) for name, value in theirs.items())
     weights, usage = rosinality.convert(rosinality.read(tmp_path / 'net.pt'), None)
-    assert 'size=32' in usage and str(SHAPE) in usage
+    assert 'size=32' in usage and str(SHAPE) in usage and 'num_mlp=' in usage and 'second_kernel=3' in usage
     assert rosinality.fits(file['g']) and not rosinality.fits(file['d'])
     load_weights(StyleGAN2(**rosinality.shape_of(weights)), weights)
+    convert(argparse.Namespace(source=tmp_path / 'net.pt', target=tmp_path / 'g_ema.pth'))  # as the tool does
+    load_weights(generator, tmp_path / 'g_ema.pth')
     with pytest.raises(CheckpointError, match="expected 'g_ema'"):
         rosinality.write(tmp_path / 'd.pt', d=discriminator)
         rosinality.read(tmp_path / 'd.pt')
@@ -196,6 +201,9 @@ def test_published_files_are_read_and_written(generator, discriminator, golden, 
 def test_arguments_that_cannot_be():
     with pytest.raises(ConfigError, match='size=48.*power of 2'):
         StyleGAN2(48)
+    for wrong in (dict(num_mlp=0), dict(lr_mlp=0.0), dict(style_dim=0), dict(num_mlp=[8, 0])):
+        with pytest.raises(ConfigError, match='expected positive numbers'):
+            StyleGAN2(32, **wrong)
     with pytest.raises(ConfigError, match='8 positive numbers at 32'):
         StyleGAN2(32, channels=[4] * 7)
     with pytest.raises(ConfigError, match='4 positive numbers'):

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from perception.apis.config import load_config
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_parameters
 from perception.plugins.gan.models.adversarial import LazyAdam
@@ -113,7 +114,8 @@ def test_students():
     assert torch.equal(slim.layers[1].weight, teacher.layers[1].weight[3:, 3:])
     assert torch.equal(slim.input.weight, teacher.input.weight[3:])
     assert latent_directions(teacher, (1, 2)).shape == (10, 12)
-    for wrong in (dict(channels=[3] * 4), dict(num_layers=3), dict(kernel=2), dict(size=24)):
+    for wrong in (dict(channels=[3] * 4), dict(num_layers=3), dict(kernel=2), dict(size=24), dict(frequencies=-2),
+                  dict(decay=2.0)):
         with pytest.raises(ConfigError, match='StyleGAN3.*expected'):
             StyleGAN3(**dict(TINY, **wrong))
 
@@ -123,3 +125,10 @@ def test_onnx_makes_the_same_images(tmp_path):
     module, inputs, outputs = StyleGAN3(**dict(TINY, num_layers=3, critical=1)).eval().deployable()
     to_onnx(module, inputs, outputs, tmp_path / 'net.onnx')
     assert compare(module, inputs, tmp_path / 'net.onnx', trials=2) < 1e-3
+
+
+def test_the_schedule_is_the_published_one(root):
+    cfg = load_config(root / 'configs/stylekd/stylegan3_ffhq256.py', options={'optim_wrapper.lr_mapping': 0.5})
+    assert cfg.train_cfg.max_iters * 16 == 25_000_000 and not cfg.train_dataloader.dataset.flip
+    assert dict(cfg.optim_wrapper, constructor=None) == dict(
+        constructor=None, lr=0.0025, lr_mapping=0.5, lr_discriminator=0.8)

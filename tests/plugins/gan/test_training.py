@@ -34,7 +34,7 @@ from perception.plugins.gan.models.stylegan2 import StyleGAN2
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
 from perception.registry import MODELS
-from perception.utils.checkpoint import save_atomic
+from perception.utils.checkpoint import save_atomic, start_from
 from perception.utils.errors import CheckpointError, ConfigError, DataError, TrainingError
 from tests.plugins.gan.conftest import SLIM, generator
 
@@ -80,6 +80,18 @@ def test_a_resumed_training_ends_with_the_same_weights(root, whole, tmp_path):
     assert sorted(path.name for path in (whole / 'samples').glob('*.png')) == ['000003.png', '000006.png']
     deployed = torch.load(whole / 'model.pth', weights_only=True)
     assert 'style.1.weight' in deployed and 'rFID-20220818' in next(whole.rglob('*.log')).read_text()
+
+
+@pytest.mark.parametrize(('named', 'rate', 'said'), [
+    (['optim_wrapper.lr'], 0.1, 'optim_wrapper.lr is 0.1 from now on'), ([], 0.002, 'optim_wrapper.lr stays 0.002')])
+def test_the_rate_of_a_resumed_training(root, whole, tmp_path, named, rate, said):
+    runner = build(root, tmp_path, resume=True, load_from=str(whole / 'iter_6.pth'), optim_wrapper__lr=0.1)
+    runner.options = named
+    runner.train()  # it was complete
+    groups = {name: wrapper.param_groups[0] for name, wrapper in runner.optim_wrapper.items()}
+    assert groups['generator']['lr'] == pytest.approx(rate * 2 / 3)
+    assert groups['discriminator']['lr'] == pytest.approx(rate * 3 / 4)
+    assert said in next(tmp_path.rglob('*.log')).read_text()
 
 
 def test_what_learns_in_a_step(adversarial):
@@ -153,13 +165,27 @@ def test_two_processes_learn_the_same(adversarial, two_processes, free):
     assert all(torch.equal(value, two[name]) for name, value in one.items())
 
 
+def test_training_starts_from_the_weights_of_a_generator(adversarial):
+    model, trained = adversarial(taught=False), generator(SLIM)
+    start_from(model, dict(trained.state_dict()))
+    model.train_step(images(), LazyAdam(dict(lr=1e-6))(model))
+    for net in (model.generator, model.student):
+        assert torch.allclose(net.conv1.conv.weight, trained.conv1.conv.weight, atol=1e-4)
+
+
 def test_arguments_that_do_not_fit(adversarial):
     with pytest.raises(ConfigError, match="start='mapping' without a teacher"):
         adversarial(taught=False, start='mapping')
-    with pytest.raises(ConfigError, match='mixing=2'):
-        adversarial(mixing=2)
+    for name, value in dict(mixing=2, r1=float('nan'), path=float('inf'), seed=-1).items():
+        with pytest.raises(ConfigError, match=f'{name}={value}'):
+            adversarial(**{name: value})
+    with pytest.raises(ConfigError, match='positive rates'):
+        LazyAdam(dict(lr=float('nan')))
+    with pytest.raises(ConfigError, match='a discriminator of 32 pixels for a generator of 16'):
+        AdversarialModel(generator(SLIM), StyleGAN2Discriminator(32, channels=[4] * 4))
     with pytest.raises(ConfigError, match='momentum'):
         LazyAdam(dict(lr=0.1, momentum=0.9))
+    assert not adversarial(losses=dict(l1=None)).losses
     model = adversarial(taught=False)
     with pytest.raises(DataError, match='8 x 8 pixels for a generator of 16'):
         batch = dict(inputs=dict(image=[torch.zeros(3, 8, 8, dtype=torch.uint8)] * 2), data_samples=None)
@@ -191,14 +217,22 @@ def test_frechet_distance_of_known_distributions():
         frechet_distance(rows[:1], rows)
 
 
-def test_precision_and_recall():
+@pytest.mark.parametrize('rows', [7, 1000])  # of distances at once
+def test_precision_and_recall(monkeypatch, rows):
+    monkeypatch.setattr('perception.plugins.gan.metrics.ROWS', rows)
     rng = np.random.default_rng(0)
     real = rng.normal(size=(50, 3))
+    made = 1.5 * rng.normal(size=(40, 3)) + 0.5
+    across = np.linalg.norm(made[:, None] - real, axis=2)
+    near = [np.sort(np.linalg.norm(part[:, None] - part, axis=2), 1)[:, 3] for part in (real, made)]
+    assert precision_recall(real, made) == pytest.approx((
+        (across <= near[0]).any(1).mean(), (across <= near[1][:, None]).any(0).mean()))
     assert precision_recall(real, real) == (1, 1)
     assert precision_recall(real, real + 100) == (0, 0)
     assert precision_recall(real, np.repeat(real[:1], 10, 0) + 1e-6 * rng.normal(size=(10, 3)))[0] == 1
-    with pytest.raises(DataError, match='more than k=3'):
-        precision_recall(real[:3], real)
+    for few in (real[:3], np.full((5, 3), np.nan)):
+        with pytest.raises(DataError, match='more than k=3'):
+            precision_recall(few, real)
 
 
 class Darkness:
@@ -223,6 +257,8 @@ def test_the_metric_scores_images_and_consistency():
     assert torch.equal(RandomFeatures()(torch.ones(1, 3, 8, 8)), RandomFeatures()(torch.ones(1, 3, 8, 8)))
     with pytest.raises(DataError, match='without pred_image'):
         metric.process(dict(inputs=dict(image=batch[:1])), [{}])
+    with pytest.raises(DataError, match='16 x 16 pixels beside made ones of 8 x 8'):
+        metric.process(dict(inputs=dict(image=batch[:1])), [dict(pred_image=batch[0][:, :8, :8])])
 
 
 def test_the_teacher_of_a_test_makes_its_images_itself(adversarial):
@@ -289,9 +325,7 @@ def test_digits_are_read():
 # --- seeds ---
 def test_seeds_and_walks(tmp_path):
     assert parse_seeds('3,5-7') == [3, 5, 6, 7]
-    for text in ('a', '1-', '-3', '9-2', '0-9999999', ''):
-        if text == '1-':
-            continue
+    for text in ('a', '1-', '-3', '9-2', '0-9999999', '', '9-2,7', '1,2-,3'):  # none is left out without a word
         with pytest.raises(DataError, match='seeds'):
             parse_seeds(text)
     torch.manual_seed(0)

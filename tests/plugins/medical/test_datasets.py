@@ -72,6 +72,30 @@ def test_grouped_folds_do_not_share_a_lesion(ham10000):
     assert sum(map(len, parts)) == len(set().union(*parts)) < 80
 
 
+@pytest.mark.parametrize(('change', 'match'), [
+    (lambda rows: [f'{image},histopathology,{lesion}' for image, lesion, _ in rows], None),
+    (lambda rows: [','.join(row) for row in rows[1:]], 'image,lesion_id'),
+    (lambda rows: [','.join(row) for row in rows[:-2]], r'2 images have no lesion \(ISIC'),
+    (lambda rows: [','.join(row) for row in rows[:-1]] + [f'{rows[-1][0]},,x'], '1 images have no lesion'),
+    (lambda rows: [','.join(row) for row in [*rows, [rows[1][0], 'HAM_9', 'x']]], 'has two lesions')])
+def test_lesions_are_told_by_name_and_all_there(ham10000, tmp_path, change, match):
+    root = shutil.copytree(ham10000, tmp_path / 'ham')
+    table = root / f'{TASK}_Training_LesionGroupings.csv'
+    table.write_text('\n'.join(change([line.split(',') for line in table.read_text().splitlines()])))
+    if match is None:
+        assert HAM10000(root, folds='grouped').ids == HAM10000(ham10000, folds='grouped').ids
+        return
+    with pytest.raises(DataError, match=match):
+        HAM10000(root, folds='grouped')
+
+
+def test_official_sizes_are_those_of_the_published_folds(aptos, ham10000):
+    assert [APTOS2019(aptos, 'val', fold).official_size for fold in range(5)] == [733, 733, 732, 732, 732]
+    assert [APTOS2019(aptos, 'train', fold).official_size for fold in range(5)] == [2929, 2929, 2930, 2930, 2930]
+    assert HAM10000(ham10000, 'train').official_size == 8012 and APTOS2019(aptos, 'test').official_size == 1928
+    assert HAM10000(ham10000, 'train', folds='grouped').official_size is None
+
+
 # --- views ---
 def test_two_views_are_drawn_apart_and_depend_on_seed_epoch_and_index_alone(aptos):
     data = APTOS2019(aptos, 'train', input_size=(48, 48), pipeline=VIEWS, seed=3)
@@ -107,8 +131,11 @@ def test_affine_moves_little_and_mirrors_by_half():
     mirrored = [RandomMirror()(dict(image=image, rng=np.random.default_rng(s)))['image'] for s in range(200)]
     assert {part.tobytes() for part in mirrored} == {image.tobytes(), image[:, ::-1].tobytes()}
     assert 70 < sum(part[0, 0, 0] == 9 for part in mirrored) < 130
-    with pytest.raises(ConfigError, match='max_shift=2'):
-        RandomAffine(max_shift=2)
+    for kind, options, match in ((RandomAffine, dict(max_shift=2), 'max_shift=2'), (
+            RandomAffine, dict(max_degrees=np.nan), 'max_degrees=nan'), (
+            RandomMirror, dict(probability=50), 'probability=50')):
+        with pytest.raises(ConfigError, match=match):
+            kind(**options)
 
 
 # --- images ---
@@ -147,8 +174,9 @@ def test_contradicting_tables_are_refused(own, change, match):
 
 
 @pytest.mark.parametrize(('change', 'match'), [
-    (lambda line: line.replace('1.0', '0.0'), 'is of 0 classes, expected one'),
-    (lambda line: line.replace('0.0', '1.0', 1), 'is of 2 classes'), (lambda line: line.replace('1.0', 'x'), "'x'")])
+    (lambda line: line.replace('1.0', '0.0'), 'is of 0 classes'),
+    (lambda line: line.replace('0.0', '1.0', 1), 'is of 2 classes'), (lambda line: line.replace('1.0', 'x'), "'x'"),
+    (lambda line: line.replace('0.0', '-0.5', 1).replace('0.0', '0.5', 1), r'-0.5.*expected one, with 1.0')])
 def test_rows_of_no_or_two_classes_are_refused(ham10000, tmp_path, change, match):
     root = shutil.copytree(ham10000, tmp_path / 'ham')
     table = root / f'{TASK}_Training_GroundTruth' / f'{TASK}_Training_GroundTruth.csv'

@@ -94,3 +94,8 @@ def test_damaged_tables_are_refused(tmp_path, text, match):
         read_csv(path, ('id_code', 'diagnosis'))
     path.write_text('\ufeffid_code,diagnosis\r\na , 1\r\n', encoding='utf-8')
     assert read_csv(path, ('id_code', 'diagnosis'))[1] == [['a', '1']]
+    path.write_text(',diagnosis,id_code\n0,1,a\n')  # the order of columns is not the file's to tell what is what
+    assert read_csv(path, ('id_code', 'diagnosis')) == (['id_code', 'diagnosis'], [['a', '1']])
+    path.write_text('id_code,diagnosis,diagnosis\na,1,2\n')
+    with pytest.raises(DataError, match="columns 'id_code,diagnosis,diagnosis'"):
+        read_csv(path, ('id_code', 'diagnosis'))

@@ -64,6 +64,14 @@ def test_predicts_files_and_arrays_alike_and_saves_them(net, image, tmp_path):
         list(ClassPredictor(net, DATA).sources(tmp_path / 'nothing'))
 
 
+def test_images_of_any_shape_are_drawn(net):
+    predictor = ClassPredictor(net, DATA)
+    for shape in ((1, 2000, 3), (2000, 1, 3), (1, 1, 3)):
+        image = np.zeros(shape, np.uint8)
+        sample = predictor(image)
+        assert predictor.draw(image, sample).shape[2] == predictor.view('cam', image, sample, None, 'x').shape[2] == 3
+
+
 def test_shows_where_student_and_teacher_look(net, image, checkpoint):
     predictor = ClassPredictor(net, DATA, teacher=str(checkpoint))
     assert torch.equal(predictor.model.classifier.weight + 0.01, predictor.teacher.classifier.weight)
@@ -92,6 +100,10 @@ def test_draws_features_confusions_and_samples(net, aptos, tmp_path):
     samples = net.test_step(batch)
     drawer.process(batch, [sample.to_dict() for sample in samples])
     assert drawer.evaluate(4) == {}
+    with pytest.raises(DataError, match='has no feature'):
+        drawer.process(batch, [dict(pred_scores=samples[0].pred_scores)])
+    with pytest.raises(ConfigError, match='max_images=-1'):
+        DrawClasses(tmp_path, max_images=-1)
     assert {path.name for path in (tmp_path / 'out').glob('*.png')} == {
         'features.png', 'confusion.png', f'{data.ids[0]}.png', f'{data.ids[1]}.png'}
     assert ClassPredictor(None, DATA).draw_sample(data[0]).shape[2] == 3

@@ -6,6 +6,8 @@ import torch
 
 from perception.apis.config import load_config
 from perception.apis.runner import Runner
+from perception.common.hooks.start import StartHook
+from perception.common.hooks.training_set import TrainingSetHook
 from perception.utils.errors import CheckpointError
 
 OPTIONS = {
@@ -47,6 +49,22 @@ def test_a_resumed_training_ends_with_the_same_weights_and_memories(root, whole,
     assert 'features.conv0.weight' in torch.load(whole / 'model.pth', weights_only=True)
     text = next(whole.rglob('*.log')).read_text()
     assert 'mean of the last 3 validations: kappa' in text
+
+
+def test_samples_that_are_trained_and_validated_with_and_other_epochs_are_named(root, mini_set, tmp_path, monkeypatch):
+    monkeypatch.setenv('PERCEPTION_DATA', str(mini_set('aptos').parents[1]))
+    runner, said = build(root, tmp_path, train_dataloader__batch_size=8, val_dataloader__dataset__fold=1), []
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    _ = runner.train_loop, runner.val_loop
+    TrainingSetHook().before_run(runner)
+    assert '12 of 12 samples of the validation are trained with too' in said[0]
+    assert 'model.losses.mt.epoch=2 in a training with 6 iterations an epoch' in said[1] and len(said) == 2
+    runner = build(root, tmp_path, train_dataloader__batch_size=24)
+    monkeypatch.setattr(runner.logger, 'warning', said.append)
+    _ = runner.train_loop, runner.val_loop
+    TrainingSetHook().before_run(runner)
+    StartHook().before_train(runner)
+    assert len(said) == 3 and 'losses.mt teaches in full from iteration 12 on' in said[2] and 'training at 6' in said[2]
 
 
 def test_another_fold_does_not_take_these_memories(root, whole, tmp_path):

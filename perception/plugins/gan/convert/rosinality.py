@@ -37,10 +37,11 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
         CheckpointError: incomplete or mis-shaped weights.
     """
     weights = without_kernels(weights)
-    net = StyleGAN2(**shape_of(weights))
+    shape = shape_of(weights)
+    net = StyleGAN2(**shape)
     weights = {**{name: value for name, value in net.state_dict().items() if name.startswith('noises.')}, **weights}
     check_weights(net, weights, 'convert')
-    return weights, f'model.student = dict(type=StyleGAN2, size={net.size}, channels={list(net.channels)})'
+    return weights, f'model.student = dict(type=StyleGAN2, {", ".join(f"{k}={v}" for k, v in shape.items())})'
 
 
 def shape_of(weights: dict[str, Tensor]) -> dict:

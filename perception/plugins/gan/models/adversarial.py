@@ -7,6 +7,7 @@ An iteration: the discriminator (every 16th time with R1), the generator with th
 the generator again for path lengths, and the running mean of its weights.
 """
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,7 +45,8 @@ class AdversarialModel(BaseModel):
         student: config of the generator.
         discriminator: config of the discriminator.
         teachers: name -> FrozenTeacher of a model of this class, at most one.
-        losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved.
+        losses: name -> DistillLoss on `rgbs` of B latents and `features` of 2 B, the second half moved; None leaves one
+            out.
         start: how the generator begins, see `students.begin`.
         directions: what latents are moved along: `'split'` and `'global'` directions of the teacher, or `'random'`.
         blocks: which of the generator's `modulations` the directions come from: the first ones, or their numbers.
@@ -62,8 +64,9 @@ class AdversarialModel(BaseModel):
     """
 
     def __init__(self, student: dict | nn.Module, discriminator: dict | nn.Module,
-                 teachers: dict[str, dict | nn.Module] | None = None, losses: dict[str, dict | nn.Module] | None = None,
-                 start: str = 'fresh', directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
+                 teachers: dict[str, dict | nn.Module] | None = None,
+                 losses: dict[str, dict | nn.Module | None] | None = None, start: str = 'fresh',
+                 directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
                  seed: int = 0):
@@ -72,11 +75,13 @@ class AdversarialModel(BaseModel):
         super().__init__(data_preprocessor=student.data_preprocessor)
         check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
         check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
-        if min(r1, path, offset) < 0 or not 0 <= mixing <= 1 or not 0 <= decay < 1:
+        if not all(0 <= value < math.inf for value in (r1, path, offset, seed)) or not 0 <= mixing <= 1 or not (
+                0 <= decay < 1):
             raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
-                              f'decay={decay}, expected weights of 0 or more, and shares of 0..1. Correct them.')
+                              f'decay={decay}, seed={seed}, expected weights and a seed of 0 or more, and shares of '
+                              '0..1. Correct them.')
         self.teachers = nn.ModuleDict(teachers)
-        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items()})
+        self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items() if cfg is not None})
         self._check(student)
         if self.teacher is not None:
             begin(student, self.teacher, start)
@@ -84,6 +89,9 @@ class AdversarialModel(BaseModel):
             raise ConfigError(f"AdversarialModel: start={start!r} without a teacher, expected 'fresh'. Name a teacher.")
         self.generator, self.student = student, copy.deepcopy(student).requires_grad_(False)
         self.discriminator = _build(discriminator)
+        if self.discriminator.size != student.size:
+            raise ConfigError(f'AdversarialModel: a discriminator of {self.discriminator.size} pixels for a generator '
+                              f'of {student.size}, expected equal sizes. Correct one.')
         self.directions, self.blocks, self.offset, self.share_noise = directions, blocks, offset, share_noise
         self.r1, self.r1_every, self.path, self.path_every = r1, r1_every, path, path_every
         self.path_shrink, self.mixing, self.decay, self.seed = path_shrink, mixing, decay, seed
@@ -113,6 +121,10 @@ class AdversarialModel(BaseModel):
         for teacher in self.teachers.values():
             return generator_of(teacher.model)
         return None
+
+    def after_student_loaded(self) -> None:
+        """The generator that learns begins with the weights of its mean too, such as those of a `model.pth`."""
+        self.generator.load_state_dict(self.student.state_dict())
 
     def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
         """What the mean generator makes; of `'predict'` samples also have `teacher_image` where there is a teacher.
@@ -291,7 +303,7 @@ class LazyAdam:
             raise ConfigError(f'LazyAdam: {rest or paramwise_cfg} came, expected {", ".join(known)} alone. Leave out '
                               'the rest, and --amp.')
         self.lr, self.lr_mapping, self.lr_discriminator = (known | optim_wrapper_cfg).values()
-        if min(self.lr, self.lr_discriminator) <= 0 or self.lr_mapping < 0:
+        if not (0 < self.lr < math.inf and 0 < self.lr_discriminator < math.inf and 0 <= self.lr_mapping < math.inf):
             raise ConfigError(f'LazyAdam: {known | optim_wrapper_cfg}, expected positive rates, and a factor of 0 or '
                               'more for the mapping. Correct them.')
 

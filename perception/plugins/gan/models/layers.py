@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.utils.errors import ConfigError
+
 TAPS = (1 / 8, 3 / 8, 3 / 8, 1 / 8)  # of the blur, in each direction
 SLOPE, GAIN = 0.2, math.sqrt(2)
 
@@ -222,7 +224,13 @@ def mapping_layers(style_dim: int, layers: int | Sequence[int], lr_mul: float) -
         style_dim: D of both.
         layers: how many, or the widths between them.
         lr_mul: of their learning rate.
+
+    Raises:
+        ConfigError: no layer, or a number that is not positive.
     """
+    if not (style_dim > 0 and lr_mul > 0 and (layers > 0 if isinstance(layers, int) else min(layers, default=1) > 0)):
+        raise ConfigError(f'generator: style_dim={style_dim}, num_mlp={layers}, lr_mlp={lr_mul}, expected positive '
+                          'numbers. Correct them.')
     widths = [style_dim] * (layers + 1) if isinstance(layers, int) else [style_dim, *layers, style_dim]
     return nn.Sequential(PixelNorm(), *(EqualLinear(a, b, lr_mul=lr_mul, activation=True)
                                         for a, b in zip(widths, widths[1:])))

@@ -247,6 +247,9 @@ class StyleGAN3(Generator):
             raise ConfigError(f'StyleGAN3: channels={list(channels)}, expected {num_layers + 1} positive numbers, of '
                               'the input and of each layer. Correct them.')
         self.channels, self.num_latents = tuple(channels), num_layers + 2
+        if (frequencies is not None and frequencies < 1) or not 0 <= decay < 1:
+            raise ConfigError(f'StyleGAN3: frequencies={frequencies}, decay={decay}, expected a wave or more, and 0 or '
+                              'more, below 1. Correct them.')
         self.input = FourierInput(channels[0], frequencies or channels[0], style_dim, ways[0])
         self.layers = nn.ModuleList(
             SynthesisLayer(inputs, outputs, style_dim, ways[max(i - 1, 0)], ways[i], 1 if i == num_layers else kernel,

@@ -92,7 +92,7 @@ class ClassImages(SeededDataset):
                 names = ', '.join(self.METAINFO['classes'][i] for i in absent)
                 print_log(f'{images.where}: no sample of {names} in the split {split} of fold {fold}.', 'current',
                           logging.WARNING)
-        self.official_size = self.TESTED if split == 'test' else self.LABELLED if split == 'all' else None
+        self.official_size = self._official()
         self.metainfo['sample_ids'] = self.ids
 
     def advice(self) -> str:
@@ -132,6 +132,14 @@ class ClassImages(SeededDataset):
             known.label = torch.tensor(self.labels[index])
         return dict(inputs=inputs, data_samples=known)
 
+    def _official(self) -> int | None:
+        """Samples of the split of the official data, None where the folds are not those that are published."""
+        held_out = self.LABELLED // COUNT + (self.fold < self.LABELLED % COUNT)
+        sizes = dict(test=self.TESTED, all=self.LABELLED)
+        if self.folds == 'stratified':
+            sizes |= dict(train=self.LABELLED - held_out, val=held_out)
+        return sizes.get(self.split)
+
     def _folds(self, images: Images) -> np.ndarray:
         if self.folds == 'stratified':
             return stratified_folds(images.labels)
@@ -139,6 +147,11 @@ class ClassImages(SeededDataset):
             if images.groups is None:
                 raise DataError(f'{images.where}: nobody says which images show the same, expected groups for '
                                 "folds='grouped'. Take folds='stratified', or a layout with groups.")
+            alone = [name for name, group in zip(images.ids, images.groups) if not group]
+            if alone:
+                raise DataError(f'{images.where}: {len(alone):,} images have no lesion ({alone[0]}), expected one for '
+                                "each for folds='grouped'. Take the file of the training images, or "
+                                "folds='stratified'.")
             return grouped_folds(images.labels, images.groups)
         folder = self.data_root / self.folds
         if not folder.is_dir():

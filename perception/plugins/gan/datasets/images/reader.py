@@ -3,6 +3,7 @@
     data/ffhq/**/*.{png,jpg,jpeg,webp,bmp}
     data/church/data.mdb, lock.mdb       keys `length` and `256-00000`, ..., values are JPEG files
 """
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from PIL import Image
 
 from perception.common.dataset import SeededDataset
@@ -31,8 +33,8 @@ FILTERS = dict(lanczos=Image.Resampling.LANCZOS, area=None, bilinear=Image.Resam
 class ImageSet(SeededDataset):
     """Images that a generator learns to make.
 
-    Those of other proportions lose equal parts at both sides. Grey images are repeated, transparency is dropped, of 16
-    bits the upper ones count.
+    Those of other proportions lose equal parts at both sides, smaller ones are enlarged, of which it warns. Grey images
+    are repeated, transparency is dropped, of 16 bits the upper ones count.
 
     Args:
         data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -57,6 +59,7 @@ class ImageSet(SeededDataset):
             raise ConfigError(f'ImageSet: size={size}, first={first}, count={count}, expected 4 to 2048 pixels, none '
                               'or more images to leave out and at least one to follow. Correct them.')
         self.root, self.size, self.filter, self.flip = data_path(data_root), size, filter, flip
+        self.enlarged = False  # a picture was, and that was said
         if not self.root.is_dir():
             raise DataError(f'{self.root}: no such folder, expected images or an LMDB. See data/README.md, or train '
                             'with --mini, on simulated data.')
@@ -105,6 +108,11 @@ class ImageSet(SeededDataset):
             image = decode_image(data, f'{self.root}: {name}', upright=True)
         else:
             image = read_image(self.root / name, upright=True)
+        if min(image.shape[:2]) < self.size and not self.enlarged:
+            self.enlarged = True
+            print_log(f'{self.root}: {name} has {image.shape[0]} x {image.shape[1]} pixels, expected {self.size} or '
+                      'more; it is enlarged, and others may be, of which this is not said again. Take small pictures '
+                      'out, such as thumbnails, or set `size`.', 'current', logging.WARNING)
         return dict(image=square(image, self.size, self.filter), sample_id=name)
 
     def pack(self, sample: dict, index: int) -> dict:

@@ -6,7 +6,7 @@ Either layout is read as it is unpacked; classes are told by their names, never 
                     image,MEL,NV,BCC,AKIEC,BKL,DF,VASC, one of which is 1.0
                 ISIC2018_Task3_Training_LesionGroupings.csv     image,lesion_id,..., for grouped folds; may be absent
                 ISIC2018_Task3_Training_Input/ISIC_00xxxxx.jpg
-    Dataverse   HAM10000_metadata.csv                           lesion_id,image_id,dx,dx_type,age,sex,localization
+    Dataverse   HAM10000_metadata.csv                           lesion_id,image_id,dx,...
                 HAM10000_images_part_1/ISIC_00xxxxx.jpg, HAM10000_images_part_2/
     test        ISIC2018_Task3_Test_Input/ISIC_00xxxxx.jpg      1,512 images, of both
 """
@@ -58,26 +58,27 @@ class HAM10000(ClassImages):
             raise DataError(f'{path}: {error}, expected 0.0 or 1.0 for each class. Unpack the official file again.'
                             ) from error
         values = values.reshape(-1, len(CLASSES))[:, [header.index(name) - 1 for name in CLASSES]]
-        wrong = np.flatnonzero((values.sum(1) != 1) | (values.max(1, initial=0) != 1))
+        wrong = np.flatnonzero(~((values == 0) | (values == 1)).all(1) | (values.sum(1) != 1))
         if len(wrong):
-            raise DataError(f'{path}: {rows[wrong[0]][0]} is of {int((values[wrong[0]] > 0).sum())} classes, expected '
-                            f'one ({len(wrong):,} such rows). Unpack the official file again.')
+            raise DataError(f'{path}: {rows[wrong[0]][0]} is of {int((values[wrong[0]] > 0).sum())} classes '
+                            f'({",".join(rows[wrong[0]][1:])[:60]}), expected one, with 1.0, and 0.0 for the others '
+                            f'({len(wrong):,} such rows). Unpack the official file again.')
         images = Images(path, [row[0] for row in rows], [], values.argmax(1).astype(np.int64))
         table = self.data_root / f'{TASK}_Training_LesionGroupings.csv'
         if table.is_file():
-            lesions = {row[0]: row[1] for row in read_csv(table)[1]}
-            absent = [name for name in images.ids if name not in lesions]
-            if absent:
-                raise DataError(f'{table}: {len(absent):,} images have no lesion ({absent[0]}), expected one for each. '
-                                'Take the file of the training images.')
-            images.groups = [lesions[name] for name in images.ids]
+            pairs = read_csv(table, ('image', 'lesion_id'))[1]
+            lesions = dict(pairs)
+            twice = [name for name, lesion in pairs if lesions[name] != lesion]
+            if twice:
+                raise DataError(f'{table}: {twice[0]} has two lesions, expected one for each image. Correct it.')
+            images.groups = [lesions.get(name, '') for name in images.ids]
         return images
 
     def _dataverse(self, path: Path, other: Path) -> Images:
         if not path.is_file():
             raise DataError(f'{self.data_root}: neither {other.relative_to(self.data_root)} nor {METADATA}, expected '
                             f'one of them. {self.advice()}')
-        _, rows = read_csv(path, ('lesion_id', 'image_id', 'dx', 'dx_type', 'age', 'sex', 'localization'))
+        _, rows = read_csv(path, ('lesion_id', 'image_id', 'dx'))
         wrong = next((row for row in rows if row[2].upper() not in CLASSES), None)
         if wrong:
             raise DataError(f'{path}: {wrong[1]} has the dx {wrong[2]!r}, expected one of '

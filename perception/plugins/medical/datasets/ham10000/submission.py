@@ -26,7 +26,7 @@ class ISICSubmission(TableSubmission):
     def row_problem(cls, row: Sequence[str]) -> str | None:
         """Confidences are numbers from 0 to 1."""
         try:
-            wrong = next((value for value in row if not 0 <= float(value) <= 1), None)
+            wrong = next((value for value in row if not 0 <= float(value) <= 1 or '_' in value), None)
         except ValueError as error:
             return str(error)
         return None if wrong is None else f'a confidence is {wrong}, not in 0..1'
