@@ -133,7 +133,8 @@ class CrowdPredictor(Predictor):
             if image is None:
                 print_log(f'{known["sample_id"]}: no image, expected one for a net that sees the camera; people are '
                           'looked for without. Give images and camera.', 'current', logging.WARNING)
-            inputs.update(camera_inputs(image, known.get('lidar_to_image', np.eye(4)), reduce))
+            inputs.update(camera_inputs(image, known.get('lidar_to_image', np.eye(4)), reduce,
+                                        where=known['image_path']))
         return inputs
 
     def _seen(self, source: Scan) -> np.ndarray:
