@@ -71,6 +71,17 @@ def test_a_cell_fetches_what_the_image_shows_of_its_heights():
     assert not found[~seen.any(0)].any()
 
 
+def test_places_are_exact_in_mixed_precision():
+    """Of stripes in an image so wide that places of eight bits would be a stripe off."""
+    stripes = np.tile((100 + 100 * np.sin(np.arange(1920) / 3)).astype(np.uint8)[:, None], (60, 1, 3))
+    inputs = {key: [value] for key, value in camera_inputs(stripes, np.diag([16., 1, 1, 1]) @ MATRIX).items()}
+    model = encoder()
+    model.neck.forward = lambda x: x[0].bfloat16()
+    found = model(inputs)
+    model.neck.forward = lambda x: x[0]
+    torch.testing.assert_close(found.float(), model(inputs), rtol=0, atol=2)
+
+
 def test_a_smaller_image_shows_the_same_places():
     large, small = image(120, 240), image(120, 240)[::2, ::2]
     one, other = camera_inputs(large, MATRIX), camera_inputs(small, MATRIX, reduce=2)

@@ -102,8 +102,9 @@ class CameraEncoder(nn.Module):
                             'image_reduce, such as 2.')
         maps = self.neck([self.backbone(self._images(inputs['image']))[i] for i in self.levels])
         grid, seen = self.project(torch.stack([*inputs['to_image']]))
-        found = F.grid_sample(maps, grid.flatten(2, 3).to(maps.dtype), align_corners=False)  # (B, C, K, H W)
-        found = found.unflatten(3, self.shape) * seen[:, None]
+        # in float32, for places in bfloat16 are off by pixels
+        found = F.grid_sample(maps.float(), grid.flatten(2, 3), align_corners=False)
+        found = found.to(maps.dtype).unflatten(3, self.shape) * seen[:, None]  # (B, C, K, H, W)
         if self.join is not None:
             return self.join(found.flatten(1, 2))
         return found.sum(2) / seen.sum(1, keepdim=True).clamp(min=1)
