@@ -107,8 +107,13 @@ class CrowdPredictor(Predictor):
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
         """
-        batch = pseudo_collate([dict(inputs=self._inputs(source), data_samples=BoxSample(metainfo=self.known(source)))
-                                for source in sources])
+        try:
+            batch = pseudo_collate([dict(inputs=self._inputs(source), data_samples=BoxSample(
+                metainfo=self.known(source))) for source in sources])
+        except DataError:
+            if self._following and len(sources) == 1:  # its time has passed all the same
+                self.tracker.update(np.zeros((0, 9)), np.zeros(0))
+            raise
         with torch.no_grad():
             samples = [sample.cpu() for sample in self.model.test_step(batch)]
         for sample in samples if self._following else ():
