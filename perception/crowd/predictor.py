@@ -342,10 +342,17 @@ class CrowdPredictor(Predictor):
             recording.image('image', image)
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
-        """See Predictor; boxes lie in the image as the augmentation left its projection."""
-        people = sample['data_samples']
-        return draw_people(sample['inputs']['points'].numpy(), people, self.meta['palette'], self.look,
-                           image_of(people), title)
+        """See Predictor; boxes lie in the image as the augmentation left both, in the file's where nets see none."""
+        inputs, people = sample['inputs'], sample['data_samples'].to_dict()
+        if 'image' in inputs:
+            image = inputs['image'].permute(1, 2, 0).numpy() if inputs['image'].numel() else None
+            matrix = inputs['to_image'].numpy().astype(np.float64)
+            for row, size in enumerate(inputs['image'].shape[:0:-1]):
+                matrix[row] = size * matrix[row] - 0.5 * matrix[2]  # pixels count from the first one's middle
+            people['lidar_to_image'] = matrix
+        else:
+            image = image_of(people)
+        return draw_people(inputs['points'].numpy(), people, self.meta['palette'], self.look, image, title)
 
 
 def _feet(boxes: np.ndarray) -> np.ndarray:

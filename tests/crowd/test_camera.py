@@ -293,6 +293,21 @@ def test_images_of_ones_own_have_their_own_size(pictures, change):
     assert not filters.region(np.array([[8., 0, -1]]), dict(sample.to_dict(), image_path='')).any()
 
 
+def test_samples_are_drawn_as_the_net_sees_them(pictures, monkeypatch):
+    drawn = []
+    monkeypatch.setattr('perception.crowd.predictor.draw_people', lambda points, people, palette, look, image, title:
+                        drawn.append((image, people['lidar_to_image'])))
+    for steps in ([], [dict(type=ZoomImage, low=.5, high=.5)], [lambda sample: dict(sample, image=None)]):
+        dataset = STCrowd(pictures, 'val', image_reduce=4, pipeline=steps)
+        CrowdPredictor(None, dict(type=STCrowd)).draw_sample(dataset[0])
+    (whole, matrix), (zoomed, moved), (none, _) = drawn
+    u, v, depth = matrix @ (10, 0, 0, 1)
+    assert ((u / depth + .5) * 4 - .5, (v / depth + .5) * 4 - .5) == pytest.approx((683.67, 334.07), abs=.05)
+    assert whole.shape == zoomed.shape == (180, 320, 3) and whole.min() > 0 == zoomed.min() and none is None
+    column, row, depth = moved @ (10, 0, 0, 1)  # in the small picture, beside which it is black
+    assert zoomed[round(row / depth), round(column / depth)].min() > 0 and not np.allclose(matrix, moved)
+
+
 class Looker(nn.Module):
     """Keeps what comes and finds nobody."""
 
