@@ -164,7 +164,7 @@ def _clear(frames: _Frames, distance: float, kept: np.ndarray | None = None) -> 
         if not len(people) or not len(tracks):  # as TrackEval: such a frame interrupts nothing
             wrong += len(tracks)
             continue
-        good = similar >= 1 - distance / REACH - EPS
+        good = (similar >= 1 - distance / REACH - EPS) & (similar > 0)  # at 2 m those beyond have 0 too
         value = np.where(good, 1000 * (tracks == before[people][:, None]) + similar, 0)
         one, two = linear_sum_assignment(-value)
         real = value[one, two] > EPS
@@ -190,7 +190,7 @@ def _same(frames: _Frames, distance: float) -> int:
     """Boxes that are found where each track is taken for the one person that makes the most of them right."""
     together = np.zeros((frames.num_people, frames.num_tracks))
     for own, other, similar in frames.rows:
-        one, two = np.nonzero(similar >= 1 - distance / REACH)
+        one, two = np.nonzero((similar >= 1 - distance / REACH) & (similar > 0))
         together[frames.people[own[one]], frames.tracks[other[two]]] += 1
     return int(together[linear_sum_assignment(-together)].sum())
 

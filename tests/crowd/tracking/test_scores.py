@@ -122,3 +122,10 @@ def test_sequences_add_up_and_nobody_is_nan():
     missed = score_tracks([one[0]], [nothing])
     assert [missed[name] for name in ('MOTA', 'ML', 'IDF1', 'HOTA', 'AMOTA', 'AMOTP')] == [0, 1, 0, 0, 0, 1]
     assert np.isnan(missed['MOTP'])
+
+
+def test_nobody_is_found_from_beyond_two_metres():
+    """Of a track that found somebody and then leaves, at the largest distance, where no similarity is left."""
+    truth, preds = tracks([(t, 1, 0) for t in range(4)]), tracks([(t, 5, 20 * t, .9) for t in range(4)], True)
+    scores = score_tracks([truth], [preds], 2.0)
+    assert [scores[name] for name in ('FN', 'FP', 'IDF1', 'MOTP')] == [3, 3, .25, 0]
