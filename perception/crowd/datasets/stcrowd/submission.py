@@ -5,7 +5,7 @@
 
 Each frame has its list, by sequence and number of the frame; it is empty where nobody was found. Boxes are in the
 LiDAR's frame, x forward, y left, z up: `translation` is the centre of the box, not of its bottom [m], `yaw` counts from
-+x towards +y [rad]. `velocity` [m/s] may be null or absent where unknown, `tracking_id`, a number or a text, is
++x towards +y [rad]. `velocity` [m/s] may be null or absent where unknown, `tracking_id`, a whole number or a text, is
 optional. `meta` holds what the writer filtered by, see `Filters`, and may hold more.
 """
 import json
@@ -253,6 +253,6 @@ def _twice(rows: np.ndarray, records: list[dict]) -> Iterator[str]:
     names = [str(track) for track in tracks if type(track) in (int, str)]
     if len(names) < len(tracks):
         wrong = next(track for track in tracks if type(track) not in (int, str))
-        yield f'tracking_id {str(wrong)[:40]}, expected a number or a text'
+        yield f'tracking_id {str(wrong)[:40]}, expected a whole number or a text'
     elif len(set(names)) < len(names):
         yield f'tracking_id {next(name for name in names if names.count(name) > 1)[:40]} is there twice'
