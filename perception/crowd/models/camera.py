@@ -50,7 +50,8 @@ class CameraEncoder(nn.Module):
         in_channels: columns of a point, which it does not look at.
 
     Raises:
-        ConfigError: another `join`, no height, or a range that cells do not fill.
+        ConfigError: another `join`, no height, levels that the backbone does not have, a mean or std that is none, or a
+            range that cells do not fill.
     """
 
     def __init__(self, point_cloud_range: Sequence[float], voxel_size: Sequence[float], backbone: dict, neck: dict,
@@ -66,6 +67,14 @@ class CameraEncoder(nn.Module):
         _, rows, columns = range_shape(point_cloud_range, [*cell, point_cloud_range[5] - point_cloud_range[2]])
         self.stride, self.shape, self.levels, self.image_weights = stride, (rows, columns), tuple(levels), image_weights
         self.backbone = MODELS.build(backbone)
+        there = range(len(self.backbone.channels))
+        if not levels or list(levels) != [level for level in there if level in levels]:
+            raise ConfigError(f'CameraEncoder: levels={levels}, expected some of {", ".join(map(str, there))}, the '
+                              "finest first. Correct them, or the backbone's stages.")
+        for name, value in dict(mean=mean, std=std).items():
+            if len(value) != 3 or name == 'std' and not all(part > 0 for part in value):
+                raise ConfigError(f'CameraEncoder: {name}={value}, expected three numbers, those of std above 0. '
+                                  'Correct them.')
         self.neck = MODELS.build(dict(neck, in_channels=[self.backbone.channels[i] for i in levels]))
         self.out_channels = self.neck.out_channels
         self.join = None if join == 'mean' else nn.Conv2d(len(heights) * self.out_channels, self.out_channels, 1)
