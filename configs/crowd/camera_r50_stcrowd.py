@@ -42,6 +42,7 @@ camera_pipeline = [
 train_dataloader['dataset'].update(pipeline=camera_pipeline, image_reduce=2)  # 640 x 360
 val_dataloader['dataset'].update(image_reduce=2)
 test_dataloader['dataset'].update(image_reduce=2)
+submit_dataloader['dataset'].update(image_reduce=2)
 val_evaluator.update(view='camera')
 test_evaluator.update(view='camera')
 submission.update(view='camera')
