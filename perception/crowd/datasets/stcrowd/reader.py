@@ -17,7 +17,8 @@ holds is known here. The frame of the points is x forward, y left, z up. People 
 are kept as `ignore`.
 
 The official converter's `velocity` is the previous minus the current position in metres a frame, the opposite of what
-it says, and 0 where there is no previous one. Here it is (current - previous) / 0.4 s, and NaN without a previous one.
+it says, and 0 where there is no previous one. Here it is (current - previous) / 0.4 s, and NaN without a previous one,
+also where the names of the scans tell that a frame between them is missing.
 A frame without people gets a box of 0.001 m there; such boxes are left out here.
 """
 import logging
@@ -450,17 +451,18 @@ def read_annotations(path: Path) -> Annotations:
     table = np.array(people, np.float64).reshape(-1, 12)
     number, track, joint, occlusion, num_points = table[:, :5].astype(np.int64).T
     on_image = np.array(image_people, np.float64).reshape(-1, 8)
-    boxes = np.concatenate([table[:, 5:], _velocities(number, track, table[:, 5:7])], axis=1).astype(np.float32)
+    late = np.diff([_seconds(path) for path in points], prepend=np.nan) > 1.5 * INTERVAL
+    boxes = np.concatenate([table[:, 5:], _velocities(number, track, table[:, 5:7], late)], axis=1).astype(np.float32)
     return Annotations(points, images, _starts(counts), boxes, occlusion, track, num_points, joint,
                        _starts(image_counts), on_image[:, :4], on_image[:, 4:])
 
 
-def _velocities(frame: np.ndarray, track: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """(K, 2) m/s since the frame before, NaN where a track is not in it."""
+def _velocities(frame: np.ndarray, track: np.ndarray, xy: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """(K, 2) m/s since the frame before, NaN where a track is not in it or the frame (F,) is late: one is missing."""
     result = np.full((len(frame), 2), np.nan)
     order = np.lexsort((frame, track))
     before, after = order[:-1], order[1:]
-    follows = (track[before] == track[after]) & (frame[before] + 1 == frame[after])
+    follows = (track[before] == track[after]) & (frame[before] + 1 == frame[after]) & ~late[frame[after]]
     result[after[follows]] = (xy[after[follows]] - xy[before[follows]]) / INTERVAL
     return result
 
