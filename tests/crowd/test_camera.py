@@ -205,6 +205,7 @@ def test_an_image_net_starts_from_weights_of_its_own(parts, tmp_path):
     (lambda: encoder(levels=()), ConfigError, 'levels'), (lambda: encoder(mean=(1, 2)), ConfigError, 'mean'),
     (lambda: encoder(std=(1, 0, 1)), ConfigError, 'std'), (lambda: encoder(join='sum'), ConfigError, 'stack'),
     (lambda: encoder(heights=()), ConfigError, 'no heights'),
+    (lambda: encoder(neck=dict(type=FPN, channels=6)), ConfigError, 'finest_only=True'),
     (lambda: encoder()(dict(points=[])), DataError, 'image_reduce'),
     (lambda: encoder()({key: [value, value[..., :50]] if key == 'image' else [value] * 2
                         for key, value in camera_inputs(image(), MATRIX).items()}), DataError, '120 x 60'),

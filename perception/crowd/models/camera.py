@@ -50,8 +50,8 @@ class CameraEncoder(nn.Module):
         in_channels: columns of a point, which it does not look at.
 
     Raises:
-        ConfigError: another `join`, no height, levels that the backbone does not have, a mean or std that is none, or a
-            range that cells do not fill.
+        ConfigError: another `join`, no height, levels that the backbone does not have, a mean or std that is none, a
+            neck that gives several maps, or a range that cells do not fill.
     """
 
     def __init__(self, point_cloud_range: Sequence[float], voxel_size: Sequence[float], backbone: dict, neck: dict,
@@ -76,6 +76,8 @@ class CameraEncoder(nn.Module):
                 raise ConfigError(f'CameraEncoder: {name}={value}, expected three numbers, those of std above 0. '
                                   'Correct them.')
         self.neck = MODELS.build(dict(neck, in_channels=[self.backbone.channels[i] for i in levels]))
+        if not getattr(self.neck, 'finest_only', True):
+            raise ConfigError('CameraEncoder: a neck that gives several maps, expected one. Give it finest_only=True.')
         self.out_channels = self.neck.out_channels
         self.join = None if join == 'mean' else nn.Conv2d(len(heights) * self.out_channels, self.out_channels, 1)
         z, y, x = torch.meshgrid(
