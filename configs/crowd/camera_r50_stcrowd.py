@@ -27,9 +27,7 @@ model = dict(
         tasks=[['pedestrian']],
         stride=4,
         ignore_radius=35,  # m
-        peak_window=3,
-        max_detections=200,
-        score_threshold=0.05,
+        peak_window=3, max_detections=200, score_threshold=0.05,
         post_range=(-1, -36, -5, 36.2, 36, 3),
         nms_threshold=0.3))  # m between centres
 
