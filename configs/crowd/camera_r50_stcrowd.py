@@ -27,9 +27,7 @@ model = dict(
         tasks=[['pedestrian']],
         stride=4,
         ignore_radius=35,  # m
-        peak_window=3,
-        max_detections=200,
-        score_threshold=0.05,
+        peak_window=3, max_detections=200, score_threshold=0.05,
         post_range=(-1, -36, -5, 36.2, 36, 3),
         nms_threshold=0.3))  # m between centres
 
@@ -42,6 +40,7 @@ camera_pipeline = [
 train_dataloader['dataset'].update(pipeline=camera_pipeline, image_reduce=2)  # 640 x 360
 val_dataloader['dataset'].update(image_reduce=2)
 test_dataloader['dataset'].update(image_reduce=2)
+submit_dataloader['dataset'].update(image_reduce=2)
 val_evaluator.update(view='camera')
 test_evaluator.update(view='camera')
 submission.update(view='camera')

@@ -43,6 +43,7 @@ train_dataloader['dataset'].update(
     pipeline=[train_pipeline[0], *train_pipeline[2:], *of_images], image_reduce=2)  # 640 x 360
 val_dataloader['dataset'].update(image_reduce=2)
 test_dataloader['dataset'].update(image_reduce=2)
+submit_dataloader['dataset'].update(image_reduce=2)
 
 mini = dict(
     {**mini_loaders, **seen_loaders}, **mini_schedule,

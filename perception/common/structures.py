@@ -79,7 +79,8 @@ class BoxSample(Sample):
 
     Meta information: `sample_id` (unique, such as `'33_0004'`), `points_path`, `image_path` (empty where none belongs
     to the scan), `sequence`, `frame` (number in the sequence), `timestamp` [s], and `lidar_to_image`, (4, 4) float64
-    that takes x, y, z, 1 to u w, v w, w, 1, with u, v in pixels and w the depth [m].
+    that takes x, y, z, 1 to u w, v w, w, 1, with u, v in pixels and w the depth [m], and `image_size`, width and height
+    of the images in their files.
     """
 
 

@@ -107,8 +107,13 @@ class CrowdPredictor(Predictor):
         Raises:
             DataError: a scan that cannot be read, has another shape or is not finite.
         """
-        batch = pseudo_collate([dict(inputs=self._inputs(source), data_samples=BoxSample(metainfo=self.known(source)))
-                                for source in sources])
+        try:
+            batch = pseudo_collate([dict(inputs=self._inputs(source), data_samples=BoxSample(
+                metainfo=self.known(source))) for source in sources])
+        except DataError:
+            if self._following and len(sources) == 1:  # its time has passed all the same
+                self.tracker.update(np.zeros((0, 9)), np.zeros(0))
+            raise
         with torch.no_grad():
             samples = [sample.cpu() for sample in self.model.test_step(batch)]
         for sample in samples if self._following else ():
@@ -133,7 +138,8 @@ class CrowdPredictor(Predictor):
             if image is None:
                 print_log(f'{known["sample_id"]}: no image, expected one for a net that sees the camera; people are '
                           'looked for without. Give images and camera.', 'current', logging.WARNING)
-            inputs.update(camera_inputs(image, known.get('lidar_to_image', np.eye(4)), reduce))
+            inputs.update(camera_inputs(image, known.get('lidar_to_image', np.eye(4)), reduce,
+                                        where=known['image_path']))
         return inputs
 
     def _seen(self, source: Scan) -> np.ndarray:
@@ -336,10 +342,17 @@ class CrowdPredictor(Predictor):
             recording.image('image', image)
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
-        """See Predictor; boxes lie in the image as the augmentation left its projection."""
-        people = sample['data_samples']
-        return draw_people(sample['inputs']['points'].numpy(), people, self.meta['palette'], self.look,
-                           image_of(people), title)
+        """See Predictor; boxes lie in the image as the augmentation left both, in the file's where nets see none."""
+        inputs, people = sample['inputs'], sample['data_samples'].to_dict()
+        if 'image' in inputs:
+            image = inputs['image'].permute(1, 2, 0).numpy() if inputs['image'].numel() else None
+            matrix = inputs['to_image'].numpy().astype(np.float64)
+            for row, size in enumerate(inputs['image'].shape[:0:-1]):
+                matrix[row] = size * matrix[row] - 0.5 * matrix[2]  # pixels count from the first one's middle
+            people['lidar_to_image'] = matrix
+        else:
+            image = image_of(people)
+        return draw_people(inputs['points'].numpy(), people, self.meta['palette'], self.look, image, title)
 
 
 def _feet(boxes: np.ndarray) -> np.ndarray:

@@ -169,21 +169,13 @@ class MoveScene:
 
 @TRANSFORMS.register_module()
 class WithinImage:
-    """Drops people whose centre the image does not show, for nets that see nothing else.
-
-    Args:
-        size: width and height of the image as its files have it [pixel].
-    """
-
-    def __init__(self, size: tuple[int, int] = (1280, 720)) -> None:
-        check_positive('WithinImage', width=size[0], height=size[1])
-        self.size = size
+    """Drops people whose centre the image does not show, all where there is none, for nets that see nothing else."""
 
     def __call__(self, sample: dict) -> dict:
         if 'boxes' not in sample:
             return sample
-        rows = np.flatnonzero(geometry.within_image(sample['boxes'], sample['lidar_to_image'], self.size))
-        return select_people(sample, rows)
+        shown = geometry.within_image(sample['boxes'], sample['lidar_to_image'], sample['image_size'])
+        return select_people(sample, np.flatnonzero(shown & (sample.get('image', ...) is not None)))
 
 
 @TRANSFORMS.register_module()

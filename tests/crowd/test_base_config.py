@@ -55,3 +55,10 @@ def test_its_loaders_read_the_official_layout(config, folder):
         item = dataset[40, 0]  # after the last epoch, so that nobody is added
         assert dataset.split == split and len(item['data_samples'].boxes) == people
         assert item['inputs']['points'][:, 0].min() >= 0
+
+
+@pytest.mark.parametrize('mini', [False, True])
+@pytest.mark.parametrize('name', ['fusion_voxel', 'camera_r50', 'dha_voxel'])
+def test_what_is_submitted_is_seen_as_what_is_tested(root, name, mini):
+    config = load_config(root / f'configs/crowd/{name}_stcrowd.py', mini)
+    assert config.submit_dataloader == config.test_dataloader

@@ -14,6 +14,7 @@ from perception.common.nets.fpn import FPN
 from perception.common.nets.resnet import ResNet
 from perception.common.nets.second import SECOND, SECONDFPN
 from perception.common.nets.sparse_encoder import SparseEncoder
+from perception.crowd.datasets.stcrowd.metric import Filters
 from perception.crowd.datasets.stcrowd.reader import STCrowd, camera_inputs
 from perception.crowd.models.camera import CameraCenterPoint, CameraEncoder, FusionCenterPoint
 from perception.crowd.models.centerpoint import CenterPoint
@@ -68,6 +69,17 @@ def test_a_cell_fetches_what_the_image_shows_of_its_heights():
     assert whole.sum() > 300 and (~seen.any(0)).sum() > 100
     np.testing.assert_allclose(found[whole], expected[whole], atol=1e-2)
     assert not found[~seen.any(0)].any()
+
+
+def test_places_are_exact_in_mixed_precision():
+    """Of stripes in an image so wide that places of eight bits would be a stripe off."""
+    stripes = np.tile((100 + 100 * np.sin(np.arange(1920) / 3)).astype(np.uint8)[:, None], (60, 1, 3))
+    inputs = {key: [value] for key, value in camera_inputs(stripes, np.diag([16., 1, 1, 1]) @ MATRIX).items()}
+    model = encoder()
+    model.neck.forward = lambda x: x[0].bfloat16()
+    found = model(inputs)
+    model.neck.forward = lambda x: x[0]
+    torch.testing.assert_close(found.float(), model(inputs), rtol=0, atol=2)
 
 
 def test_a_smaller_image_shows_the_same_places():
@@ -189,13 +201,16 @@ def test_an_image_net_starts_from_weights_of_its_own(parts, tmp_path):
 
 
 @pytest.mark.parametrize('call, error, named', [
-    (lambda: encoder(join='sum'), ConfigError, 'stack'), (lambda: encoder(heights=()), ConfigError, 'no heights'),
+    (lambda: encoder(levels=(1,)), ConfigError, r'levels=\(1,\), expected some of 0,'),
+    (lambda: encoder(levels=()), ConfigError, 'levels'), (lambda: encoder(mean=(1, 2)), ConfigError, 'mean'),
+    (lambda: encoder(std=(1, 0, 1)), ConfigError, 'std'), (lambda: encoder(join='sum'), ConfigError, 'stack'),
+    (lambda: encoder(heights=()), ConfigError, 'no heights'),
+    (lambda: encoder(neck=dict(type=FPN, channels=6)), ConfigError, 'finest_only=True'),
     (lambda: encoder()(dict(points=[])), DataError, 'image_reduce'),
     (lambda: encoder()({key: [value, value[..., :50]] if key == 'image' else [value] * 2
                         for key, value in camera_inputs(image(), MATRIX).items()}), DataError, '120 x 60'),
     (lambda: camera_inputs(image()[:20], MATRIX), DataError, '120 x 20 pixels .* axis is at 60, 30'),
-    (lambda: ZoomImage(1.2, .9), ConfigError, 'high=0.9'), (lambda: DropImage(1), ConfigError, 'share=1'),
-    (lambda: WithinImage((0, 5)), ConfigError, 'width=0')])
+    (lambda: ZoomImage(1.2, .9), ConfigError, 'high=0.9'), (lambda: DropImage(1), ConfigError, 'share=1')])
 def test_what_cannot_work_is_said(call, error, named):
     with pytest.raises(error, match=named):
         call()
@@ -255,6 +270,46 @@ def test_images_are_dropped_and_people_outside_too(pictures):
     inside = within_image(sample.boxes.numpy(), sample.lidar_to_image, (1280, 720))
     assert inside.tolist().count(False) == 1
     np.testing.assert_array_equal(seen[index]['data_samples'].boxes, sample.boxes[torch.from_numpy(inside)])
+
+
+def test_nobody_is_learned_from_a_frame_without_an_image(pictures, change):
+    change('anno/1.json', lambda record: record['frames'][0].update(images=[]))
+    for reduce, people in ((8, 0), (None, 3)):  # a net that does not look at images is not concerned
+        dataset = STCrowd(pictures, 'train', sequences=[1], image_reduce=reduce, pipeline=[dict(type=WithinImage)])
+        assert len(dataset[0]['data_samples'].boxes) == people
+
+
+def test_images_of_ones_own_have_their_own_size(pictures, change):
+    """Twice as large, with the projection that belongs to them: the same people are shown."""
+    expected = [STCrowd(pictures, 'train', sequences=[1], pipeline=[dict(type=WithinImage)])[i] for i in range(3)]
+    for path in (pictures / 'left').rglob('*.jpg'):
+        cv2.imwrite(str(path), np.full((1440, 2560, 3), 90, np.uint8))
+    with pytest.raises(DataError, match='left/1/0_.*jpg: 2560 x 1440 pixels .* expected the 1280 x 720 of STCrowd'):
+        STCrowd(pictures, 'train', sequences=[1], image_reduce=2)[0]
+    change('camera.json', lambda camera: camera.update(p=(np.diag([2, 2, 1]) @ camera['p']).tolist()))
+    dataset = STCrowd(pictures, 'train', sequences=[1], pipeline=[dict(type=WithinImage)])
+    filters = Filters(view='camera')
+    for i in range(3):
+        sample = dataset[i]['data_samples']
+        torch.testing.assert_close(sample.boxes, expected[i]['data_samples'].boxes, equal_nan=True)
+        assert filters.region(sample.boxes.numpy(), sample.to_dict()).all() and sample.image_size == (2560, 1440)
+    assert STCrowd(pictures, 'train', sequences=[1], image_reduce=2)[0]['inputs']['image'].shape == (3, 720, 1280)
+    assert not filters.region(np.array([[8., 0, -1]]), dict(sample.to_dict(), image_path='')).any()
+
+
+def test_samples_are_drawn_as_the_net_sees_them(pictures, monkeypatch):
+    drawn = []
+    monkeypatch.setattr('perception.crowd.predictor.draw_people', lambda points, people, palette, look, image, title:
+                        drawn.append((image, people['lidar_to_image'])))
+    for steps in ([], [dict(type=ZoomImage, low=.5, high=.5)], [lambda sample: dict(sample, image=None)]):
+        dataset = STCrowd(pictures, 'val', image_reduce=4, pipeline=steps)
+        CrowdPredictor(None, dict(type=STCrowd)).draw_sample(dataset[0])
+    (whole, matrix), (zoomed, moved), (none, _) = drawn
+    u, v, depth = matrix @ (10, 0, 0, 1)
+    assert ((u / depth + .5) * 4 - .5, (v / depth + .5) * 4 - .5) == pytest.approx((683.67, 334.07), abs=.05)
+    assert whole.shape == zoomed.shape == (180, 320, 3) and whole.min() > 0 == zoomed.min() and none is None
+    column, row, depth = moved @ (10, 0, 0, 1)  # in the small picture, beside which it is black
+    assert zoomed[round(row / depth), round(column / depth)].min() > 0 and not np.allclose(matrix, moved)
 
 
 class Looker(nn.Module):

@@ -217,6 +217,11 @@ def test_the_view_of_tracks_follows_people_through_scans(predictor, pictures, tm
     assert [one['track'] for one in json.loads(predictor.save('json', tmp_path, 'a', scan, sample).read_text())] == [
         0, None]
     assert np.load(predictor.save('npy', tmp_path, 'a', scan, sample))[:, 11].tolist() == [0, -1]
+    for batch in (1, 5):  # a scan that cannot be read takes its time too
+        predictor.begin(pictures, 'tracks')
+        scans_of(pictures)[1].write_bytes(b'xyz')
+        found = [one.error is None for one in predictor.results(pictures / 'pcd/33', batch=batch)]
+        assert found == [True, False] and predictor.tracker.frame == 2
     predictor.begin(pictures, 'plain')
     assert 'pred_track_ids' not in predictor(scan)
     with pytest.raises(ConfigError, match='--view tracks: no checkpoint'):

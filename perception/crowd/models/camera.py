@@ -50,7 +50,8 @@ class CameraEncoder(nn.Module):
         in_channels: columns of a point, which it does not look at.
 
     Raises:
-        ConfigError: another `join`, no height, or a range that cells do not fill.
+        ConfigError: another `join`, no height, levels that the backbone does not have, a mean or std that is none, a
+            neck that gives several maps, or a range that cells do not fill.
     """
 
     def __init__(self, point_cloud_range: Sequence[float], voxel_size: Sequence[float], backbone: dict, neck: dict,
@@ -66,7 +67,17 @@ class CameraEncoder(nn.Module):
         _, rows, columns = range_shape(point_cloud_range, [*cell, point_cloud_range[5] - point_cloud_range[2]])
         self.stride, self.shape, self.levels, self.image_weights = stride, (rows, columns), tuple(levels), image_weights
         self.backbone = MODELS.build(backbone)
+        there = range(len(self.backbone.channels))
+        if not levels or list(levels) != [level for level in there if level in levels]:
+            raise ConfigError(f'CameraEncoder: levels={levels}, expected some of {", ".join(map(str, there))}, the '
+                              "finest first. Correct them, or the backbone's stages.")
+        for name, value in dict(mean=mean, std=std).items():
+            if len(value) != 3 or name == 'std' and not all(part > 0 for part in value):
+                raise ConfigError(f'CameraEncoder: {name}={value}, expected three numbers, those of std above 0. '
+                                  'Correct them.')
         self.neck = MODELS.build(dict(neck, in_channels=[self.backbone.channels[i] for i in levels]))
+        if not getattr(self.neck, 'finest_only', True):
+            raise ConfigError('CameraEncoder: a neck that gives several maps, expected one. Give it finest_only=True.')
         self.out_channels = self.neck.out_channels
         self.join = None if join == 'mean' else nn.Conv2d(len(heights) * self.out_channels, self.out_channels, 1)
         z, y, x = torch.meshgrid(
@@ -102,8 +113,9 @@ class CameraEncoder(nn.Module):
                             'image_reduce, such as 2.')
         maps = self.neck([self.backbone(self._images(inputs['image']))[i] for i in self.levels])
         grid, seen = self.project(torch.stack([*inputs['to_image']]))
-        found = F.grid_sample(maps, grid.flatten(2, 3).to(maps.dtype), align_corners=False)  # (B, C, K, H W)
-        found = found.unflatten(3, self.shape) * seen[:, None]
+        # in float32, for places in bfloat16 are off by pixels
+        found = F.grid_sample(maps.float(), grid.flatten(2, 3), align_corners=False)
+        found = found.to(maps.dtype).unflatten(3, self.shape) * seen[:, None]  # (B, C, K, H, W)
         if self.join is not None:
             return self.join(found.flatten(1, 2))
         return found.sum(2) / seen.sum(1, keepdim=True).clamp(min=1)

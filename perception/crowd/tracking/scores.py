@@ -164,7 +164,7 @@ def _clear(frames: _Frames, distance: float, kept: np.ndarray | None = None) -> 
         if not len(people) or not len(tracks):  # as TrackEval: such a frame interrupts nothing
             wrong += len(tracks)
             continue
-        good = similar >= 1 - distance / REACH - EPS
+        good = (similar >= 1 - distance / REACH - EPS) & (similar > 0)  # at 2 m those beyond have 0 too
         value = np.where(good, 1000 * (tracks == before[people][:, None]) + similar, 0)
         one, two = linear_sum_assignment(-value)
         real = value[one, two] > EPS
@@ -190,7 +190,7 @@ def _same(frames: _Frames, distance: float) -> int:
     """Boxes that are found where each track is taken for the one person that makes the most of them right."""
     together = np.zeros((frames.num_people, frames.num_tracks))
     for own, other, similar in frames.rows:
-        one, two = np.nonzero(similar >= 1 - distance / REACH)
+        one, two = np.nonzero((similar >= 1 - distance / REACH) & (similar > 0))
         together[frames.people[own[one]], frames.tracks[other[two]]] += 1
     return int(together[linear_sum_assignment(-together)].sum())
 
@@ -205,17 +205,20 @@ def _hota(frames: _Frames) -> np.ndarray:
     lengths = np.bincount(frames.people, minlength=frames.num_people)[:, None] + \
         np.bincount(frames.tracks, minlength=frames.num_tracks)
     aligned = together / (lengths - together)
-    matches = np.zeros((len(ALPHAS), *together.shape))
+    pairs, matched = [np.zeros(0, np.int64)], [np.zeros((len(ALPHAS), 0), bool)]
     similarities = np.zeros(len(ALPHAS))
     for own, other, similar in frames.rows:
         people, tracks = frames.people[own], frames.tracks[other]
         one, two = linear_sum_assignment(-aligned[people[:, None], tracks] * similar)
         value = similar[one, two]
         good = value >= ALPHAS[:, None] - EPS  # (A, M)
-        matches[:, people[one], tracks[two]] += good
+        pairs.append(people[one] * frames.num_tracks + tracks[two])
+        matched.append(good)
         similarities += (good * value).sum(1)
-    agree = (matches * matches / np.maximum(1, lengths - matches)).sum((1, 2))
-    return np.stack([matches.sum((1, 2)), agree, similarities])
+    known, places = np.unique(np.concatenate(pairs), return_inverse=True)  # few of all people and tracks ever meet
+    matches = np.stack([np.bincount(places, good, len(known)) for good in np.concatenate(matched, 1)])
+    agree = (matches * matches / np.maximum(1, lengths.ravel()[known] - matches)).sum(1)
+    return np.stack([matches.sum(1), agree, similarities])
 
 
 def averages(truth: Sequence[Tracks], preds: Sequence[Tracks], distance: float = 1.0) -> tuple[float, float]:

@@ -9,6 +9,7 @@ Both join what is near on the ground. Neither knows how the sensor itself moves:
 what was found as of what is followed. P boxes are found in a frame while T tracks are followed.
 """
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -57,9 +58,11 @@ class Tracker:
         check_choice(f'{where}: association', association, ASSOCIATIONS)
         check_positive(where, max_distance=max_distance, min_hits=min_hits, interval=interval,
                        low_distance=low_distance)
-        if max_missed < 0 or low_score is not None and not low_score < min_score:
-            raise ConfigError(f'{where}: max_missed={max_missed}, low_score={low_score}, min_score={min_score}, '
-                              'expected 0 frames or more and a low_score below min_score. Correct them.')
+        numbers = [max_missed, min_score, *([] if low_score is None else [low_score])]
+        if not all(isinstance(n, Real) and n == n for n in numbers) or max_missed < 0 or \
+                low_score is not None and not low_score < min_score:
+            raise ConfigError(f'{where}: max_missed={max_missed!r}, low_score={low_score!r}, min_score={min_score!r}, '
+                              'expected numbers, 0 frames or more and a low_score below min_score. Correct them.')
         self.min_score, self.max_distance, self.max_missed, self.min_hits = \
             min_score, max_distance, max_missed, min_hits
         self.interval, self.association, self.low_score, self.low_distance = \
@@ -257,7 +260,7 @@ def _checked(boxes: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndar
     """Boxes (P, 9), velocities NaN where unknown, and scores (P,), float64."""
     boxes, scores = np.asarray(boxes, np.float64), np.asarray(scores, np.float64)
     if boxes.ndim != 2 or boxes.shape[1] not in (7, 9) or scores.shape != boxes.shape[:1] or \
-            not (np.isfinite(boxes[:, :7]).all() and np.isfinite(scores).all()):
+            not (np.isfinite(boxes[:, :7]).all() and np.isfinite(scores).all()) or np.isinf(boxes[:, 7:]).any():
         raise DataError(f'tracking: boxes of shape {boxes.shape} and scores of shape {scores.shape}, expected (P, 7) '
                         'or (P, 9) and (P,) finite numbers. Correct what is tracked.')
     return np.pad(boxes, ((0, 0), (0, 9 - boxes.shape[1])), constant_values=np.nan), scores
@@ -271,10 +274,13 @@ def make_tracker(tracker: Tracker | Mapping | str | None = None, **defaults: Any
         **defaults: arguments that a config does not give.
 
     Raises:
-        ConfigError: a name that no tracker has.
+        ConfigError: a name that no tracker has, something else than these, or arguments that it does not have.
     """
     if isinstance(tracker, Tracker):
         return tracker
+    if not isinstance(tracker, (str, Mapping, type(None))):
+        raise ConfigError(f"tracker={tracker!r}, expected a name or a config such as dict(type='GreedyTracker'). Give "
+                          'one of them.')
     config = dict(type=tracker) if isinstance(tracker, str) else dict(tracker or {})
     kind = config.pop('type', KalmanTracker)
     if isinstance(kind, str):
@@ -282,6 +288,8 @@ def make_tracker(tracker: Tracker | Mapping | str | None = None, **defaults: Any
                  and issubclass(one, Tracker)]
         check_choice('tracker', kind, known)
         kind = TASK_UTILS.get(kind)
+    if not (isinstance(kind, type) and issubclass(kind, Tracker)):
+        raise ConfigError(f'tracker: type={kind!r}, expected a Tracker or its name. Correct it.')
     try:
         return kind(**{**defaults, **config})
     except TypeError as error:

@@ -1,8 +1,10 @@
 """Scores of tracks: hand-made cases, and what TrackEval and nuScenes' devkit make of drawn ones."""
+import tracemalloc
+
 import numpy as np
 import pytest
 
-from perception.crowd.tracking.scores import Tracks, score_tracks
+from perception.crowd.tracking.scores import Tracks, count, score_tracks
 
 NAMES = ('MOTA', 'MOTP', 'FP', 'FN', 'IDS', 'Frag', 'MT', 'ML', 'IDF1', 'HOTA', 'DetA', 'AssA', 'LocA')
 
@@ -122,3 +124,21 @@ def test_sequences_add_up_and_nobody_is_nan():
     missed = score_tracks([one[0]], [nothing])
     assert [missed[name] for name in ('MOTA', 'ML', 'IDF1', 'HOTA', 'AMOTA', 'AMOTP')] == [0, 1, 0, 0, 0, 1]
     assert np.isnan(missed['MOTP'])
+
+
+def test_nobody_is_found_from_beyond_two_metres():
+    """Of a track that found somebody and then leaves, at the largest distance, where no similarity is left."""
+    truth, preds = tracks([(t, 1, 0) for t in range(4)]), tracks([(t, 5, 20 * t, .9) for t in range(4)], True)
+    scores = score_tracks([truth], [preds], 2.0)
+    assert [scores[name] for name in ('FN', 'FP', 'IDF1', 'MOTP')] == [3, 3, .25, 0]
+
+
+def test_thousands_of_tracks_take_little_memory():
+    """Such as those of a file where each box has a track of its own."""
+    frames, ids = np.repeat(np.arange(60), 100), np.arange(6000)
+    centers = np.random.default_rng(0).uniform(0, 35, (6000, 2))
+    tracemalloc.start()
+    counts = count(Tracks(frames, ids % 100, centers), Tracks(frames, ids, centers, np.ones(6000)))
+    peak, counted = tracemalloc.get_traced_memory()[1], counts.hota[0]
+    tracemalloc.stop()
+    assert (counted == 6000).all() and counts.switches == 5900 and peak < 60e6

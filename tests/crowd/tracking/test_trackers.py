@@ -121,7 +121,9 @@ def test_a_new_sequence_begins_with_number_zero(kind):
 
 @pytest.mark.parametrize('arguments, named', [
     (dict(association='nearest'), 'closest'), (dict(max_distance=0), 'max_distance=0'), (dict(max_missed=-1), '-1'),
-    (dict(low_score=.3), 'low_score=0.3'), (dict(interval=0), 'interval=0'), (dict(noise='loud'), 'tuned')])
+    (dict(low_score=.3), 'low_score=0.3'), (dict(min_score='0.3'), "min_score='0.3'"),
+    (dict(min_score=np.nan), 'nan'), (dict(max_missed='a'), "max_missed='a'"), (dict(low_score='a'), "low_score='a'"),
+    (dict(interval=0), 'interval=0'), (dict(noise='loud'), 'tuned')])
 def test_what_cannot_be_is_refused(arguments, named):
     with pytest.raises(ConfigError, match=named):
         KalmanTracker(**arguments)
@@ -131,7 +133,8 @@ def test_trackers_have_names():
     assert type(make_tracker()) is KalmanTracker and make_tracker('GreedyTracker', interval=.1).interval == .1
     assert make_tracker(dict(type=GreedyTracker, max_missed=7, interval=.2), interval=.1).interval == .2
     for config, named in (('GredyTracker', 'Did you mean GreedyTracker'), (dict(max_mised=3), 'max_mised'),
-                          ('CULaneDecoder', 'expected one of GreedyTracker, KalmanTracker')):
+                          ('CULaneDecoder', 'expected one of GreedyTracker, KalmanTracker'), (7, 'tracker=7'),
+                          (['a'], 'a name or a config'), (dict(type=dict), "type=<class 'dict'>")):
         with pytest.raises(ConfigError, match=named):
             make_tracker(config)
     assert issubclass(KalmanTracker, Tracker)

@@ -39,7 +39,7 @@ from perception.utils.errors import ConfigError, DataError
 
 DISTANCES = (0.25, 0.5, 1.0)  # m
 LEVELS = (0, 1, 2)  # of occlusion
-IMAGE = (1280, 720)  # width and height of the left image in pixels
+IMAGE = (1280, 720)  # width and height of the left image in pixels, where a sample does not tell
 ORDERS = dict(devkit=TIES[0], crowdquery=TIES[1])
 DIMENSIONS = {'bev': 2, '3d': 3}
 PARTS = dict(  # bounds, the lower ones included
@@ -59,7 +59,7 @@ class Filters:
         max_range: m on the ground from the sensor, of people and predictions: nobody is labelled beyond.
         front: people and predictions with x >= 0 only: nobody is labelled behind.
         min_points: LiDAR points of a person.
-        view: `'lidar'`, or `'camera'`: people and predictions whose centre the left image shows.
+        view: `'lidar'`, or `'camera'`: people and predictions whose centre the left image shows, nobody without one.
         min_score: of predictions.
         max_boxes: predictions of a frame, the best of those that are left.
     """
@@ -90,7 +90,7 @@ class Filters:
             if matrix is None:
                 raise DataError(f"STCrowd: {sample.get('sample_id')} has no lidar_to_image, expected it for "
                                 "view='camera'. Take a data set with a camera, or view='lidar'.")
-            inside &= within_image(boxes, matrix, IMAGE)
+            inside &= within_image(boxes, matrix, sample.get('image_size', IMAGE)) & (sample.get('image_path') != '')
         return inside
 
     def people(self, boxes: np.ndarray, num_points: np.ndarray) -> np.ndarray:

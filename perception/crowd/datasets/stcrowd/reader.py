@@ -17,7 +17,8 @@ holds is known here. The frame of the points is x forward, y left, z up. People 
 are kept as `ignore`.
 
 The official converter's `velocity` is the previous minus the current position in metres a frame, the opposite of what
-it says, and 0 where there is no previous one. Here it is (current - previous) / 0.4 s, and NaN without a previous one.
+it says, and 0 where there is no previous one. Here it is (current - previous) / 0.4 s, and NaN without a previous one,
+also where the names of the scans tell that a frame between them is missing.
 A frame without people gets a box of 0.001 m there; such boxes are left out here.
 """
 import logging
@@ -30,7 +31,7 @@ import torch
 from mmengine.logging import print_log
 
 from perception.common.dataset import SeededDataset
-from perception.common.formats.images import read_image
+from perception.common.formats.images import read_header, read_image
 from perception.common.formats.kitti import read_points
 from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
@@ -52,7 +53,7 @@ CAMERA = dict(  # the official camera.json
     p=((683.8, 0, 673.5907, 0), (0, 684.147, 372.8048, 0), (0, 0, 1, 0)), r=np.eye(4),
     t=((0.00852965, -0.999945, -0.00606215, 0.0609592), (-0.0417155, 0.00570127, -0.999113, -0.144364),
        (0.999093, 0.00877497, -0.0416646, -0.0731114), (0, 0, 0, 1)))
-IMAGE_SIZE = (720, 1280)  # rows, columns
+IMAGE_SIZE = (1280, 720)  # width and height of its images
 INTERVAL = 0.4  # s between annotated frames
 FAKE = 0.01  # m; a box that is smaller in all directions is the converter's stand-in for none
 FARTHEST, SMALLEST, LARGEST = 1000.0, 1e-6, 100.0  # m, of a position and of sizes that can be meant so
@@ -96,7 +97,7 @@ class STCrowd(SeededDataset):
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=BoxSample)`. The
     pipeline sees `points`, `lidar_to_image`, what `PER_BOX` names, `image_boxes` and `sample_id`, see SeededDataset.
     With `image_reduce` it also sees `image`, (H, W, 3) uint8, None where a frame has none, and `inputs` has what
-    `camera_inputs` gives.
+    `camera_inputs` gives. `image_size`, width and height of the images in their files, is that of the first one.
 
     Args:
         data_root: folder that holds `anno` and `pcd`; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -175,6 +176,7 @@ class STCrowd(SeededDataset):
         if self.image_reduce and without:
             print_log(f'{self.data_root}: {without:,} of {len(self):,} frames of the {self.split} split have no image.',
                       'current', logging.WARNING)
+        self.image_size = self._image_size()
         boxes = np.concatenate([a.boxes for a in self.annotations])
         tall = boxes[:, 5] >= self.min_height
         low = len(boxes) - int(tall.sum())
@@ -196,6 +198,16 @@ class STCrowd(SeededDataset):
                   f'{"centre" if self.by_centre else "upper left corner"} (IoU with the projected 3D boxes: {told}).',
                   'current')
 
+    def _image_size(self) -> tuple[int, int]:
+        """Width and height of the first image that is there, the official ones where none is."""
+        for annotations in self.annotations:
+            path = self.data_root / next(filter(None, annotations.images), '')
+            try:
+                return read_header(path).size[::-1] if path.is_file() else IMAGE_SIZE
+            except DataError:  # said where it is looked at
+                continue
+        return IMAGE_SIZE
+
     def __len__(self) -> int:
         return len(self.frames)
 
@@ -208,8 +220,8 @@ class STCrowd(SeededDataset):
         """A frame as it is in its files.
 
         Returns:
-            `points` (N, 4) float32, `sample_id`, `lidar_to_image` (4, 4) float64, with `image_reduce` the `image` and,
-            unless it has no annotations, what BoxSample says of the truth.
+            `points` (N, 4) float32, `sample_id`, `lidar_to_image` (4, 4) float64, `image_size`, with `image_reduce` the
+            `image` and, unless it has no annotations, what BoxSample says of the truth.
 
         Raises:
             DataError: a damaged scan or image, or a scan without points in training.
@@ -219,7 +231,8 @@ class STCrowd(SeededDataset):
         if self.split == 'train' and not len(points):
             raise DataError(f'{self.path(index)}: 0 points in a training scan, expected some. Copy the file again, or '
                             f'leave sequence {name} out.')
-        sample = dict(points=points, sample_id=f'{name.zfill(2)}_{frame:04d}', lidar_to_image=self.lidar_to_image)
+        sample = dict(points=points, sample_id=f'{name.zfill(2)}_{frame:04d}', lidar_to_image=self.lidar_to_image,
+                      image_size=self.image_size)
         if self.image_reduce:
             image = annotations.images[frame]
             sample['image'] = read_image(self.data_root / image, reduce=self.image_reduce) if image else None
@@ -249,19 +262,21 @@ class STCrowd(SeededDataset):
         data_sample = BoxSample(metainfo=dict(
             sample_id=sample['sample_id'], points_path=self.path(index),
             image_path=str(self.data_root / image) if image else '', sequence=name.zfill(2), frame=frame,
-            timestamp=_seconds(annotations.points[frame]), lidar_to_image=sample['lidar_to_image']))
+            timestamp=_seconds(annotations.points[frame]), lidar_to_image=sample['lidar_to_image'],
+            image_size=self.image_size))
         for key in (*PER_BOX, 'image_boxes'):
             if key in sample:
                 data_sample.set_field(torch.from_numpy(np.ascontiguousarray(sample[key])), key)
         inputs = dict(points=torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32)))
         if self.image_reduce:
             inputs.update(camera_inputs(sample['image'], sample['lidar_to_image'], self.image_reduce,
-                                        sample.get('image_move')))
+                                        sample.get('image_move'), data_sample.image_path))
         return dict(inputs=inputs, data_samples=data_sample)
 
 
 def camera_inputs(image: np.ndarray | None, lidar_to_image: np.ndarray, reduce: int = 1,
-                  move: tuple[float, float, float] | None = None) -> dict[str, torch.Tensor]:
+                  move: tuple[float, float, float] | None = None,
+                  where: str | Path = 'an image') -> dict[str, torch.Tensor]:
     """An image and its projection as `perception/crowd/models/camera.py` takes them.
 
     Args:
@@ -270,21 +285,25 @@ def camera_inputs(image: np.ndarray | None, lidar_to_image: np.ndarray, reduce: 
         reduce: so many times smaller is the image.
         move: f, a, b: the image was moved so that a place p, from 0 to 1 across it, is at f p + a from the left, and at
             f p + b from above.
+        where: the file, for messages.
 
     Returns:
         `image` (3, H, W) uint8 and `to_image` (3, 4) float32, see CameraEncoder; without an image no pixels and NaN.
 
     Raises:
-        DataError: a projection whose axis does not meet the image, such as one for images of another size.
+        DataError: a projection whose axis does not meet the image, such as one for images of another size, or
+            STCrowd's own with such.
     """
     if image is None:
         return dict(image=torch.zeros(3, 0, 0, dtype=torch.uint8), to_image=torch.full((3, 4), torch.nan))
     matrix, (factor, right, down) = np.array(lidar_to_image, np.float64)[:3], move or (1.0, 0.0, 0.0)
-    height, width = np.multiply(image.shape[:2], reduce)
+    height, width = (reduce * n for n in image.shape[:2])
     axis = matrix[:2, :3] @ matrix[2, :3] / (matrix[2, :3] ** 2).sum()
-    if not (0 <= axis[0] < width and 0 <= axis[1] < height):
-        raise DataError(f'an image of {width} x {height} pixels came with a projection whose axis is at {axis[0]:.0f}, '
-                        f'{axis[1]:.0f}, expected it within. Take the camera.json of these images, or images of the '
+    official = np.allclose(axis, [row[2] for row in CAMERA['p'][:2]], atol=1e-2)  # however the scene was moved
+    if not (0 <= axis[0] < width and 0 <= axis[1] < height) or official and (width, height) != IMAGE_SIZE:
+        expected = 'the 1280 x 720 of STCrowd, whose that is' if official else 'it within'
+        raise DataError(f'{where}: {width} x {height} pixels came with a projection whose axis is at {axis[0]:.0f}, '
+                        f'{axis[1]:.0f}, expected {expected}. Take the camera.json of these images, or images of the '
                         'size that it was made for.')
     for row, size, shift in ((0, image.shape[1], right), (1, image.shape[0], down)):
         matrix[row] = factor * (matrix[row] + 0.5 * matrix[2]) / (size * reduce) + shift * matrix[2]
@@ -432,17 +451,18 @@ def read_annotations(path: Path) -> Annotations:
     table = np.array(people, np.float64).reshape(-1, 12)
     number, track, joint, occlusion, num_points = table[:, :5].astype(np.int64).T
     on_image = np.array(image_people, np.float64).reshape(-1, 8)
-    boxes = np.concatenate([table[:, 5:], _velocities(number, track, table[:, 5:7])], axis=1).astype(np.float32)
+    late = np.diff([_seconds(path) for path in points], prepend=np.nan) > 1.5 * INTERVAL
+    boxes = np.concatenate([table[:, 5:], _velocities(number, track, table[:, 5:7], late)], axis=1).astype(np.float32)
     return Annotations(points, images, _starts(counts), boxes, occlusion, track, num_points, joint,
                        _starts(image_counts), on_image[:, :4], on_image[:, 4:])
 
 
-def _velocities(frame: np.ndarray, track: np.ndarray, xy: np.ndarray) -> np.ndarray:
-    """(K, 2) m/s since the frame before, NaN where a track is not in it."""
+def _velocities(frame: np.ndarray, track: np.ndarray, xy: np.ndarray, late: np.ndarray) -> np.ndarray:
+    """(K, 2) m/s since the frame before, NaN where a track is not in it or the frame (F,) is late: one is missing."""
     result = np.full((len(frame), 2), np.nan)
     order = np.lexsort((frame, track))
     before, after = order[:-1], order[1:]
-    follows = (track[before] == track[after]) & (frame[before] + 1 == frame[after])
+    follows = (track[before] == track[after]) & (frame[before] + 1 == frame[after]) & ~late[frame[after]]
     result[after[follows]] = (xy[after[follows]] - xy[before[follows]]) / INTERVAL
     return result
 

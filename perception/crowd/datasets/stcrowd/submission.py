@@ -5,7 +5,7 @@
 
 Each frame has its list, by sequence and number of the frame; it is empty where nobody was found. Boxes are in the
 LiDAR's frame, x forward, y left, z up: `translation` is the centre of the box, not of its bottom [m], `yaw` counts from
-+x towards +y [rad]. `velocity` [m/s] may be null or absent where unknown, `tracking_id`, a number or a text, is
++x towards +y [rad]. `velocity` [m/s] may be null or absent where unknown, `tracking_id`, a whole number or a text, is
 optional. `meta` holds what the writer filtered by, see `Filters`, and may hold more.
 """
 import json
@@ -43,7 +43,8 @@ class STCrowdSubmission(Submission):
     Args:
         out_dir: folder for the file.
         max_range, front, view, min_score, max_boxes: see Filters.
-        tracker: name or config of the Tracker that gives `tracking_id`; None for none.
+        tracker: name or config of the Tracker that gives `tracking_id`; None for none. Predictions that come with
+            tracks, such as those of another results file, keep them, numbered anew.
         collect_device, prefix: as in mmengine.
     """
 
@@ -58,36 +59,42 @@ class STCrowdSubmission(Submission):
         self.tracker = None if tracker is None else make_tracker(tracker)
         self.filters = Filters(max_range=max_range, front=front, view=view, min_score=min_score, max_boxes=max_boxes)
 
-    def write(self, name: str, sample: dict) -> tuple[str, np.ndarray, np.ndarray]:
+    def write(self, name: str, sample: dict) -> tuple[str, np.ndarray, np.ndarray, np.ndarray | None]:
         boxes, scores = predictions_of(sample, type(self).__name__)
         chosen = self.filters.predictions(boxes, scores, sample)
-        return name, boxes[chosen], scores[chosen]
+        tracks = sample.get('pred_track_ids')
+        return name, boxes[chosen], scores[chosen], None if tracks is None else np.asarray(tracks, np.int64)[chosen]
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
         path, frames = self.out_dir / NAME, [name for name, *_ in results]
         twice = sorted({name for name in frames if frames.count(name) > 1}) if len(set(frames)) < len(frames) else []
         used = {key: value for key, value in asdict(self.filters).items() if key not in ('min_height', 'min_points')}
         meta = dict(dataset='STCrowd', **{key: None if value == np.inf else value for key, value in used.items()},
-                    **({} if self.tracker is None else dict(tracker=type(self.tracker).__name__)))
+                    **(dict(tracker=type(self.tracker).__name__) if self.tracker is not None
+                       and any(tracks is None for *_, tracks in results) else {}))
         self.out_dir.mkdir(parents=True, exist_ok=True)
         content = dict(meta=meta, results=self._records(results))
         with atomic_path(path, DataError) as part:
             part.write_text(json.dumps(content, allow_nan=False) + '\n', 'ascii')
         return path, [f'frame {name} was predicted twice' for name in twice] + validate_results(path, frames)
 
-
     def _records(self, results: list) -> dict[str, list[dict]]:
         """The list of each frame; the frames of a sequence, which its name begins, are followed in order."""
         records, last = {}, None
-        for name, boxes, scores in results if self.tracker is None else sorted(results, key=lambda result: result[0]):
-            tracks = None
-            if self.tracker is not None:
-                sequence = name.rpartition('_')[0]
+        for name, boxes, scores, tracks in sorted(results, key=lambda result: _place(result[0])):
+            if self.tracker is not None and tracks is None:
+                sequence = _place(name)[0]
                 if sequence != last:
                     self.tracker.begin()
                 tracks, last = self.tracker.update(boxes, scores), sequence
             records[name] = to_records(boxes, scores, tracks)
         return records
+
+
+def _place(name: str) -> tuple[str, int, str]:
+    """Sequence and number of a frame's name, the latter so that five digits come after four."""
+    sequence, _, number = name.rpartition('_')
+    return sequence, len(number), number
 
 
 def to_records(boxes: np.ndarray, scores: np.ndarray, tracks: np.ndarray | None = None) -> list[dict]:
@@ -246,6 +253,6 @@ def _twice(rows: np.ndarray, records: list[dict]) -> Iterator[str]:
     names = [str(track) for track in tracks if type(track) in (int, str)]
     if len(names) < len(tracks):
         wrong = next(track for track in tracks if type(track) not in (int, str))
-        yield f'tracking_id {str(wrong)[:40]}, expected a number or a text'
+        yield f'tracking_id {str(wrong)[:40]}, expected a whole number or a text'
     elif len(set(names)) < len(names):
         yield f'tracking_id {next(name for name in names if names.count(name) > 1)[:40]} is there twice'

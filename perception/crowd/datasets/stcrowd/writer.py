@@ -26,7 +26,8 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
         frames: each a mapping of
             `points` (N, 4): x forward, y left, z up [m] in the LiDAR's frame, reflection from 0 to about 255;
             `boxes` (K, 7 or more): see BoxSample, velocities are left out, since the reader computes them;
-            and, where they are known, `occlusion` (K,) 0 to 2, `track_ids` (K,), `image`, a file that is copied.
+            and, where they are known, `occlusion` (K,) 0 to 2, `track_ids` (K,), without which nobody is the same as
+            somebody in another frame, `image`, a file that is copied.
         lidar_to_image: (3, 4) or (4, 4), takes x, y, z, 1 to u w, v w, w; one for all sequences of a root.
 
     Returns:
@@ -49,7 +50,8 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
         with atomic_path(path, DataError) as part:
             points.astype('<f4').tofile(part)
         counts = points_in_boxes(points, boxes[:, :7])[1].tolist()
-        items = [dict(id=str(track), position=dict(zip('xyz', box[:3])), boundingbox=dict(zip('xyz', box[3:6])),
+        apart = '' if frame.get('track_ids') is not None else f'{number}_'  # ids that no other frame has
+        items = [dict(id=f'{apart}{track}', position=dict(zip('xyz', box[:3])), boundingbox=dict(zip('xyz', box[3:6])),
                       rotation=math.remainder(box[6], math.tau), occlusion=level, pointCount=count)
                  for box, count, track, level in zip(
                      boxes.tolist(), counts, _each(frame, 'track_ids', range(len(boxes)), where),

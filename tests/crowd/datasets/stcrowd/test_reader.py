@@ -77,6 +77,15 @@ def test_velocity_is_metres_a_second_since_the_frame_before(folder):
     assert now.track_ids.tolist() == [0, 4]
 
 
+def test_where_a_frame_is_missing_no_velocity_is_known(folder, make):
+    """The names of the scans tell it."""
+    for stamps, known in (((5, 5.4, 6.2, 6.6), [0, 1, 0, 1]), ((5, 5.1, 5.2, 5.3), [0, 1, 1, 1])):
+        make.write_sequence(folder, 7, [make.frame_of(7, k, [make.person(1, (5. + k, 0, -.8))], [], stamp)
+                                        for k, stamp in enumerate(stamps)])
+        samples = [item['data_samples'] for item in STCrowd(folder, sequences=[7])]
+        assert [int(sample.boxes[0, 7:].isfinite().all()) for sample in samples] == known
+
+
 def test_a_track_with_a_gap_has_no_velocity(folder, make):
     people = [[make.person(1, (8. + k, 0., 0.))] if k != 1 else [] for k in range(4)]
     make.write_sequence(folder, 2, [make.frame_of(2, k, people[k], []) for k in range(4)])

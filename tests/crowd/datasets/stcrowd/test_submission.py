@@ -184,6 +184,14 @@ def test_damaged_files_give_problems_or_one_error(tmp_path):
     assert 50 < refused < 150
 
 
+def test_frames_of_five_digits_are_followed_after_those_of_four(tmp_path):
+    frames = [BaseDataElement(metainfo=dict(sample_id=f'33_{number:04d}'), pred_scores=torch.tensor([.9]),
+                              pred_boxes=torch.tensor([[5 + .6 * t, 0, -.8, .7, .6, 1.7, 0, torch.nan, torch.nan]]))
+              for t, number in enumerate(range(9998, 10002))]
+    content = json.loads(write(tmp_path, frames, tracker='GreedyTracker').read_text())['results']
+    assert [content[frame.sample_id][0]['tracking_id'] for frame in frames] == [0] * 4
+
+
 def test_tracks_are_written_read_and_scored_as_they_are(tmp_path):
     people = samples(frames=6)
     for number, element in enumerate(people):
@@ -207,6 +215,10 @@ def test_tracks_are_written_read_and_scored_as_they_are(tmp_path):
         scores.append(metric.evaluate(len(elements)))
     assert scores[0] == pytest.approx(scores[1], nan_ok=True) and scores[0] == pytest.approx(scores[2], nan_ok=True)
     assert scores[3] != pytest.approx(scores[0], nan_ok=True)
+    again = json.loads(write(tmp_path / 'again', stored, tracker='KalmanTracker').read_text())
+    assert 'tracker' not in again['meta'] and {name: [record.get('tracking_id') for record in records] for name, records
+                                               in again['results'].items()} == {
+        name: [record.get('tracking_id') for record in records] for name, records in content['results'].items()}
     content['results']['33_0000'][0]['tracking_id'] = content['results']['33_0000'][1]['tracking_id'] = 'a'
     path.write_text(json.dumps(content))
     with pytest.raises(DataError, match='tracking_id a is there twice'):

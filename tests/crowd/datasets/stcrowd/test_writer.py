@@ -40,6 +40,15 @@ def test_what_is_written_is_read(tmp_path):
     assert len(empty['data_samples'].boxes) == 0
 
 
+def test_people_without_tracks_are_not_taken_for_those_of_the_frame_before(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, tracks, moves, people in (('a', None, 0, 6), ('b', [0, 1, 2], 3, 3)):
+        write_sequence(tmp_path, name, [frame(rng, track_ids=tracks) for _ in range(2)])
+        samples = [item['data_samples'] for item in STCrowd(tmp_path, sequences=[name])]
+        assert samples[1].boxes[:, 7:].isfinite().all(1).sum() == moves
+        assert len({i for sample in samples for i in sample.track_ids.tolist()}) == people
+
+
 @pytest.mark.parametrize(('change', 'words'), [
     (dict(points=np.zeros((3, 3))), r'points of shape \(3, 3\)'),
     (dict(boxes=np.full((2, 7), np.nan)), 'boxes .*finite'),
