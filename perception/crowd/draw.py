@@ -167,9 +167,10 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
 def _followed(values: Mapping) -> tuple[list[BoxLayer], str]:
     """Predictions in the colours of their tracks, those of none in grey, and people dashed."""
     preds, ids = values['pred_boxes'], values['pred_track_ids']
-    own, people = ids >= 0, values['boxes'][~values['ignore']] if 'boxes' in values else np.zeros((0, 7))
-    return [BoxLayer(people, TRUTH, dashed=True, name='person'),
-            BoxLayer(preds[~own], IGNORED, name='of no track (yet)'),
+    own = ids >= 0
+    people = [BoxLayer(values['boxes'][~values['ignore']], TRUTH, dashed=True, name='person')] if 'boxes' in values \
+        else []
+    return [*people, BoxLayer(preds[~own], IGNORED, name='of no track (yet)'),
             BoxLayer(preds[own], track_colors(ids[own]), [str(i) for i in ids[own]], name='followed, with its number',
                      ink=FOUND)], f'{own.sum()} followed, {_count(preds, "prediction", "predictions")}'
 

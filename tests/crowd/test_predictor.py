@@ -11,10 +11,12 @@ from perception.common.boxes import points_in_boxes
 from perception.common.predictor import Found
 from perception.common.visual.video import read_frames, write_video
 from perception.crowd.datasets.stcrowd.reader import STCrowd
+from perception.crowd.draw import layers_of
 from perception.crowd.predictor import CrowdPredictor
 from perception.utils.errors import ConfigError, DataError
 
 DATA = dict(type=STCrowd, split='val')
+PALETTE = STCrowd.METAINFO['palette']
 
 
 class Finder(nn.Module):
@@ -222,6 +224,8 @@ def test_the_view_of_tracks_follows_people_through_scans(predictor, pictures, tm
         scans_of(pictures)[1].write_bytes(b'xyz')
         found = [one.error is None for one in predictor.results(pictures / 'pcd/33', batch=batch)]
         assert found == [True, False] and predictor.tracker.frame == 2
+    assert [layer.name for layer in layers_of(dict(sample.to_dict()), PALETTE, predictor.look)[0]] == [
+        'of no track (yet)', 'followed, with its number']  # nobody is known to be there
     predictor.begin(pictures, 'plain')
     assert 'pred_track_ids' not in predictor(scan)
     with pytest.raises(ConfigError, match='--view tracks: no checkpoint'):
