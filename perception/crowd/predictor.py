@@ -20,7 +20,8 @@ from perception.common.visual import canvas
 from perception.common.visual.bev import Trails
 from perception.common.visual.points import height_greys
 from perception.common.visual.recording import Recording
-from perception.crowd.datasets.stcrowd.reader import Annotations, camera_inputs, read_annotations, read_camera
+from perception.crowd.datasets.stcrowd.annotations import Annotations, read_annotations
+from perception.crowd.datasets.stcrowd.reader import camera_inputs, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
 from perception.crowd.tracking.trackers import make_tracker
 from perception.registry import TRANSFORMS

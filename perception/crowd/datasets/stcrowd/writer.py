@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from perception.common.boxes import points_in_boxes
-from perception.crowd.datasets.stcrowd.reader import INTERVAL, sequence_name
+from perception.crowd.datasets.stcrowd.annotations import INTERVAL, sequence_name
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 from perception.utils.outputs import check_free, result_path

@@ -13,14 +13,13 @@ from mmengine.dataset import pseudo_collate
 
 from perception.apis.benchmarks.fuzz import Fuzzer, Reader, check_item, report
 from perception.common.structures import PER_BOX
-from perception.crowd.datasets.stcrowd import reader as stcrowd
+from perception.crowd.datasets.stcrowd import annotations, reader
+from perception.crowd.datasets.stcrowd.annotations import given_by_centre, read_annotations
 from perception.crowd.datasets.stcrowd.reader import (
     CAMERA,
     SPLITS,
     STCrowd,
-    given_by_centre,
     measure_intensity_scale,
-    read_annotations,
     read_camera,
     read_split,
 )
@@ -117,7 +116,7 @@ def test_people_are_paired_by_number_of_either_type(folder):
 @pytest.mark.parametrize('by_centre', [True, False])
 def test_how_2d_boxes_are_given_is_told_by_the_data(tmp_path, caplog, monkeypatch, by_centre, make):
     said = []
-    monkeypatch.setattr(stcrowd, 'print_log', lambda text, *_: said.append(text))
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: said.append(text))
     folder = make.write_stcrowd(tmp_path / 'other', by_centre)
     sample, both = first(folder), first(make.write_stcrowd(tmp_path / 'centre'))
     torch.testing.assert_close(sample.image_boxes, both.image_boxes, rtol=0, atol=1e-3)
@@ -226,7 +225,7 @@ def test_frames_beyond_the_total_number_do_not_count_as_officially(folder, chang
 
 def test_an_id_twice_in_a_frame_is_two_people(folder, change, monkeypatch):
     said = []
-    monkeypatch.setattr(stcrowd, 'print_log', lambda text, *args: said.append((text, *args)))
+    monkeypatch.setattr(annotations, 'print_log', lambda text, *args: said.append((text, *args)))
     change('anno/1.json', edit_item(id='p7'))
     sample = first(folder)
     assert sample.track_ids.tolist() == [0, 1, 2, 3] and len(sample.boxes) == 4
