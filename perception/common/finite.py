@@ -89,8 +89,11 @@ class FiniteSteps:
                      if name != 'loss' and not torch.isfinite(torch.as_tensor(value)).all()]
             if not names and not torch.isfinite(total):
                 names = [f'the loss is {float(total.detach()):g}']
-            if hasattr(self.runner.optim_wrapper, '_inner_count'):  # accumulated gradients wait for the same iteration
-                self.runner.optim_wrapper._inner_count += 1
+            wrapper = self.runner.optim_wrapper
+            if hasattr(wrapper, '_inner_count'):  # an update of accumulated gradients stays where it is
+                wrapper._inner_count += 1
+                if wrapper.should_update():  # without this one's it is left out, not added to the next
+                    wrapper.zero_grad()
             raise _NotFinite(', '.join(dict.fromkeys(name for part in all_gather_object(names) for name in part)))
         return total, terms
 

@@ -6,6 +6,7 @@ from mmengine.evaluator import BaseMetric
 
 from perception.common.flow import dis_flow
 from perception.registry import METRICS
+from perception.steering.metrics import array_of
 from perception.utils.errors import DataError
 
 
@@ -14,7 +15,8 @@ class FlowMetric(BaseMetric):
     """Mean end-point error, in pixels of the clips' frames.
 
     `EPE_dis` is to the flow of OpenCV's dense inverse search, which driving data always have; `EPE` to the true flow
-    where samples have `flow` (T, 2, H, W), NaN where unknown. `..._zero` are those of no motion at all.
+    where samples have `flow` (T, 2, H, W), NaN where unknown. `..._zero` are those of no motion at all. Frames that a
+    clip does not score, because another one has them too, count once.
 
     Args:
         preset: see `dis_flow`.
@@ -32,23 +34,24 @@ class FlowMetric(BaseMetric):
 
         Args:
             data_batch: with the `clip` of each sample, (T, 3, H, W) uint8.
-            data_samples: with `pred_flow` (T, 2, H, W), that of the first frame unknown.
+            data_samples: with `pred_flow` (T, 2, H, W), that of the first frame unknown, and `scored` (T,).
 
         Raises:
-            DataError: a sample without a flow.
+            DataError: a sample without a flow, or without `scored`.
         """
         for clip, sample in zip(data_batch['inputs']['clip'], data_samples):
             if sample.get('pred_flow') is None:
                 raise DataError(f'FlowMetric: {sample.get("sample_id")} has no pred_flow, expected that of a FlowNetS. '
                                 'Name another metric for other nets.')
             frames, found = clip.permute(0, 2, 3, 1).cpu().numpy(), sample['pred_flow'].cpu().numpy()
-            dis = np.stack([dis_flow(a, b, self.preset) for a, b in zip(frames, frames[1:])])
-            row = dict(zip(('EPE_dis', 'EPE_dis_zero', 'dis'), _errors(found[1:], dis)))
+            rows = 1 + np.flatnonzero(array_of(sample, 'scored', 'FlowMetric')[1:])
+            dis = np.stack([dis_flow(frames[row - 1], frames[row], self.preset) for row in rows])
+            errors = dict(zip(('EPE_dis', 'EPE_dis_zero', 'dis'), _errors(found[rows], dis)))
             if sample.get('flow') is not None:
-                truth = sample['flow'].cpu().numpy()[1:]
-                row.update(zip(('EPE', 'EPE_zero', 'known'), _errors(found[1:], truth)))
-                row.update(zip(('EPE_of_dis',), _errors(dis, truth)))
-            self.results.append(row)
+                truth = sample['flow'].cpu().numpy()[rows]
+                errors.update(zip(('EPE', 'EPE_zero', 'known'), _errors(found[rows], truth)))
+                errors.update(zip(('EPE_of_dis',), _errors(dis, truth)))
+            self.results.append(errors)
 
     def compute_metrics(self, results: list[dict]) -> dict[str, float]:
         """Means over all pixels whose flow is known."""

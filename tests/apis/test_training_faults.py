@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.hooks import EMAHook
-from mmengine.optim import CosineAnnealingLR, LinearLR
+from mmengine.optim import CosineAnnealingLR, LinearLR, OptimWrapper
 
 import perception.apis.test
 from perception.apis.train import train
@@ -110,6 +110,18 @@ def test_a_skipped_step_leaves_weights_buffers_and_optimiser_as_they_are(bad_ste
     assert runner.message_hub.get_info('steps_skipped') == 2 and runner.iter == 6
     text = next(tmp_path.rglob('*.log')).read_text()
     assert 'this step is skipped, 1 of 2 allowed' in text and 'this step is skipped, 2 of 2 allowed' in text
+
+
+def test_an_update_of_accumulated_gradients_that_is_skipped_is_not_added_to_the_next(bad_steps, toy_config, tmp_path,
+                                                                                     monkeypatch):
+    added, updates, count = [], [], bad_steps([2])
+    backward, step = OptimWrapper.backward, OptimWrapper.step
+    monkeypatch.setattr(OptimWrapper, 'backward', lambda self, loss: (added.append(count[0]), backward(self, loss))[1])
+    monkeypatch.setattr(OptimWrapper, 'step', lambda self: (updates.append(list(added)), step(self))[1])
+    monkeypatch.setattr(OptimWrapper, 'zero_grad', lambda self: (added.clear(), self.optimizer.zero_grad())[1])
+    train(toy_config, work_dir=str(tmp_path), allow_nan=1,
+          options={'train_cfg.max_epochs': 1, 'optim_wrapper.accumulative_counts': 2})
+    assert updates == [[3, 4], [5, 6]]
 
 
 def test_one_more_than_allowed_ends_the_training_also_after_a_resume(bad_steps, toy_config, tmp_path):

@@ -75,12 +75,22 @@ def test_end_point_errors():
     truth[1, :, :16] = torch.tensor([3.0, 4.0]).view(2, 1, 1)
     found = torch.stack([torch.full_like(dis, torch.nan), dis + torch.tensor([0.6, 0.8]).view(2, 1, 1)])
     metric, batch = FlowMetric(), dict(inputs=dict(clip=[torch.from_numpy(frames).permute(0, 3, 1, 2)]))
-    metric.process(batch, [dict(pred_flow=found)])
+    metric.process(batch, [dict(pred_flow=found, scored=torch.ones(2))])
     assert metric.compute_metrics(metric.results)['EPE_dis'] == pytest.approx(1, abs=1e-4)
     metric.results.clear()
-    metric.process(batch, [dict(pred_flow=torch.zeros(2, 2, 32, 32), flow=truth)])
+    metric.process(batch, [dict(pred_flow=torch.zeros(2, 2, 32, 32), flow=truth, scored=torch.ones(2))])
     scores = metric.compute_metrics(metric.results)
     assert scores['EPE'] == scores['EPE_zero'] == pytest.approx(5) and scores['EPE_dis'] == scores['EPE_dis_zero']
     assert scores['EPE_of_dis'] == pytest.approx((dis - truth[1])[:, :16].norm(dim=0).mean().item(), rel=1e-4)
     with pytest.raises(DataError, match='no pred_flow'):
         metric.process(batch, [dict(sample_id='a')])
+
+
+def test_frames_of_two_clips_count_once():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), np.uint8)
+    truth, found = torch.zeros(4, 2, 32, 32), torch.zeros(4, 2, 32, 32)
+    found[1], found[2], found[3] = 9, 1, 2
+    metric = FlowMetric()
+    metric.process(dict(inputs=dict(clip=[torch.from_numpy(frames).permute(0, 3, 1, 2)])),
+                   [dict(pred_flow=found, flow=truth, scored=torch.tensor([False, False, True, True]))])
+    assert metric.compute_metrics(metric.results)['EPE'] == pytest.approx(1.5 * 2 ** 0.5)
