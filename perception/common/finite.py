@@ -1,4 +1,5 @@
 """A training stops at the first loss that is not a number, before it harms weights."""
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +44,14 @@ class FiniteSteps:
         Raises:
             TrainingError: the step is not finite, and no more may be skipped.
         """
-        model = unwrap(self.runner.model)  # weights without gradients are those of a teacher that follows its student
-        kept = [*model.buffers(), *(p for p in model.parameters() if not p.requires_grad)] if self.allowed else []
+        model, wrapper = unwrap(self.runner.model), self.runner.optim_wrapper
+        turns = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else []  # one may have stepped already
+        kept = [*model.buffers(), *(p for p in model.parameters() if turns or not p.requires_grad)] \
+            if self.allowed else []  # weights without gradients are those of a teacher that follows its student
         before = [tensor.detach().clone() for tensor in kept]
+        states = [deepcopy(one.optimizer.state_dict()) for one in turns] if self.allowed else []
         try:
-            return self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+            return self.runner.model.train_step(data_batch, optim_wrapper=wrapper)
         except _NotFinite as found:
             self._skip(str(found))
         except ValueError as error:
@@ -63,6 +67,8 @@ class FiniteSteps:
         with torch.no_grad():
             for tensor, old in zip(kept, before):
                 tensor.copy_(old)  # not its `data`: who keeps what a buffer held looks at its version
+        for one, state in zip(turns, states):
+            one.optimizer.load_state_dict(state)
         return {}
 
     def _skip(self, what: str) -> None:

@@ -1,6 +1,7 @@
 """Training by two optimisers: bit-exact resume, what learns when, pictures; metrics; the predictor."""
 import json
 import shutil
+from copy import deepcopy
 from types import SimpleNamespace
 
 import cv2
@@ -13,6 +14,7 @@ from perception.apis.config import load_config
 from perception.apis.runner import Runner
 from perception.apis.test import test as evaluate
 from perception.common.digits import digits
+from perception.common.finite import FiniteSteps
 from perception.common.measure import count_parameters
 from perception.distill.teachers import FrozenTeacher
 from perception.plugins.gan.datasets.digits.reader import DigitReader
@@ -27,6 +29,7 @@ from perception.plugins.gan.metrics import (
     small,
     trimmed,
 )
+from perception.plugins.gan.models import adversarial as adversarial_model
 from perception.plugins.gan.models.adversarial import AdversarialModel, LazyAdam, StepDistributed
 from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
 from perception.plugins.gan.models.inception import Inception, InceptionFeatures
@@ -195,6 +198,31 @@ def test_arguments_that_do_not_fit(adversarial):
 def test_a_loss_that_is_not_finite_ends_the_training(root, whole, tmp_path):
     with pytest.raises(TrainingError, match='loss_[dg] is nan.*There is no checkpoint yet'):
         build(root, tmp_path, optim_wrapper__lr=1e30).train()
+
+
+def test_a_skipped_step_undoes_the_discriminators_too(root, whole, tmp_path, monkeypatch):
+    states, take, loss, count = [], FiniteSteps.__call__, adversarial_model.generator_loss, [0]
+
+    def state(runner):
+        nets = [wrapper.optimizer.state_dict()['state'] for wrapper in runner.optim_wrapper.values()]
+        return deepcopy([runner.model.state_dict(), *nets])
+
+    def watch(self, batch):
+        before, outputs = state(self.runner), take(self, batch)
+        states.append((bool(outputs), before, state(self.runner)))
+        return outputs
+
+    def spoilt(scores):
+        count[0] += 1
+        return loss(scores) * (float('nan') if count[0] == 2 else 1)
+
+    monkeypatch.setattr(FiniteSteps, '__call__', watch)
+    monkeypatch.setattr(adversarial_model, 'generator_loss', spoilt)
+    runner = build(root, tmp_path, train_cfg__max_iters=3)
+    runner.allow_nan = 1
+    runner.train()
+    assert [taken for taken, _, _ in states] == [True, False, True]
+    torch.testing.assert_close(states[1][2], states[1][1], rtol=0, atol=0)
 
 
 # --- metrics ---
