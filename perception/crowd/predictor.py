@@ -20,7 +20,7 @@ from perception.common.visual import canvas
 from perception.common.visual.bev import Trails
 from perception.common.visual.points import height_greys
 from perception.common.visual.recording import Recording
-from perception.crowd.datasets.stcrowd.annotations import Annotations, read_annotations
+from perception.crowd.datasets.stcrowd.annotations import Annotations, read_annotations, seconds_of
 from perception.crowd.datasets.stcrowd.reader import camera_inputs, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
 from perception.crowd.tracking.trackers import make_tracker
@@ -55,7 +55,7 @@ class CrowdPredictor(Predictor):
         min_score: predictions below it are not drawn.
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
         tracker: name or config of the Tracker of the view 'tracks'.
-        interval: s between scans that are followed.
+        interval: s between scans that are followed; times in their names tell where some are missing.
 
     Raises:
         ConfigError: options that cannot be, a tracker that is not known, or images without a camera.
@@ -113,12 +113,13 @@ class CrowdPredictor(Predictor):
                 metainfo=self.known(source))) for source in sources])
         except DataError:
             if self._following and len(sources) == 1:  # its time has passed all the same
-                self.tracker.update(np.zeros((0, 9)), np.zeros(0))
+                self.tracker.update(np.zeros((0, 9)), np.zeros(0), self.known(sources[0]).get('timestamp'))
             raise
         with torch.no_grad():
             samples = [sample.cpu() for sample in self.model.test_step(batch)]
         for sample in samples if self._following else ():
-            sample.pred_track_ids = torch.from_numpy(self.tracker.update(sample.pred_boxes, sample.pred_scores))
+            sample.pred_track_ids = torch.from_numpy(self.tracker.update(sample.pred_boxes, sample.pred_scores,
+                                                                         sample.get('timestamp')))
         return samples
 
     def cloud(self, source: Scan) -> Cloud:
@@ -158,7 +159,7 @@ class CrowdPredictor(Predictor):
         if not isinstance(source, (str, Path)):
             return dict(sample_id='scan', points_path='', image_path='')
         path = Path(source)
-        known = dict(sample_id=scan_name(path), points_path=str(source), image_path='')
+        known = dict(sample_id=scan_name(path), points_path=str(source), image_path='', timestamp=seconds_of(path.name))
         if self.images is not None:
             image = next((file for ending in SUFFIXES if (file := self.images / f'{scan_name(path)}{ending}').exists()),
                          None)

@@ -36,7 +36,8 @@ def image_person(item: dict, by_centre: bool = True) -> dict:
 def frame_of(sequence: int | str, number: int, people: list, in_image: list, stamp: float | None = None) -> dict:
     """A frame of an annotation file, whose image has another stamp than its scan."""
     stamp = 1617249430.4 + number * .4 if stamp is None else stamp
-    return dict(frameId=number, frame_name=f'pcd/{sequence}/{stamp:.9f}.bin', items=people, images=[
+    name = stamp if isinstance(stamp, int) else f'{stamp:.9f}'
+    return dict(frameId=number, frame_name=f'pcd/{sequence}/{name}.bin', items=people, images=[
         {'image_name': f'left/{sequence}/{number}_{stamp + .58:.5f}.jpg', 'class': 'left', 'items': in_image},
         {'image_name': f'right/{sequence}/{number}_{stamp + .58:.5f}.jpg', 'class': 'left'}])
 

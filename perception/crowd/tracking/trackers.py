@@ -39,7 +39,7 @@ class Tracker:
     Args:
         min_score: of boxes that begin or continue a track.
         max_distance: m on the ground; a box lies nearer than that to where its track is expected.
-        max_missed: frames in a row in which a track may be missed.
+        max_missed: frames in a row in which a track may be missed, those that are not there included.
         min_hits: frames in which a track has to be found before it counts; a sequence's first ones are spared.
         interval: s between frames.
         association: `'score'`, the box with the best score takes the nearest track, then the next; `'closest'`, the
@@ -71,16 +71,17 @@ class Tracker:
 
     def begin(self) -> None:
         """Forget all tracks: a new sequence begins."""
-        self.frame, self.next_id = 0, 0
+        self.frame, self.next_id, self.last, self.passed = 0, 0, np.nan, 1
         self.tracks = dict(id=np.zeros(0, np.int64), missed=np.zeros(0, np.int64), hits=np.zeros(0, np.int64),
                            **self.born(np.zeros((0, 9))))  # what is known of each, rows in equal order
 
-    def update(self, boxes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    def update(self, boxes: np.ndarray, scores: np.ndarray, timestamp: float | None = None) -> np.ndarray:
         """Go on to the next frame.
 
         Args:
             boxes: (P, 7) or (P, 9) found in it, see BoxSample; P may be 0.
             scores: (P,).
+            timestamp: s, tells how many frames are missing since the last; None or NaN for none.
 
         Returns:
             (P,) int64 number of each box's track, from 0 in the order in which tracks begin; -1 of none.
@@ -89,7 +90,12 @@ class Tracker:
             DataError: boxes or scores of another shape, or not finite.
         """
         boxes, scores = _checked(boxes, scores)
+        now = np.nan if timestamp is None else float(timestamp)
+        elapsed = (now - self.last) / self.interval
+        self.last, self.passed = now, max(1, round(elapsed)) if np.isfinite(elapsed) else 1
         self.frame += 1
+        self.tracks['missed'] += self.passed - 1
+        self._keep(self.tracks['missed'] <= self.max_missed)
         self.predict()
         order = rank(scores)
         strong, track = order[scores[order] >= self.min_score], np.full(len(boxes), -1)
@@ -112,9 +118,11 @@ class Tracker:
         self.tracks = {key: np.concatenate([values, born[key]]) for key, values in self.tracks.items()}
         counts = (self.tracks['hits'] >= self.min_hits) | (self.frame <= self.min_hits)
         ids = np.append(np.where(counts, self.tracks['id'], -1), -1)[track]  # -1 takes the last one
-        kept = self.tracks['missed'] <= self.max_missed
-        self.tracks = {key: values[kept] for key, values in self.tracks.items()}
+        self._keep(self.tracks['missed'] <= self.max_missed)
         return ids
+
+    def _keep(self, rows: np.ndarray) -> None:
+        self.tracks = {key: values[rows] for key, values in self.tracks.items()}
 
     def _join(self, boxes: np.ndarray, tracks: np.ndarray, distance: float) -> np.ndarray:
         """Of some boxes, the best first, the one of some tracks that each continues, -1 for none."""
@@ -128,7 +136,7 @@ class Tracker:
         raise NotImplementedError(f'{type(self).__name__} has no born; write it.')
 
     def predict(self) -> None:
-        """Bring what is known of the tracks to the frame that begins."""
+        """Bring what is known of the tracks to the frame that begins, `passed` frames after the last."""
 
     def expected(self, boxes: np.ndarray) -> np.ndarray:
         """(P, 2) where tracks lie that boxes (P, 9) continue [m]."""
@@ -165,13 +173,13 @@ class GreedyTracker(Tracker):
         return dict(place=boxes[:, :2], step=self._steps(boxes))
 
     def expected(self, boxes: np.ndarray) -> np.ndarray:
-        return boxes[:, :2] - self._steps(boxes)
+        return boxes[:, :2] - self._steps(boxes) * self.passed
 
     def correct(self, tracks: np.ndarray, boxes: np.ndarray) -> None:
         self.tracks['place'][tracks], self.tracks['step'][tracks] = boxes[:, :2], self._steps(boxes)
 
     def coast(self, tracks: np.ndarray) -> None:
-        self.tracks['place'][tracks] += self.tracks['step'][tracks]
+        self.tracks['place'][tracks] += self.tracks['step'][tracks] * self.passed
 
     def _steps(self, boxes: np.ndarray) -> np.ndarray:
         """(P, 2) m that boxes move in a frame; none where it is unknown."""
@@ -210,8 +218,9 @@ class KalmanTracker(Tracker):
         return dict(place=boxes[:, :2], mean=mean, spread=spread[:, None] * np.eye(STATE))
 
     def predict(self) -> None:
-        self.tracks['mean'] = self.tracks['mean'] @ MOVE.T
-        self.tracks['spread'] = MOVE @ self.tracks['spread'] @ MOVE.T + np.diag(self.noise['change'])
+        for _ in range(self.passed if len(self.tracks['id']) else 0):
+            self.tracks['mean'] = self.tracks['mean'] @ MOVE.T
+            self.tracks['spread'] = MOVE @ self.tracks['spread'] @ MOVE.T + np.diag(self.noise['change'])
         self.tracks['place'] = self.tracks['mean'][:, :2]
 
     def correct(self, tracks: np.ndarray, boxes: np.ndarray) -> None:

@@ -52,6 +52,18 @@ def test_who_was_missed_is_found_again_for_a_while(kind, longest):
         assert ids[2] == [0] and ids[3 + gap:][-1] == ([0] if gap <= longest else [1])
 
 
+@pytest.mark.parametrize('kind, longest', [(GreedyTracker, 2), (KalmanTracker, 3)])
+def test_frames_that_are_not_there_are_known_by_the_times(kind, longest):
+    path = walk((2, 3), (1.9, 0), 20)
+    for gap in range(longest + 2):
+        times = [0, 1, 2, *range(3 + gap, 6 + gap)]
+        tracker = kind(max_distance=.7)
+        ids = [tracker.update(boxes(path[t], (1.9, 0)), np.ones(1), 1617249634.4 + INTERVAL * t).tolist()
+               for t in times]
+        assert ids[2] == [0] and ids[-1] == ([0] if gap <= longest else [1])
+    assert kind().update(boxes(path[0]), np.ones(1), np.nan).tolist() == [0]
+
+
 def test_a_track_counts_once_it_was_found_often_enough():
     far = boxes([(9, 9)])
     frames = [boxes([(0, 0)])] * 3 + [np.concatenate([boxes([(0, 0)]), far])] * 3

@@ -261,9 +261,10 @@ def sequence_name(name: Any) -> str:
 
 
 def seconds_of(path: str) -> float:
-    """The time in the name of a scan, NaN where there is none."""
+    """The time in the name of a scan, NaN where there is none; whole numbers count scans, not seconds."""
+    name = path.rpartition('/')[2].removesuffix('.bin')
     try:
-        return float(path.rpartition('/')[2].removesuffix('.bin'))
+        return float(name) if '.' in name else float('nan')
     except ValueError:
         return float('nan')
 

@@ -59,11 +59,12 @@ class STCrowdSubmission(Submission):
         self.tracker = None if tracker is None else make_tracker(tracker)
         self.filters = Filters(max_range=max_range, front=front, view=view, min_score=min_score, max_boxes=max_boxes)
 
-    def write(self, name: str, sample: dict) -> tuple[str, np.ndarray, np.ndarray, np.ndarray | None]:
+    def write(self, name: str, sample: dict) -> tuple[str, float | None, np.ndarray, np.ndarray, np.ndarray | None]:
         boxes, scores = predictions_of(sample, type(self).__name__)
         chosen = self.filters.predictions(boxes, scores, sample)
         tracks = sample.get('pred_track_ids')
-        return name, boxes[chosen], scores[chosen], None if tracks is None else np.asarray(tracks, np.int64)[chosen]
+        return (name, sample.get('timestamp'), boxes[chosen], scores[chosen],
+                None if tracks is None else np.asarray(tracks, np.int64)[chosen])
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
         path, frames = self.out_dir / NAME, [name for name, *_ in results]
@@ -81,12 +82,12 @@ class STCrowdSubmission(Submission):
     def _records(self, results: list) -> dict[str, list[dict]]:
         """The list of each frame; the frames of a sequence, which its name begins, are followed in order."""
         records, last = {}, None
-        for name, boxes, scores, tracks in sorted(results, key=lambda result: _place(result[0])):
+        for name, timestamp, boxes, scores, tracks in sorted(results, key=lambda result: _place(result[0])):
             if self.tracker is not None and tracks is None:
                 sequence = _place(name)[0]
                 if sequence != last:
                     self.tracker.begin()
-                tracks, last = self.tracker.update(boxes, scores), sequence
+                tracks, last = self.tracker.update(boxes, scores, timestamp), sequence
             records[name] = to_records(boxes, scores, tracks)
         return records
 

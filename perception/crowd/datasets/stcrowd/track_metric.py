@@ -74,7 +74,7 @@ class STCrowdTrackMetric(BaseMetric):
         self.results.extend(self._read(sample) for sample in data_samples)
 
     def _read(self, sample: Mapping) -> tuple:
-        """Sequence, frame, people (K, 3) and their tracks, predictions (P, 9), scores, and tracks or None."""
+        """Sequence, frame, its time, people (K, 3) and their tracks, predictions (P, 9), scores, and tracks or None."""
         where, filters = type(self).__name__, self.filters
         boxes, counts = truth_of(sample, filters, where)
         ids = sample.get('track_ids')
@@ -87,8 +87,9 @@ class STCrowdTrackMetric(BaseMetric):
         pred_boxes, scores = predictions_of(sample, where)
         chosen = filters.predictions(pred_boxes, scores, sample)
         pred_ids = None if self.again else sample.get('pred_track_ids')
-        return (str(sample['sequence']), int(sample['frame']), boxes[counts, :3], ids[counts], pred_boxes[chosen],
-                scores[chosen], None if pred_ids is None else np.asarray(pred_ids, np.int64)[chosen])
+        return (str(sample['sequence']), int(sample['frame']), sample.get('timestamp'), boxes[counts, :3], ids[counts],
+                pred_boxes[chosen], scores[chosen],
+                None if pred_ids is None else np.asarray(pred_ids, np.int64)[chosen])
 
     def compute_metrics(self, results: list[tuple]) -> dict[str, Any]:
         """Scores of all sequences; a table goes to the log."""
@@ -115,8 +116,8 @@ class STCrowdTrackMetric(BaseMetric):
         """The true and the predicted tracks of a sequence's frames, in order of time."""
         self.tracker.begin()
         people, found = [], []
-        for _, number, centers, ids, boxes, scores, tracks in frames:
-            tracks = self.tracker.update(boxes, scores) if tracks is None else tracks
+        for _, number, timestamp, centers, ids, boxes, scores, tracks in frames:
+            tracks = self.tracker.update(boxes, scores, timestamp) if tracks is None else tracks
             own = tracks >= 0
             people.append((np.full(len(ids), number), ids, centers[:, :self.dims]))
             found.append((np.full(own.sum(), number), tracks[own], boxes[own, :self.dims], scores[own]))

@@ -77,8 +77,9 @@ def test_velocity_is_metres_a_second_since_the_frame_before(folder):
 
 
 def test_where_a_frame_is_missing_no_velocity_is_known(folder, make):
-    """The names of the scans tell it."""
-    for stamps, known in (((5, 5.4, 6.2, 6.6), [0, 1, 0, 1]), ((5, 5.1, 5.2, 5.3), [0, 1, 1, 1])):
+    """The names of the scans tell it, unless they are whole numbers."""
+    for stamps, known in (((5., 5.4, 6.2, 6.6), [0, 1, 0, 1]), ((5., 5.1, 5.2, 5.3), [0, 1, 1, 1]),
+                          ((5, 6, 7, 8), [0, 1, 1, 1])):
         make.write_sequence(folder, 7, [make.frame_of(7, k, [make.person(1, (5. + k, 0, -.8))], [], stamp)
                                         for k, stamp in enumerate(stamps)])
         samples = [item['data_samples'] for item in STCrowd(folder, sequences=[7])]
