@@ -182,10 +182,10 @@ def loaders(cfg: Config) -> list[str]:
 
 
 def _check_ranges(cfg: Config, where: str) -> None:
-    """See that what is counted is counted from where it makes sense.
+    """See that what is counted is counted from where it makes sense, and that numbers are numbers.
 
     Raises:
-        ConfigError: a number that is too small.
+        ConfigError: a number that is too small, or NaN.
     """
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     rate = optimizer.get('lr') if isinstance(optimizer, dict) else None
@@ -202,6 +202,24 @@ def _check_ranges(cfg: Config, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             limit = f'{least} or more' if most == math.inf else f'{least} to {most}'
             raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {limit}. Correct it.')
+    for name, value in _numbers({key: cfg[key] for key in cfg if is_read(key)}):
+        key = name.rpartition('.')[2]
+        if value != value:
+            raise ConfigError(f'{where}: {name}={value}, expected a number. Correct it.')
+        if value < 1 and name.startswith('model.') and (key == 'num_classes' or key.endswith('channels')):
+            raise ConfigError(f'{where}: {name}={value}, expected 1 or more. Correct it.')
+
+
+def _numbers(value: Any, name: str = '') -> Iterator[tuple[str, float]]:
+    """Dotted names and values of the numbers in a config; those of a list stand under its name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _numbers(item, f'{name}.{key}' if name else str(key))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _numbers(item, name)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield name, value
 
 
 def _settle(cfg: Config) -> None:
@@ -232,7 +250,7 @@ def names_config(function: Callable) -> Callable:
         except PerceptionError as error:
             error.args = (str(error).replace(' CONFIG', f' {config}'), *error.args[1:])
             raise
-        except (KeyError, ValueError, TypeError, AssertionError) as error:
+        except (KeyError, ValueError, TypeError, AssertionError, ArithmeticError, RuntimeError) as error:
             found = re.match(r'["\']?(\S+) is not in the \S+::(.+?) registry', str(error))  # as mmengine says it
             if found:
                 raise ConfigError(
@@ -254,20 +272,27 @@ def names_config(function: Callable) -> Callable:
 def _refusal(error: Exception) -> str | None:
     """What a library says of the values that a class was built with, None for any other error.
 
-    Of our own classes only a ValueError or assertion of a library below them is one, for else it is a defect.
+    Of our own classes only arguments that they do not have are one, and what a library below them raises, but for a
+    KeyError and a TypeError, for else it is a defect. A RuntimeError of memory or of processes is none.
     """
-    kind = last = None
+    kind = last = name = None
     for cause in filter(None, (error, error.__context__)):  # mmengine's hooks hide where a TypeError comes from
         for frame, _ in traceback.walk_tb(cause.__traceback__):
-            last = frame.f_globals.get('__name__', '')
-            if frame.f_code.co_name == 'build_from_cfg':
+            last, name = frame.f_globals.get('__name__', ''), frame.f_code.co_name
+            if name == 'build_from_cfg':
                 kind = frame.f_locals.get('obj_cls', kind)
-            elif frame.f_code.co_name == 'from_cfg':
+            elif name == 'from_cfg':
                 kind = Runner
         if kind is not None:
             break
-    if kind is None or last.partition('.')[0] not in ('mmengine', 'torch', 'numpy', 'multiprocessing') or (
-            getattr(kind, '__module__', '').startswith('perception.') and isinstance(cause, (KeyError, TypeError))):
+    if kind is None or last.partition('.')[0] not in ('mmengine', 'torch', 'numpy', 'multiprocessing'):
+        return None
+    if isinstance(cause, RuntimeError) and (type(cause) is not RuntimeError or kind is Runner or last.startswith(
+            ('torch.distributed', 'torch.nn.parallel'))):
+        return None
+    called = isinstance(cause, TypeError) and name == 'build_from_cfg'  # it does not take these arguments
+    if getattr(kind, '__module__', '').startswith('perception.') and isinstance(cause, (KeyError, TypeError)) and not \
+            called:
         return None
     what = (str(cause.args[0] if isinstance(cause, KeyError) else cause).splitlines() or [''])[0]
     return f'{getattr(kind, "__name__", kind)} refuses a value ({type(cause).__name__}: {what[:200]})'

@@ -20,7 +20,7 @@ class DistillLoss(nn.Module):
         end: iteration from which on it is no longer added, or None for always.
 
     Raises:
-        ConfigError: `begin` is negative or not before `end`.
+        ConfigError: `begin` is negative or not before `end`, or `weight` below 0 or infinite.
     """
 
     taps: tuple[str, ...] = ()
@@ -32,6 +32,9 @@ class DistillLoss(nn.Module):
         if begin < 0 or (end is not None and end <= begin):
             raise ConfigError(f'{type(self).__name__}: begin={begin}, end={end}, expected 0 <= begin < end. '
                               'Both count iterations; end=None means always.')
+        if not 0 <= weight < float('inf'):
+            raise ConfigError(f'{type(self).__name__}: weight={weight}, expected a number of 0 or more. 0 leaves the '
+                              'loss out.')
         self.teacher, self.weight, self.begin, self.end = teacher, weight, begin, end
 
     def is_active(self, iteration: int) -> bool:

@@ -19,7 +19,7 @@ from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.utils.checks import check_choice, check_positive
+from perception.utils.checks import check_choice, check_class_weights, check_positive
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 EPS = 1e-7  # of the reference's logarithms
@@ -386,6 +386,7 @@ class ConsistencyLoss(DistillLoss):
         if ramp < 0 or (class_weights is not None and kind != 'mse'):
             raise ConfigError(f'ConsistencyLoss: ramp={ramp}, class_weights={class_weights} with kind={kind!r}, '
                               "expected a ramp of 0 or more, and class weights with 'mse' alone. Correct them.")
+        check_class_weights('ConsistencyLoss', class_weights, len(class_weights or ()))
         self.taps, self.logits, self.kind, self.epoch, self.ramp = (logits,), logits, kind, epoch, ramp
         self.register_buffer('class_weights', None if class_weights is None else torch.tensor(class_weights),
                              persistent=False)
@@ -419,9 +420,7 @@ class ConsistencyLoss(DistillLoss):
             else:
                 terms = (s.float().softmax(1) - t.float().softmax(1)) ** 2
             if self.class_weights is not None:
-                if len(self.class_weights) != terms.shape[1]:
-                    raise ConfigError(f'ConsistencyLoss: {len(self.class_weights)} class_weights for {terms.shape[1]} '
-                                      'classes, expected one for each. Correct them.')
+                check_class_weights('ConsistencyLoss', self.class_weights.tolist(), terms.shape[1])
                 terms = terms * self.class_weights
             return self.factor(batch['iteration']) * terms.sum(1).mean()
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from perception.distill.base import DistillLoss
 from perception.distill.positions import ROWS, aligned, labels_at
-from perception.utils.checks import check_choice, check_positive
+from perception.utils.checks import check_choice, check_class_weights, check_positive
 from perception.utils.errors import ConfigError
 
 
@@ -49,11 +49,10 @@ class KDLoss(DistillLoss):
         super().__init__(teacher, weight, begin, end)
         check_positive('KDLoss', temperature=temperature)
         check_choice('KDLoss: rows', rows, ROWS)
-        if class_weights is not None and (
-                not mask_ignored or min(class_weights, default=-1) < 0 or max(class_weights) == 0):
+        if class_weights is not None and not mask_ignored:
             raise ConfigError(f'KDLoss: class_weights={class_weights!r} with mask_ignored={mask_ignored}, expected '
-                              'weights of 0 or more, one of them above 0, and labelled positions alone. Set '
-                              'mask_ignored=True, or leave class_weights out.')
+                              'labelled positions alone. Set mask_ignored=True, or leave class_weights out.')
+        check_class_weights('KDLoss', class_weights, len(class_weights or ()))
         self.class_weights = class_weights
         self.taps, self.logits, self.temperature, self.rows = (logits,), logits, temperature, rows
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
@@ -83,9 +82,7 @@ class KDLoss(DistillLoss):
             return (weights * kl).sum() / weights.sum().clamp(min=torch.finfo(kl.dtype).tiny)
 
     def _weights(self, classes: int, like: Tensor) -> Tensor:
-        if len(self.class_weights) != classes:
-            raise ConfigError(f'KDLoss: {len(self.class_weights)} class_weights for {classes} classes, expected equal '
-                              'numbers. The background counts, the ignored label does not.')
+        check_class_weights('KDLoss', self.class_weights, classes)
         return like.new_tensor(self.class_weights)
 
 

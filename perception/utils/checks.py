@@ -54,6 +54,27 @@ def check_positive(what: str, **values: float) -> None:
             raise ConfigError(f'{what}: {name}={value!r}, expected a number above 0. Correct it.')
 
 
+def check_class_weights(what: str, weights: Sequence[float] | None, num_classes: int) -> None:
+    """See that each class has a weight.
+
+    Args:
+        what: it is called that has them, such as `'MinkUNet'`.
+        weights: that came, None for none.
+        num_classes: of the classes that count.
+
+    Raises:
+        ConfigError: another number of them, one below 0 or infinite, or none above 0.
+    """
+    if weights is None:
+        return
+    if len(weights) != num_classes:
+        raise ConfigError(f'{what}: {len(weights)} class_weights for {num_classes} classes, expected equal numbers. A '
+                          'background counts, an ignored label does not.')
+    if not all(isinstance(w, Real) and 0 <= w < float('inf') for w in weights) or not any(weights):
+        raise ConfigError(f'{what}: class_weights={list(weights)}, expected weights of 0 or more, one of them above 0. '
+                          'Correct them.')
+
+
 def rows_and_columns(what: str, value: Any) -> tuple[int, int]:
     """Rows and columns, once it is sure that they are.
 

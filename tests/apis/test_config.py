@@ -320,6 +320,9 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
     ('default_hooks.logger.interval=0', 'LoggerHook refuses a value .*greater than 0'),
     ('model=None', 'a training was asked for, expected the config to define model'),
     ('model.dropout=2', 'ToyModel refuses a value .*got 2'),
+    ('model.width=-1', 'ToyModel refuses a value .RuntimeError: .*negative dimension'),
+    ('model.dropout=nan', 'model.dropout=nan, expected a number'),
+    ('model.num_classes=0', 'model.num_classes=0, expected 1 or more'),
     ('model.type=ToyModl', 'registered as model. (?!.*AdamW)'),
     ('param_scheduler=[dict(type=StepLR, step_size=0)]', 'param_scheduler.0, StepLR, has step_size=0, expected more'),
     ('randomness.seed=4294967296', 'seed=4294967296, expected a whole number of 0 to 4294967295'),
@@ -327,6 +330,15 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
 def test_what_a_library_refuses_is_one_sentence(toy_config, tmp_path, pair, message):
     with pytest.raises(ConfigError, match=message):
         train(toy_config, work_dir=str(tmp_path), options=parse_options([pair]))
+
+
+def test_arguments_of_another_class_are_one_sentence(toy, toy_config, tmp_path):
+    MODELS.register_module(name='Other', module=type('Other', (toy.ToyModel,), dict(__init__=lambda self: None)))
+    try:
+        with pytest.raises(ConfigError, match="Other refuses a value .TypeError: .*argument 'width'"):
+            train(toy_config, work_dir=str(tmp_path), options={'model.type': 'Other'})
+    finally:
+        MODELS.module_dict.pop('Other')
 
 
 def test_a_defect_of_our_own_classes_keeps_its_traceback(toy, toy_config, tmp_path, monkeypatch):

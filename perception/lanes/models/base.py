@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from perception.common.structures import LaneSample
 from perception.lanes.losses import at_least_float32, existence_loss, soft_iou_loss, weighted_cross_entropy
 from perception.registry import TASK_UTILS
-from perception.utils.checks import close_matches
+from perception.utils.checks import check_class_weights, close_matches
 from perception.utils.errors import ConfigError, DataError
 
 MODES = ('tensor', 'loss', 'predict')
@@ -164,9 +164,7 @@ class LaneNet(BaseModel):
         if self.num_classes < 2 or self.num_lanes < 0:
             raise ConfigError(f'{self._name}: num_classes={self.num_classes}, num_lanes={self.num_lanes}, expected at '
                               'least 2 classes (the background counts) and 0 lanes. Set them so.')
-        if class_weights is not None and len(class_weights) != self.num_classes:
-            raise ConfigError(f'{self._name}: {len(class_weights)} class_weights for {self.num_classes} classes, '
-                              'expected equal numbers. The background counts, the ignored label does not.')
+        check_class_weights(self._name, class_weights, self.num_classes)
 
     def _check_images(self, images: Tensor) -> None:
         size = tuple(images.shape[2:])

@@ -22,8 +22,8 @@ from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
-from perception.utils.checks import check_choice
-from perception.utils.errors import ConfigError, DataError
+from perception.utils.checks import check_choice, check_class_weights
+from perception.utils.errors import DataError
 
 SHARING = ('correct', 'legacy')
 # kernel sizes along (rho, phi, z)
@@ -63,9 +63,7 @@ class Cylinder3D(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         check_choice('Cylinder3D: indice_sharing', indice_sharing, SHARING)
         check_choice('Cylinder3D: refine', refine, ('mirror', None))
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ConfigError(f'Cylinder3D: {len(class_weights)} class_weights for {num_classes} classes, expected '
-                              'equal numbers. Leave the ignored class out.')
+        check_class_weights('Cylinder3D', class_weights, num_classes)
         self.num_classes = num_classes
         self.ce_weight, self.lovasz_weight, self.point_weight = ce_weight, lovasz_weight, point_weight
         self.lovasz_classes, self.ignore_index, self.keep_logits = lovasz_classes, ignore_index, keep_logits

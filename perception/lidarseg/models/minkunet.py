@@ -18,7 +18,7 @@ from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
-from perception.utils.checks import close_matches
+from perception.utils.checks import check_class_weights, close_matches
 from perception.utils.errors import ConfigError, DataError
 
 WIDTHS = (32, 32, 64, 128, 256, 256, 128, 96, 96)  # stem, stages 1 to 4, ups 1 to 4
@@ -60,10 +60,10 @@ def scaled_architecture(width: float, blocks: Sequence[int] = BLOCKS) -> Archite
     if len(blocks) != 8 or min(blocks) < 1:
         raise ConfigError(f'MinkUNet: blocks={tuple(blocks)}, expected eight positive numbers, of stages 1 to 4 and of '
                           f'ups 1 to 4. The usual ones are {BLOCKS}.')
-    widths = [int(width * channels) for channels in WIDTHS]
-    if min(widths) < 1:
+    if not 1 <= width * min(WIDTHS) < float('inf'):
         raise ConfigError(f'MinkUNet: width={width}, expected at least {1 / min(WIDTHS):.3f}. The published ones are '
                           '1.0, 0.64 and 0.5.')
+    widths = [int(width * channels) for channels in WIDTHS]
     down = tuple(Level(a, ((b, b),) * n) for a, b, n in zip(widths[:4], widths[1:5], blocks))
     up = tuple(Level(b, ((b, b),) * n) for b, n in zip(widths[5:], blocks[4:]))
     return Architecture((widths[0], widths[0]), down, up)
@@ -92,9 +92,7 @@ class MinkUNet(BaseModel):
                  blocks: Sequence[int] = BLOCKS, in_channels: int = 4, class_weights: Sequence[float] | None = None,
                  keep_logits: bool = False, ignore_index: int = 255, init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ConfigError(f'{type(self).__name__}: {len(class_weights)} class_weights for {num_classes} classes, '
-                              'expected equal numbers. Leave the ignored class out.')
+        check_class_weights(type(self).__name__, class_weights, num_classes)
         self.num_classes, self.ignore_index, self.keep_logits = num_classes, ignore_index, keep_logits
         self.register_buffer('class_weights', None if class_weights is None else torch.tensor(class_weights),
                              persistent=False)
