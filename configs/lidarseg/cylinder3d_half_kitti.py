@@ -17,5 +17,6 @@ evidence = dict(evidence, arms=dict(
     student=['configs/lidarseg/cylinder3d_half_kitti.py', 'model.base_channels=2', 'model.compression=2', *longer],
     teacher=['configs/lidarseg/cylinder3d_kitti.py', *longer],
     literal=['configs/pvd/cylinder3d_kitti.py', 'model.losses.pvd.reading=literal', *taught],
+    ka=['configs/ka/cylinder3d_kitti.py', 'model.losses.ka.channels=(8,32)', *taught],
     **{method: [f'configs/{method}/cylinder3d_kitti.py', *taught]
-       for method in ('pvd', 'kd', 'cd', 'skd', 'ifv', 'ka')}))
+       for method in ('pvd', 'kd', 'cd', 'skd', 'ifv')}))

@@ -19,6 +19,7 @@ evidence = dict(evidence, arms=dict(
     student=['configs/lidarseg/minkunet_half_kitti.py', 'model.width=0.0625', *longer],
     teacher=['configs/lidarseg/minkunet_kitti.py', *longer],
     literal=['configs/pvd/minkunet_kitti.py', 'model.losses.pvd.reading=literal', *taught],
-    **{method: [f'configs/{method}/minkunet_kitti.py', *taught] for method in ('pvd', 'kd', 'cd', 'skd', 'ifv', 'ka')},
+    ka=['configs/ka/minkunet_kitti.py', 'model.losses.ka.channels=(6,24)', *taught],
+    **{method: [f'configs/{method}/minkunet_kitti.py', *taught] for method in ('pvd', 'kd', 'cd', 'skd', 'ifv')},
     **{f'{method}_light': [f'configs/{method}/minkunet_kitti.py', f'model.losses.{method}.weight={weight}', *taught]
        for method, weight in dict(pvd=0.1, kd=0.1, cd=0.3).items()}))  # a tenth of their own weights

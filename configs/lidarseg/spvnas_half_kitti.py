@@ -18,5 +18,6 @@ evidence = dict(evidence, arms=dict(
     student=['configs/lidarseg/spvnas_half_kitti.py', 'model.ratio=0.0625', *longer],
     teacher=['configs/lidarseg/spvnas_kitti.py', *longer],
     literal=['configs/pvd/spvnas_kitti.py', 'model.losses.pvd.reading=literal', *taught],
+    ka=['configs/ka/spvnas_kitti.py', 'model.losses.ka.channels=(8,20)', *taught],
     **{method: [f'configs/{method}/spvnas_kitti.py', *taught]
-       for method in ('pvd', 'kd', 'cd', 'skd', 'ifv', 'ka')}))
+       for method in ('pvd', 'kd', 'cd', 'skd', 'ifv')}))

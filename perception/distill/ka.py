@@ -61,7 +61,7 @@ class KALoss(DistillLoss):
         check_choice('KALoss: rows', rows, ROWS)
         self.taps, self.feats, self.rows = (feats,), feats, rows
         self.adapt_weight, self.affinity_weight, self.sparsity = adapt_weight, affinity_weight, sparsity
-        self.warmup, self.num_positions = warmup, num_positions
+        self.warmup, self.num_positions, self.channels = warmup, num_positions, tuple(channels)
         self.encoder = nn.Sequential(nn.Linear(channels[1], code), nn.ReLU())
         self.decoder = nn.Linear(code, channels[1])
         self.adapter = nn.Linear(channels[0], code)
@@ -83,9 +83,13 @@ class KALoss(DistillLoss):
 
         Raises:
             DataError: the nets' outputs have different positions.
+            ConfigError: they have other `channels`.
         """
         value, inputs = student[self.feats], batch['inputs']
         s, t = aligned(value, teacher[self.feats], self.feats)
+        if (s.shape[1], t.shape[1]) != self.channels:
+            raise ConfigError(f'KALoss: channels={self.channels}, but {self.feats!r} has {s.shape[1]} in the student and '
+                              f'{t.shape[1]} in the teacher. Set channels=({s.shape[1]}, {t.shape[1]}).')
         teaches = float(batch['iteration'] >= self.teaches_from)
         parts = []
         with torch.autocast(s.device.type, enabled=False):

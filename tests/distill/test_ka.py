@@ -95,3 +95,8 @@ def test_the_code_is_a_quarter_of_the_teachers_channels(make_case):
         name = next(iter(options))
         with pytest.raises(ConfigError, match=f'KALoss: {name}=.*expected (a number above|at least) 0'):
             KALoss('full', **dict(dict(channels=(6, 9)), **options))
+
+
+def test_features_of_other_channels_are_refused(case):
+    with pytest.raises(ConfigError, match=r"KALoss: channels=\(3, 4\), but 'feats' has 6 in .* Set channels=\(6, 9\)"):
+        KALoss('full', (3, 4), rows=case.rows)(case.student, case.teacher, case.batch)
