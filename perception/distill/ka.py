@@ -88,7 +88,7 @@ class KALoss(DistillLoss):
         value, inputs = student[self.feats], batch['inputs']
         s, t = aligned(value, teacher[self.feats], self.feats)
         if (s.shape[1], t.shape[1]) != self.channels:
-            raise ConfigError(f'KALoss: channels={self.channels}, but {self.feats!r} has {s.shape[1]} in the student and '
+            raise ConfigError(f'KALoss: channels={self.channels}, but {self.feats!r} has {s.shape[1]} in the student, '
                               f'{t.shape[1]} in the teacher. Set channels=({s.shape[1]}, {t.shape[1]}).')
         teaches = float(batch['iteration'] >= self.teaches_from)
         parts = []
