@@ -182,10 +182,10 @@ def loaders(cfg: Config) -> list[str]:
 
 
 def _check_ranges(cfg: Config, where: str) -> None:
-    """See that what is counted is counted from where it makes sense, and that numbers are numbers.
+    """See that what is counted is counted from where it makes sense.
 
     Raises:
-        ConfigError: a number that is too small, or NaN.
+        ConfigError: a number that is too small.
     """
     optimizer = (cfg.get('optim_wrapper') or {}).get('optimizer')
     rate = optimizer.get('lr') if isinstance(optimizer, dict) else None
@@ -202,24 +202,6 @@ def _check_ranges(cfg: Config, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             limit = f'{least} or more' if most == math.inf else f'{least} to {most}'
             raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {limit}. Correct it.')
-    for name, value in _numbers({key: cfg[key] for key in cfg if is_read(key)}):
-        key = name.rpartition('.')[2]
-        if value != value:
-            raise ConfigError(f'{where}: {name}={value}, expected a number. Correct it.')
-        if value < 1 and name.startswith('model.') and (key == 'num_classes' or key.endswith('channels')):
-            raise ConfigError(f'{where}: {name}={value}, expected 1 or more. Correct it.')
-
-
-def _numbers(value: Any, name: str = '') -> Iterator[tuple[str, float]]:
-    """Dotted names and values of the numbers in a config; those of a list stand under its name."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _numbers(item, f'{name}.{key}' if name else str(key))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _numbers(item, name)
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        yield name, value
 
 
 def _settle(cfg: Config) -> None:

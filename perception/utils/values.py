@@ -4,6 +4,7 @@ import inspect
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from math import inf, isnan
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -22,6 +23,9 @@ _NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 
           type(None): 'None'}
 # what mmengine takes out of a section before its class is called
 _TAKEN = ('type', 'priority', 'convert_to_iter_based', '_scope_', '_delete_')
+# how the names of arguments end whose numbers are finite and at least so large
+_LEAST = dict(dict.fromkeys(('weight', 'weights', 'seed', 'std', 'high', 'width', 'ratio', 'depth'), 0),
+              channels=1, num_classes=1, stride=1)
 _LENGTHS = ('begin', 'end', 'T_max')  # of a schedule; parts of an epoch where it is converted to iterations
 
 
@@ -256,11 +260,13 @@ def check_values(value: Any, where: str) -> None:
         where: it stands, for the message.
 
     Raises:
-        ConfigError: a value of another type, or an argument that a class does not have.
+        ConfigError: a value of another type, an argument that a class does not have, or a number out of its range.
     """
     if isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
             check_values(item, f'{where}.{i}')
+    if isinstance(value, float) and isnan(value):
+        raise ConfigError(f'{where}=nan, expected a number. Correct it.')
     if not isinstance(value, Mapping):
         return
     (known, is_open), inner = known_keys(value), where + ('.' if ': ' in where else ': ')
@@ -270,12 +276,24 @@ def check_values(value: Any, where: str) -> None:
                 adapt(item, known[key])
             except _Misfit:
                 raise ConfigError(f'{inner}{key}={item!r}, expected {_say(known[key])}. Correct it.') from None
+            if getattr(value.get('type'), '__module__', '').startswith('perception.'):
+                _check_least(key, item, inner)
         elif not is_open and key not in (*known, *_TAKEN):
             raise ConfigError(f'{where}: unknown key {key!r}, expected an argument of {value["type"].__name__}. '
                               f'{close_matches(key, known)}')
         if key == 'clip_grad' and isinstance(item, Mapping):  # passed on to what its own `type` names
             item = dict(item, type=clip_grad_value_ if item.get('type') == 'value' else clip_grad_norm_)
         check_values(item, f'{inner}{key}')
+
+
+def _check_least(key: str, value: Any, where: str) -> None:
+    """See that the numbers of an argument of a class of the project are as large as its name says, and finite."""
+    least = next((n for ending, n in _LEAST.items() if key.endswith(ending)), None)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    for number in value if isinstance(value, (list, tuple)) else [value]:
+        if least is not None and isinstance(number, Real) and not least <= number < inf:
+            raise ConfigError(f'{where}{key}={number!r}, expected {least} or more. Correct it.')
 
 
 class TypedArguments:

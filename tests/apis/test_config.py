@@ -322,7 +322,6 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
     ('model.dropout=2', 'ToyModel refuses a value .*got 2'),
     ('model.width=-1', 'ToyModel refuses a value .RuntimeError: .*negative dimension'),
     ('model.dropout=nan', 'model.dropout=nan, expected a number'),
-    ('model.num_classes=0', 'model.num_classes=0, expected 1 or more'),
     ('model.type=ToyModl', 'registered as model. (?!.*AdamW)'),
     ('param_scheduler=[dict(type=StepLR, step_size=0)]', 'param_scheduler.0, StepLR, has step_size=0, expected more'),
     ('randomness.seed=4294967296', 'seed=4294967296, expected a whole number of 0 to 4294967295'),
@@ -330,6 +329,16 @@ def test_a_value_in_a_file_is_checked_too(toy, tmp_path, text, message):
 def test_what_a_library_refuses_is_one_sentence(toy_config, tmp_path, pair, message):
     with pytest.raises(ConfigError, match=message):
         train(toy_config, work_dir=str(tmp_path), options=parse_options([pair]))
+
+
+@pytest.mark.parametrize('config, pair, least', [
+    ('lidarseg/minkunet_half_kitti', 'model.num_classes=0', 1), ('lidarseg/spvnas_kitti', 'model.ratio=inf', 0),
+    ('lidarseg/cylinder3d_half_kitti', 'model.point_channels=0', 1), ('lanes/enet_culane', 'model.seg_weight=-1', 0),
+    ('pvd/cylinder3d_kitti', 'model.losses.pvd.weight=-1', 0),
+    ('lidarseg/minkunet_kitti', 'train_dataloader.dataset.seed=-1', 0)])
+def test_numbers_are_as_large_as_their_names_say(config, pair, least):
+    with pytest.raises(ConfigError, match=f'{pair.rpartition(".")[2]}, expected {least} or more'):
+        load_config(f'configs/{config}.py', options=parse_options([pair]))
 
 
 def test_arguments_of_another_class_are_one_sentence(toy, toy_config, tmp_path):

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from perception.bev.geometry import BEVGrid
 from perception.common.nets.blocks import init_convs, init_last
 from perception.registry import MODELS
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
 REACH = 3  # cells from a centre at which its score is exp(-9)
@@ -47,6 +47,7 @@ class MapHead(nn.Module):
                  pos_weight: float = 1.0, center_weight: float = 0.0, center_labels: Sequence[int] | None = None):
         super().__init__()
         check_choice('MapHead: loss', loss, ('focal', 'bce'))
+        check_positive('MapHead', pos_weight=pos_weight)
         if not classes or len({*classes}) < len(classes):
             raise ConfigError(f'MapHead: classes={[*classes]}, expected different names of layers. Correct them.')
         self.classes, self.loss_kind, self.gamma, self.pos_weight = tuple(classes), loss, gamma, pos_weight

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from perception.common.nets.blocks import conv_bn_relu, init_convs, init_last
 from perception.ops.rotated import nms_circle, nms_rotated
 from perception.registry import MODELS
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
 BOX_MAPS = dict(reg=2, height=1, dim=3, rot=2, vel=2)  # name -> channels, in the order of a box's row
@@ -149,6 +149,9 @@ class CenterHead(nn.Module):
                  nms: str | None | Sequence[str | None] = 'circle', nms_threshold: float | Sequence[float] = 0.3,
                  nms_factors: dict[str, float] | None = None, nms_per_class: bool = False, max_kept: int | None = None):
         super().__init__()
+        check_positive('CenterHead', max_detections=max_detections, peak_window=peak_window)
+        if not 0 <= score_threshold < 1:
+            raise ConfigError(f'CenterHead: score_threshold={score_threshold}, expected 0 to 1. Correct it.')
         kinds = [nms] * len(tasks) if nms is None or isinstance(nms, str) else [*nms]
         for kind in kinds:
             check_choice('CenterHead: nms', kind, ('circle', 'rotated', None))

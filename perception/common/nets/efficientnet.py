@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.registry import MODELS
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, check_positive
 
 EPS = 1e-3
 SCALES = dict(b0=(1.0, 1.0, 224, 0.2), b4=(1.4, 1.8, 380, 0.4))  # width, depth, image size, dropout (table 8 of code)
@@ -41,7 +41,7 @@ class EfficientNet(nn.Module):
         momentum: of the running statistics, what a batch weighs in them; the published 0.01 wants some 500 steps.
 
     Raises:
-        ConfigError: another version, or another number of stages.
+        ConfigError: another version, another number of stages, or a width or depth of 0.
     """
 
     def __init__(self, version: str = 'b0', width: float | None = None, depth: float | None = None,
@@ -52,6 +52,7 @@ class EfficientNet(nn.Module):
         check_choice('EfficientNet: stages', stages, range(1, len(STAGES) + 1))
         own_width, own_depth, size, dropout = SCALES[version]
         width, depth = own_width if width is None else width, own_depth if depth is None else depth
+        check_positive('EfficientNet', width=width, depth=depth)
         blocks, channels = _layout(width, depth, stages)
         self._conv_stem = PaddedConv(3, channels, 3, 2, size)
         self._bn0 = nn.BatchNorm2d(channels, eps=EPS)

@@ -50,9 +50,9 @@ class LaneNet(BaseModel):
         self.input_size = tuple(int(n) for n in input_size)
         self.seg_weight, self.iou_weight, self.exist_weight = seg_weight, iou_weight, exist_weight
         self.ignore_index = ignore_index
-        self._check_arguments(class_weights)
         if class_weights is None:
             class_weights = [background_weight] + [1.0] * (num_classes - 1)
+        self._check_arguments(class_weights)
         self.register_buffer('class_weights', torch.tensor(class_weights, dtype=torch.float32), persistent=False)
         self.lane_decoder = TASK_UTILS.build(decoder) if isinstance(decoder, dict) else decoder
         self.logits = nn.Identity()
@@ -153,7 +153,7 @@ class LaneNet(BaseModel):
     def _name(self) -> str:
         return type(self).__name__
 
-    def _check_arguments(self, class_weights: Sequence[float] | None) -> None:
+    def _check_arguments(self, class_weights: Sequence[float]) -> None:
         size = self.input_size
         if len(size) != 2 or min(size) < 1 or any(n % self.size_multiple for n in size):
             raise ConfigError(f'{self._name}: input_size={size}, expected (height, width) with both positive '
