@@ -99,8 +99,8 @@ class PEEL:
             model: unpruned, with the weights that tell the importance.
             runs: each runs the net on one input; the first one is traced, all are measured.
             losses: of training batches, for `taylor`.
-            method: `'peel'`, or a control at the same budget: `'uniform'` widths, `'shuffled'` importance,
-                `'slimming'`, a global threshold on the scores.
+            method: `'peel'`, or a control at the same budget: `'uniform'` widths whatever the backbone, `'shuffled'`
+                importance, `'slimming'`, a global threshold on the scores.
             seed: of the shuffling.
 
         Raises:
@@ -146,9 +146,8 @@ class PEEL:
         if method == 'slimming':
             widths = costs.expand(slimmed(cost, grid, scores, goal))
             return widths, widths, float('nan')
-        rho = 1.0 if method == 'uniform' else self.backbone['rho']
-        before, ratio = backbone_widths(cost, grid, rho * goal, self.backbone['kind'], self.backbone['ends'],
-                                        self.backbone['widths'])
+        rho, rule = (1.0, 'uniform') if method == 'uniform' else (self.backbone['rho'], self.backbone['kind'])
+        before, ratio = backbone_widths(cost, grid, rho * goal, rule, self.backbone['ends'], self.backbone['widths'])
         if cost(before) > goal:
             raise ConfigError(f'prune: the explicit backbone costs {_number(cost(before))} {UNITS[kind]}, expected at '
                               f'most the target, {_number(goal)}. Give smaller widths.')

@@ -185,6 +185,13 @@ def test_every_method_keeps_every_budget(method, kind):
     assert found.seconds[1] < 1
 
 
+def test_the_uniform_control_is_uniform_whatever_the_backbone():
+    model, run = trained(ImageClassifier(net='resnet18', num_classes=5, width=0.125)), running(images(32, 32))
+    plain, deep = (PEEL(divisor=2, backbone=dict(kind=kind)).search(model, [run], method='uniform').structure
+                   for kind in ('uniform', 'linear'))
+    assert [group['final'] for group in plain['groups']] == [group['final'] for group in deep['groups']]
+
+
 def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
     def steady(module, inputs):
         outs, ins, table = measured(module, inputs)
