@@ -57,15 +57,14 @@ def read_log(run: str | Path) -> Log:
     rows: list[dict] = []
     for file in files:
         more = _rows(file)
-        if more:  # it goes on from its first step; a run that begins anew replaces the earlier one
-            again = [i for i, row in enumerate(rows) if _is_train(row) and row['step'] >= more[0]['step']]
-            rows = rows[:again[0]] if again else rows
-        rows += more
+        first = next((row['step'] for row in more if _is_train(row)), math.inf)  # a repeated validation counts epochs
+        again = [i for i, row in enumerate(rows) if _is_train(row) and row['step'] >= first]
+        rows = rows[:again[0]] + more if again else rows + more  # a run that begins anew replaces the earlier one
     train = [row for row in rows if _is_train(row)]
     if not train:
         raise DataError(f'{path}: no line of a training in any vis_data/scalars.json, expected the work dir of a run. '
                         'Give one, such as work_dirs/lanes/enet_culane.')
-    val = [row for row in rows if row not in train]
+    val = [row for row in rows if not _is_train(row)]
     by_epoch = all('epoch' in row for row in train)
     length = max(math.ceil(row['iter'] / row['epoch']) for row in train) if by_epoch else 1
     for row in train:

@@ -111,6 +111,13 @@ def test_a_resumed_run_is_one_and_a_new_one_replaces_it(tmp_path):
     assert read_log(run).curve('loss')[0].tolist() == [.5, 1, 1.5, 2]
 
 
+def test_a_run_that_first_repeats_a_validation_keeps_what_it_had(tmp_path):
+    run = write_run(tmp_path / 'r', epochs(1, 3)[:-1])
+    write_run(run, [dict(miou=.3, time=.1, step=3), *epochs(4, 4)], '20260102_000000')
+    assert read_log(run).curve('loss')[0].tolist() == [.5, 1, 1.5, 2, 2.5, 3, 3.5, 4]
+    assert read_log(run).curve('miou')[0].tolist() == [1, 2, 3, 4]
+
+
 def test_logs_that_cannot_be_read_are_named(tmp_path):
     run = write_run(tmp_path / 'r', epochs(1, 2))
     file, = run.rglob('scalars.json')
