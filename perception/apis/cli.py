@@ -27,8 +27,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
 
     A line is written at once where a long command still has to import libraries that take seconds. Bad input, a full
     disk and a package that is not installed end the process with a sentence and code 2, Ctrl-C with code 130, SIGTERM
-    with code 143, a data-loader worker or another process of the run that ended with a sentence and code 1, a reader of
-    the output that went away, such as `head`, with code 141; defects keep their traceback.
+    with code 143, too little memory, a data-loader worker or another process of the run that ended with a sentence and
+    code 1, a reader of the output that went away, such as `head`, with code 141; defects keep their traceback.
 
     Args:
         function: what the tool does.
@@ -50,7 +50,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
             sys.stdout.flush()
             return result
         except (Exception, KeyboardInterrupt) as error:
-            cause = None if isinstance(error, PerceptionError) else ended_elsewhere(error)
+            cause = None if isinstance(error, PerceptionError) else out_of_memory(error) or ended_elsewhere(error)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
                 stopped = signal.SIGTERM in interrupts
@@ -168,6 +168,19 @@ def sentence(error: Exception) -> str:
 def is_first() -> bool:
     """Whether this is the first process of a run."""
     return int(os.environ.get('RANK', 0)) == 0
+
+
+def out_of_memory(error: BaseException) -> str | None:
+    """What to tell where memory is not enough, of a GPU or of the machine; None for any other error."""
+    kinds = [kind.__name__ for kind in type(error).__mro__]
+    text = sentence(error)
+    if 'MemoryError' in kinds or 'RuntimeError' in kinds and re.search(
+            r'out of memory|allocate memory|STATUS_ALLOC_FAILED', text):  # torch's OutOfMemoryError is one, too
+        what = re.split(r'(?<=[a-zB])\. ', re.sub(r'^\[.*?\][ .]*', '', text.splitlines()[0] if text else 'no memory'))
+        return (f'{". ".join(what[:2])[:160]}, expected memory for a batch. Give a smaller batch_size of '
+                'train_dataloader (with optim_wrapper.accumulative_counts for as many samples a step) or of '
+                'test_dataloader by --cfg-options, or --amp.')
+    return None
 
 
 def ended_elsewhere(error: BaseException) -> str | None:

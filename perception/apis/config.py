@@ -20,6 +20,7 @@ from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string, import_modules_from_strings
 
 from perception import registry
+from perception.apis.cli import out_of_memory
 from perception.apis.schedule import check_schedule, length_of, lengthen_pipeline, scale_schedule
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
@@ -269,8 +270,8 @@ def _refusal(error: Exception) -> str | None:
             break
     if kind is None or last.partition('.')[0] not in ('mmengine', 'torch', 'numpy', 'multiprocessing'):
         return None
-    if isinstance(cause, RuntimeError) and (type(cause) is not RuntimeError or kind is Runner or last.startswith(
-            ('torch.distributed', 'torch.nn.parallel'))):
+    if isinstance(cause, RuntimeError) and (type(cause) is not RuntimeError or kind is Runner or out_of_memory(cause)
+                                            or last.startswith(('torch.distributed', 'torch.nn.parallel'))):
         return None
     called = isinstance(cause, TypeError) and name == 'build_from_cfg'  # it does not take these arguments
     if getattr(kind, '__module__', '').startswith('perception.') and isinstance(cause, (KeyError, TypeError)) and not \

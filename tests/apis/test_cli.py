@@ -3,6 +3,7 @@ import argparse
 import errno
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -85,6 +86,27 @@ def test_sigterm_is_noticed_where_ctrl_c_is_ignored(capsys, monkeypatch):
     finally:
         signal.signal(signal.SIGINT, before)
     assert end.value.code == 143 and 'Stopped by SIGTERM' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('error, said', [
+    (torch.cuda.OutOfMemoryError('CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 7 GiB.'),
+     'CUDA out of memory. Tried to allocate 2.00 GiB, expected'),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory: you tried to "
+                  'allocate 400 bytes. Error code 12'), 'DefaultCPUAllocator: .* memory: .* 400 bytes.*, expected'),
+    (MemoryError(), 'no memory, expected')])
+def test_too_little_memory_is_one_sentence(capsys, error, said):
+    def work():
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_command(work, resumable=True)
+    text = capsys.readouterr().err
+    assert end.value.code == 1 and re.match(said, text) and '--resume' in text and 'smaller batch_size' in text
+
+
+def test_other_errors_keep_their_traceback():
+    with pytest.raises(RuntimeError, match='shapes'):
+        run_command(torch.mm, torch.ones(2, 3), torch.ones(2, 3))
 
 
 @pytest.mark.parametrize('error, world, part', [
