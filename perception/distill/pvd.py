@@ -110,7 +110,8 @@ class PVDLoss(DistillLoss):
             batch: the voxelised batch with its labels.
 
         Raises:
-            DataError: the batch has no labels, or a tap's rows are not the batch's points or voxels.
+            DataError: the batch has no labels or no cylindrical grid, or a tap's rows are not the batch's points or
+                voxels.
         """
         inputs = batch['inputs']
         self._check_batch(student, teacher, inputs)
@@ -205,6 +206,10 @@ class PVDLoss(DistillLoss):
             if name not in inputs:
                 raise DataError(f'PVDLoss: the batch has no {name!r}, expected a labelled batch. '
                                 'Train on scans that have labels.')
+        if 'voxel_feats' in inputs and 'supervoxel_coords' not in inputs:
+            raise DataError('PVDLoss: the voxels of the batch are cubes, expected a cylindrical grid beside them, in '
+                            'which there are rings and sectors to draw. Give the CubeVoxelizer a cylinder_grid, such '
+                            'as (480, 360, 32).')
         rows = dict(point=len(inputs['labels']), voxel=len(inputs['voxel_coords']))
         for who, taps in (('student', student), ('teacher', teacher)):
             for tap in self.taps:

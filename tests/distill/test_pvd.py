@@ -302,6 +302,11 @@ def test_bad_batches_are_refused(toy):
         loss(student, teacher, dict(inputs={k: v for k, v in inputs.items() if k != 'voxel_labels'}))
     with pytest.raises(DataError, match="tap 'point_feats' of the teacher has 29 rows, expected .* 30 points"):
         loss(student, dict(teacher, point_feats=teacher['point_feats'][1:]), dict(inputs=inputs))
+    cubes = dict(inputs, voxel_feats=torch.zeros(len(inputs['voxel_coords']), 4))
+    with pytest.raises(DataError, match='voxels of the batch are cubes, expected a cylindrical grid'):
+        loss(student, teacher, dict(inputs=cubes))
+    grid = dict(supervoxel_coords=inputs['voxel_coords'], supervoxel_grid=inputs['grid_shape'])
+    assert loss(student, teacher, dict(inputs=dict(cubes, **grid)))
 
 
 @pytest.mark.parametrize(('bad', 'message'), [
