@@ -210,6 +210,13 @@ def test_scans_drawn_for_mixing_and_past_ones_keep_few_labels_too():
     assert np.array_equal(few[4000:], mixed['labels'])
 
 
+@pytest.mark.parametrize('step', [RandomThin(.5), RandomSector(120)])
+def test_few_labels_of_a_scan_that_is_thinned_at_random_are_refused(step):
+    thinned = step(dict(labelled(), rng=np.random.default_rng(0)))
+    with pytest.raises(ConfigError, match='is thinned at random, expected it as its file has it'):
+        KeepLabels(.01)(thinned)
+
+
 def test_what_lies_far_away_is_dropped_with_all_that_belongs_to_it():
     whole = dict(labelled(), returns=np.arange(4000), first_len=3000, colours=np.zeros(3))
     inside = np.hypot(*whole['points'][:, :2].T) <= 20
