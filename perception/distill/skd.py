@@ -113,7 +113,11 @@ class SKDLoss(DistillLoss):
         if not hasattr(value, 'feats') and self.rows == 'points':
             coords = coords[inputs['point_to_voxel']]
         cells, num = supervoxel_index(coords[:, 1:].long(), grid, self.region_size)
-        ids, nodes = torch.unique(sample_index(value, inputs, self.rows) * num + cells, return_inverse=True)
+        sample = sample_index(value, inputs, self.rows)
+        if len(sample) != len(cells):
+            raise DataError(f'SKDLoss: {len(sample)} rows of the tap {self.feats!r} for {len(cells)} cells of the '
+                            'cylindrical grid, expected one for each. Tap an output at full resolution.')
+        ids, nodes = torch.unique(sample * num + cells, return_inverse=True)
         counts = torch.bincount(ids.div(num, rounding_mode='floor')).tolist()
         return nodes, [count for count in counts if count]
 

@@ -87,6 +87,14 @@ def test_bad_arguments_are_refused(options, message):
         SKDLoss('full', **options)
 
 
+def test_cubes_of_another_level_than_the_cylindrical_grid_are_refused(make_case):
+    case = make_case('sparse')
+    finest = torch.zeros(len(case.student['feats'].feats) + 1, 4, dtype=torch.long)
+    inputs = dict(case.inputs, supervoxel_coords=finest, supervoxel_grid=(4, 4, 4))
+    with pytest.raises(DataError, match="rows of the tap 'feats' for .*Tap an output at full resolution"):
+        SKDLoss('full', pixel_weight=0)(case.student, case.teacher, dict(inputs=inputs))
+
+
 def test_points_without_a_grid_are_refused(make_case):
     case = make_case('points')
     del case.inputs['grid_shape']
