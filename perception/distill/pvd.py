@@ -95,8 +95,8 @@ class PVDLoss(DistillLoss):
                               'Copy it from the data preprocessor.')
         self.supervoxel_size, self.num_supervoxels = tuple(supervoxel_size), num_supervoxels
         self.num_points, self.num_voxels = num_points, num_voxels
-        self.alpha = ALPHA[reading] if alpha is None else tuple(alpha)
-        self.beta, self.rho_range = tuple(beta), tuple(rho_range)
+        self.alpha = ALPHA[reading] if alpha is None else _two('alpha', alpha)
+        self.beta, self.rho_range = _two('beta', beta), tuple(rho_range)
         self.direction, self.literal = direction, reading == 'literal'
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
         self.register_buffer('minority_classes', torch.as_tensor(minority_classes, dtype=torch.int64), persistent=False)
@@ -315,6 +315,15 @@ def affinity(feats: Tensor, members: Tensor) -> Tensor:
 def _features(taps: dict[str, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
     """The recorded tensors in float32; of a sparse output its features."""
     return {name: getattr(taps[name], 'feats', taps[name]).float() for name in names}
+
+
+def _two(name: str, weights: Any) -> tuple[float, float]:
+    """The weights of points and of voxels."""
+    if not isinstance(weights, (list, tuple)) or len(weights) != 2 or not all(
+            isinstance(weight, (int, float)) and weight >= 0 for weight in weights):
+        raise ConfigError(f'PVDLoss: {name}={weights!r}, expected two numbers of at least 0, of points and of voxels, '
+                          'such as (0.4, 0.6). Correct the config.')
+    return tuple(weights)
 
 
 def _check_positive(**values: int) -> None:
