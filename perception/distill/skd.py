@@ -58,6 +58,9 @@ class SKDLoss(DistillLoss):
         super().__init__(teacher, weight, begin, end)
         check_positive('SKDLoss', pool=pool, temperature=temperature, region_size=min(region_size))
         check_choice('SKDLoss: rows', rows, ROWS)
+        if len(region_size) != 3:
+            raise ConfigError(f'SKDLoss: region_size={tuple(region_size)}, expected three numbers of cells. Give one '
+                              'for each axis of the grid, such as (120, 60, 8).')
         if min(pixel_weight, pair_weight) < 0 or not pixel_weight + pair_weight:
             raise ConfigError(f'SKDLoss: pixel_weight={pixel_weight}, pair_weight={pair_weight}, expected at least one '
                               'above 0 and none below. Correct the config.')

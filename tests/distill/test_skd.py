@@ -81,7 +81,8 @@ def test_both_terms_are_weighted(make_case):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(pixel_weight=0, pair_weight=0), 'expected at least one above 0'), (dict(pair_weight=-1), 'pair_weight=-1'),
-    (dict(pool=0), 'pool=0'), (dict(temperature=0), 'temperature=0'), (dict(region_size=(2, 0, 1)), 'region_size=0')])
+    (dict(region_size=(1, 2)), r'region_size=\(1, 2\), expected three numbers'),
+    (dict(region_size=(2, 0, 1)), 'region_size=0'), (dict(pool=0), 'pool=0'), (dict(temperature=0), 'temperature=0')])
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=f'SKDLoss: .*{message}'):
         SKDLoss('full', **options)
