@@ -64,19 +64,24 @@ class RandomFlip:
 
 @TRANSFORMS.register_module()
 class RandomScale:
-    """Factor from U(low, high) on x and y; z stays.
+    """Factor from U(low, high) on x and y.
 
     Args:
         low: smallest factor.
         high: largest factor.
+        z: scale z too, as SPVNAS's code does; Cylinder3D's leaves it.
     """
 
-    def __init__(self, low: float = 0.95, high: float = 1.05) -> None:
+    def __init__(self, low: float = 0.95, high: float = 1.05, z: bool = False) -> None:
         check_argument(0 < low <= high, f'RandomScale: low={low}, high={high}, expected 0 < low <= high')
-        self.low, self.high = low, high
+        self.low, self.high, self.z = low, high, z
 
     def __call__(self, sample: dict) -> dict:
-        return _move_xy(sample, xy_matrix(scale=sample['rng'].uniform(self.low, self.high)))
+        scale = sample['rng'].uniform(self.low, self.high)
+        sample = _move_xy(sample, xy_matrix(scale=scale))
+        if self.z:
+            sample['points'][:, 2] *= scale
+        return sample
 
 
 @TRANSFORMS.register_module()
