@@ -22,7 +22,8 @@ model = dict(
     num_classes=19,
     width=1.0)
 
-train_pipeline = [dict(type=RandomRotate, max_degrees=180), dict(type=RandomScale, low=0.95, high=1.05)]
+train_pipeline = [  # as in SPVNAS's code, whose scale is of z too; mini figures were made without that
+    dict(type=RandomRotate, max_degrees=180), dict(type=RandomScale, low=0.95, high=1.05, z=True)]
 train_dataloader.update(dataset=dict(train_dataloader['dataset'], pipeline=train_pipeline))
 published = dict(gmac=118.6)  # SPVNAS's tables, mean over the real sequence 08
 
@@ -30,7 +31,8 @@ mini = dict(  # whole scans in coarse cubes: this net sees x and y, which differ
     mini_loaders,
     train_dataloader=dict(
         mini_loaders['train_dataloader'],
-        dataset=dict(mini_loaders['train_dataloader']['dataset'], pipeline=mini_pipeline + train_pipeline)),
+        dataset=dict(mini_loaders['train_dataloader']['dataset'],
+                     pipeline=[*mini_pipeline, train_pipeline[0], dict(type=RandomScale, low=0.95, high=1.05)])),
     model=dict(data_preprocessor=mini_cubes, width=0.25, blocks=(1,) * 8, class_weights=mini_class_weights,
                keep_logits=True),
     optim_wrapper=dict(optimizer=dict(type=AdamW, lr=1e-2)),

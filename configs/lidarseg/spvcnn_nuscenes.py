@@ -22,7 +22,8 @@ model = dict(
     num_classes=16,
     width=1.0)
 
-train_pipeline = [dict(type=RandomRotate, max_degrees=180), dict(type=RandomScale, low=0.95, high=1.05)]
+train_pipeline = [  # as in SPVNAS's code, whose scale is of z too; mini figures were made without that
+    dict(type=RandomRotate, max_degrees=180), dict(type=RandomScale, low=0.95, high=1.05, z=True)]
 train_dataloader.update(dataset=dict(train_dataloader['dataset'], pipeline=train_pipeline))
 
 mini = dict(  # cubes of 0.3 m, half a sweep at a time
@@ -32,7 +33,7 @@ mini = dict(  # cubes of 0.3 m, half a sweep at a time
         mini_loaders['train_dataloader'],
         dataset=dict(mini_loaders['train_dataloader']['dataset'],
                      pipeline=[dict(type=RandomSector, degrees=180), dict(type=RandomThin, keep=0.7),
-                               *train_pipeline])),
+                               train_pipeline[0], dict(type=RandomScale, low=0.95, high=1.05)])),
     optim_wrapper=dict(optimizer=dict(lr=0.05)),
     param_scheduler=[dict(type=LinearLR, start_factor=0.05, end=3, convert_to_iter_based=True),
                      dict(type=CosineAnnealingLR, T_max=27, begin=3, eta_min=1e-5, convert_to_iter_based=True)],

@@ -241,9 +241,10 @@ def names_config(function: Callable) -> Callable:
                     f'{found[2]}. {close_matches(found[1], _known_types(found[2]))}') from error
             if str(error).startswith('Expected more than 1 value per channel'):  # torch's batch norm
                 raise ConfigError(
-                    f'{config}: a batch of one sample came to a batch norm on maps of one cell, of which it learns '
-                    'nothing, expected two samples or more. Set train_dataloader.drop_last=True if the last batch has '
-                    'but one, or another batch_size.') from error
+                    f'{config}: a batch of one sample came to a batch norm on maps of one cell or a scan of one voxel, '
+                    'of which it learns nothing, expected two samples or more. Set train_dataloader.drop_last=True if '
+                    'the last batch has but one, or another batch_size; for small scans take smaller voxels.') \
+                    from error
             refused = _refusal(error)
             if refused is None:
                 raise

@@ -58,8 +58,9 @@ class FiniteSteps:
             if 'more than 1 value per channel' not in str(error):
                 raise
             raise ConfigError(
-                f'{place(self.runner)}: a batch of one sample came to a batch normalisation, expected two or more. Set '
-                'train_dataloader.drop_last=True, or give another train_dataloader.batch_size.') from error
+                f'{place(self.runner)}: a batch of one sample or of scans of one voxel came to a batch normalisation, '
+                'expected two or more. Set train_dataloader.drop_last=True, or give another '
+                'train_dataloader.batch_size; for small scans take smaller voxels.') from error
         except RuntimeError as error:
             if 'without overflow' not in str(error):
                 raise

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, grouped, labels_at
+from perception.distill.positions import ROWS, aligned, check_channels, grouped, labels_at
 from perception.utils.checks import check_choice, check_positive
 
 
@@ -46,6 +46,7 @@ class CDLoss(DistillLoss):
         check_choice('CDLoss: rows', rows, ROWS)
         self.taps, self.tap, self.temperature, self.rows = (tap,), tap, temperature, rows
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
+        self.channels = channels
         self.adapter = nn.Identity() if channels is None else nn.Linear(*channels, bias=False)
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:
@@ -57,10 +58,13 @@ class CDLoss(DistillLoss):
             batch: its inputs tell the samples of rows and, for `mask_ignored`, hold the labels.
 
         Raises:
+            ConfigError: outputs of other numbers of channels than `channels`.
             DataError: the nets' outputs have different positions or, without an adapter, channels.
         """
         value, inputs = student[self.tap], batch['inputs']
-        s, t = aligned(value, teacher[self.tap], self.tap, same_channels=isinstance(self.adapter, nn.Identity))
+        s, t = aligned(value, teacher[self.tap], self.tap, same_channels=self.channels is None)
+        if self.channels is not None:
+            check_channels('CDLoss', s, t, self.channels)
         with torch.autocast(s.device.type, enabled=False):
             sums, left_out = [], s.new_zeros(len(s), 1, *s.shape[2:], dtype=torch.bool)
             if self.mask_ignored:

@@ -60,7 +60,8 @@ class IFVLoss(DistillLoss):
         else:
             sample = sample_index(value, inputs, self.rows)
         keep = labels != self.ignore_index
-        groups = torch.unique(sample[keep] * (self.ignore_index + 1) + labels[keep], return_inverse=True)[1]
+        classes = int(labels.max()) + 1 if len(labels) else 0
+        groups = torch.unique(sample[keep] * classes + labels[keep], return_inverse=True)[1]
         with torch.autocast(s.device.type, enabled=False):
             gap = class_similarity(s[keep], groups) - class_similarity(t[keep], groups)
             return gap.square().sum() / max(len(gap), 1)

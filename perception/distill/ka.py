@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, cosine_affinity, grouped
+from perception.distill.positions import ROWS, aligned, check_channels, cosine_affinity, grouped
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError
 
@@ -59,9 +59,9 @@ class KALoss(DistillLoss):
         if warmup < 0:
             raise ConfigError(f'KALoss: warmup={warmup}, expected at least 0 iterations. Correct the config.')
         check_choice('KALoss: rows', rows, ROWS)
-        self.taps, self.feats, self.rows = (feats,), feats, rows
+        self.taps, self.feats, self.rows, self.channels = (feats,), feats, rows, tuple(channels)
         self.adapt_weight, self.affinity_weight, self.sparsity = adapt_weight, affinity_weight, sparsity
-        self.warmup, self.num_positions, self.channels = warmup, num_positions, tuple(channels)
+        self.warmup, self.num_positions = warmup, num_positions
         self.encoder = nn.Sequential(nn.Linear(channels[1], code), nn.ReLU())
         self.decoder = nn.Linear(code, channels[1])
         self.adapter = nn.Linear(channels[0], code)
@@ -82,14 +82,12 @@ class KALoss(DistillLoss):
             batch: its inputs tell the samples of rows; `iteration`.
 
         Raises:
+            ConfigError: features of other numbers of channels than `channels`.
             DataError: the nets' outputs have different positions.
-            ConfigError: they have other `channels`.
         """
         value, inputs = student[self.feats], batch['inputs']
         s, t = aligned(value, teacher[self.feats], self.feats)
-        if (s.shape[1], t.shape[1]) != self.channels:
-            raise ConfigError(f'KALoss: channels={self.channels}, but {self.feats!r} has {s.shape[1]} in the student, '
-                              f'{t.shape[1]} in the teacher. Set channels=({s.shape[1]}, {t.shape[1]}).')
+        check_channels('KALoss', s, t, self.channels)
         teaches = float(batch['iteration'] >= self.teaches_from)
         parts = []
         with torch.autocast(s.device.type, enabled=False):

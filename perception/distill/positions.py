@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 ROWS = ('points', 'voxels')
 
@@ -62,6 +62,23 @@ def check_same_positions(student: Tensor, teacher: Tensor, tap: str, same_channe
     if len(a) != len(b) or a[:1] + a[2:] != b[:1] + b[2:] or (same_channels and a[1] != b[1]):
         raise DataError(f'tap {tap!r}: shape {tuple(a)} of the student against {tuple(b)} of the teacher, expected the '
                         f'same positions{" and channels" if same_channels else ""}. Tap outputs of the same level.')
+
+
+def check_channels(where: str, student: Tensor, teacher: Tensor, channels: tuple[int, int]) -> None:
+    """Refuse features (B, C, H, W) or (R, C) of other numbers of channels than a loss was built for.
+
+    Args:
+        where: the loss, for the message.
+        student, teacher: features.
+        channels: of both, as the loss was built.
+
+    Raises:
+        ConfigError: one differs.
+    """
+    came = student.shape[1], teacher.shape[1]
+    if came != tuple(channels):
+        raise ConfigError(f'{where}: features of {came[0]} (student) and {came[1]} (teacher) channels, expected '
+                          f'channels={tuple(channels)}, for which the loss was built. Set channels={came}.')
 
 
 def labels_at(value: Any, inputs: dict, rows: str = 'points') -> Tensor:

@@ -95,8 +95,8 @@ class PVDLoss(DistillLoss):
                               'Copy it from the data preprocessor.')
         self.supervoxel_size, self.num_supervoxels = tuple(supervoxel_size), num_supervoxels
         self.num_points, self.num_voxels = num_points, num_voxels
-        self.alpha = ALPHA[reading] if alpha is None else tuple(alpha)
-        self.beta, self.rho_range = tuple(beta), tuple(rho_range)
+        self.alpha = ALPHA[reading] if alpha is None else _two('alpha', alpha)
+        self.beta, self.rho_range = _two('beta', beta), tuple(rho_range)
         self.direction, self.literal = direction, reading == 'literal'
         self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
         self.register_buffer('minority_classes', torch.as_tensor(minority_classes, dtype=torch.int64), persistent=False)
@@ -110,7 +110,8 @@ class PVDLoss(DistillLoss):
             batch: the voxelised batch with its labels.
 
         Raises:
-            DataError: the batch has no labels, or a tap's rows are not the batch's points or voxels.
+            DataError: the batch has no labels or no cylindrical grid, or a tap's rows are not the batch's points or
+                voxels.
         """
         inputs = batch['inputs']
         self._check_batch(student, teacher, inputs)
@@ -205,6 +206,10 @@ class PVDLoss(DistillLoss):
             if name not in inputs:
                 raise DataError(f'PVDLoss: the batch has no {name!r}, expected a labelled batch. '
                                 'Train on scans that have labels.')
+        if 'voxel_feats' in inputs and 'supervoxel_coords' not in inputs:
+            raise DataError('PVDLoss: the voxels of the batch are cubes, expected a cylindrical grid beside them, in '
+                            'which there are rings and sectors to draw. Give the CubeVoxelizer a cylinder_grid, such '
+                            'as (480, 360, 32).')
         rows = dict(point=len(inputs['labels']), voxel=len(inputs['voxel_coords']))
         for who, taps in (('student', student), ('teacher', teacher)):
             for tap in self.taps:
@@ -310,6 +315,15 @@ def affinity(feats: Tensor, members: Tensor) -> Tensor:
 def _features(taps: dict[str, Any], names: tuple[str, ...]) -> dict[str, Tensor]:
     """The recorded tensors in float32; of a sparse output its features."""
     return {name: getattr(taps[name], 'feats', taps[name]).float() for name in names}
+
+
+def _two(name: str, weights: Any) -> tuple[float, float]:
+    """The weights of points and of voxels."""
+    if not isinstance(weights, (list, tuple)) or len(weights) != 2 or not all(
+            isinstance(weight, (int, float)) and weight >= 0 for weight in weights):
+        raise ConfigError(f'PVDLoss: {name}={weights!r}, expected two numbers of at least 0, of points and of voxels, '
+                          'such as (0.4, 0.6). Correct the config.')
+    return tuple(weights)
 
 
 def _check_positive(**values: int) -> None:

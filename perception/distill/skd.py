@@ -58,6 +58,9 @@ class SKDLoss(DistillLoss):
         super().__init__(teacher, weight, begin, end)
         check_positive('SKDLoss', pool=pool, temperature=temperature, region_size=min(region_size))
         check_choice('SKDLoss: rows', rows, ROWS)
+        if len(region_size) != 3:
+            raise ConfigError(f'SKDLoss: region_size={tuple(region_size)}, expected three numbers of cells. Give one '
+                              'for each axis of the grid, such as (120, 60, 8).')
         if min(pixel_weight, pair_weight) < 0 or not pixel_weight + pair_weight:
             raise ConfigError(f'SKDLoss: pixel_weight={pixel_weight}, pair_weight={pair_weight}, expected at least one '
                               'above 0 and none below. Correct the config.')
@@ -113,7 +116,11 @@ class SKDLoss(DistillLoss):
         if not hasattr(value, 'feats') and self.rows == 'points':
             coords = coords[inputs['point_to_voxel']]
         cells, num = supervoxel_index(coords[:, 1:].long(), grid, self.region_size)
-        ids, nodes = torch.unique(sample_index(value, inputs, self.rows) * num + cells, return_inverse=True)
+        sample = sample_index(value, inputs, self.rows)
+        if len(sample) != len(cells):
+            raise DataError(f'SKDLoss: {len(sample)} rows of the tap {self.feats!r} for {len(cells)} cells of the '
+                            'cylindrical grid, expected one for each. Tap an output at full resolution.')
+        ids, nodes = torch.unique(sample * num + cells, return_inverse=True)
         counts = torch.bincount(ids.div(num, rounding_mode='floor')).tolist()
         return nodes, [count for count in counts if count]
 

@@ -233,8 +233,8 @@ class DrawGains(DrawScans):
             self._best = sorted(self._best, key=lambda best: -best[0])[:self.most]
             self.results.append(sample['sample_id'])  # mmengine warns of a metric that has none
 
-    def compute_metrics(self, results: list[str]) -> dict:
-        """Draw them; no score comes from pictures."""
+    def evaluate(self, size: int) -> dict:
+        """Draw them, in each process its own; no score comes from pictures."""
         meta = self.dataset_meta
         for gain, name, (points, pred_labels, labels, other) in self._best:
             image = draw_scan(points, meta['classes'], meta['palette'], pred_labels, labels,
@@ -242,7 +242,7 @@ class DrawGains(DrawScans):
             path = canvas.save_png(self.out_dir / f'{name}.png', image, self.num_colors)
             print_log(f'{path}: {gain:+,} points are right that the other model of {self.against} has wrong', 'current')
         self._best = []
-        return {}
+        return super().evaluate(size)
 
 
 def _is_class(labels: np.ndarray, num_classes: int) -> np.ndarray:

@@ -25,19 +25,22 @@ class LaserMix:
         pitch_range: lowest and highest angle above the horizon that is divided [degrees]; what lies beyond belongs to
             the outer areas.
         prob: how often it is applied.
+        sensor_z: height in the scans' frame from which angles are measured [m]: 0 in a LiDAR's own frame, about 2.2 in
+            that of Waymo's vehicle, whose TOP LiDAR stands there.
 
     Raises:
         ConfigError: an argument out of its range.
+        DataError: of two scans, that all points lie in the highest area.
     """
 
     def __init__(self, num_areas: Sequence[int] = (3, 4, 5, 6), pitch_range: Sequence[float] = (-25.0, 3.0),
-                 prob: float = 1.0) -> None:
+                 prob: float = 1.0, sensor_z: float = 0.0) -> None:
         check_argument(len(num_areas) > 0 and min(num_areas) > 1,
                        f'LaserMix: num_areas={num_areas}, expected numbers above 1')
         check_argument(len(pitch_range) == 2 and -90 <= pitch_range[0] < pitch_range[1] <= 90,
                        f'LaserMix: pitch_range={pitch_range}, expected two angles in -90..90, the lower one first')
         _check_prob('LaserMix', prob=prob)
-        self.num_areas, self.prob = tuple(num_areas), prob
+        self.num_areas, self.prob, self.sensor_z = tuple(num_areas), prob, sensor_z
         self.low, self.high = np.deg2rad(pitch_range)
 
     def __call__(self, sample: dict) -> dict:
@@ -47,11 +50,16 @@ class LaserMix:
         other = draw_scan(sample, 'LaserMix')
         number = self.num_areas[int(rng.integers(len(self.num_areas)))]
         own_areas, other_areas = (self.areas(scan['points'], number) for scan in (sample, other))
+        if not own_areas.any() and not other_areas.any():
+            raise DataError(f'LaserMix: no point of {sample["sample_id"]} or of the scan to mix it with is lower than '
+                            f'the highest of {number} areas, expected scans seen from the LiDAR, most of whose points '
+                            'lie below it. Give its height in their frame by sensor_z.')
         return _join(sample, (sample, own_areas % 2 == 0), (other, other_areas % 2 == 1))
 
     def areas(self, points: np.ndarray, number: int) -> np.ndarray:
         """(N,) int8 area of each point, 0 the highest."""
         x, y, z = np.ascontiguousarray(points[:, :3].T)
+        z = z - z.dtype.type(self.sensor_z)
         rho = np.sqrt(x * x + y * y)
         slopes = np.tan(np.linspace(self.high, self.low, number + 1)[1:-1]).astype(points.dtype)  # between the areas
         return sum((z <= slope * rho).astype(np.int8) for slope in slopes)

@@ -64,19 +64,24 @@ class RandomFlip:
 
 @TRANSFORMS.register_module()
 class RandomScale:
-    """Factor from U(low, high) on x and y; z stays.
+    """Factor from U(low, high) on x and y.
 
     Args:
         low: smallest factor.
         high: largest factor.
+        z: scale z too, as SPVNAS's code does; Cylinder3D's leaves it.
     """
 
-    def __init__(self, low: float = 0.95, high: float = 1.05) -> None:
+    def __init__(self, low: float = 0.95, high: float = 1.05, z: bool = False) -> None:
         check_argument(0 < low <= high, f'RandomScale: low={low}, high={high}, expected 0 < low <= high')
-        self.low, self.high = low, high
+        self.low, self.high, self.z = low, high, z
 
     def __call__(self, sample: dict) -> dict:
-        return _move_xy(sample, xy_matrix(scale=sample['rng'].uniform(self.low, self.high)))
+        scale = sample['rng'].uniform(self.low, self.high)
+        sample = _move_xy(sample, xy_matrix(scale=scale))
+        if self.z:
+            sample['points'][:, 2] *= scale
+        return sample
 
 
 @TRANSFORMS.register_module()
@@ -112,7 +117,8 @@ class RandomThin:
 
     def __call__(self, sample: dict) -> dict:
         count = len(sample['points'])
-        return select(sample, np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))]))
+        rows = np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))])
+        return dict(select(sample, rows), thinned=True)
 
 
 @TRANSFORMS.register_module()
@@ -130,7 +136,7 @@ class RandomSector:
     def __call__(self, sample: dict) -> dict:
         start = sample['rng'].uniform(-np.pi, np.pi)
         azimuth = np.arctan2(sample['points'][:, 1], sample['points'][:, 0])
-        return select(sample, np.flatnonzero((azimuth - start) % (2 * np.pi) <= self.width))
+        return dict(select(sample, np.flatnonzero((azimuth - start) % (2 * np.pi) <= self.width)), thinned=True)
 
 
 @TRANSFORMS.register_module()
@@ -168,7 +174,8 @@ class KeepLabels:
         ignore_index: label of points without a class.
 
     Raises:
-        ConfigError: an argument out of its range; of a sample, that a step before it mixed two scans.
+        ConfigError: an argument out of its range; of a sample, that a step before it mixed two scans or kept other
+            points at each visit.
     """
 
     def __init__(self, share: float = 0.001, seed: int = 0, ignore_index: int = 255) -> None:
@@ -179,10 +186,11 @@ class KeepLabels:
     def __call__(self, sample: dict) -> dict:
         if 'labels' not in sample or self.share == 1:
             return sample
-        if 'mixed' in sample:
-            raise ConfigError(f'KeepLabels: {sample["sample_id"]} is mixed with another scan, expected it as its file '
-                              'has it: other points would keep their labels at each visit. Put KeepLabels before the '
-                              'steps that mix scans.')
+        if 'mixed' in sample or 'thinned' in sample:
+            what = 'mixed with another scan' if 'mixed' in sample else 'thinned at random'
+            raise ConfigError(f'KeepLabels: {sample["sample_id"]} is {what}, expected it as its file has it: other '
+                              'points would keep their labels at each visit. Put KeepLabels before the steps that mix '
+                              'or thin scans.')
         labels = rows_of(sample['labels'], sample)
         few = np.full_like(labels, self.ignore_index)
         names, source = sample.get('scan_ids', [sample['sample_id']]), sample.get('scan')

@@ -89,6 +89,13 @@ def points_to_voxels(point_feats: Tensor, where: PointVoxelMap) -> Tensor:
 
 
 def voxels_to_points(voxel_feats: Tensor, where: PointVoxelMap) -> Tensor:
-    """Trilinear interpolation of the voxels around each point: (V, C) to (N, C)."""
-    return F.embedding_bag(where.corners, voxel_feats, mode='sum',
-                           per_sample_weights=where.weights.to(voxel_feats.dtype))
+    """Trilinear interpolation of the voxels around each point: (V, C) to (N, C).
+
+    A voxel's gradient is a sum over its points, often thousands, which half precision stops counting early: where it is
+    wanted, this is float32 inside.
+    """
+    feats = voxel_feats
+    if feats.requires_grad:
+        feats = feats.to(torch.promote_types(feats.dtype, torch.float32))
+    return F.embedding_bag(where.corners, feats, mode='sum',
+                           per_sample_weights=where.weights.to(feats.dtype)).to(voxel_feats.dtype)

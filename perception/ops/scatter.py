@@ -27,7 +27,7 @@ def scatter_max(src: Tensor, index: Tensor, num_groups: int) -> Tensor:
 
 
 def scatter_mean(src: Tensor, index: Tensor, num_groups: int) -> Tensor:
-    """Channel-wise mean over the rows of each group.
+    """Channel-wise mean over the rows of each group; sums of half precision are float32 inside.
 
     Args:
         src: (N, C) values.
@@ -41,9 +41,10 @@ def scatter_mean(src: Tensor, index: Tensor, num_groups: int) -> Tensor:
         DataError: shapes that do not fit.
     """
     _check('scatter_mean', src, index)
-    total = src.new_zeros(num_groups, src.shape[1]).index_add(0, index, src)
+    sums = torch.promote_types(src.dtype, torch.float32)
+    total = src.new_zeros(num_groups, src.shape[1], dtype=sums).index_add(0, index, src.to(sums))
     count = count_rows(index, num_groups).clamp(min=1)
-    return total / count[:, None].to(src.dtype)
+    return (total / count[:, None].to(sums)).to(src.dtype)
 
 
 def count_rows(index: Tensor, num_groups: int, votes: Tensor | None = None) -> Tensor:

@@ -74,3 +74,6 @@ def test_bad_input_is_refused(make_case):
         CDLoss('full', 'feats')(case.student, case.teacher, case.batch)
     with pytest.raises(ConfigError, match='CDLoss: temperature=-1'):
         CDLoss('full', temperature=-1)
+    for channels in ((6, 8), (5, 9)):
+        with pytest.raises(ConfigError, match=r'CDLoss: features of 6 \(student\) and 9 .*Set channels=\(6, 9\)'):
+            CDLoss('full', 'feats', channels=channels)(case.student, case.teacher, case.batch)

@@ -49,3 +49,14 @@ def test_a_prototype_belongs_to_its_image():
     batch = dict(inputs=dict(labels=torch.zeros(2, 4, 4, dtype=torch.int64)))
     value = IFVLoss('full')(dict(feats=feats), dict(feats=torch.ones(2, 3, 4, 4)), batch)
     assert value < 1e-12
+
+
+@pytest.mark.parametrize('ignored', [-1, 0, -100])
+def test_prototypes_stay_apart_whatever_the_ignored_label(make_case, ignored):
+    case = make_case('points')
+    labels = case.inputs['labels'] + 1  # from 1 on, so that 0 is free
+    first = IFVLoss('full', ignore_index=256)(case.student, case.teacher, dict(inputs=dict(case.inputs, labels=labels)))
+    labels = torch.where(labels == 256, ignored, labels)
+    again = IFVLoss('full', ignore_index=ignored)(case.student, case.teacher,
+                                                  dict(inputs=dict(case.inputs, labels=labels)))
+    assert first > 0 and again == first

@@ -97,6 +97,7 @@ def test_the_code_is_a_quarter_of_the_teachers_channels(make_case):
             KALoss('full', **dict(dict(channels=(6, 9)), **options))
 
 
-def test_features_of_other_channels_are_refused(case):
-    with pytest.raises(ConfigError, match=r"KALoss: channels=\(3, 4\), but 'feats' has 6 in .* Set channels=\(6, 9\)"):
-        KALoss('full', (3, 4), rows=case.rows)(case.student, case.teacher, case.batch)
+def test_features_of_other_channels_are_refused(make_case):
+    case = make_case('points')
+    with pytest.raises(ConfigError, match=r'KALoss: features of 6 \(student\) and 9 .*Set channels=\(6, 9\)'):
+        KALoss('full', (6, 12))(case.student, case.teacher, case.batch)

@@ -302,6 +302,11 @@ def test_bad_batches_are_refused(toy):
         loss(student, teacher, dict(inputs={k: v for k, v in inputs.items() if k != 'voxel_labels'}))
     with pytest.raises(DataError, match="tap 'point_feats' of the teacher has 29 rows, expected .* 30 points"):
         loss(student, dict(teacher, point_feats=teacher['point_feats'][1:]), dict(inputs=inputs))
+    cubes = dict(inputs, voxel_feats=torch.zeros(len(inputs['voxel_coords']), 4))
+    with pytest.raises(DataError, match='voxels of the batch are cubes, expected a cylindrical grid'):
+        loss(student, teacher, dict(inputs=cubes))
+    grid = dict(supervoxel_coords=inputs['voxel_coords'], supervoxel_grid=inputs['grid_shape'])
+    assert loss(student, teacher, dict(inputs=dict(cubes, **grid)))
 
 
 @pytest.mark.parametrize(('bad', 'message'), [
@@ -311,6 +316,8 @@ def test_bad_batches_are_refused(toy):
     (dict(num_supervoxels=2.5), 'num_supervoxels=2.5'),
     (dict(supervoxel_size=(120, 60)), r'supervoxel_size=\(120, 60\), expected three'),
     (dict(supervoxel_size=(120, 0, 8)), r'supervoxel_size\[1\]=0'),
+    (dict(alpha=0.4), 'alpha=0.4, expected two numbers of at least 0'),
+    (dict(alpha=(0.4,)), r'alpha=\(0.4,\), expected two'), (dict(beta=(0.1, -1)), r'beta=\(0.1, -1\), expected two'),
     (dict(rho_range=(50., 0.)), r'rho_range=\(50.0, 0.0\), expected 0 <= first < last')])
 def test_bad_arguments_are_refused(bad, message):
     with pytest.raises(ConfigError, match=message):

@@ -81,10 +81,19 @@ def test_both_terms_are_weighted(make_case):
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(pixel_weight=0, pair_weight=0), 'expected at least one above 0'), (dict(pair_weight=-1), 'pair_weight=-1'),
-    (dict(pool=0), 'pool=0'), (dict(temperature=0), 'temperature=0'), (dict(region_size=(2, 0, 1)), 'region_size=0')])
+    (dict(region_size=(1, 2)), r'region_size=\(1, 2\), expected three numbers'),
+    (dict(region_size=(2, 0, 1)), 'region_size=0'), (dict(pool=0), 'pool=0'), (dict(temperature=0), 'temperature=0')])
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(ConfigError, match=f'SKDLoss: .*{message}'):
         SKDLoss('full', **options)
+
+
+def test_cubes_of_another_level_than_the_cylindrical_grid_are_refused(make_case):
+    case = make_case('sparse')
+    finest = torch.zeros(len(case.student['feats'].feats) + 1, 4, dtype=torch.long)
+    inputs = dict(case.inputs, supervoxel_coords=finest, supervoxel_grid=(4, 4, 4))
+    with pytest.raises(DataError, match="rows of the tap 'feats' for .*Tap an output at full resolution"):
+        SKDLoss('full', pixel_weight=0)(case.student, case.teacher, dict(inputs=inputs))
 
 
 def test_points_without_a_grid_are_refused(make_case):

@@ -193,6 +193,9 @@ def test_bad_arguments_and_foreign_weights():
         MinkUNet(class_weights=[1.0])
     with pytest.raises(ConfigError, match='ratio'):
         SPVNAS(ratio=0)
+    for other in (dict(width=0.5), dict(blocks=(1,) * 8)):
+        with pytest.raises(ConfigError, match='SPVNAS: .*expected net and ratio'):
+            SPVNAS(**other)
     with pytest.raises(CheckpointError, match='expected MinkUNet or SPVCNN of mit-han-lab'):
         convert_minkunet(MinkUNet(width=0.125).state_dict())
     with pytest.raises(CheckpointError, match='expected MinkUNet or SPVCNN of mit-han-lab'):

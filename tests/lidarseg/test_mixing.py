@@ -56,6 +56,11 @@ def test_laser_mix_takes_areas_in_turn(number):
     mixed = LaserMix([number])(sample(own, other))
     assert rows(mixed) == laser_mix_slowly(own, other, number, -25, 3)
     assert {1, 2} == set(mixed['points'][:, 3])
+    lifted = [dict(part, points=part['points'] + np.float32([0, 0, 4, 0])) for part in (own, other)]  # z = 0 below
+    again = LaserMix([number], sensor_z=4.)(sample(*lifted))
+    assert len(again['points']) == len(mixed['points']) and np.array_equal(again['labels'], mixed['labels'])
+    with pytest.raises(DataError, match='LaserMix: no point of own .*by sensor_z'):
+        LaserMix([number])(dict(sample(*lifted), sample_id='own'))
 
 
 @pytest.mark.parametrize('kind', [LaserMix, PolarMix])

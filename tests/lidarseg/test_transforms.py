@@ -116,7 +116,10 @@ def test_scale_and_shift_cover_their_ranges():
     rng = np.random.default_rng(0)
     scaled = np.concatenate([RandomScale()(dict(points=points, rng=rng))['points'] for _ in range(500)])
     np.testing.assert_allclose(scaled[:, 1], 2 * scaled[:, 0], rtol=1e-6)
-    assert 0.95 <= scaled[:, 0].min() < 0.955 and 1.045 < scaled[:, 0].max() <= 1.05
+    assert 0.95 <= scaled[:, 0].min() < 0.955 and 1.045 < scaled[:, 0].max() <= 1.05 and (scaled[:, 2] == 3).all()
+    whole = np.concatenate([RandomScale(z=True)(dict(points=points, rng=rng))['points'] for _ in range(50)])
+    np.testing.assert_allclose(whole[:, 1:3], whole[:, :1] * [2, 3], rtol=1e-6)
+    assert len(np.unique(whole[:, 2])) == 50 and (points[0] == [1, 2, 3, 0]).all()
     shifted = np.concatenate([RandomTranslate(0.1)(dict(points=points, rng=rng))['points'] for _ in range(2000)])
     np.testing.assert_allclose(shifted.mean(axis=0), points[0], atol=0.01)
     np.testing.assert_allclose(shifted[:, :3].std(axis=0), 0.1, atol=0.01)
@@ -208,6 +211,13 @@ def test_scans_drawn_for_mixing_and_past_ones_keep_few_labels_too():
     few = KeepLabels(.01)(both)['labels']
     assert np.array_equal(few[:4000], KeepLabels(.01)(labelled())['labels'])
     assert np.array_equal(few[4000:], mixed['labels'])
+
+
+@pytest.mark.parametrize('step', [RandomThin(.5), RandomSector(120)])
+def test_few_labels_of_a_scan_that_is_thinned_at_random_are_refused(step):
+    thinned = step(dict(labelled(), rng=np.random.default_rng(0)))
+    with pytest.raises(ConfigError, match='is thinned at random, expected it as its file has it'):
+        KeepLabels(.01)(thinned)
 
 
 def test_what_lies_far_away_is_dropped_with_all_that_belongs_to_it():

@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 import torch
 
-from perception.ops.point_voxel import point_voxel_map, points_to_voxels, voxels_to_points
+from perception.ops.point_voxel import PointVoxelMap, point_voxel_map, points_to_voxels, voxels_to_points
 from perception.ops.sparse.maps import VoxelSet
 from perception.utils.errors import DataError
 
@@ -68,6 +68,16 @@ def test_both_directions_have_the_gradient_of_their_values():
     assert torch.autograd.gradcheck(lambda x: voxels_to_points(x, where), feats)
     rows = torch.randn(12, 2, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda x: points_to_voxels(x, where), rows)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_counts_all_points_of_a_voxel_in_its_gradient(dtype):
+    where = PointVoxelMap(torch.zeros(3000, dtype=torch.long), torch.zeros(3000, 8, dtype=torch.long),
+                          torch.full((3000, 8), 1 / 8), 1)
+    feats = torch.ones(1, 4, dtype=dtype, requires_grad=True)
+    points = voxels_to_points(feats, where)
+    points.backward(torch.ones_like(points))
+    assert points.dtype == dtype and (feats.grad.float() / 3000 - 1).abs().max() < 0.01
 
 
 def test_a_point_without_a_voxel_is_an_error():

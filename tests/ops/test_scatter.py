@@ -59,3 +59,10 @@ def test_shapes_that_do_not_fit_are_refused(function):
         function(torch.zeros(3, 2), torch.zeros(4, dtype=torch.long), 2)
     with pytest.raises(DataError, match=r'expected \(N, C\)'):
         function(torch.zeros(3), torch.zeros(3, dtype=torch.long), 2)
+
+
+@pytest.mark.parametrize('device', DEVICES)
+def test_a_mean_of_many_half_precision_rows_does_not_overflow(device):
+    src = torch.full((2000, 3), 100., dtype=torch.float16, device=device)  # their sum is above float16's largest number
+    mean = scatter_mean(src, torch.zeros(2000, dtype=torch.long, device=device), 1)
+    assert mean.dtype == torch.float16 and (mean == 100).all()

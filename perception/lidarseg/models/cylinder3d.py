@@ -298,7 +298,7 @@ class ConvActNorm(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, in_channels) to (V, out_channels)."""
-        if can_finish(x.feats, self.norm):
+        if can_finish(x.feats, self.conv, self.norm):
             return self.conv(x, Finish(self.norm, 0.01, norm_first=False))
         x = self.conv(x)
         return x.replace(self.norm(F.leaky_relu(x.feats, inplace=True)))

@@ -267,7 +267,7 @@ class ConvNormAct(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features of the voxels that the convolution makes."""
-        if can_finish(x.feats, self.norm):
+        if can_finish(x.feats, self.conv, self.norm):
             return self.conv(x, Finish(self.norm, 0. if self.act else 1., norm_first=True))
         x = self.conv(x)
         feats = self.norm(x.feats)

@@ -45,6 +45,10 @@ class SPVNAS(SPVCNN):
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, num_classes: int = 19,
                  net: str | Path | Mapping = '65GMACs', ratio: float = 1.0, **arguments):
+        for name in ('width', 'blocks'):
+            if name in arguments:
+                raise ConfigError(f'SPVNAS: {name}={arguments[name]!r}, expected net and ratio, which say all widths '
+                                  'and depths. Leave it out.')
         known = NETS.get(net) if isinstance(net, str) else None
         self.architecture = narrowed(known or read_net_config(net), ratio)
         super().__init__(data_preprocessor, num_classes, **arguments)

@@ -153,10 +153,13 @@ class Finish:
         return self.norm(F.leaky_relu(x, self.slope))
 
 
-def can_finish(x: Tensor, norm: nn.Module) -> bool:
-    """Whether the backend for these features applies a `Finish`, and nobody listens to the norm itself."""
+def can_finish(x: Tensor, conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether the backend for these features applies a `Finish` to a convolution, which has no bias then, and nobody
+    listens to the layers themselves.
+    """
+    heard = norm._forward_hooks or norm._forward_pre_hooks or conv._forward_hooks  # as the taps of distillation do
     return (not torch.is_grad_enabled() and not norm.training and getattr(norm, 'running_var', None) is not None
-            and norm.weight is not None and not norm._forward_hooks and not norm._forward_pre_hooks
+            and norm.weight is not None and getattr(conv, 'bias', None) is None and not heard
             and hasattr(_choose(x, None), 'forward_finished'))
 
 

@@ -96,6 +96,9 @@ def test_what_spconv_cannot_do_is_said():
         sparse_conv(x.feats, layer.weight, x.voxels.subm_map((3, 3, 3), (1, 1, 1)), algorithm='pairs')
     with pytest.raises(ConfigError, match=r'float64.* on cpu'):
         copy.deepcopy(layer).double()(x.replace(x.feats.double()))
+    torch.set_num_threads(2)
+    with torch.no_grad(), pytest.raises(ConfigError, match='2 threads on a CPU .* expected one'):
+        layer(x)
 
 
 def test_backends_are_chosen_by_name():

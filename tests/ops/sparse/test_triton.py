@@ -162,21 +162,23 @@ def test_norm_and_activation_are_part_of_the_product_in_evaluation(norm_first, s
     kernel_map = make_map((1, 1, 3), None, None, (1, 1, 1), share=0.2)
     x, weight, _ = operands(kernel_map, 5, 20, dtype)
     generator = torch.Generator().manual_seed(2)
-    norm = torch.nn.BatchNorm1d(20)
+    conv, norm = torch.nn.Identity(), torch.nn.BatchNorm1d(20)
     for values in (*norm.parameters(), norm.running_mean, norm.running_var):
         values.data.copy_(torch.rand(20, generator=generator) + 0.1)
     finish = functional.Finish(norm.to(DEVICE).eval(), slope, norm_first)
     set_backend('triton')
     try:
-        assert not functional.can_finish(x, norm), 'its gradients are wanted'
+        assert not functional.can_finish(x, conv, norm), 'its gradients are wanted'
         with torch.no_grad():
-            assert functional.can_finish(x, norm) and not functional.can_finish(x, torch.nn.BatchNorm1d(20))
+            assert functional.can_finish(x, conv, norm) and not functional.can_finish(x, conv, torch.nn.BatchNorm1d(20))
             found = sparse_conv(x, weight, kernel_map, finish=finish)
-            handle = norm.register_forward_hook(lambda *_: None)
-            assert not functional.can_finish(x, norm), 'somebody listens'
-            handle.remove()
+            for layer in (conv, norm):
+                handle = layer.register_forward_hook(lambda *_: None)
+                assert not functional.can_finish(x, conv, norm), 'somebody listens'
+                handle.remove()
+            assert not functional.can_finish(x, torch.nn.Linear(5, 20), norm), 'it has a bias'
             set_backend('torch')
-            assert not functional.can_finish(x, norm)
+            assert not functional.can_finish(x, conv, norm)
             norm.double()
             expected = finish(reference.forward(x.double(), weight.double(), kernel_map))
             plain = functional._run('forward_finished', x.double(), weight.double(), kernel_map, finish)

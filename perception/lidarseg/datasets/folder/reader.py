@@ -54,8 +54,8 @@ class PointFolder(LidarScans):
             field of the scan's own file, such as 'label'. None where there are none.
         label_map: id in the label files -> class, its name or its number; by default ids are numbers of classes.
         ignore: ids that are no class.
-        split: 'train', 'val', 'test' or another one of `splits`. 'train' refuses unknown ids and scans with fewer than
-            two points, 'test' needs no labels.
+        split: 'train', 'val', 'test' or another one of `splits`. 'train' refuses scans with fewer than two points,
+            'test' needs no labels; where there are some, unknown ids are refused.
         splits: split -> ids of its scans, their paths, patterns of them, folders, or a text file below `data_root` with
             one a line; without 'test' the scans of 'val' are tested. Without splits all scans are tested, each fifth is
             for 'val', the rest for 'train'.

@@ -328,7 +328,7 @@ class SemanticKITTIMultiScan(SemanticKITTI):
             if not isinstance(scan, (str, Path)):
                 raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
             path = Path(scan).absolute()
-            poses = poses_of(path.parents[1], [path])[0]
+            poses = poses_of(path.parent.parent, [path])[0]
             return [points for _, points in past_points(path, poses, count, reader)]
         except DataError as error:
             print_log(f'The net was trained on {count + 1} scans at a time but labels this one alone, which tells '
@@ -342,7 +342,7 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int,
 
     Args:
         path: `sequences/SS/velodyne/FFFFFF.bin`.
-        poses: (M, 4, 4) poses of the sequence's scans, see `lidar_poses`.
+        poses: (M, 4, 4) poses of the sequence's scans as their files have them, see `lidar_poses`.
         past_scans: how many.
         reader: of the scans; None for one of official files.
 
@@ -357,6 +357,7 @@ def past_points(path: Path, poses: np.ndarray, past_scans: int,
         return []
     numbered = is_number(path, len(poses))
     found, reader = [], reader or PointReader()
+    poses = poses @ np.linalg.inv(reader.to_frame)  # of the points as the reader turns them
     for back in range(1, past_scans + 1):
         past = path.with_name(f'{frame - back:06d}.bin' if numbered else scan_names(path.parent)[frame - back])
         if not past.is_file():

@@ -55,8 +55,8 @@ class Waymo(LidarScans):
     """Frames of all five LiDARs with both returns.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(points=(N, 4) float32), data_samples=PointSegSample)`;
-    the fourth column is tanh(intensity). The sample's `first_len` tells how many points are first returns; it is there
-    where the folder has a `mask.npy`. The pipeline is that of SemanticKITTI.
+    the fourth column is tanh(intensity). In validation and testing, which need `mask.npy`, the sample's `first_len`
+    tells how many points are first returns. The pipeline is that of SemanticKITTI.
 
     Args:
         data_root: folder of the three splits; a leading `data` gives way to the variable PERCEPTION_DATA.

@@ -1,7 +1,7 @@
 """Sparse convolution by spconv's native kernels on our own kernel maps.
 
-On a CPU spconv adds rows without protection, so with more than one thread some sums are wrong, and it has no gradients
-there; it serves as a peer. On CUDA it has float16 and float32 kernels with gradients.
+On a CPU spconv adds rows without protection, so with more than one thread some sums are wrong, which is refused, and it
+has no gradients there; it serves as a peer. On CUDA it has float16 and float32 kernels with gradients.
 """
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | N
     """(num_in, Cin) features times (Cout, k0, k1, k2, Cin) weights of the same dtype to (num_out, Cout).
 
     Raises:
-        ConfigError: an algorithm of another backend, or a dtype without kernels.
+        ConfigError: an algorithm of another backend, a dtype without kernels, or several threads of a CPU.
     """
     if algorithm is not None:
         raise ConfigError(f"sparse_conv: algorithm {algorithm!r} with the backend 'spconv', expected None. "
@@ -47,6 +47,10 @@ def forward(x: Tensor, weight: Tensor, kernel_map: KernelMap, algorithm: str | N
     if x.dtype not in (torch.float32, half):
         raise ConfigError(f"sparse_conv: {x.dtype} on {x.device.type} with the backend 'spconv', expected float32 or, "
                           "on CUDA, float16. Use set_backend('torch').")
+    if not x.is_cuda and torch.get_num_threads() > 1:
+        raise ConfigError(f"sparse_conv: {torch.get_num_threads()} threads on a CPU with the backend 'spconv', some of "
+                          "whose sums would be wrong, expected one. Call torch.set_num_threads(1), or use "
+                          "set_backend('torch').")
     if not kernel_map.num_pairs:
         return x.new_zeros(kernel_map.num_out, len(weight))
     pairs, sizes = pair_table(kernel_map)

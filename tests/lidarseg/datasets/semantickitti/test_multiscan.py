@@ -244,6 +244,26 @@ def test_predict_finds_the_scans_before_a_file(mini, logged):
     assert not logged
 
 
+def test_scans_before_a_file_of_a_sensor_that_looks_elsewhere_lie_where_they_should(folder):
+    sequence = folder / 'sequences/08'
+    path = sequence / 'velodyne/000003.bin'
+    plain, turned, drive = Echo(), Echo(), lidar_poses(sequence, 4)
+    LidarPredictor(plain, dict(type=SemanticKITTIMultiScan))(path)
+    mount = np.array([[0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # of a sensor that looks along -y
+    calib = read_calib(sequence / 'calib.txt')
+    write_calib(sequence / 'calib.txt', dict(calib, Tr=calib['Tr'] @ np.linalg.inv(mount)))
+    for scan in (sequence / 'velodyne').iterdir():
+        points = read_points(scan)
+        points[:, :3] = points[:, :3] @ mount[:3, :3].T
+        write_points(scan, points)
+    predict = LidarPredictor(turned, dict(type=SemanticKITTIMultiScan), forward='-y')
+    predict(path)
+    torch.testing.assert_close(turned.points, plain.points, rtol=0, atol=1e-4)
+    predict.begin(sequence / 'velodyne', 'follow')
+    first, *_, last = predict._film.poses
+    np.testing.assert_allclose(np.linalg.inv(first) @ last, drive[3], atol=1e-6)
+
+
 def test_predict_takes_a_scan_alone_where_there_are_no_others_and_says_so(folder, logged):
     model = Echo()
     predict = LidarPredictor(model, dict(type=SemanticKITTIMultiScan))
