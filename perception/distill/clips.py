@@ -18,7 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from perception.common.flow import dis_flows
-from perception.distill.cache import FeatureCache, digest, weights_digest
+from perception.distill.cache import FeatureCache, digest, settings_of, weights_digest
 from perception.distill.taps import record
 from perception.distill.teachers import FrozenTeacher, Teacher
 from perception.utils.checks import check_choice, check_positive, rows_and_columns
@@ -118,7 +118,7 @@ class FrameFeatures:
         return (torch.cat([frames[:, :-1], frames[:, 1:]], 2) if self.pairs else frames).flatten(0, 1)
 
     def _kept(self, frames: Tensor) -> dict[str, Tensor]:
-        """What `compute` gives, from files where they are there; what is computed is written."""
+        """What `compute` gives, as float16, from files where they are there; what is computed is written."""
         cache, clips = self.cache(), frames.cpu().contiguous().numpy()
         names = [[digest([str(frame.shape).encode(), frame]) for frame in clip] for clip in clips]
         if self.pairs:
@@ -127,12 +127,12 @@ class FrameFeatures:
         rows = {name: cache.read(name) for name in dict.fromkeys(names)}
         absent = {name: i for i, name in enumerate(names) if rows[name] is None}
         if absent:
-            made = self.compute(self._items(frames)[list(absent.values())])
+            with torch.autocast(frames.device.type, enabled=False):  # the files are for trainings of any precision
+                made = self.compute(self._items(frames)[list(absent.values())])
             made = torch.cat([made[name].float().flatten(1) for name in cache.shapes], 1).cpu().numpy()
             for name, row in zip(absent, made):
-                cache.write(name, row)
-                rows[name] = row
-        stacked = torch.from_numpy(np.stack([rows[name] for name in names]))  # halves, unless some are new
+                rows[name] = cache.write(name, row)
+        stacked = torch.from_numpy(np.stack([rows[name] for name in names]))
         return {name: part.float() for name, part in cache.split(stacked.to(frames.device)).items()}
 
 
@@ -185,7 +185,8 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
     def origin(self) -> str:
         """See FrameFeatures."""
         norms = {name: value.flatten().tolist() for name, value in self.preprocessor.named_buffers()}
-        net = f'{weights_digest(self.model)} {self.model}'  # its text tells strides and dilations, which no weight does
+        # its text and settings tell strides, dilations and sizes, which no weight does
+        net = f'{weights_digest(self.model)} {self.model} {settings_of(self.model)}'
         return f'{net} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
 
 

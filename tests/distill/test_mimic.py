@@ -325,7 +325,9 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
     other = ClipTeacher(Net(), dict(low=dict(tap='low', channels=4, size=(6, 6))), cache_gb=1)
     dilated = teacher(cache_gb=1)
     dilated.model.low.dilation, dilated.model.low.padding = (2, 2), (2, 2)
-    names = [t.cache().folder.name for t in (own, *others, one, other, dilated)]
+    resized = teacher(cache_gb=1)
+    resized.model.input_size = (24, 24)  # of a net that brings images to a size of its own
+    names = [t.cache().folder.name for t in (own, *others, one, other, dilated, resized)]
     assert len(set(names)) == len(names) and teacher(cache_gb=2).cache().folder.name == names[0]
     changed = dict(inputs=dict(frames=batch['inputs']['frames'].clone()))
     changed['inputs']['frames'][1, 2, 0, 5, 5] ^= 1
@@ -334,6 +336,16 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
     found = again.observe(changed)
     assert len({path.name for path in cached.rglob('*.npy')} - before) == 1
     assert torch.allclose(found['low'], teacher().observe(changed)['low'], atol=1e-2)
+
+
+def test_features_are_the_same_whether_they_were_kept_before(batch, cached):
+    with torch.autocast('cpu', torch.bfloat16):  # a training in other precision writes nothing else
+        first = teacher(cache_gb=1).observe(batch)
+    again, full, live = teacher(cache_gb=1).observe(batch), teacher(cache_gb=1e-9).observe(batch), teacher().observe(
+        batch)
+    for name in live:
+        assert torch.equal(first[name], again[name]) and torch.equal(first[name], full[name])
+        assert torch.equal(first[name], live[name].half().float())
 
 
 def test_weights_tell_a_teacher():
