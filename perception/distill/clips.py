@@ -291,6 +291,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     away = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
     kernel, flat = torch.exp(-away.square() / (2 * sigma ** 2)), maps.flatten(0, 1)[:, None]
     kernel = kernel / kernel.sum()
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode='replicate'), kernel.view(1, 1, 1, -1))
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode='replicate'), kernel.view(1, 1, -1, 1))
+    with torch.autocast(maps.device.type, enabled=False):  # slopes are taken of it, of which bfloat16 leaves little
+        flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode='replicate'), kernel.view(1, 1, 1, -1))
+        flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode='replicate'), kernel.view(1, 1, -1, 1))
     return flat.view(maps.shape)

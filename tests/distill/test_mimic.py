@@ -142,6 +142,8 @@ def test_blur_keeps_what_is_even_and_the_sum():
     assert blurred.sum().item() == pytest.approx(1, abs=1e-5) and blurred[..., 15, 15].item() == pytest.approx(
         1 / (2 * np.pi * 4), rel=0.02)
     assert torch.allclose(gaussian_blur(torch.ones(1, 2, 9, 9), 4), torch.ones(1, 2, 9, 9))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(gaussian_blur(spot, 2), blurred)
 
 
 def test_features_in_files(tmp_path, batch):
