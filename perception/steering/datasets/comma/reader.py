@@ -95,11 +95,6 @@ class CommaAI(DrivingClips):
                           targets[a:b].astype(np.float32), [(str(camera), k) for k in range(a, b)])
                 for number, (a, b) in enumerate(pieces, 1)]
 
-    @property
-    def least(self) -> int:
-        """Frames that a piece needs."""
-        return self.clip_length * (1 if self.split == 'test' else 2)
-
     def read_frames(self, recording: Recording, indices: Sequence[int]) -> list[np.ndarray]:
         path = recording.source[indices[0]][0]
         key = (os.getpid(), path)  # a forked worker opens its own

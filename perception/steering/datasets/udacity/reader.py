@@ -11,7 +11,8 @@ The official folders are read as they are exported from the ROS bags; a bag that
 
 Instead of folders the root may hold one list, `interpolated.csv` or `complete_dataset.csv` (13 columns without header,
 as FM-Net's code reads it), whose images it names. Angles are those of the wheel, in radians, positive to the left; a
-sample has degrees. Only centre frames are read. A gap of more than a second ends a recording.
+sample has degrees. Only centre frames are read. A gap of more than a second ends a recording; in training and
+validation pieces that are too short for clips are left out.
 """
 import csv
 import io
@@ -83,7 +84,7 @@ class UdacityCh2(DrivingClips):
         for table in self._tables():
             folder = table.parent
             name = folder.name if folder != self.data_root else table.stem
-            found += split_at_gaps(self._recording(read_table(table), folder, name))
+            found += self.whole_pieces(self._recording(read_table(table), folder, name))
         return found
 
     def _tables(self) -> list[Path]:
