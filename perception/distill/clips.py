@@ -255,8 +255,14 @@ class PrecomputedFeatures(Teacher):
         """The features (B, C, T, h, w) of a batch, whose samples tell `recording` and `frames`.
 
         Raises:
+            ConfigError: a clip that is mirrored, of which there are no features.
             DataError: a file or an array is missing or of another shape than the first one.
         """
+        mirrored = [sample.get('sample_id') for sample in batch['data_samples'] if sample.get('mirrored')]
+        if mirrored:
+            raise ConfigError(f'PrecomputedFeatures: {mirrored[0]} is mirrored, expected clips as they are in their '
+                              f'files, of which {self.folder} holds the features. Take FlipClip out of the training '
+                              "data's pipeline.")
         device = next(iter(batch['inputs'].values())).device
         clips = [[self._frame(sample.recording, frame) for frame in sample.frames] for sample in batch['data_samples']]
         found = {}

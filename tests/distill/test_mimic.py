@@ -156,6 +156,10 @@ def test_features_in_files(tmp_path, batch):
     assert found.shape == (2, 2, 4, 3, 3) and found[1, 0, :, 0, 0].tolist() == [10, 11, 12, 13]
     with pytest.raises(DataError, match="no array 'high'"):
         PrecomputedFeatures(tmp_path, ['high']).observe(batch)
+    batch['data_samples'][1].set_metainfo(dict(mirrored=True))
+    with pytest.raises(ConfigError, match='Take FlipClip out'):
+        PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+    batch['data_samples'][1].set_metainfo(dict(mirrored=False))
     for damaged in (b'PK', b'PK\3\4x'):
         (tmp_path / 'drive1' / 'c.npz').write_bytes(damaged)
         with pytest.raises(DataError, match=r'c\.npz'):
