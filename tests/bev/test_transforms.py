@@ -152,6 +152,23 @@ def test_depth_is_the_least_of_each_block_of_pixels():
     assert not block_depths(points[:0], matrix, (450, 800), 16, 1, 25).any()
 
 
+@pytest.mark.parametrize('seed', range(3))
+def test_depths_are_of_what_an_image_shows(seed):
+    sample = dict(a_sample(seed), images=[np.full((450, 800, 3), 255, np.uint8)] * 3)
+    small = ImageAug((128, 352), (.6, .8), degrees=20, flip=.5)(sample)
+    assert (whole := SweepDepth(1)({k: v for k, v in small.items() if k != 'file_sizes'})['depth']).any()
+    depth, shown = SweepDepth(1)(small)['depth'], np.stack(small['images']).max(-1)
+    inner, outer = (np.stack([cv2.erode((image == value).astype(np.uint8), np.ones((3, 3))) for image in shown]) > 0
+                    for value in (255, 0))  # but for pixels that the border crosses
+    assert depth[inner].any() and not depth[outer].any() and whole[outer].any()
+    np.testing.assert_array_equal(depth[inner], whole[inner])
+    same = ImageAug((128, 352), flip=1.0)(sample)
+    np.testing.assert_array_equal(*(SweepDepth(16)({k: v for k, v in same.items() if k != left_out})['depth']
+                                    for left_out in ('file_sizes', '')))
+    kept = DropCameras(keep=2)(small)
+    assert len(SweepDepth(16)(kept)['depth']) == len(kept['file_sizes']) == 2
+
+
 def test_maps_are_drawn_behind():
     with pytest.raises(DataError, match='map_labels already'):
         BEVAug()(dict(a_sample(), map_labels=np.zeros((1, 4, 4))))
