@@ -56,7 +56,7 @@ class BDDDriving(DrivingClips):
         seconds: of each video that are used, from its start.
     """
 
-    METAINFO = dict(DrivingClips.METAINFO, classes=ACTIONS,
+    METAINFO = dict(DrivingClips.METAINFO, rate=HZ / STEP, classes=ACTIONS,
                     palette=((90, 200, 90), (235, 90, 80), (80, 150, 255), (250, 190, 60)),
                     camera=dict(width=1280, height=720, focal=1000, height_above_ground=1.4, pitch=-1.0, forward=1.5))
     HELD_OUT = False

@@ -48,7 +48,7 @@ class CommaAI(DrivingClips):
     """
 
     METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
-        DrivingClips.METAINFO,
+        DrivingClips.METAINFO, rate=RATE,
         camera=dict(width=320, height=160, focal=250, height_above_ground=1.2, pitch=-1.5, forward=0.4),
         car=dict(wheelbase=2.67, ratio=15.3, understeer=0.0025))  # Acura ILX
 

@@ -38,6 +38,7 @@ LISTS = ('interpolated.csv', 'complete_dataset.csv')
 EVALUATION = 'CH2_final_evaluation.csv'
 FLOW = 'flow'  # folder of simulated tests: <ns>.npz, the true flow from the frame before
 ENDINGS = ('.jpg', '.png', '.jpeg')
+RATE = 20.0  # frames a second
 LARGEST = 30.0  # rad; a wheel turns less than five times
 
 
@@ -57,7 +58,7 @@ class UdacityCh2(DrivingClips):
     """
 
     METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
-        DrivingClips.METAINFO,
+        DrivingClips.METAINFO, rate=RATE,
         camera=dict(width=640, height=480, focal=480, height_above_ground=1.35, pitch=-2.0, forward=0.6),
         car=dict(wheelbase=2.85, ratio=14.8, understeer=0.0025))  # Lincoln MKZ
 
