@@ -33,7 +33,8 @@ class ImageAug:
 
     The scale at which an image just covers the input, max(h / H, w / W), is 1: the rows that are too many are cut off
     at the top, where the sky is, as are columns at both sides alike. A training draws for each camera a scale, the
-    columns, a mirror and a turn; without numbers of a training (or with those that follow) nothing is drawn.
+    columns, a mirror and a turn; without numbers of a training (or with those that follow) nothing is drawn. It leaves
+    `file_sizes` (N, 2), rows and columns of the files, in the sample.
 
     Args:
         size: rows and columns of the input.
@@ -62,8 +63,9 @@ class ImageAug:
             raise DataError(f'ImageAug: {sample["sample_id"]} has depth already, expected it to be taken from the '
                             'images as the net sees them. Put SweepDepth behind ImageAug.')
         images, matrices, sizes = [], [], []
-        for image, so_far in zip(sample['images'], sample['image_aug']):
-            size = file_size(image, so_far)
+        known = sample.get('file_sizes', repeat(None))  # of an ImageAug before this one
+        for image, so_far, size in zip(sample['images'], sample['image_aug'], known):
+            size = file_size(image, so_far) if size is None else tuple(size)
             matrix = self.draw(sample['rng'], size) if self.drawn else \
                 image_matrix(size, self.size, self.scale[0], self.bottom[0])
             images.append(warp(image, matrix @ np.linalg.inv(so_far), self.size))

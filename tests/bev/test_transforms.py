@@ -71,6 +71,11 @@ def test_no_training_is_one_fixed_matrix():
     np.testing.assert_allclose(first[0], [[.88, 0, -.06], [0, .88, -.06 - 140], [0, 0, 1]], atol=1e-12)
 
 
+def test_a_second_one_takes_the_place_of_the_first():
+    first = ImageAug((256, 704), (1.1, 1.2), degrees=5, flip=.5)(a_sample())
+    np.testing.assert_allclose(ImageAug((128, 352))(first)['image_aug'], ImageAug((128, 352))(a_sample())['image_aug'])
+
+
 def test_images_of_another_shape_are_covered():
     tall = image_matrix((800, 450), (256, 704))
     np.testing.assert_allclose(tall @ [-.5, 0, 1], [-.5, tall[1, 2], 1])
