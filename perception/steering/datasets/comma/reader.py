@@ -186,8 +186,8 @@ def read_log(path: str | Path, frames: int, align: str = 'pointer') -> tuple[np.
     if len(set(lengths.values())) > 1 or not min(lengths.values()):
         raise DataError(f'{path}: {", ".join(f"{n:,} of {key}" for key, n in lengths.items())}, expected equal numbers '
                         'of rows. The file is damaged; copy it again.')
-    for key in wanted:
-        bad = np.flatnonzero(~np.isfinite(columns[key]) | (np.abs(columns[key]) > LARGEST) & (key != POINTER))
+    for key in columns:
+        bad = np.flatnonzero(~np.isfinite(columns[key]) | (np.abs(columns[key]) > LARGEST) & (key in KEYS))
         if len(bad):
             raise DataError(f'{path}: row {bad[0]} of {key} is {columns[key][bad[0]]} ({len(bad):,} such rows), '
                             f'expected a number. Correct the file, or move the recording away.')
