@@ -33,8 +33,9 @@ train_dataloader.update(batch_size=4)
 train_dataloader['dataset'].update(pipeline=[
     dict(type=ImageAug, size=size, scale=(0.877, 1.023), bottom=(0, 0.22), degrees=5.4, flip=0.5),
     dict(type=DropCameras, keep=5)], **labels)
-val_dataloader['dataset'].update(pipeline=[dict(type=ImageAug, size=size)], **labels)
-test_dataloader['dataset'].update(pipeline=[dict(type=ImageAug, size=size)], **labels)
+test_pipeline = [dict(type=ImageAug, size=size, bottom=(0.11, 0.11))]  # the mean of the training's, as published
+val_dataloader['dataset'].update(pipeline=test_pipeline, **labels)
+test_dataloader['dataset'].update(pipeline=test_pipeline, **labels)
 val_evaluator = dict(type=BEVSegMetric, preset='lss_vehicle')
 test_evaluator = dict(type=BEVSegMetric, preset='lss_vehicle')
 submission = predictions = None  # there is no server

@@ -8,6 +8,7 @@ Pixels: integers are the middles of pixels, so that an image of W columns is mir
 about ((W - 1) / 2, (H - 1) / 2).
 """
 from collections.abc import Sequence
+from itertools import repeat
 from typing import Any
 
 import cv2
@@ -21,8 +22,9 @@ from perception.utils.errors import ConfigError, DataError
 # fields of RigSample that there is one of for each box of the truth
 PER_BOX = ('boxes', 'labels', 'attributes', 'visibility', 'num_points', 'track_ids')
 # fields of a sample that there is one of for each camera
-PER_CAMERA = ('images', 'cam_to_img', 'frame_to_cam', 'image_aug', 'depth')
+PER_CAMERA = ('images', 'cam_to_img', 'frame_to_cam', 'image_aug', 'file_sizes', 'depth')
 MEAN = (124, 116, 104)  # colour that a normalised image has as 0
+ROUNDING = 1e-2  # pixels of a file
 
 
 @TRANSFORMS.register_module()
@@ -31,7 +33,8 @@ class ImageAug:
 
     The scale at which an image just covers the input, max(h / H, w / W), is 1: the rows that are too many are cut off
     at the top, where the sky is, as are columns at both sides alike. A training draws for each camera a scale, the
-    columns, a mirror and a turn; without numbers of a training (or with those that follow) nothing is drawn.
+    columns, a mirror and a turn; without numbers of a training (or with those that follow) nothing is drawn. It leaves
+    `file_sizes` (N, 2), rows and columns of the files, in the sample.
 
     Args:
         size: rows and columns of the input.
@@ -59,13 +62,16 @@ class ImageAug:
         if 'depth' in sample:
             raise DataError(f'ImageAug: {sample["sample_id"]} has depth already, expected it to be taken from the '
                             'images as the net sees them. Put SweepDepth behind ImageAug.')
-        images, matrices = [], []
-        for image, so_far in zip(sample['images'], sample['image_aug']):
-            matrix = self.draw(sample['rng'], file_size(image, so_far)) if self.drawn else \
-                image_matrix(file_size(image, so_far), self.size, self.scale[0], self.bottom[0])
+        images, matrices, sizes = [], [], []
+        known = sample.get('file_sizes', repeat(None))  # of an ImageAug before this one
+        for image, so_far, size in zip(sample['images'], sample['image_aug'], known):
+            size = file_size(image, so_far) if size is None else tuple(size)
+            matrix = self.draw(sample['rng'], size) if self.drawn else \
+                image_matrix(size, self.size, self.scale[0], self.bottom[0])
             images.append(warp(image, matrix @ np.linalg.inv(so_far), self.size))
             matrices.append(matrix)
-        return dict(sample, images=images, image_aug=np.stack(matrices))
+            sizes.append(size)
+        return dict(sample, images=images, image_aug=np.stack(matrices), file_sizes=np.array(sizes))
 
     def draw(self, rng: np.random.Generator, size: tuple[float, float]) -> np.ndarray:
         """(3, 3) from the pixels of a file of H rows and W columns to those of the input."""
@@ -222,6 +228,8 @@ class MoveCameras:
 class SweepDepth:
     """Depths of the LiDAR's points in blocks of the input images, behind ImageAug, for nets that learn them.
 
+    Points that fall onto what is black beyond an image's border are left out: nothing there tells their depth.
+
     Args:
         stride: rows and columns of a block.
         near, far: m; points outside are left out.
@@ -244,9 +252,10 @@ class SweepDepth:
         # points lie where BEVAug has brought them
         to_cam = sample['frame_to_cam'] @ np.linalg.inv(sample['bev_aug'])
         height, width = sample['images'][0].shape[:2]
+        files = zip(sample['image_aug'], sample['file_sizes']) if 'file_sizes' in sample else repeat(None)
         result = dict(sample, depth=np.stack([
-            block_depths(sample['points'][:, :3], to_image, (height, width), self.stride, self.near, self.far)
-            for to_image in image_matrices(sample['cam_to_img'], to_cam, sample['image_aug'])]))
+            block_depths(sample['points'][:, :3], to_image, (height, width), self.stride, self.near, self.far, file)
+            for to_image, file in zip(image_matrices(sample['cam_to_img'], to_cam, sample['image_aug']), files)]))
         if not self.keep_points:
             del result['points']
         return result
@@ -258,7 +267,7 @@ def image_matrices(cam_to_img: np.ndarray, frame_to_cam: np.ndarray, image_aug: 
 
 
 def block_depths(points: np.ndarray, to_image: np.ndarray, size: tuple[int, int], stride: int, near: float,
-                 far: float) -> np.ndarray:
+                 far: float, file: tuple[np.ndarray, np.ndarray] | None = None) -> np.ndarray:
     """Least depth of points in each block of an image.
 
     Args:
@@ -267,6 +276,8 @@ def block_depths(points: np.ndarray, to_image: np.ndarray, size: tuple[int, int]
         size: rows and columns of the image.
         stride: of a block; those at the right and lower border may be smaller.
         near, far: m.
+        file: what the image was made of: (3, 3) from its pixels to those of the image, and its rows and columns; points
+            beyond its border are left out. None where the image shows all of it.
 
     Returns:
         (h, w) float32, 0 where there is no point.
@@ -277,6 +288,11 @@ def block_depths(points: np.ndarray, to_image: np.ndarray, size: tuple[int, int]
     u, v, depth = u[rows] / depth[rows], v[rows] / depth[rows], depth[rows]
     column, row = (np.floor((place + 0.5) / stride) for place in (u, v))
     inside = (u >= -0.5) & (u < size[1] - 0.5) & (v >= -0.5) & (v < size[0] - 0.5)
+    if file is not None:
+        back = np.linalg.inv(file[0]).astype(np.float32)
+        for (a, b, c), pixels in zip(back, file[1][::-1]):  # along u, then v; borders are met but for rounding
+            place = a * u + b * v + c
+            inside &= (place > -0.5 - ROUNDING) & (place < pixels - 0.5 + ROUNDING)
     height, width = -(-size[0] // stride), -(-size[1] // stride)
     cells = (row[inside] * width + column[inside]).astype(np.int64)
     depths = np.zeros(height * width, np.float32)

@@ -39,6 +39,14 @@ def weights_digest(module: nn.Module) -> str:
     return digest(parts)
 
 
+def settings_of(module: nn.Module) -> list[tuple]:
+    """What parts of a module are set to, such as a size of images: whatever is no weight but a number or a text."""
+    plain = bool, int, float, str
+    return [(name, key, value) for name, part in module.named_modules() for key, value in sorted(vars(part).items())
+            if key != 'training' and not key.startswith('_') and (isinstance(value, plain) or isinstance(
+                value, (tuple, list)) and all(isinstance(entry, plain) for entry in value))]
+
+
 class FeatureCache:
     """The features of one teacher, a file `<root>/<teacher>/<first digits>/<item>.npy` for each item.
 
@@ -72,33 +80,37 @@ class FeatureCache:
         row = np.frombuffer(found, np.float16, offset=len(self.head))
         return row if np.isfinite(row).all() else None
 
-    def write(self, item: str, row: np.ndarray) -> None:
+    def write(self, item: str, row: np.ndarray) -> np.ndarray:
         """Keep the features of an item; the file appears when it is complete.
 
         Args:
             item: its name.
             row: all its features, in the order of `shapes`.
 
+        Returns:
+            the row as float16, as `read` gives it, so that it is the same whether the item was kept before.
+
         Raises:
             DataError: the file cannot be written, or a feature is too large for float16.
         """
-        if self.full:
-            return
-        if self.bytes + self.item_bytes > self.max_bytes:
-            self.full = True
-            print_log(f'{self.folder}: {self.bytes / 1e9:.2f} GB of features, at most {self.max_bytes / 1e9:g}. Others '
-                      'are computed in every epoch.', 'current', logging.WARNING)
-            return
         with np.errstate(over='ignore'):
             half = row.astype(np.float16)
         if not np.isfinite(half).all():
             raise DataError(f'{self.folder}: a feature of {float(np.abs(row).max()):.3g}, expected numbers up to '
                             "65504, which float16 holds. Train without the cache, or check the teacher's weights.")
+        if self.full:
+            return half
+        if self.bytes + self.item_bytes > self.max_bytes:
+            self.full = True
+            print_log(f'{self.folder}: {self.bytes / 1e9:.2f} GB of features, at most {self.max_bytes / 1e9:g}. Others '
+                      'are computed in every epoch.', 'current', logging.WARNING)
+            return half
         file = self._file(item)
         make_folder(file.parent)
         with atomic_path(file, DataError) as part, open(part, 'wb') as opened:
             np.save(opened, half)
         self.bytes += self.item_bytes
+        return half
 
     def split(self, rows: Tensor) -> dict[str, Tensor]:
         """Rows (N, length) as features (N, ...) by their names."""

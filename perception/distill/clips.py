@@ -18,7 +18,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from perception.common.flow import dis_flows
-from perception.distill.cache import FeatureCache, digest, weights_digest
+from perception.distill.cache import FeatureCache, digest, settings_of, weights_digest
 from perception.distill.taps import record
 from perception.distill.teachers import FrozenTeacher, Teacher
 from perception.utils.checks import check_choice, check_positive, rows_and_columns
@@ -118,7 +118,7 @@ class FrameFeatures:
         return (torch.cat([frames[:, :-1], frames[:, 1:]], 2) if self.pairs else frames).flatten(0, 1)
 
     def _kept(self, frames: Tensor) -> dict[str, Tensor]:
-        """What `compute` gives, from files where they are there; what is computed is written."""
+        """What `compute` gives, as float16, from files where they are there; what is computed is written."""
         cache, clips = self.cache(), frames.cpu().contiguous().numpy()
         names = [[digest([str(frame.shape).encode(), frame]) for frame in clip] for clip in clips]
         if self.pairs:
@@ -127,12 +127,12 @@ class FrameFeatures:
         rows = {name: cache.read(name) for name in dict.fromkeys(names)}
         absent = {name: i for i, name in enumerate(names) if rows[name] is None}
         if absent:
-            made = self.compute(self._items(frames)[list(absent.values())])
+            with torch.autocast(frames.device.type, enabled=False):  # the files are for trainings of any precision
+                made = self.compute(self._items(frames)[list(absent.values())])
             made = torch.cat([made[name].float().flatten(1) for name in cache.shapes], 1).cpu().numpy()
             for name, row in zip(absent, made):
-                cache.write(name, row)
-                rows[name] = row
-        stacked = torch.from_numpy(np.stack([rows[name] for name in names]))  # halves, unless some are new
+                rows[name] = cache.write(name, row)
+        stacked = torch.from_numpy(np.stack([rows[name] for name in names]))
         return {name: part.float() for name, part in cache.split(stacked.to(frames.device)).items()}
 
 
@@ -185,7 +185,8 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
     def origin(self) -> str:
         """See FrameFeatures."""
         norms = {name: value.flatten().tolist() for name, value in self.preprocessor.named_buffers()}
-        net = f'{weights_digest(self.model)} {self.model}'  # its text tells strides and dilations, which no weight does
+        # its text and settings tell strides, dilations and sizes, which no weight does
+        net = f'{weights_digest(self.model)} {self.model} {settings_of(self.model)}'
         return f'{net} {self.size} {norms} {getattr(self.preprocessor, "bgr", None)}'
 
 
@@ -254,8 +255,14 @@ class PrecomputedFeatures(Teacher):
         """The features (B, C, T, h, w) of a batch, whose samples tell `recording` and `frames`.
 
         Raises:
+            ConfigError: a clip that is mirrored, of which there are no features.
             DataError: a file or an array is missing or of another shape than the first one.
         """
+        mirrored = [sample.get('sample_id') for sample in batch['data_samples'] if sample.get('mirrored')]
+        if mirrored:
+            raise ConfigError(f'PrecomputedFeatures: {mirrored[0]} is mirrored, expected clips as they are in their '
+                              f'files, of which {self.folder} holds the features. Take FlipClip out of the training '
+                              "data's pipeline.")
         device = next(iter(batch['inputs'].values())).device
         clips = [[self._frame(sample.recording, frame) for frame in sample.frames] for sample in batch['data_samples']]
         found = {}
@@ -290,6 +297,7 @@ def gaussian_blur(maps: Tensor, sigma: float) -> Tensor:
     away = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
     kernel, flat = torch.exp(-away.square() / (2 * sigma ** 2)), maps.flatten(0, 1)[:, None]
     kernel = kernel / kernel.sum()
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode='replicate'), kernel.view(1, 1, 1, -1))
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode='replicate'), kernel.view(1, 1, -1, 1))
+    with torch.autocast(maps.device.type, enabled=False):  # slopes are taken of it, of which bfloat16 leaves little
+        flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode='replicate'), kernel.view(1, 1, 1, -1))
+        flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), mode='replicate'), kernel.view(1, 1, -1, 1))
     return flat.view(maps.shape)

@@ -8,13 +8,14 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
-from perception.common.visual.video import VIDEOS, read_frames
+from perception.common.visual.video import VIDEOS, frame_rate, read_frames
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
@@ -57,6 +58,9 @@ class SteeringPredictor(Predictor):
         model: a SteeringNet or ActionNet in evaluation mode, or None.
         data: config of the data set, whose `input_size` frames are brought to.
         window: frames that a net which sees ahead is shown.
+        every: the net sees each frame after those so many, twice so many ... before it, for sources with more frames a
+            second than it learned from; 0 takes that of a video from its frames a second and those of the data set,
+            and 1 of all else, whose rate is not known.
         frames: so many of a capture device are taken, 0 for no end.
 
     Raises:
@@ -68,10 +72,11 @@ class SteeringPredictor(Predictor):
     reads = (*SUFFIXES, *VIDEOS)
     saves = ('json', 'npy')
 
-    def __init__(self, model: nn.Module | None, data: dict, window: int = 10, frames: int = 0) -> None:
+    def __init__(self, model: nn.Module | None, data: dict, window: int = 10, every: int = 0, frames: int = 0) -> None:
         super().__init__(model, data)
-        check_positive('SteeringPredictor', window=window, frames=frames + 1)
-        self.frames, self.stream = frames, None if model is None else Stream(model, window)
+        check_positive('SteeringPredictor', window=window, every=every + 1, frames=frames + 1)
+        self.every, self.frames = every, frames
+        self.stream = None if model is None else Stream(model, window, max(every, 1))
         self.restart()
 
     def restart(self) -> None:
@@ -87,6 +92,8 @@ class SteeringPredictor(Predictor):
 
     def sources(self, path: str | Path) -> Iterator[tuple[str, Source]]:
         """Name and source of the image, of each image of a folder, or of each frame of a video or capture device."""
+        if self.stream is not None:
+            self.stream.every = self.every or self._apart(path)
         self.restart()
         device = _device(path)
         if device is not None:
@@ -95,6 +102,16 @@ class SteeringPredictor(Predictor):
             return
         for number, (name, image) in enumerate(read_frames(path)):
             yield name, VideoFrame(str(path), number, image)
+
+    def _apart(self, path: str | Path) -> int:
+        """How many frames of a video pass in the time from one frame of the data set to the next."""
+        own = self.meta.get('rate')
+        found = frame_rate(path, default=0) if own else 0
+        every = max(1, round(found / own)) if own else 1
+        if every > 1:
+            print_log(f'{path}: {found:g} frames a second for a net that learned from {own:g}, which sees each of them '
+                      f'after those {every}, {2 * every} ... before it. Set --every to change that.', 'current')
+        return every
 
     def predict(self, sources: Sequence[Source]) -> list[SteeringSample]:
         """What some frames come to, each after those before it.

@@ -13,8 +13,8 @@ SWAPPED[[2, 3]] = 3, 2
 class FlipClip:
     """Mirror a clip: left and right change places in its frames, its angles, torques and actions.
 
-    Teachers see the mirrored frames too, and a cache keeps their features beside those of the others. Not for features
-    that something else left in files.
+    Teachers see the mirrored frames too, and a cache keeps their features beside those of the others. Features that
+    something else left in files are of the frames as they were: PrecomputedFeatures refuses clips that say `mirrored`.
 
     Args:
         prob: share of the clips that are mirrored.
@@ -26,7 +26,9 @@ class FlipClip:
     def __call__(self, sample: dict) -> dict:
         if sample['rng'].random() >= self.prob:
             return sample
-        found = dict(sample, clip=sample['clip'][:, :, ::-1], targets=sample['targets'] * np.float32([-1, -1, 1]))
+        info = sample.get('info', {})
+        found = dict(sample, clip=sample['clip'][:, :, ::-1], targets=sample['targets'] * np.float32([-1, -1, 1]),
+                     info=dict(info, mirrored=not info.get('mirrored', False)))
         if 'flow' in sample:
             found['flow'] = sample['flow'][..., ::-1] * np.float32([-1, 1])[:, None, None]
         return dict(found, actions=SWAPPED[sample['actions']]) if 'actions' in sample else found

@@ -71,6 +71,11 @@ def test_no_training_is_one_fixed_matrix():
     np.testing.assert_allclose(first[0], [[.88, 0, -.06], [0, .88, -.06 - 140], [0, 0, 1]], atol=1e-12)
 
 
+def test_a_second_one_takes_the_place_of_the_first():
+    first = ImageAug((256, 704), (1.1, 1.2), degrees=5, flip=.5)(a_sample())
+    np.testing.assert_allclose(ImageAug((128, 352))(first)['image_aug'], ImageAug((128, 352))(a_sample())['image_aug'])
+
+
 def test_images_of_another_shape_are_covered():
     tall = image_matrix((800, 450), (256, 704))
     np.testing.assert_allclose(tall @ [-.5, 0, 1], [-.5, tall[1, 2], 1])
@@ -150,6 +155,23 @@ def test_depth_is_the_least_of_each_block_of_pixels():
     np.testing.assert_allclose(depths, expected, rtol=1e-4)
     assert (depths > 0).sum() > 100
     assert not block_depths(points[:0], matrix, (450, 800), 16, 1, 25).any()
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_depths_are_of_what_an_image_shows(seed):
+    sample = dict(a_sample(seed), images=[np.full((450, 800, 3), 255, np.uint8)] * 3)
+    small = ImageAug((128, 352), (.6, .8), degrees=20, flip=.5)(sample)
+    assert (whole := SweepDepth(1)({k: v for k, v in small.items() if k != 'file_sizes'})['depth']).any()
+    depth, shown = SweepDepth(1)(small)['depth'], np.stack(small['images']).max(-1)
+    inner, outer = (np.stack([cv2.erode((image == value).astype(np.uint8), np.ones((3, 3))) for image in shown]) > 0
+                    for value in (255, 0))  # but for pixels that the border crosses
+    assert depth[inner].any() and not depth[outer].any() and whole[outer].any()
+    np.testing.assert_array_equal(depth[inner], whole[inner])
+    same = ImageAug((128, 352), flip=1.0)(sample)
+    np.testing.assert_array_equal(*(SweepDepth(16)({k: v for k, v in same.items() if k != left_out})['depth']
+                                    for left_out in ('file_sizes', '')))
+    kept = DropCameras(keep=2)(small)
+    assert len(SweepDepth(16)(kept)['depth']) == len(kept['file_sizes']) == 2
 
 
 def test_maps_are_drawn_behind():

@@ -142,6 +142,8 @@ def test_blur_keeps_what_is_even_and_the_sum():
     assert blurred.sum().item() == pytest.approx(1, abs=1e-5) and blurred[..., 15, 15].item() == pytest.approx(
         1 / (2 * np.pi * 4), rel=0.02)
     assert torch.allclose(gaussian_blur(torch.ones(1, 2, 9, 9), 4), torch.ones(1, 2, 9, 9))
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(gaussian_blur(spot, 2), blurred)
 
 
 def test_features_in_files(tmp_path, batch):
@@ -154,6 +156,10 @@ def test_features_in_files(tmp_path, batch):
     assert found.shape == (2, 2, 4, 3, 3) and found[1, 0, :, 0, 0].tolist() == [10, 11, 12, 13]
     with pytest.raises(DataError, match="no array 'high'"):
         PrecomputedFeatures(tmp_path, ['high']).observe(batch)
+    batch['data_samples'][1].set_metainfo(dict(mirrored=True))
+    with pytest.raises(ConfigError, match='Take FlipClip out'):
+        PrecomputedFeatures(tmp_path, ['low']).observe(batch)
+    batch['data_samples'][1].set_metainfo(dict(mirrored=False))
     for damaged in (b'PK', b'PK\3\4x'):
         (tmp_path / 'drive1' / 'c.npz').write_bytes(damaged)
         with pytest.raises(DataError, match=r'c\.npz'):
@@ -325,7 +331,9 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
     other = ClipTeacher(Net(), dict(low=dict(tap='low', channels=4, size=(6, 6))), cache_gb=1)
     dilated = teacher(cache_gb=1)
     dilated.model.low.dilation, dilated.model.low.padding = (2, 2), (2, 2)
-    names = [t.cache().folder.name for t in (own, *others, one, other, dilated)]
+    resized = teacher(cache_gb=1)
+    resized.model.input_size = (24, 24)  # of a net that brings images to a size of its own
+    names = [t.cache().folder.name for t in (own, *others, one, other, dilated, resized)]
     assert len(set(names)) == len(names) and teacher(cache_gb=2).cache().folder.name == names[0]
     changed = dict(inputs=dict(frames=batch['inputs']['frames'].clone()))
     changed['inputs']['frames'][1, 2, 0, 5, 5] ^= 1
@@ -334,6 +342,16 @@ def test_what_changes_never_meets_an_old_feature(batch, cached):
     found = again.observe(changed)
     assert len({path.name for path in cached.rglob('*.npy')} - before) == 1
     assert torch.allclose(found['low'], teacher().observe(changed)['low'], atol=1e-2)
+
+
+def test_features_are_the_same_whether_they_were_kept_before(batch, cached):
+    with torch.autocast('cpu', torch.bfloat16):  # a training in other precision writes nothing else
+        first = teacher(cache_gb=1).observe(batch)
+    again, full, live = teacher(cache_gb=1).observe(batch), teacher(cache_gb=1e-9).observe(batch), teacher().observe(
+        batch)
+    for name in live:
+        assert torch.equal(first[name], again[name]) and torch.equal(first[name], full[name])
+        assert torch.equal(first[name], live[name].half().float())
 
 
 def test_weights_tell_a_teacher():

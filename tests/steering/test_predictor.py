@@ -8,6 +8,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.common.visual.video import write_video
+from perception.steering.datasets.bdd.reader import BDDDriving
+from perception.steering.datasets.cityscapes.reader import Cityscapes
 from perception.steering.datasets.udacity.reader import UdacityCh2
 from perception.steering.models.fm_net import ActionNet
 from perception.steering.predictor import SteeringPredictor, VideoFrame
@@ -56,6 +58,27 @@ def test_a_net_that_sees_ahead_is_shown_the_last_frames(tiny_net, frames):
     found = answers(predictor, frames[:7])
     assert torch.allclose(found[6], predictor(frames[3:7]).pred_targets[-1], atol=1e-5)
     assert torch.allclose(found[1], predictor(frames[:2]).pred_targets[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize('causal', [True, False])
+def test_frames_that_come_faster_are_seen_as_far_apart_as_those_that_it_learned_from(tiny_net, frames, causal):
+    net = tiny_net(trunk=dict(causal=causal)).eval()
+    found = answers(SteeringPredictor(net, DATA, window=4, every=3), frames[:12])
+    assert torch.allclose(found[11], SteeringPredictor(net, DATA)(frames[2:12:3]).pred_targets[-1], atol=1e-5)
+    assert torch.allclose(found[4], SteeringPredictor(net, DATA)(frames[1:5:3]).pred_targets[-1], atol=1e-5)
+    assert torch.allclose(found[2], SteeringPredictor(net, DATA)(frames[2:3]).pred_targets[-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(('kind', 'fps', 'every'), [
+    (BDDDriving, 30, 10), (BDDDriving, 15, 5), (BDDDriving, 2, 1), (UdacityCh2, 20, 1), (UdacityCh2, 60, 3),
+    (Cityscapes, 30, 1)])
+def test_a_video_is_seen_at_the_rate_of_the_data_set(predictor, frames, tmp_path, kind, fps, every):
+    predictor.data = dict(type=kind)
+    assert sum(1 for _ in predictor.sources(write_video(tmp_path / 'drive.mp4', frames[:5], fps))) == 5
+    assert predictor.stream.every == every
+    predictor.every = 2
+    next(predictor.sources(tmp_path / 'drive.mp4'))
+    assert predictor.stream.every == 2
 
 
 def test_folders_videos_and_clips(predictor, frames, tmp_path):

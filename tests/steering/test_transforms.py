@@ -20,6 +20,7 @@ def test_a_mirrored_clip_steers_to_the_other_side():
     assert found['actions'].tolist() == [0, 3, 2]
     again = FlipClip(1.0)(found)
     assert np.array_equal(again['clip'], given['clip']) and again['actions'].tolist() == [0, 2, 3]
+    assert found['info']['mirrored'] and not again['info']['mirrored']
     assert FlipClip(0.0)(given) is given
     flips = [FlipClip(.3)(dict(given, rng=np.random.default_rng(k)))['clip'] is not given['clip'] for k in range(400)]
     assert np.mean(flips) == pytest.approx(.3, abs=.07)

@@ -52,4 +52,7 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
     changes += [f'model.neck.channels={channels}'] * (channels != 512)
     changes += ['model.bev_frame=ego', 'model.grid.z=-5,3', 'val_dataloader.dataset.bev_frame=ego',
                 'test_dataloader.dataset.bev_frame=ego', 'submit_dataloader.dataset.bev_frame=ego'] * later
+    # BEVDet 1.0 enlarges images by 0.04 more in its tests, to 0.48 of their size
+    changes += [f'{part}_dataloader.dataset.pipeline.0.scale={.48 / .44:.10f},{.48 / .44:.10f}'
+                for part in ('val', 'test', 'submit')] * (not later)
     return taken, f'configs/bev/bevdet_r50_nuscenes.py --cfg-options {" ".join(changes)}'

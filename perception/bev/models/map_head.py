@@ -67,6 +67,8 @@ class MapHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, in_channels, Y', X') to logits (B, M, Y, X), behind them those of centres if there is such a map."""
         if self.places is not None:
+            # places in bfloat16 would lie beside theirs, by a tenth of a metre on 100 m
+            features = features.to(torch.promote_types(features.dtype, torch.float32))
             places = self.places.to(features.dtype).expand(features.shape[0], -1, -1, -1)
             features = F.grid_sample(features, places, align_corners=False)
         return self.last(self.convs(features))

@@ -148,6 +148,22 @@ class DrivingClips(SeededDataset):
                             f'expected {least} or more for clips of {self.clip_length} in the {self.split} split. Take '
                             'a smaller clip_length, or move the recording away.')
 
+    @property
+    def least(self) -> int:
+        """Frames that a piece of a recording needs."""
+        return self.clip_length * (2 if self.HELD_OUT and self.split != 'test' else 1)
+
+    def whole_pieces(self, recording: Recording) -> list[Recording]:
+        """The pieces of a recording between its gaps; those shorter than clips need are left out, unless all are."""
+        pieces = split_at_gaps(recording)
+        good = [piece for piece in pieces if len(piece.frames) >= self.least]
+        if good and len(good) < len(pieces):
+            left = sum(len(piece.frames) for piece in pieces) - sum(len(piece.frames) for piece in good)
+            print_log(f'{self.data_root}: {left:,} of {len(recording.frames):,} frames of {recording.name} are left '
+                      f'out, in {len(pieces) - len(good)} of {len(pieces)} pieces between gaps of more than a second, '
+                      f'shorter than {self.least} frames.', 'current', logging.WARNING)
+        return good or pieces
+
     def windows(self, count: int) -> list[tuple[int, int]]:
         """Start of each clip in a recording of `count` frames, and the first frame of it that no earlier one has."""
         starts = list(range(0, count - self.clip_length + 1, self.stride))

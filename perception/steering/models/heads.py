@@ -119,15 +119,17 @@ class AutoregressiveLSTM(nn.Module):
             state = self.initial.expand(len(features), -1)
         said, cell, hidden = state.split([self.outputs, self.hidden, self.hidden], 1)
         found = []
-        for i in range(features.shape[1]):
-            seen = torch.cat([said, features[:, i]], 1)
-            hidden, cell = self.cell(seen, (hidden, cell))
-            hidden = self.project(hidden)
-            scores = self.last(torch.cat([hidden, seen], 1))
-            found.append(scores)
-            said = scores.softmax(1) if self.classes else scores
-            if given is not None:
-                said = torch.where(given[:, i].isnan(), said, given[:, i])
+        with _exact(features):
+            for feature in features.to(self.last.weight.dtype).unbind(1):
+                seen = torch.cat([said, feature], 1)
+                hidden, cell = self.cell(seen, (hidden, cell))
+                hidden = self.project(hidden)
+                scores = self.last(torch.cat([hidden, seen], 1))
+                said = scores.softmax(1) if self.classes else scores
+                if given is not None:
+                    truth = given[:, len(found)]
+                    said = torch.where(truth.isnan(), said, truth)
+                found.append(scores)
         return torch.stack(found, 1), torch.cat([said, cell, hidden], 1)
 
 
@@ -148,4 +150,10 @@ class FramePredictor(nn.Module):
     def forward(self, features: Tensor, state: Tensor | None = None,
                 given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(B, T, F) to (B, T, K), and the empty state; `given` says nothing to it."""
-        return self.last(features), features.new_zeros(len(features), 0)
+        with _exact(features):
+            return self.last(features.to(self.last.weight.dtype)), features.new_zeros(len(features), 0)
+
+
+def _exact(features: Tensor) -> torch.autocast:
+    """Outputs in the precision of the weights, whatever autocast says: a step of bfloat16 is a tenth of a degree."""
+    return torch.autocast(features.device.type, enabled=False)

@@ -17,16 +17,19 @@ class Stream:
     Args:
         net: in evaluation mode.
         window: frames of a clip, for a net that sees ahead.
+        every: how many frames of the video lie from one that the net sees to the next; more than 1 for a video with
+            more frames a second than the net learned from. Each frame is answered all the same, from those so many,
+            twice so many ... before it.
     """
 
-    def __init__(self, net: SteeringNet, window: int = 10) -> None:
-        self.net, self.window = net, window
+    def __init__(self, net: SteeringNet, window: int = 10, every: int = 1) -> None:
+        self.net, self.window, self.every = net, window, every
         self.restart()
 
     def restart(self) -> None:
         """A new video begins."""
-        self.frames: deque[Tensor] = deque(maxlen=self.window)
-        self.state: list[Tensor] | None = None
+        self.frames: deque[Tensor] = deque(maxlen=(self.window - 1) * self.every + 1)
+        self.states: deque[list[Tensor] | None] = deque([None] * self.every)  # after the last frames
 
     @torch.no_grad()
     def __call__(self, frame: Tensor) -> Tensor:
@@ -40,8 +43,9 @@ class Stream:
         """
         frame = self.net.data_preprocessor.normalise(frame)
         if self.net.streams:
-            outputs, self.state = self.net.step(frame[None], self.state)
+            outputs, state = self.net.step(frame[None], self.states.popleft())
+            self.states.append(state)
             return outputs[0]
         self.frames.append(frame)
-        clip = torch.stack(list(self.frames))[None]
+        clip = torch.stack(list(self.frames)[::-self.every][::-1])[None]
         return self.net.in_units(self.net(dict(clip=clip))['outputs'])[0, -1]

@@ -1,6 +1,7 @@
 """Names and shapes of LSS, BEVDet-R50 and BEVDepth-R50, written down from their descriptions, become those of ours."""
 from argparse import Namespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -10,7 +11,8 @@ from perception.bev.convert import bevdepth, bevdet, lss
 from perception.bev.models.bev_net import FRAMES
 from perception.bev.models.encoder import LSSEncoder
 from perception.bev.published import TASKS
-from perception.registry import MODELS
+from perception.bev.transforms import image_matrix
+from perception.registry import MODELS, TRANSFORMS
 from perception.utils.checkpoint import check_weights
 from perception.utils.errors import CheckpointError
 
@@ -179,6 +181,10 @@ CASES = {
         'heads.boxes.shared_conv.conv.weight': 'model.head.shared_conv.conv.weight'})}
 
 
+# of the images of the published tests: factor, and pixels cut off at the left and at the top
+CUTS = {'bevdet': (.48, 32, 176), 'bevdet later': (.44, 0, 140), 'bevdepth': (.44, 0, 140), 'lss': (.22, 0, 48)}
+
+
 @pytest.mark.parametrize('name', CASES)
 def test_every_published_weight_arrives_once(name):
     module, shapes, dropped, usage, pairs = CASES[name]
@@ -196,6 +202,11 @@ def test_every_published_weight_arrives_once(name):
     assert cfg.model.get('bev_frame', 'lidar') == cfg.test_dataloader.dataset.bev_frame == FRAMES[int(weights['frame'])]
     for ours, theirs in pairs.items():
         assert float(weights[ours].flatten()[0]) == float(source[theirs].flatten()[0]), ours
+    factor, left, top = CUTS[name]
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        aug = TRANSFORMS.build(loader.dataset.pipeline[0])
+        np.testing.assert_allclose(image_matrix((900, 1600), aug.size, aug.scale[0], aug.bottom[0]), [
+            [factor, 0, (factor - 1) / 2 - left], [0, factor, (factor - 1) / 2 - top], [0, 0, 1]], atol=1e-4)
 
 
 def test_maps_of_lss_are_transposed():

@@ -144,6 +144,17 @@ def test_features_are_sampled_at_the_centres_of_label_cells():
     assert map_head().places is None and map_head(label_grid=dict(x=GRID.x, y=GRID.y)).places is None
 
 
+def test_bfloat16_does_not_move_the_cells():
+    head, seen = MapHead(1, BEVGrid((-51.2, 51.2, .8), (-1.6, 1.6, .8)), ['road'], dict(
+        x=(-48, 48, .2), y=(-1, 1, .2)), layers=0), []
+    head.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].float()))
+    columns = torch.arange(128.).expand(1, 1, 4, -1)
+    head(columns)
+    with torch.autocast('cpu', torch.bfloat16):
+        head(columns.bfloat16())
+    torch.testing.assert_close(seen[1], seen[0], rtol=0, atol=1e-3)  # columns of the features
+
+
 def test_focal_loss_of_each_layer_where_the_map_counts():
     head = map_head(gamma=2.)
     logits = torch.randn(2, 2, 20, 20, requires_grad=True)

@@ -93,6 +93,16 @@ def test_overfits_a_few_clips(tiny_net, random_batch):
 
 # ------------------------------------------------------------------------------------------------- predictor and states
 
+def test_what_it_says_is_not_rounded_to_bfloat16():
+    torch.manual_seed(0)
+    features, given = torch.randn(2, 9, 16).bfloat16(), torch.randn(2, 9, 3)
+    for predictor in (AutoregressiveLSTM(16), FramePredictor(16)):
+        expected = predictor(features.float(), given=given)
+        with torch.autocast('cpu', torch.bfloat16):
+            found = predictor(features, given=given)
+        assert all(map(torch.equal, found, expected)) and found[0].dtype == torch.float32
+
+
 def test_teacher_forcing_with_its_own_words_is_the_free_run():
     torch.manual_seed(0)
     lstm = AutoregressiveLSTM(5, 3, 8)

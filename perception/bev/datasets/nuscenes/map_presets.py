@@ -109,13 +109,14 @@ def map_labels(preset: MapPreset, data: NuScenesMapData, frame_to_world: np.ndar
         raise DataError(f'map_labels: the preset {preset.name}, expected one with layers of the map. Its labels come '
                         'from boxes: call vehicle_labels.')
     middle, yaw, scale, flipped = view_of(frame_to_world)
+    turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]) * [1, -1 if flipped else 1]
     if preset.rule == 'bevfusion':
-        return _patch_labels(preset, data, middle, yaw, scale, flipped)
+        centre = np.array([preset.x[:2], preset.y[:2]]).mean(1)      # of the grid, which need not be the origin
+        return _patch_labels(preset, data, middle + scale * turn @ centre, yaw, scale, flipped)
     shapely = import_shapely()
     low, high = np.array([preset.x[:2], preset.y[:2]]).T
     reach = scale * float(np.hypot(*np.maximum(np.abs(low), np.abs(high)))) + 1
     around = shapely.box(*(middle - reach), *(middle + reach))
-    turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]]) * [1, -1 if flipped else 1]
 
     def to_pixels(points: np.ndarray) -> np.ndarray:
         return _pixels(preset, (points - middle) @ turn / scale)
@@ -206,7 +207,7 @@ def view_of(frame_to_world: np.ndarray) -> tuple[np.ndarray, float, float, bool]
 
 def _patch_labels(preset: MapPreset, data: NuScenesMapData, middle: np.ndarray, yaw: float, scale: float,
                   flipped: bool) -> np.ndarray:
-    """The kit's masks, several layers in one."""
+    """The kit's masks, several layers in one, around the middle (2,) of the grid in the world."""
     area = [scale * (high - low) for low, high, _ in (preset.y, preset.x)]
     layers = [layer for some in preset.layers for layer in some]
     masks = map_mask(data, (*middle.tolist(), *area), yaw / np.pi * 180, layers, preset.shape, preset.thickness)

@@ -320,6 +320,7 @@ class DeformableConv(nn.Module):
         """(M, channels, h, w) to the same shape."""
         height, width = x.shape[2:]
         offset = self.conv_offset(x).float().unflatten(1, (9, 2))  # (M, 9, 2, h, w)
+        x = x.to(torch.promote_types(x.dtype, torch.float32))  # as places, which bfloat16 would move
         taps = torch.cartesian_prod(*2 * [torch.arange(-1., 2, device=x.device)])[..., None, None]
         row = offset[:, :, 0] + taps[:, 0] + torch.arange(height, device=x.device)[:, None]
         column = offset[:, :, 1] + taps[:, 1] + torch.arange(width, device=x.device)

@@ -36,9 +36,10 @@ ACTIONS = ('straight', 'slow_or_stop', 'turn_left', 'turn_right')
 ENDINGS = ('.mov', '.mp4')
 HZ, STEP = 15, 5  # of the frames; every fifth is one of a clip
 SLOW = 2.0 + 1e-3  # m/s; slower is a stop
+STILL = 1e-6  # m/s; slower has no heading
 TURN, JUMP = 1.0, 35.0  # deg between two frames; more is a turn, and still more is no turn but bad GPS
 BRAKE = -1.0  # m/s^2; more is slowing down
-GAP, ENDS = 1100, 2000  # ms between two fixes, and from the start and to the end of the video
+GAP, ENDS = 1100, 2000  # ms between two fixes, and from the start to the first and the last to the end
 MOST_UNKNOWN = 2  # fixes of a recording with a speed or a course of -1
 LONGEST, SPARE = 60.0, 2.0  # s of a video; s that it is longer than what is used
 FASTEST = 150.0  # m/s
@@ -55,7 +56,7 @@ class BDDDriving(DrivingClips):
         seconds: of each video that are used, from its start.
     """
 
-    METAINFO = dict(DrivingClips.METAINFO, classes=ACTIONS,
+    METAINFO = dict(DrivingClips.METAINFO, rate=HZ / STEP, classes=ACTIONS,
                     palette=((90, 200, 90), (235, 90, 80), (80, 150, 255), (250, 190, 60)),
                     camera=dict(width=1280, height=720, focal=1000, height_above_ground=1.4, pitch=-1.0, forward=1.5))
     HELD_OUT = False
@@ -195,8 +196,11 @@ def rejection(record: dict, where: str | Path, seconds: float = 36.0) -> str:
     fixes = _fixes(locations, where)
     if not seconds + SPARE <= (end - start) / 1000 <= LONGEST:
         return f'a length outside {seconds + SPARE:g} to {LONGEST:g} s'
-    if (fixes[:, 1:] == -1).any(axis=1).sum() > MOST_UNKNOWN:
+    unknown = fixes[:, 1:] == -1
+    if unknown.any(axis=1).sum() > MOST_UNKNOWN:
         return f'more than {MOST_UNKNOWN} fixes without speed or course'
+    if (unknown[1:] & unknown[:-1]).any():
+        return 'two fixes in a row without speed, or without course'
     steps = np.diff(fixes[:, 0])
     if (steps == 0).any():
         return 'two equal time stamps'
@@ -204,7 +208,7 @@ def rejection(record: dict, where: str | Path, seconds: float = 36.0) -> str:
         return 'time stamps out of order'
     if (steps > GAP).any():
         return f'a gap of more than {GAP} ms'
-    if abs(fixes[0, 0] - start) > ENDS or abs(fixes[-1, 0] - end) > ENDS:
+    if fixes[0, 0] - start > ENDS or end - fixes[-1, 0] > ENDS:
         return f'no fix within {ENDS} ms of its start or end'
     return ''
 
@@ -235,18 +239,18 @@ def _value(value: Any, name: str, where: str | Path) -> float:
 def velocities_of(record: dict, count: int) -> np.ndarray:
     """Velocities (N, 2) east and north [m/s] at 15 Hz from the start of the video.
 
-    A fix without speed or course takes that of the next one, the last one that of the one before it.
+    A fix without speed takes that of the next one, one without course the next one's; the last one those of the one
+    before it. A car that stands often has a speed, of 0, and no course.
 
     Args:
         record: of the JSON, one that is not rejected.
         count: N.
     """
     fixes = _fixes(record['locations'], '')
-    unknown = (fixes[:, 1:] == -1).any(axis=1)
-    order = np.arange(len(fixes))
-    following = np.minimum.accumulate(np.where(unknown, len(fixes), order)[::-1])[::-1]
-    known = np.where(following < len(fixes), following, order[~unknown].max())
-    speed, course = fixes[known, 1], np.radians(fixes[known, 2])
+    row = np.arange(len(fixes))
+    speed, course = (column[np.where(column != -1, row, np.where(row < len(row) - 1, row + 1, row - 1))]
+                     for column in fixes[:, 1:].T)
+    course = np.radians(course)
     times, at = np.arange(count) / HZ, (fixes[:, 0] - record['startTime']) / 1000
     return np.stack([np.interp(times, at, speed * turn(course)) for turn in (np.sin, np.cos)], 1)
 
@@ -254,9 +258,9 @@ def velocities_of(record: dict, count: int) -> np.ndarray:
 def actions_of(velocities: np.ndarray, rate: float) -> np.ndarray:
     """What the driver does at each frame.
 
-    Slower than 2 m/s is a stop. A heading that changes by more than a degree since the frame before is a turn, by 35
-    or more it is bad GPS and counts as straight; straight on, but slowing down by more than 1 m/s^2, is a stop, too.
-    The first frame does what the second one does.
+    Slower than 2 m/s is a stop, and so is a frame behind a standstill, which has no heading. A heading that changes by
+    more than a degree since the frame before is a turn, by 35 or more it is bad GPS and counts as straight; straight
+    on, but slowing down by more than 1 m/s^2, is a stop, too. The first frame does what the second one does.
 
     Args:
         velocities: (N, 2) east and north [m/s], N of 2 or more.
@@ -266,14 +270,12 @@ def actions_of(velocities: np.ndarray, rate: float) -> np.ndarray:
         (N,) int64 of `ACTIONS`.
     """
     speed = np.hypot(*velocities.T)
-    moving = speed > 1e-6
-    last = np.maximum.accumulate(np.where(moving, np.arange(len(speed)), -1))  # one that stands keeps its heading
-    last = np.where(last < 0, moving.argmax(), last)
-    heading = np.arctan2(velocities[last, 0], velocities[last, 1])
+    stop = (speed < SLOW) | (np.roll(speed, 1) < STILL)  # the first frame is overwritten below
+    heading = np.arctan2(*velocities.T)
     change = np.degrees((np.diff(heading, prepend=heading[0]) + np.pi) % (2 * np.pi) - np.pi)
     braking = np.diff(speed, prepend=speed[0]) * rate < BRAKE
     turning = (np.abs(change) > TURN) & (np.abs(change) < JUMP)
     straight = np.abs(change) <= TURN
-    actions = np.select([speed < SLOW, turning & (change > 0), turning, straight & braking], [1, 3, 2, 1], 0)
+    actions = np.select([stop, turning & (change > 0), turning, straight & braking], [1, 3, 2, 1], 0)
     actions[0] = actions[1]
     return actions.astype(np.int64)

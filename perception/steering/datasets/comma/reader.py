@@ -48,7 +48,7 @@ class CommaAI(DrivingClips):
     """
 
     METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
-        DrivingClips.METAINFO,
+        DrivingClips.METAINFO, rate=RATE,
         camera=dict(width=320, height=160, focal=250, height_above_ground=1.2, pitch=-1.5, forward=0.4),
         car=dict(wheelbase=2.67, ratio=15.3, understeer=0.0025))  # Acura ILX
 
@@ -94,11 +94,6 @@ class CommaAI(DrivingClips):
         return [Recording(name if len(pieces) == 1 else f'{name}_{number}', names[a:b], times[a:b],
                           targets[a:b].astype(np.float32), [(str(camera), k) for k in range(a, b)])
                 for number, (a, b) in enumerate(pieces, 1)]
-
-    @property
-    def least(self) -> int:
-        """Frames that a piece needs."""
-        return self.clip_length * (1 if self.split == 'test' else 2)
 
     def read_frames(self, recording: Recording, indices: Sequence[int]) -> list[np.ndarray]:
         path = recording.source[indices[0]][0]
@@ -191,8 +186,8 @@ def read_log(path: str | Path, frames: int, align: str = 'pointer') -> tuple[np.
     if len(set(lengths.values())) > 1 or not min(lengths.values()):
         raise DataError(f'{path}: {", ".join(f"{n:,} of {key}" for key, n in lengths.items())}, expected equal numbers '
                         'of rows. The file is damaged; copy it again.')
-    for key in wanted:
-        bad = np.flatnonzero(~np.isfinite(columns[key]) | (np.abs(columns[key]) > LARGEST) & (key != POINTER))
+    for key in columns:
+        bad = np.flatnonzero(~np.isfinite(columns[key]) | (np.abs(columns[key]) > LARGEST) & (key in KEYS))
         if len(bad):
             raise DataError(f'{path}: row {bad[0]} of {key} is {columns[key][bad[0]]} ({len(bad):,} such rows), '
                             f'expected a number. Correct the file, or move the recording away.')

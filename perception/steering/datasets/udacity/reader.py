@@ -11,7 +11,8 @@ The official folders are read as they are exported from the ROS bags; a bag that
 
 Instead of folders the root may hold one list, `interpolated.csv` or `complete_dataset.csv` (13 columns without header,
 as FM-Net's code reads it), whose images it names. Angles are those of the wheel, in radians, positive to the left; a
-sample has degrees. Only centre frames are read. A gap of more than a second ends a recording.
+sample has degrees. Only centre frames are read. A gap of more than a second ends a recording; in training and
+validation pieces that are too short for clips are left out.
 """
 import csv
 import io
@@ -37,6 +38,7 @@ LISTS = ('interpolated.csv', 'complete_dataset.csv')
 EVALUATION = 'CH2_final_evaluation.csv'
 FLOW = 'flow'  # folder of simulated tests: <ns>.npz, the true flow from the frame before
 ENDINGS = ('.jpg', '.png', '.jpeg')
+RATE = 20.0  # frames a second
 LARGEST = 30.0  # rad; a wheel turns less than five times
 
 
@@ -56,7 +58,7 @@ class UdacityCh2(DrivingClips):
     """
 
     METAINFO = dict(  # the calibration is not published; focal length and horizon as pictures suggest
-        DrivingClips.METAINFO,
+        DrivingClips.METAINFO, rate=RATE,
         camera=dict(width=640, height=480, focal=480, height_above_ground=1.35, pitch=-2.0, forward=0.6),
         car=dict(wheelbase=2.85, ratio=14.8, understeer=0.0025))  # Lincoln MKZ
 
@@ -83,7 +85,7 @@ class UdacityCh2(DrivingClips):
         for table in self._tables():
             folder = table.parent
             name = folder.name if folder != self.data_root else table.stem
-            found += split_at_gaps(self._recording(read_table(table), folder, name))
+            found += self.whole_pieces(self._recording(read_table(table), folder, name))
         return found
 
     def _tables(self) -> list[Path]:

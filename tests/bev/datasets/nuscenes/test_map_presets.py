@@ -1,5 +1,6 @@
 """Labels of LSS's, CVT's and BEVFusion's protocols, beside the steps of their papers done with the kit's own boxes."""
 import argparse
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -185,6 +186,18 @@ def test_labels_follow_augmentation(root, cars, name):
         assert agreement(got, plain) > most, change
     larger = labels(frame @ np.diag([.5, .5, .5, 1]))      # augmented by a factor of 2: the middle fills the grid
     assert agreement(larger[:, ::2, ::2], plain[:, 50:150, 50:150]) > most - .03
+
+
+@pytest.mark.parametrize('name', ['lss_map', 'cvt_road', 'bevfusion_map', 'lss_vehicle'])
+@pytest.mark.parametrize('change', [np.eye(4), np.diag([1.0, -1, 1, 1])])
+def test_a_grid_beside_the_car_is_a_part_of_one_around_it(root, cars, name, change):
+    whole, frame = preset_of(name), flat_pose(EGO) @ change
+    part = replace(whole, x=(-10.0, 40.0, .5), y=(-30.0, 15.0, .5))
+    around, beside = (vehicle_labels(preset, cars[1], NAMES, EGO @ MOUNT, frame)[0] if preset.of_vehicles else
+                      map_labels(preset, read_map(root, PLACE), frame) for preset in (whole, part))
+    assert beside.shape == (len(whole.classes), 90, 100) and beside[0].any()
+    inner = beside[:, 1:-1, 1:-1], around[:, 40:130, 80:180][:, 1:-1, 1:-1]      # lines end at the border
+    assert (inner[0] == inner[1]).mean() > .995
 
 
 def agreement(first, second):

@@ -119,7 +119,10 @@ def change(record, index, **values):
     (change(info(), 3, timestamp=START + 300 + 2000), 'equal'), (change(info(), 3, timestamp=START), 'order'),
     (change(info(), 3, timestamp=START + 300 + 3101), 'gap'), (change(info(), 3, timestamp=START + 300 + 3100), ''),
     (info(startTime=START - 1800), 'start or end'), (info(startTime=START - 1600), ''),
-    (info(endTime=START + 42000), 'start or end')])
+    (info(endTime=START + 42000), 'start or end'), (info(startTime=START + 3000, endTime=START + 41000), ''),
+    (change(change(info(), 3, speed=-1), 4, speed=-1), 'in a row'),
+    (change(change(info(), 38, course=-1), 39, course=-1), 'in a row'),
+    (change(change(info(), 3, speed=-1), 4, course=-1), '')])
 def test_recordings_are_left_out_as_officially(record, reason):
     found = rejection(record, 'a.json')
     assert (reason in found) if reason else not found
@@ -149,21 +152,26 @@ def test_velocities_are_interpolated_as_vectors():
     assert np.isfinite(velocities_of(record, 600)).all()
 
 
+def test_a_car_that_stands_has_no_course_but_its_speed():
+    record = change(change(info(speed=10., course=0.), 2, speed=0., course=-1), 3, course=90.)
+    assert velocities_of(record, 60)[35] == pytest.approx([.33, 0], abs=.02)  # 33 ms behind the fix of speed 0
+    record = change(change(info(speed=10., course=0.), 2, course=-1, speed=7.), 3, speed=-1, course=90.)
+    record['locations'][4].update(speed=4.)
+    times = np.arange(60) / 15
+    assert velocities_of(record, 60)[:, 0] == pytest.approx(np.interp(times, [1.3, 2.3, 3.3, 4.3], [0, 7, 4, 0]))
+
+
 def slow_actions(velocities, rate):
     """The rules frame by frame."""
-    found, heading = [], None
-    headings = []
-    for east, north in velocities:
-        heading = np.arctan2(east, north) if np.hypot(east, north) > 1e-6 else heading
-        headings.append(heading)
-    known = next((h for h in headings if h is not None), 0.0)
-    headings = [known if h is None else h for h in headings]
+    found = []
+    headings = [np.arctan2(east, north) if np.hypot(east, north) > 1e-6 else None for east, north in velocities]
     for k, (east, north) in enumerate(velocities):
         if k == 0:
             continue
         speed, before = np.hypot(east, north), np.hypot(*velocities[k - 1])
-        turned = np.degrees(np.angle(np.exp(1j * (headings[k] - headings[k - 1]))))
-        if speed < 2.001:
+        unknown = None in headings[k - 1:k + 1]
+        turned = 0 if unknown else np.degrees(np.angle(np.exp(1j * (headings[k] - headings[k - 1]))))
+        if speed < 2.001 or unknown:
             found.append('slow_or_stop')
         elif abs(turned) >= 35:
             found.append('straight')
@@ -181,7 +189,7 @@ def test_actions_follow_the_rules():
     for _ in range(30):
         heading, speed = np.cumsum(rng.normal(0, .03, 80)), np.abs(np.cumsum(rng.normal(0, .6, 80)))
         heading[30:] += rng.uniform(-3, 3)
-        speed[:int(rng.integers(0, 5))] = 0
+        speed[:int(rng.integers(0, 5))] = speed[40:42] = 0
         velocities = np.stack([speed * np.sin(heading), speed * np.cos(heading)], 1)
         assert actions_of(velocities, 3.).tolist() == slow_actions(velocities, 3.)
 

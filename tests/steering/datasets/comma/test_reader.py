@@ -95,6 +95,7 @@ def test_a_log_shorter_than_the_film_is_not_spread_over_it(tmp_path):
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(drop=['steering_angle']), 'expected steering_angle too'), (dict(drop=['cam1_ptr']), 'expected cam1_ptr too'),
     (dict(steering_angle=np.append(np.zeros(156), np.nan)), 'row 156 of steering_angle is nan'),
+    (dict(times=np.append(np.nan, np.arange(156) / 100)), 'row 0 of times is nan'),
     (dict(speed=np.zeros(5)), '5 of speed'), (dict(cam1_ptr=np.full(157, 900.)), '900'),
     (dict(cam1_ptr=np.arange(157)[::-1] // 5.), 'an earlier time stamp'),
     (dict(steering_angle=np.full(157, 500.)), '0 of 30 frames'), (dict(frames=7), '7 of 7 frames')])

@@ -108,6 +108,16 @@ def test_a_gap_ends_a_recording(root):
     assert [r.name for r in train.recordings] == ['HMB_1', 'HMB_2_1', 'HMB_2_2']
 
 
+def test_a_piece_too_short_between_gaps_is_left_out(root):
+    write(root / 'HMB_2/interpolated.csv', [row(k) for k in (*range(10), 40, 41, 42, *range(80, 92))])
+    images(root / 'HMB_2/center', (*range(40, 43), *range(80, 92)))
+    for split in ('train', 'val'):
+        assert [r.name for r in clips(root, split).recordings] == ['HMB_1', 'HMB_2_1', 'HMB_2_3']
+    write(root / 'HMB_2/interpolated.csv', [row(k) for k in (0, 1, 40, 41)])
+    with pytest.raises(DataError, match='HMB_2_1 has 2 frames'):
+        clips(root)
+
+
 @pytest.mark.parametrize('form', ['png', 'crlf', 'bom', 'no header', 'own order', '13 columns'])
 def test_other_forms_of_the_list(root, form):
     folder = root / 'HMB_2'
