@@ -202,6 +202,7 @@ class CULaneMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('fp_cross',)  # of its results, see ExportHook
 
     def __init__(self, size: tuple[int, int] | None = None, width: int | None = None, num_threads: int = 2,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:

@@ -198,6 +198,7 @@ class LLAMASMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('distance*',)  # of its results, see ExportHook
 
     def __init__(self, parts: Sequence[str] = PARTS, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -101,6 +101,7 @@ class TuSimpleMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('fp', 'fn')  # of its results, see ExportHook
 
     def __init__(self, rows: Sequence[float] = ROWS, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
