@@ -156,9 +156,16 @@ def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: 
     return slots
 
 
-def named_slots(lanes: Sequence[np.ndarray], labels: np.ndarray | None, classes: Sequence[str],
-                width: int) -> tuple[list[int], bool]:
-    """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart."""
+def named_slots(lanes: Sequence[np.ndarray], labels: np.ndarray | None, classes: Sequence[str], width: int,
+                own_classes: bool = False) -> tuple[list[int], bool]:
+    """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart.
+
+    Args:
+        lanes, labels, width: see `slots_of`.
+        classes: names of those of the data set.
+        own_classes: the labels are of none of these, see `drawable`.
+    """
+    classes = classes[:2] if own_classes else classes
     slots = slots_of(lanes, labels, len(classes) - 1, width)
     return slots, len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
 
@@ -174,7 +181,8 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         image: (H0, W0, 3) uint8 RGB, the original.
         classes: C names in the order of the train ids, background first.
         palette: C RGB colours.
-        prediction, truth: what is known of each, `lanes` (a list of (P, 2) arrays) and `labels` (H0, W0).
+        prediction, truth: what is known of each, `lanes` (a list of (P, 2) arrays) and `labels` (H0, W0), see
+            `drawable`.
         title, note: written above, at the left and at the right.
         width: of one panel, pixels.
 
@@ -188,7 +196,7 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         prediction, truth = (_shrunk(found, shrink, image.shape) for found in (prediction, truth))
     for name, found in (('prediction', prediction), ('ground truth', truth)):
         if found is not None:
-            drawn, words, used = _paint(image, classes, palette, found.get('lanes'), found.get('labels'))
+            drawn, words, used = _paint(image, classes, palette, found)
             seen |= used
             panels.append(canvas.titled(scaled(drawn, width), name, words))
     panels = panels or [scaled(image, width)]
@@ -205,20 +213,21 @@ def _shrunk(found: Mapping | None, shrink: float, shape: Sequence[int]) -> dict 
     if found is None:
         return None
     lanes, labels = found.get('lanes'), found.get('labels')
-    return dict(lanes=None if lanes is None else [np.asarray(lane, np.float64) * shrink for lane in lanes],
+    return dict(found, lanes=None if lanes is None else [np.asarray(lane, np.float64) * shrink for lane in lanes],
                 labels=None if labels is None else cv2.resize(labels, shape[1::-1], interpolation=cv2.INTER_NEAREST))
 
 
 def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-           lanes: Sequence[np.ndarray] | None, labels: np.ndarray | None) -> tuple[np.ndarray, str, set[int]]:
+           found: Mapping) -> tuple[np.ndarray, str, set[int]]:
     """The image with lanes or labels, words about them, and the classes that are used."""
+    lanes, labels = found.get('lanes'), found.get('labels')
     if lanes is None and labels is None:
         return image, '', set()
     if lanes is None:
         seen = set(np.unique(labels).tolist()) - {0}
         return overlay_labels(image, labels, palette), '', seen & set(range(len(classes)))
     lanes = [lane for lane in lanes if len(lane) > 1]
-    slots, distinct = named_slots(lanes, labels, classes, image.shape[1])
+    slots, distinct = named_slots(lanes, labels, classes, image.shape[1], found.get('own_classes', False))
     colors = [palette[s] if distinct else PALETTE[i % len(PALETTE)] for i, s in enumerate(slots)]
     names = [classes[s] if distinct else f'lane {i + 1}' for i, s in enumerate(slots)]
     words = f'{len(lanes)} lane{"" if len(lanes) == 1 else "s"}'
@@ -295,7 +304,8 @@ def drawable(sample: Mapping, prefix: str = '') -> dict | None:
         prefix: '' for the truth, 'pred_' for predictions.
 
     Returns:
-        `lanes` and `labels`, each None where unknown; None if both are.
+        `lanes` and `labels`, each None where unknown, and `own_classes`, whether the labels are of other classes than
+        the data set names; None if neither lanes nor labels are known.
     """
     lanes, labels = sample.get(f'{prefix}lanes'), sample.get(f'{prefix}labels')
     if not prefix and sample.get('full_labels') is not None:
@@ -304,7 +314,8 @@ def drawable(sample: Mapping, prefix: str = '') -> dict | None:
         labels = to_original(_array(labels).astype(np.uint8), sample['original_shape'], sample.get('crop_top') or 0)
     if lanes is None and labels is None:
         return None
-    return dict(lanes=None if lanes is None else [_array(lane).reshape(-1, 2) for lane in lanes], labels=labels)
+    return dict(lanes=None if lanes is None else [_array(lane).reshape(-1, 2) for lane in lanes], labels=labels,
+                own_classes=bool(prefix and sample.get('own_classes')))
 
 
 def contact_sheet(pictures: Sequence[tuple[str, str]], rows: int = 12, columns: int = 4,

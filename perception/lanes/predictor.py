@@ -153,7 +153,7 @@ class LanePredictor(Predictor):
             return dict(lanes=read_lanes(path))
         shape = read(source).shape[:2]
         if path.suffix.lower() == '.json':
-            return dict(lanes=read_labelme(path, shape))
+            return dict(lanes=read_labelme(path, shape, self.data.get('shapes')))
         labels = check_size(read_label_image(path), shape, path)
         return dict(lanes=None, labels=cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
@@ -199,7 +199,7 @@ class LanePredictor(Predictor):
                 shape: tuple[int, int]) -> dict:
         """Lanes of an image as JSON has them, see `save`."""
         classes, exist = self.meta['classes'], sample.get('exist_probs')
-        slots, known = named_slots(lanes, labels, classes, shape[1])
+        slots, known = named_slots(lanes, labels, classes, shape[1], bool(sample.get('own_classes')))
         return dict(
             image=Path(sample.image_path).name, width=int(shape[1]), height=int(shape[0]),
             seen=list(map(int, sample.seen)),
@@ -217,7 +217,7 @@ class LanePredictor(Predictor):
 
     def _prediction(self, sample: LaneSample, shape: tuple[int, int]) -> dict | None:
         """What a sample holds to be drawn on the whole image of (H, W) pixels, see `drawable`."""
-        fields = {key: sample.get(key) for key in ('pred_lanes', 'pred_labels', 'crop_top')}
+        fields = {key: sample.get(key) for key in ('pred_lanes', 'pred_labels', 'crop_top', 'own_classes')}
         found = drawable(dict(fields, original_shape=sample.get('fitted_shape')), 'pred_')
         if found is not None and found['labels'] is not None:
             left, top, width, height = sample.get('seen')

@@ -244,6 +244,10 @@ def test_labels_may_be_of_labelme_or_an_image(painter, noise, tmp_path):
     assert painter.truth(tmp_path, 'x', noise)['lanes'][0].tolist() == [[5, 6], [7, 100]]
     with pytest.raises(DataError, match='made on an image of 118 x 328 pixels, expected 50 x 50'):
         painter.truth(tmp_path, 'x', noise[:50, :50])
+    shapes.append(dict(label='car', points=[[0, 0], [9, 9]], shape_type='rectangle'))
+    (tmp_path / 'x.json').write_text(json.dumps(dict(shapes=shapes)))
+    own = LanePredictor(None, dict(type=LaneFolder, shapes=['a']))  # those of the shapes that the data set learns
+    assert len(own.truth(tmp_path, 'x', noise)['lanes']) == 1
 
 
 @pytest.mark.parametrize('text', ['', '\n\n', '100 60\n', '100 60 90\n', '-500 80 -600 60 -700 40 -800 30\n',
