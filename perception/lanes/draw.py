@@ -308,7 +308,7 @@ def drawable(sample: Mapping, prefix: str = '') -> dict | None:
         the data set names; None if neither lanes nor labels are known.
     """
     lanes, labels = sample.get(f'{prefix}lanes'), sample.get(f'{prefix}labels')
-    if not prefix and sample.get('full_labels') is not None:
+    if not prefix and sample.get('full_labels') is not None and not sample.get('masks'):
         labels = _array(sample['full_labels'])
     elif labels is not None:
         labels = to_original(_array(labels).astype(np.uint8), sample['original_shape'], sample.get('crop_top') or 0)
