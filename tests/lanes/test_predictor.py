@@ -13,6 +13,7 @@ from perception.common.formats.images import read_label_image
 from perception.common.predictor import Found
 from perception.common.structures import LaneSample
 from perception.common.visual.video import write_video
+from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
 from perception.lanes.datasets.culane.reader import CULane, read_lanes
 from perception.lanes.datasets.folder.reader import LaneFolder
 from perception.lanes.predictor import LanePredictor, fit, read
@@ -127,6 +128,19 @@ def test_a_folder_of_any_size_shows_the_net_whole_images(predictor, noise):
     with pytest.raises(ConfigError, match='horizon=5 for LaneFolder, expected a data set that says where'):
         LanePredictor(predictor.model, data, horizon=5)
     assert LanePredictor(predictor.model, dict(data, image_size=(118, 328), horizon=40), horizon=20)(noise).seen[1] >= 0
+
+
+@pytest.mark.parametrize(('data', 'cut', 'seen'), [
+    (dict(type=ApolloScapeLaneMark, input_size=(16, 32)), 1700, (16, 32)),  # cut off by default
+    (dict(type=LaneFolder, crop_top=8.4), 8, (112, 64)), (dict(type=LaneFolder), 0, (120, 64))])
+def test_a_net_sees_what_the_data_set_shows_it_by_default(data, cut, seen):
+    class Net:
+        def test_step(self, batch):
+            assert tuple(batch['inputs']['image'][0].shape[1:]) == seen
+            return batch['data_samples']
+
+    sample = LanePredictor(Net(), data)(np.zeros((120, 64, 3), np.uint8))
+    assert sample.crop_top == cut
 
 
 # --- files of predictions ---
