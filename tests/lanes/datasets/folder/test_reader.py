@@ -100,6 +100,19 @@ def test_ignored_pixels_and_masks_of_one_lane(tmp_path):
         np.testing.assert_allclose(sample.lanes[0][:, 0], 31.5)
 
 
+def test_what_is_ignored_is_no_lane_of_images_without_one(tmp_path):
+    root, labels = folder(tmp_path), np.zeros(SIZE, np.uint8)
+    labels[90:] = 255  # the bonnet
+    for name in ('train/a', 'train/b', 'val/a', 'test/a'):
+        cv2.imwrite(str(root / f'{name}.png'), labels)
+    masks = make(root, 'val', labels='**/*.png', num_lanes=1)[0]['data_samples']
+    assert set(masks.labels.unique().tolist()) == {0, 1} and masks.exist.tolist() == [1]
+    labels[50:80, 30:34] = 1
+    cv2.imwrite(str(root / 'train/a.png'), labels)  # of another split
+    sample = make(root, 'val', labels='**/*.png', num_lanes=1)[0]['data_samples']
+    assert set(sample.labels.unique().tolist()) == {0, 255} and sample.lanes == [] and sample.exist.tolist() == [0]
+
+
 def test_the_middle_of_a_mask():
     mask = np.zeros((200, 30), bool)
     mask[20:181, 10:13] = True
