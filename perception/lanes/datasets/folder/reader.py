@@ -149,8 +149,11 @@ class LaneFolder(RoadImages):
                               "file of TuSimple's form that ends in .json. Correct it.")
         lanes = {}
         for where, record in read_json_lines(self.data_root / pattern, "lanes in TuSimple's form"):
-            name = image_name(str(record.get('raw_file')), f'{where}: raw_file')
-            lanes[name.removeprefix('./').lstrip('/')] = parse_lanes(record, where)[1]
+            name = image_name(str(record.get('raw_file')), f'{where}: raw_file').removeprefix('./').lstrip('/')
+            if name in lanes:
+                raise DataError(f'{where}: a second line of {name}, expected all lanes of an image in one. Join the '
+                                'lines, or take out the one that is wrong.')
+            lanes[name] = parse_lanes(record, where)[1]
         return [lanes.get(path.relative_to(self.data_root).as_posix()) for path in files.values()]
 
     def _check_labelled(self) -> None:

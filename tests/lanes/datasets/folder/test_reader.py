@@ -163,6 +163,9 @@ def test_one_file_in_tusimples_form(tmp_path):
     sample = make(root, labels='lanes.json')[0]['data_samples']
     assert sample.exist.tolist() == [0, 1, 1, 0] and sample.lanes[0][0].tolist() == [64, 104]
     assert 'lanes' not in make(root, 'test', labels='lanes.json')[0]['data_samples']
+    (root / 'lanes.json').write_text('\n'.join(map(json.dumps, [*records, dict(records[0], lanes=[])])))
+    with pytest.raises(DataError, match='lanes.json:4: a second line of train/a.jpg'):
+        make(root, labels='lanes.json')
 
 
 def test_any_size_and_kind_of_image_is_scored_at_its_size(tmp_path):
