@@ -121,7 +121,7 @@ class FrameMetric(BaseMetric):
 class SteeringMetric(FrameMetric):
     """MAE and RMSE of the steering wheel; see `steering_scores` for what else, and FrameMetric for the arguments."""
 
-    less_is_better = ('*',)  # of its results, see ExportHook
+    less_is_better = ('MAE*', 'RMSE*', 'whiteness*')  # of its results, see ExportHook
 
     def frames_of(self, sample: Mapping) -> dict[str, np.ndarray]:
         """Angles of a clip [rad] and what groups its frames."""
