@@ -28,7 +28,7 @@ from perception.lanes.datasets.base import check_size, resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
 from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
-from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
+from perception.lanes.draw import MAPS, PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, rows_and_columns
@@ -204,14 +204,13 @@ class LanePredictor(Predictor):
                 if form == 'probabilities':
                     np.save(file, sample.lane_probs.numpy().astype(np.float32))
                 else:
-                    file.write(json.dumps(self._record(sample, lanes, found['labels'], shape), indent=1).encode())
+                    file.write(json.dumps(self._record(sample, lanes, found, shape), indent=1).encode())
         return path
 
-    def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], labels: np.ndarray | None,
-                shape: tuple[int, int]) -> dict:
+    def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], found: dict, shape: tuple[int, int]) -> dict:
         """Lanes of an image as JSON has them, see `save`."""
         classes, exist = self.meta['classes'], sample.get('exist_probs')
-        slots, known = named_slots(lanes, labels, classes, shape[1], bool(sample.get('own_classes')))
+        slots, known = named_slots(lanes, found, classes, shape[1])
         return dict(
             image=Path(sample.image_path).name, width=int(shape[1]), height=int(shape[0]),
             seen=list(map(int, sample.seen)),
@@ -229,14 +228,16 @@ class LanePredictor(Predictor):
 
     def _prediction(self, sample: LaneSample, shape: tuple[int, int]) -> dict | None:
         """What a sample holds to be drawn on the whole image of (H, W) pixels, see `drawable`."""
-        fields = {key: sample.get(key) for key in ('pred_lanes', 'pred_labels', 'crop_top', 'own_classes')}
+        fields = {key: sample.get(key)
+                  for key in ('pred_lanes', 'pred_labels', 'lane_probs', 'crop_top', 'own_classes')}
         found = drawable(dict(fields, original_shape=sample.get('fitted_shape')), 'pred_')
-        if found is not None and found['labels'] is not None:
-            left, top, width, height = sample.get('seen')
-            whole = np.zeros(shape, np.uint8)
-            whole[top:top + height, left:left + width] = cv2.resize(found['labels'], (width, height),
-                                                                    interpolation=cv2.INTER_NEAREST)
-            found['labels'] = whole
+        for key in MAPS if found is not None else ():
+            if found[key] is not None:
+                left, top, width, height = sample.get('seen')
+                whole = np.zeros(shape, np.uint8)
+                whole[top:top + height, left:left + width] = cv2.resize(found[key], (width, height),
+                                                                        interpolation=cv2.INTER_NEAREST)
+                found[key] = whole
         return found
 
     def view(self, view: str, source: Image, sample: LaneSample | None, truth: dict | None, name: str) -> np.ndarray:

@@ -150,6 +150,8 @@ def test_predictions_become_files(predictor, noise, tmp_path):
     sample.pred_lanes = [np.array([[50., 117], [80, 60]]), np.array([[5., 5]]), np.array([[300.12345, 117], [200, 60]])]
     sample.pred_labels = torch.zeros_like(sample.pred_labels)
     sample.pred_labels[:, :100] = 2
+    sample.lane_probs = torch.zeros_like(sample.lane_probs)
+    sample.lane_probs[2, :, :100] = sample.lane_probs[3, :, 100:] = .4
     paths = {form: predictor.save(form, tmp_path, 'x', tmp_path / 'x.png', sample) for form in predictor.saves}
     assert [path.name for path in paths.values()] == ['x.json', 'x.lines.txt', 'x_labels.png', 'x_probabilities.npy']
     found = json.loads(paths['json'].read_text())
