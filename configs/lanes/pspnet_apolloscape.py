@@ -11,11 +11,14 @@ with read_base():
 
 model = dict(type=PSPNet, depth=101, **net)
 
-# IntRA-KD's code: rate 0.005, tenfold for the new layers, no decay of biases and norms
+# IntRA-KD's code: rate 0.005, tenfold for the new layers, double for biases; no decay of biases and norms
 optim_wrapper.update(
     optimizer=dict(optim_wrapper['optimizer'], lr=0.005),
-    paramwise_cfg=dict(custom_keys=dict(context=dict(lr_mult=10), classifier=dict(lr_mult=10)),
-                       bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0))
+    paramwise_cfg=dict(bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0, custom_keys={  # these rule out the others
+        'context': dict(lr_mult=10), 'classifier': dict(lr_mult=10), 'classifier.bias': dict(lr_mult=20, decay_mult=0),
+        'context.branches.0.1': dict(lr_mult=10, decay_mult=0), 'context.branches.1.1': dict(lr_mult=10, decay_mult=0),
+        'context.branches.2.1': dict(lr_mult=10, decay_mult=0), 'context.branches.3.1': dict(lr_mult=10, decay_mult=0),
+        'context.fuse.1': dict(lr_mult=10, decay_mult=0)}))
 
 mini = dict(
     mini_loaders, model=dict(mini_net, depth=18, base_channels=24, channels=64, scales=(2, 4, 6, 12)),

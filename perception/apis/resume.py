@@ -42,8 +42,8 @@ RESCHEDULE = (*OVERRULED, 'train_cfg')  # on the command line they make the conf
 MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 'end')  # no settings of a scheduler
 PLACES = ('work_dir', 'resume', 'load_from', 'experiment_name')  # they differ in any resumed run
 SHOWN = 12  # differences in the log
-NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, step_validated=int, last_ckpt=str,
-             steps_skipped=int)  # what our hooks keep in the message hub
+NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, best_by=str, step_validated=int,
+             last_ckpt=str, steps_skipped=int)  # what our hooks keep in the message hub
 
 
 def facts(runner: MMEngineRunner) -> dict[str, Any]:

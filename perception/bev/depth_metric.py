@@ -25,6 +25,7 @@ class DepthMetric(BaseMetric):
     """
 
     default_prefix = 'depth'
+    less_is_better = ('abs*', 'rel*', 'rmse*')  # of its results, see ExportHook
 
     def __init__(self, bins: Sequence[float] = (0, 10, 20, 40, 60), collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:

@@ -42,6 +42,7 @@ class SeededDataset(TypedArguments, Dataset):
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        index = range(len(self))[index]  # -1 is the last one
         rng = np.random.default_rng([self.seed, epoch, index])
         sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch)
         for step in self.pipeline:

@@ -4,6 +4,7 @@
 empty list when there is none.
 """
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -81,6 +82,8 @@ def check_zip(path: Path, names: Sequence[str], size: tuple[int, int], values: s
         with zipfile.ZipFile(path) as archive:
             entries = {entry.filename: entry for entry in archive.infolist() if not entry.is_dir()}
             problems = _name_problems(set(names), set(entries), path)
+            counts = Counter(entry.filename for entry in archive.infolist())
+            problems += [f'{name} is there {count} times' for name, count in counts.items() if count > 1][:_SHOWN]
             for name in sorted(set(entries) & set(names)):
                 too_large = entries[name].file_size > MAX_FACTOR * size[0] * size[1]
                 problem = (f'{entries[name].file_size:,} bytes, far more than such an image has' if too_large else

@@ -50,7 +50,8 @@ class LaneSample(Sample):
     Meta information: `sample_id` (official relative path without extension), `image_path`, `original_shape` (H0, W0),
     `label_shape` (rows and columns that the files of the data set count in; another size where images were scaled),
     `crop_top` (rows cut off the original before resizing, 0 = none), `input_shape` (H, W), `category` (CULane test),
-    `h_samples` (TuSimple, in pixels of the image).
+    `h_samples` (TuSimple, in pixels of the image), `own_classes` (True where predictions are of classes of the net, not
+    of those that the data set names), `masks` (True where `full_labels` are official masks of BDD100K, no classes).
     """
 
 

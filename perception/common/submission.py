@@ -53,7 +53,7 @@ class Submission(BaseMetric):
             self.results.extend(self.write(self.need(sample, 'sample_id'), sample) for sample in data_samples)
 
     def compute_metrics(self, results: list) -> dict:
-        """Finish the submission and check it.
+        """Finish the submission and check it; of one that would be refused no zip is left that could be sent.
 
         Raises:
             DataError: it would be refused, or the folder cannot be written.
@@ -61,6 +61,8 @@ class Submission(BaseMetric):
         with self._writable():
             path, problems = self.finish(results)
         if problems:
+            if path.suffix == '.zip':
+                path.unlink(missing_ok=True)
             raise DataError(f'{path}: {problems[0]} ({len(problems):,} problem(s)), expected a valid submission. '
                             f'{self.advice}')
         print_log(f'{path}: {len(results):,} {self.unit}, passes the checks. {self.upload}'.rstrip(), 'current')

@@ -1,7 +1,7 @@
 """Pictures of lanes on images: smooth curves, segmentation overlays, a sheet of a whole test run.
 
 Lanes are (P, 2) arrays u, v in pixels of the original image, bottom to top. A lane gets the colour and the name of its
-slot, which is found in the label map where there is one, and otherwise by counting from the left.
+slot, which is found in the map of the slots or labels where there is one, and otherwise by counting from the left.
 """
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ SUBPIXEL = 4  # bits
 FAR = 2e4  # pixels; what lies farther out is drawn there
 MAX_DRAWN = 1 << 22  # pixels of an image that curves are drawn on
 SHEET = 'contact_sheet.png'
+MAPS = ('labels', 'slots')  # of what is drawn, (H0, W0)
 
 
 def smooth_curve(lane: np.ndarray, step: float = 4., noise: float = 2.) -> np.ndarray:
@@ -156,9 +157,17 @@ def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: 
     return slots
 
 
-def named_slots(lanes: Sequence[np.ndarray], labels: np.ndarray | None, classes: Sequence[str],
-                width: int) -> tuple[list[int], bool]:
-    """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart."""
+def named_slots(lanes: Sequence[np.ndarray], found: Mapping, classes: Sequence[str], width: int,
+                ) -> tuple[list[int], bool]:
+    """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart.
+
+    Args:
+        lanes, width: see `slots_of`.
+        found: what else is known of the image, see `drawable`.
+        classes: names of those of the data set.
+    """
+    classes = classes[:2] if found.get('own_classes') else classes
+    labels = found.get('labels') if found.get('slots') is None else found['slots']
     slots = slots_of(lanes, labels, len(classes) - 1, width)
     return slots, len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
 
@@ -174,7 +183,8 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         image: (H0, W0, 3) uint8 RGB, the original.
         classes: C names in the order of the train ids, background first.
         palette: C RGB colours.
-        prediction, truth: what is known of each, `lanes` (a list of (P, 2) arrays) and `labels` (H0, W0).
+        prediction, truth: what is known of each, `lanes` (a list of (P, 2) arrays), `labels` (H0, W0) and the rest that
+            `drawable` tells.
         title, note: written above, at the left and at the right.
         width: of one panel, pixels.
 
@@ -188,7 +198,7 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
         prediction, truth = (_shrunk(found, shrink, image.shape) for found in (prediction, truth))
     for name, found in (('prediction', prediction), ('ground truth', truth)):
         if found is not None:
-            drawn, words, used = _paint(image, classes, palette, found.get('lanes'), found.get('labels'))
+            drawn, words, used = _paint(image, classes, palette, found)
             seen |= used
             panels.append(canvas.titled(scaled(drawn, width), name, words))
     panels = panels or [scaled(image, width)]
@@ -204,21 +214,24 @@ def _shrunk(found: Mapping | None, shrink: float, shape: Sequence[int]) -> dict 
     """Lanes and labels on a smaller image."""
     if found is None:
         return None
-    lanes, labels = found.get('lanes'), found.get('labels')
-    return dict(lanes=None if lanes is None else [np.asarray(lane, np.float64) * shrink for lane in lanes],
-                labels=None if labels is None else cv2.resize(labels, shape[1::-1], interpolation=cv2.INTER_NEAREST))
+    lanes = found.get('lanes')
+    maps = {key: None if found.get(key) is None else
+            cv2.resize(found[key], shape[1::-1], interpolation=cv2.INTER_NEAREST) for key in MAPS}
+    return dict(found, lanes=None if lanes is None else [np.asarray(lane, np.float64) * shrink for lane in lanes],
+                **maps)
 
 
 def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-           lanes: Sequence[np.ndarray] | None, labels: np.ndarray | None) -> tuple[np.ndarray, str, set[int]]:
+           found: Mapping) -> tuple[np.ndarray, str, set[int]]:
     """The image with lanes or labels, words about them, and the classes that are used."""
+    lanes, labels = found.get('lanes'), found.get('labels')
     if lanes is None and labels is None:
         return image, '', set()
     if lanes is None:
         seen = set(np.unique(labels).tolist()) - {0}
         return overlay_labels(image, labels, palette), '', seen & set(range(len(classes)))
     lanes = [lane for lane in lanes if len(lane) > 1]
-    slots, distinct = named_slots(lanes, labels, classes, image.shape[1])
+    slots, distinct = named_slots(lanes, found, classes, image.shape[1])
     colors = [palette[s] if distinct else PALETTE[i % len(PALETTE)] for i, s in enumerate(slots)]
     names = [classes[s] if distinct else f'lane {i + 1}' for i, s in enumerate(slots)]
     words = f'{len(lanes)} lane{"" if len(lanes) == 1 else "s"}'
@@ -295,16 +308,23 @@ def drawable(sample: Mapping, prefix: str = '') -> dict | None:
         prefix: '' for the truth, 'pred_' for predictions.
 
     Returns:
-        `lanes` and `labels`, each None where unknown; None if both are.
+        `lanes`, `labels` and of predictions `slots`, the most probable slot of each pixel, background or not, each None
+        where unknown, and `own_classes`, whether the labels are of other classes than the data set names; None if
+        neither lanes nor labels are known.
     """
     lanes, labels = sample.get(f'{prefix}lanes'), sample.get(f'{prefix}labels')
-    if not prefix and sample.get('full_labels') is not None:
+    if not prefix and sample.get('full_labels') is not None and not sample.get('masks'):
         labels = _array(sample['full_labels'])
     elif labels is not None:
         labels = to_original(_array(labels).astype(np.uint8), sample['original_shape'], sample.get('crop_top') or 0)
     if lanes is None and labels is None:
         return None
-    return dict(lanes=None if lanes is None else [_array(lane).reshape(-1, 2) for lane in lanes], labels=labels)
+    probs, slots = sample.get('lane_probs') if prefix else None, None
+    if lanes is not None and probs is not None:
+        slots = to_original((_array(probs)[1:].argmax(0) + 1).astype(np.uint8), sample['original_shape'],
+                            sample.get('crop_top') or 0)
+    return dict(lanes=None if lanes is None else [_array(lane).reshape(-1, 2) for lane in lanes], labels=labels,
+                slots=slots, own_classes=bool(prefix and sample.get('own_classes')))
 
 
 def contact_sheet(pictures: Sequence[tuple[str, str]], rows: int = 12, columns: int = 4,

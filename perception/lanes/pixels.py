@@ -29,6 +29,7 @@ class LabelMapMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('cross_entropy',)  # of its results, see ExportHook
 
     def __init__(self, background_weight: float = 0.4, ignore_index: int = 255, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:

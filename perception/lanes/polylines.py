@@ -14,18 +14,27 @@ ABSENT = -2.0  # u of a row without point
 LIMIT = 32000  # pixels; a coordinate beyond it is drawn there, since OpenCV counts in small integers
 
 
-def quantise(lane: np.ndarray, where: str) -> np.ndarray:
-    """A lane as it comes back from a text file of ours: (P, 2) float64 rounded to three decimals.
+def checked(lane: np.ndarray, where: str) -> np.ndarray:
+    """A lane as (P, 2) float64.
 
     Raises:
-        DataError: the lane is no list of finite points.
+        DataError: it is no list of finite points.
     """
     lane = np.asarray(lane, np.float64)
     lane = lane.reshape(0, 2) if not lane.size else lane
     if lane.ndim != 2 or lane.shape[1] != 2 or not np.isfinite(lane).all():
         raise DataError(f'{where}: a lane of shape {lane.shape} or with coordinates that are no number, expected '
                         f'(P, 2) finite pixels. Check the decoder.')
-    return np.round(lane, DECIMALS)
+    return lane
+
+
+def quantise(lane: np.ndarray, where: str) -> np.ndarray:
+    """A lane as it comes back from a text file of ours: (P, 2) float64 rounded to three decimals.
+
+    Raises:
+        DataError: see `checked`.
+    """
+    return np.round(checked(lane, where), DECIMALS)
 
 
 def at_rows(lane: np.ndarray, rows: Sequence[float]) -> np.ndarray:

@@ -5,6 +5,7 @@ columns off its sides until its width and height are in the same proportion, the
 choose another part. A data set whose images have any size shows the net whole images, and so do predictions. Lanes come
 back in pixels of the image that was given, turned upright where a phone's note asks for that.
 """
+import inspect
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from perception.lanes.datasets.base import check_size, resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
 from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
-from perception.lanes.draw import PALETTE, draw_sample, drawable, named_slots
+from perception.lanes.draw import MAPS, PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, rows_and_columns
@@ -43,7 +44,7 @@ class LanePredictor(Predictor):
 
     Args:
         model: a LaneNet in evaluation mode, or None.
-        data: config of the data set it is tested on, with `input_size` and `crop_top`.
+        data: config of the data set it is tested on; its `input_size` and `crop_top` are those of the net.
         crop: part of each picture that is shown to the net, `left,top,right,bottom` in its pixels, right and bottom
             excluded; rows or columns are still cut off it as above. The whole by default.
         horizon: row of the horizon in each picture. Then the part is shown in which the horizon lies where it lies in
@@ -101,6 +102,16 @@ class LanePredictor(Predictor):
         size = self.data.get('image_size') or self.data['type'].IMAGE_SIZE
         return None if size is None else rows_and_columns('image_size', size)
 
+    @property
+    def crop_top(self) -> int:
+        """Rows that the data set cuts off the top of its own images."""
+        return round(self._argument('crop_top') or 0)
+
+    def _argument(self, name: str) -> Any:
+        """An argument of the data set: the config's, else the default of its class."""
+        known = inspect.signature(self.data['type']).parameters
+        return self.data.get(name, known[name].default if name in known else None)
+
     def _fit(self, image: np.ndarray, source: Image) -> tuple[np.ndarray, tuple[int, int, int, int]]:
         """See `fit`."""
         return fit(image, self.image_size, _name(source), self.crop, self.horizon)
@@ -108,7 +119,7 @@ class LanePredictor(Predictor):
     @torch.no_grad()
     def _run(self, images: Sequence[np.ndarray], sources: Sequence[Image]) -> list[LaneSample]:
         """The net's predictions for images (H0, W0, 3) of the data set's own size."""
-        crop_top, batch = self.data.get('crop_top', 0), []
+        crop_top, size, batch = self.crop_top, self._argument('input_size'), []
         for image, source in zip(images, sources):
             if crop_top >= image.shape[0]:
                 raise DataError(f'{_name(source)}: {image.shape[0]} rows, expected more than crop_top={crop_top}, '
@@ -117,7 +128,8 @@ class LanePredictor(Predictor):
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
                         original_shape=image.shape[:2], crop_top=crop_top)
-            batch.append(to_tensors(resize(dict(image=image[crop_top:]), self.data['input_size']), info=info))
+            seen = dict(image=image[crop_top:])
+            batch.append(to_tensors(seen if size is None else resize(seen, size), info=info))
         return [sample.cpu() for sample in self.model.test_step(pseudo_collate(batch))]
 
     def sources(self, path: str | Path) -> Iterator[tuple[str, Image]]:
@@ -153,7 +165,7 @@ class LanePredictor(Predictor):
             return dict(lanes=read_lanes(path))
         shape = read(source).shape[:2]
         if path.suffix.lower() == '.json':
-            return dict(lanes=read_labelme(path, shape))
+            return dict(lanes=read_labelme(path, shape, self.data.get('shapes')))
         labels = check_size(read_label_image(path), shape, path)
         return dict(lanes=None, labels=cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
@@ -192,14 +204,13 @@ class LanePredictor(Predictor):
                 if form == 'probabilities':
                     np.save(file, sample.lane_probs.numpy().astype(np.float32))
                 else:
-                    file.write(json.dumps(self._record(sample, lanes, found['labels'], shape), indent=1).encode())
+                    file.write(json.dumps(self._record(sample, lanes, found, shape), indent=1).encode())
         return path
 
-    def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], labels: np.ndarray | None,
-                shape: tuple[int, int]) -> dict:
+    def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], found: dict, shape: tuple[int, int]) -> dict:
         """Lanes of an image as JSON has them, see `save`."""
         classes, exist = self.meta['classes'], sample.get('exist_probs')
-        slots, known = named_slots(lanes, labels, classes, shape[1])
+        slots, known = named_slots(lanes, found, classes, shape[1])
         return dict(
             image=Path(sample.image_path).name, width=int(shape[1]), height=int(shape[0]),
             seen=list(map(int, sample.seen)),
@@ -217,14 +228,16 @@ class LanePredictor(Predictor):
 
     def _prediction(self, sample: LaneSample, shape: tuple[int, int]) -> dict | None:
         """What a sample holds to be drawn on the whole image of (H, W) pixels, see `drawable`."""
-        fields = {key: sample.get(key) for key in ('pred_lanes', 'pred_labels', 'crop_top')}
+        fields = {key: sample.get(key)
+                  for key in ('pred_lanes', 'pred_labels', 'lane_probs', 'crop_top', 'own_classes')}
         found = drawable(dict(fields, original_shape=sample.get('fitted_shape')), 'pred_')
-        if found is not None and found['labels'] is not None:
-            left, top, width, height = sample.get('seen')
-            whole = np.zeros(shape, np.uint8)
-            whole[top:top + height, left:left + width] = cv2.resize(found['labels'], (width, height),
-                                                                    interpolation=cv2.INTER_NEAREST)
-            found['labels'] = whole
+        for key in MAPS if found is not None else ():
+            if found[key] is not None:
+                left, top, width, height = sample.get('seen')
+                whole = np.zeros(shape, np.uint8)
+                whole[top:top + height, left:left + width] = cv2.resize(found[key], (width, height),
+                                                                        interpolation=cv2.INTER_NEAREST)
+                found[key] = whole
         return found
 
     def view(self, view: str, source: Image, sample: LaneSample | None, truth: dict | None, name: str) -> np.ndarray:
@@ -265,7 +278,7 @@ class LanePredictor(Predictor):
         fitted, (left, top, width, height) = self._fit(pixels, source)
         with record_stages(self.model) as found:
             self._run([fitted], [source])
-        cut = int(self.data.get('crop_top', 0) * height / fitted.shape[0])
+        cut = int(self.crop_top * height / fitted.shape[0])
         for name, feats in found.items():
             maps[name] = np.zeros(pixels.shape[:2], np.float32)
             maps[name][top + cut:top + height, left:left + width] = cv2.resize(

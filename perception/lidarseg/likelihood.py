@@ -30,6 +30,7 @@ class LikelihoodMetric(BaseMetric):
     """
 
     default_prefix = ''
+    less_is_better = ('cross_entropy',)  # of its results, see ExportHook
     needs_labels = True
 
     def __init__(self, against: str | Path | None = None, collect_device: str = 'cpu',

@@ -24,6 +24,7 @@ class FlowMetric(BaseMetric):
     """
 
     default_prefix = ''
+    less_is_better = ('EPE*',)  # of its results, see ExportHook
 
     def __init__(self, preset: str = 'medium', collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -121,6 +121,8 @@ class FrameMetric(BaseMetric):
 class SteeringMetric(FrameMetric):
     """MAE and RMSE of the steering wheel; see `steering_scores` for what else, and FrameMetric for the arguments."""
 
+    less_is_better = ('MAE*', 'RMSE*', 'whiteness*')  # of its results, see ExportHook
+
     def frames_of(self, sample: Mapping) -> dict[str, np.ndarray]:
         """Angles of a clip [rad] and what groups its frames."""
         where = type(self).__name__
@@ -187,6 +189,8 @@ class ActionMetric(FrameMetric):
     cross-entropy in nats. Frames whose action is not known do not count. `_constant` are those of a net that says the
     same of all frames, how often each action is taken here.
     """
+
+    less_is_better = ('perplexity*',)  # of its results, see ExportHook
 
     def frames_of(self, sample: Mapping) -> dict[str, np.ndarray]:
         """Actions of a clip and their probabilities."""

@@ -53,6 +53,16 @@ def test_a_submission_that_would_be_refused_says_why(tmp_path):
         writer.evaluate(3)
 
 
+def test_no_zip_is_left_of_a_submission_that_would_be_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(Names, 'finish', lambda self, results: (tmp_path / 'a.zip', results[:1]))
+    (tmp_path / 'a.zip').write_bytes(b'PK')
+    writer = Names(tmp_path)
+    writer.process(None, [sample('a')])
+    with pytest.raises(DataError, match='a.zip: a x'):
+        writer.evaluate(1)
+    assert not (tmp_path / 'a.zip').exists()
+
+
 @pytest.mark.parametrize(('broken', 'message'), [(dict(word='x'), 'a sample has no sample_id'),
                                                  (dict(sample_id='a'), 'Names: a has no word'),
                                                  (dict(sample_id='a', word=None), 'a has no word')])

@@ -13,6 +13,7 @@ from perception.lanes.draw import (
     draw_lanes,
     draw_sample,
     drawable,
+    named_slots,
     overlay_labels,
     slots_of,
     smooth_curve,
@@ -125,6 +126,26 @@ def test_a_picture_has_the_colours_and_names_of_the_slots():
     assert near(body[150, round(200 - 30 * 49 / 119)], PALETTE[3])
     legend = picture[258:]
     assert (legend == PALETTE[2]).all(2).sum() > (legend == PALETTE[1]).all(2).sum() * 2  # filled against outlined
+
+
+def test_a_weak_lane_has_the_slot_that_it_was_found_in():
+    lane, probs = line(40, 100), torch.full((5, 100, 160), .01)  # the net sees half the size
+    probs[0], probs[1, :, :60] = .6, .35  # more probable as background, but above the threshold of a decoder
+    sample = dict(pred_lanes=[lane], pred_labels=probs.argmax(0), lane_probs=probs, original_shape=(200, 320))
+    found = drawable(sample, 'pred_')
+    assert not found['labels'].any() and named_slots([lane], found, CLASSES, 320) == ([1], True)
+
+
+def test_lanes_of_a_net_of_own_classes_have_no_slot():
+    lane, labels = line(120, 150), np.zeros((200, 320), np.uint8)
+    cv2.polylines(labels, [lane.round().astype(np.int32)[:, None]], False, 1, 5)
+    assert named_slots([lane], dict(labels=labels), CLASSES, 320) == ([1], True)
+    assert named_slots([lane], dict(labels=labels, own_classes=True), CLASSES, 320) == ([1], False)
+    sample = dict(pred_lanes=[lane], pred_labels=labels, original_shape=(200, 320))
+    left, plain = (draw_sample(road(), CLASSES, PALETTE, drawable(dict(sample, own_classes=own), 'pred_'), width=320)
+                   for own in (False, True))
+    at = 58 + 150, round(120 + 30 * 49 / 119)
+    assert near(left[at], PALETTE[1]) and not near(plain[at], PALETTE[1])
 
 
 def test_more_lanes_than_slots_are_numbered():

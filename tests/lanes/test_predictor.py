@@ -13,6 +13,7 @@ from perception.common.formats.images import read_label_image
 from perception.common.predictor import Found
 from perception.common.structures import LaneSample
 from perception.common.visual.video import write_video
+from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
 from perception.lanes.datasets.culane.reader import CULane, read_lanes
 from perception.lanes.datasets.folder.reader import LaneFolder
 from perception.lanes.predictor import LanePredictor, fit, read
@@ -129,6 +130,19 @@ def test_a_folder_of_any_size_shows_the_net_whole_images(predictor, noise):
     assert LanePredictor(predictor.model, dict(data, image_size=(118, 328), horizon=40), horizon=20)(noise).seen[1] >= 0
 
 
+@pytest.mark.parametrize(('data', 'cut', 'seen'), [
+    (dict(type=ApolloScapeLaneMark, input_size=(16, 32)), 1700, (16, 32)),  # cut off by default
+    (dict(type=LaneFolder, crop_top=8.4), 8, (112, 64)), (dict(type=LaneFolder), 0, (120, 64))])
+def test_a_net_sees_what_the_data_set_shows_it_by_default(data, cut, seen):
+    class Net:
+        def test_step(self, batch):
+            assert tuple(batch['inputs']['image'][0].shape[1:]) == seen
+            return batch['data_samples']
+
+    sample = LanePredictor(Net(), data)(np.zeros((120, 64, 3), np.uint8))
+    assert sample.crop_top == cut
+
+
 # --- files of predictions ---
 def test_predictions_become_files(predictor, noise, tmp_path):
     cv2.imwrite(str(tmp_path / 'x.png'), noise)
@@ -136,6 +150,8 @@ def test_predictions_become_files(predictor, noise, tmp_path):
     sample.pred_lanes = [np.array([[50., 117], [80, 60]]), np.array([[5., 5]]), np.array([[300.12345, 117], [200, 60]])]
     sample.pred_labels = torch.zeros_like(sample.pred_labels)
     sample.pred_labels[:, :100] = 2
+    sample.lane_probs = torch.zeros_like(sample.lane_probs)
+    sample.lane_probs[2, :, :100] = sample.lane_probs[3, :, 100:] = .4
     paths = {form: predictor.save(form, tmp_path, 'x', tmp_path / 'x.png', sample) for form in predictor.saves}
     assert [path.name for path in paths.values()] == ['x.json', 'x.lines.txt', 'x_labels.png', 'x_probabilities.npy']
     found = json.loads(paths['json'].read_text())
@@ -244,6 +260,10 @@ def test_labels_may_be_of_labelme_or_an_image(painter, noise, tmp_path):
     assert painter.truth(tmp_path, 'x', noise)['lanes'][0].tolist() == [[5, 6], [7, 100]]
     with pytest.raises(DataError, match='made on an image of 118 x 328 pixels, expected 50 x 50'):
         painter.truth(tmp_path, 'x', noise[:50, :50])
+    shapes.append(dict(label='car', points=[[0, 0], [9, 9]], shape_type='rectangle'))
+    (tmp_path / 'x.json').write_text(json.dumps(dict(shapes=shapes)))
+    own = LanePredictor(None, dict(type=LaneFolder, shapes=['a']))  # those of the shapes that the data set learns
+    assert len(own.truth(tmp_path, 'x', noise)['lanes']) == 1
 
 
 @pytest.mark.parametrize('text', ['', '\n\n', '100 60\n', '100 60 90\n', '-500 80 -600 60 -700 40 -800 30\n',

@@ -48,6 +48,12 @@ def test_images_of_a_zip(tmp_path):
         assert first.startswith('a.png: ') and message in first and message in second
 
 
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_an_image_twice(tmp_path):
+    write_png(tmp_path / 'a.png', np.full((4, 6), 7, np.uint8))
+    assert check_zip(write_zip(tmp_path, ['a.png'] * 2), ['a.png'] * 2, (4, 6), {7}) == ['a.png is there 2 times']
+
+
 def test_unreadable_zips(tmp_path):
     with pytest.raises(DataError, match='no such file'):
         check_zip(tmp_path / 'absent.zip', ['a'], (1, 1), {0})

@@ -1,5 +1,6 @@
 """Weights to deploy, beside the checkpoints to resume from."""
 import math
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from mmengine.dist import master_only
@@ -24,7 +25,11 @@ class ExportHook(Hook):
 
     Args:
         metric: name of the validation result to compare; None takes the first one.
-        rule: `'greater'` when more is better, else `'less'`.
+        rule: `'greater'` when more is better, else `'less'`. A metric tells patterns of those of its results of which
+            less is better in its attribute `less_is_better`.
+
+    Raises:
+        ConfigError: another rule, no such result, or (in training) `'greater'` for one of which less is better.
     """
 
     priority = 'VERY_HIGH'  # before hooks that put the weights back after a validation, and before CheckpointHook
@@ -41,6 +46,8 @@ class ExportHook(Hook):
         self._training = True
         if not Path(runner.work_dir, 'model.pth').is_file():
             runner.message_hub.update_info('best_score', None)
+        if self.metric is not None:
+            self._check_rule(runner, self.metric)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
         """Write model.pth when the score is the best so far."""
@@ -50,7 +57,12 @@ class ExportHook(Hook):
         if name not in metrics:
             raise ConfigError(f'ExportHook: metric {name!r} came, expected a result of the validation. '
                               f'{close_matches(name, metrics)}')
+        self._check_rule(runner, name)
         score, best = float(metrics[name]), runner.message_hub.get_info('best_score')
+        by = f'{name}, {self.rule}'
+        if runner.message_hub.get_info('best_by') not in (None, by):
+            best = None  # a resumed run compares by something else
+        runner.message_hub.update_info('best_by', by)
         if best is None or math.isnan(best) or (score > best if self.rule == 'greater' else score < best):
             runner.message_hub.update_info('best_score', score)
             runner.message_hub.update_info('best_epoch', runner.iter if _by_iteration(runner) else runner.epoch)
@@ -73,6 +85,16 @@ class ExportHook(Hook):
         unit = 'iteration' if _by_iteration(runner) else 'epoch'
         what = '' if best is None else f' of {unit} {runner.message_hub.get_info("best_epoch")} (score {best:.4f})'
         runner.logger.info(f'Weights{what} to test and deploy: {Path(runner.work_dir, "model.pth")}')
+
+    def _check_rule(self, runner: Runner, name: str) -> None:
+        """See that the best epoch will not be the worst one."""
+        metrics = getattr(getattr(runner.val_loop, 'evaluator', None), 'metrics', ())
+        if self.rule == 'greater' and any(
+                fnmatchcase(name.removeprefix(f'{metric.prefix}/'), pattern)
+                for metric in metrics for pattern in getattr(metric, 'less_is_better', ())):
+            raise ConfigError(f"ExportHook: rule='greater' came for {name}, of which less is better, expected "
+                              "rule='less', or model.pth holds the worst epoch. Set default_hooks.export.rule=less, or "
+                              'name another result in default_hooks.export.metric.')
 
     @staticmethod
     @master_only

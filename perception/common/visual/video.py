@@ -14,6 +14,7 @@ from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import check_free, result_path
+from perception.utils.paths import natural_order
 
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
 ENDINGS = (*VIDEOS, '.gif', '.mpg', '.mpeg', '.wmv', '.flv', '.ogv', '.3gp', '.ts', '.webp', '.apng')  # meant as videos
@@ -61,7 +62,7 @@ def check_film(path: str | Path, fps: float = 10.) -> None:
 
 
 def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Path]:
-    """The file itself, or all files of a folder that end in a certain way, in order.
+    """The file itself, or all files of a folder that end in a certain way, in the order of the numbers in their names.
 
     Args:
         path: a file or a folder.
@@ -74,7 +75,8 @@ def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Pat
     path, suffixes = Path(path).expanduser(), tuple(suffixes)
     if path.is_file():
         return [path]
-    files = sorted(p for p in path.glob('*') if p.suffix.lower() in suffixes and not p.name.startswith('.'))
+    files = sorted((p for p in path.glob('*') if p.suffix.lower() in suffixes and not p.name.startswith('.')),
+                   key=lambda p: (natural_order(p.name), p.name))  # time of a film, and of nets that remember
     if not files:
         came = f'no {suffixes[0]} file in it' if path.is_dir() else 'no such file or folder'
         raise DataError(f'{path}: {came}, expected {what}. Check the path.')

@@ -239,7 +239,8 @@ def label_frame(sample: Mapping) -> tuple[tuple[int, int], int]:
 
 
 def in_label_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.ndarray]:
-    """Lanes of a sample in the pixels that the files of its data set count in.
+    """Lanes of a sample in the pixels that the files of its data set count in; those of a scaled image to a millionth
+    of them, so that whole rows are whole again.
 
     Args:
         lanes: (P, 2) in pixels of its image.
@@ -248,7 +249,7 @@ def in_label_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.nda
     own, label = sample.get('original_shape'), sample.get('label_shape')
     if own is None or label is None or tuple(own) == tuple(label):
         return list(lanes)
-    return [np.asarray(lane, np.float64) * (label[1] / own[1], label[0] / own[0]) for lane in lanes]
+    return [np.round(np.asarray(lane, np.float64) * (label[1] / own[1], label[0] / own[0]), 6) for lane in lanes]
 
 
 def resize(sample: dict, size: Sequence[int]) -> dict:

@@ -149,8 +149,10 @@ class AgnosticLaneNet(LaneNet):
         return losses
 
     def predict(self, outputs: dict[str, Tensor], data_samples: list | None = None) -> list:
-        """See LaneNet; `pred_lanes` come from the clusters of the embedding, `pred_labels` are 0 and 1."""
+        """See LaneNet; `pred_lanes` come from the clusters of the embedding, `pred_labels` are 0 and 1, no slots."""
         samples = super().predict(outputs, data_samples)
+        for sample in samples:
+            sample.set_metainfo(dict(own_classes=True))
         if self.clustering is not None:
             probs = outputs['logits'].float().softmax(dim=1)[:, 1]
             lanes = self.clustering(probs, outputs['embeddings'], [sample.metainfo for sample in samples])

@@ -28,7 +28,8 @@ class LaneNet(BaseModel):
         decoder: what turns probabilities into lanes (see `lanes/decode.py`) or its config; None draws no lanes.
         seg_weight: weight of the cross-entropy.
         iou_weight: alpha, weight of the soft IoU loss; 0 leaves it out.
-        exist_weight: beta, weight of the existence loss.
+        exist_weight: beta, weight of the existence loss; 0 leaves it out, and the head is not asked which lanes there
+            are.
         background_weight: weight of class 0 in the cross-entropy, lanes have 1 (SAD, section 3.3).
         class_weights: C weights of the cross-entropy instead of `background_weight`.
         ignore_index: label without a class.
@@ -133,7 +134,8 @@ class LaneNet(BaseModel):
             if exist is not None:
                 sample.exist_probs = exist[i]
         if self.lane_decoder is not None:
-            lanes = self.lane_decoder(probs, exist, [sample.metainfo for sample in samples])
+            asked = exist if self.exist_weight else None  # a head that nothing trains knows nothing
+            lanes = self.lane_decoder(probs, asked, [sample.metainfo for sample in samples])
             for sample, image_lanes in zip(samples, lanes):
                 sample.pred_lanes = image_lanes
         return samples

@@ -128,6 +128,7 @@ class ImageMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('FID', 'rFID*')  # of its results, see ExportHook
 
     def __init__(self, inception: str | Path | None = None, seed: int = SEED, collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
@@ -182,6 +183,7 @@ class ConsistencyMetric(BaseMetric):
     """
 
     default_prefix = ''
+    less_is_better = ('L1', '*lpips', '*semantic')  # of its results, see ExportHook
 
     def __init__(self, teacher: dict | None = None, lpips: str | Path | None = None,
                  inception: str | Path | None = None, reader: dict | None = None, collect_device: str = 'cpu',

@@ -118,6 +118,7 @@ class ClassMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('other_class',)  # of its results, see ExportHook
 
     def __init__(self, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -193,6 +193,23 @@ def test_a_misspelt_metric_shows_the_right_one(tmp_path):
         ExportHook(rule='more')
 
 
+@pytest.mark.parametrize('metric, name', [('score', 'score'), (None, 'count')])
+def test_the_worst_epoch_is_not_exported_as_the_best(tmp_path, monkeypatch, metric, name):
+    monkeypatch.setattr(Scores, 'less_is_better', ('sc*', 'count'), raising=False)
+    with pytest.raises(ConfigError, match=f"rule='greater' came for {name}, of which less is better.*rule=less"):
+        make_runner(tmp_path / 'wrong', epochs=1, scores=[1.0], export=ExportHook(metric)).train()
+    assert 'model.pth' not in names(tmp_path / 'wrong')
+    make_runner(tmp_path / 'right', epochs=1, scores=[1.0], export=ExportHook(metric, 'less')).train()
+
+
+def test_a_resumed_run_that_compares_otherwise_begins_anew(tmp_path):
+    make_runner(tmp_path, epochs=1, scores=[0.9]).train()  # such as an F1
+    runner = make_runner(tmp_path, epochs=3, scores=[5.0, 7.0], export=ExportHook('score', 'less'))
+    runner._load_from, runner._resume = str(tmp_path / 'epoch_1.pth'), True
+    runner.train()
+    assert runner.message_hub.get_info('best_score') == 5.0 and runner.message_hub.get_info('best_epoch') == 2
+
+
 def test_a_validation_alone_writes_nothing(tmp_path):
     make_runner(tmp_path, scores=[1.0]).val()
     assert names(tmp_path) == []

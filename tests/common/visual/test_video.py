@@ -146,6 +146,14 @@ def test_reads_an_image_and_a_folder_in_order(tmp_path):
     assert (read_image(tmp_path / 'a.PNG') == frame(40)).all()
 
 
+def test_frames_of_a_folder_come_in_the_order_of_their_numbers(tmp_path):
+    for number in (1, 2, 9, 10, 100):
+        Image.fromarray(np.full((20, 30, 3), number, np.uint8)).save(tmp_path / f'frame_{number}.png')
+    names, frames = zip(*read_frames(tmp_path))
+    assert names == ('frame_1', 'frame_2', 'frame_9', 'frame_10', 'frame_100')
+    assert [int(frame[0, 0, 0]) for frame in frames] == [1, 2, 9, 10, 100]
+
+
 def test_a_truncated_video_is_read_as_far_as_it_goes_and_said(tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr(video, 'print_log', lambda text, *_: said.append(text))

@@ -81,6 +81,14 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(official, name):
         assert not torch.equal(item['inputs']['image'], first['inputs']['image'])
 
 
+def test_a_data_set_is_a_sequence(official):
+    dataset = make(official, 'tusimple', pipeline=PIPELINE)
+    last = dataset[len(dataset) - 1]
+    assert torch.equal(dataset[-1]['inputs']['image'], last['inputs']['image']) and len([*dataset]) == len(dataset)
+    with pytest.raises(IndexError):
+        dataset[len(dataset)]
+
+
 def test_batches_are_the_same_for_any_number_of_workers(official):
     dataset = make(official, 'tusimple', pipeline=PIPELINE)
 

@@ -256,7 +256,7 @@ def test_prediction_fills_the_samples():
     sample = LaneSample(metainfo=dict(original_shape=(590, 1640), sample_id='a'))
     sample, = net(dict(images=torch.zeros(1, 3, 32, 48)), [sample], mode='predict')
     assert torch.equal(sample.pred_labels, (road((-5, 12, 30, 55)) > 0)[0].long())
-    assert sample.lane_probs.shape == (2, 32, 48)
+    assert sample.lane_probs.shape == (2, 32, 48) and sample.own_classes
     torch.testing.assert_close(sample.lane_probs.sum(0), torch.ones(32, 48))
     assert len(sample.pred_lanes) == 4
     for lane, place in zip(sample.pred_lanes, (-5, 12, 30, 55)):

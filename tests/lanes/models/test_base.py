@@ -93,6 +93,14 @@ def test_predictions_are_written_into_the_samples(inputs):
         assert [lane.tolist() for lane in sample.pred_lanes] == [[[slot, 90 + i]] for slot in slots]
 
 
+def test_a_head_that_nothing_trains_is_not_asked(inputs):
+    asked = []
+    for weight in (0.1, 0):
+        Tiny(exist_weight=weight, decoder=lambda probs, exist, metas: asked.append(exist) or [[], []])(
+            inputs, mode='predict')
+    assert asked[0].shape == (2, 2) and asked[1] is None
+
+
 def test_predictions_without_samples_and_decoder(inputs):
     samples = Tiny()(inputs, mode='predict')
     assert [type(sample) for sample in samples] == [LaneSample, LaneSample]

@@ -2,10 +2,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from perception.apis.config import load_config
 from perception.distill.taps import record
 from perception.lanes.models.pspnet import PSPP, PSPNet
+from perception.registry import MODELS
 from perception.utils.errors import ConfigError
 
 SMALL = dict(depth=18, channels=16, scales=(2, 3), input_size=(32, 48), num_classes=5)
@@ -146,3 +149,19 @@ def test_scales_below_one_are_refused():
 # --- published weights ---------------------------------------------------------------------------------------------
 
 
+
+
+@pytest.mark.parametrize('config', ['lanes/pspnet_apolloscape', 'steering/pspnet_cityscapes'])
+def test_rates_and_decay_are_those_of_the_released_code(config):
+    """mmengine's custom keys rule out what is said of biases and norms, so those of the new layers have their own."""
+    cfg = load_config(f'configs/{config}.py')
+    net = MODELS.build(dict(cfg.model, depth=18, base_channels=4, channels=8))
+    wrapper = build_optim_wrapper(net, cfg.optim_wrapper)
+    names, rate = {id(weight): name for name, weight in net.named_parameters()}, cfg.optim_wrapper.optimizer.lr
+    for group in wrapper.optimizer.param_groups:
+        name = names[id(group['params'][0])]
+        module, leaf = name.rsplit('.', 1)
+        norm, bias = isinstance(net.get_submodule(module), nn.BatchNorm2d), leaf == 'bias'
+        factor = (10 if name.startswith(('context', 'classifier')) else 1) * (2 if bias and not norm else 1)
+        assert group['lr'] == pytest.approx(factor * rate), name
+        assert group['weight_decay'] == (0 if bias or norm else 1e-4), name

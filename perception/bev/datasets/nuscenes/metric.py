@@ -85,6 +85,7 @@ class NuScenesDetectionMetric(BaseMetric):
     """
 
     default_prefix = 'NuScenes'
+    less_is_better = ('mA?E', 'A?E_*')  # of its results, see ExportHook
 
     def __init__(self, max_range: float | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

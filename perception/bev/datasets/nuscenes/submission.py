@@ -64,12 +64,15 @@ class NuScenesDetectionSubmission(Submission):
         path, tokens = self.out_dir / NAME, [name for name, _ in results]
         twice = sorted({name for name in tokens if tokens.count(name) > 1}) if len(set(tokens)) < len(tokens) else []
         self.out_dir.mkdir(parents=True, exist_ok=True)
+        path.with_suffix('.zip').unlink(missing_ok=True)  # of an earlier run, whose results may be others now
         with atomic_path(path, DataError) as part:
             part.write_text(json.dumps(dict(meta=self.flags, results=dict(results)), allow_nan=False) + '\n', 'ascii')
-        zip_files(path.with_suffix('.zip'), self.out_dir, [NAME])
         count = (self.dataset_meta or {}).get('num_samples', len(tokens))  # of the whole split
-        return path, [f'{len(tokens):,} samples, expected {count:,}'] * (len(tokens) != count) + [
+        problems = [f'{len(tokens):,} samples, expected {count:,}'] * (len(tokens) != count) + [
             f'sample {name} was predicted twice' for name in twice] + validate_results(path, tokens)
+        if not problems:
+            zip_files(path.with_suffix('.zip'), self.out_dir, [NAME])
+        return path, problems
 
 
 def to_records(token: str, found: Predictions) -> list[dict]:

@@ -146,6 +146,7 @@ class STCrowdMetric(BaseMetric):
     """
 
     default_prefix = 'STCrowd'
+    less_is_better = ('A?E*',)  # of its results, see ExportHook
 
     def __init__(self, dist: str = 'bev', ties: str = 'devkit', min_height: float = 1.2, max_range: float = 35.0,
                  front: bool = True, min_points: int = 1, view: str = 'lidar', min_score: float = 0.05,

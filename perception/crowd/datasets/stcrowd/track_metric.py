@@ -45,6 +45,7 @@ class STCrowdTrackMetric(BaseMetric):
     """
 
     default_prefix = 'STCrowd'
+    less_is_better = ('*MOTP*', 'FP*', 'FN*', 'IDS*', 'Frag*', 'ML*')  # of its results, see ExportHook
 
     def __init__(self, tracker: Mapping | str | None = None, again: bool = False,
                  distances: Sequence[float] = (1.0, 0.5), dist: str = 'bev', min_height: float = 1.2,

@@ -15,7 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from perception.lanes.datasets.base import need
-from perception.lanes.datasets.bdd100k.reader import BDD100K, CLASSES, mask_labels, to_mask
+from perception.lanes.datasets.bdd100k.reader import BDD100K, CLASSES, check_codes, mask_labels, to_mask
 from perception.lanes.decode import restore_labels, restore_probs
 from perception.registry import METRICS
 
@@ -159,7 +159,7 @@ class BDD100KOfficialMetric(BaseMetric):
 
     def __init__(self, codes: Sequence[int] = (6,), collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
-        self.codes = tuple(codes)
+        self.codes = check_codes('BDD100KOfficialMetric', codes)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Compare some images: `full_labels` the official masks, predictions as in `BDD100KMetric`."""

@@ -19,6 +19,7 @@ name), and its labels are the centre lines of pairs of border lines.
 """
 import json
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -156,7 +157,7 @@ class BDD100K(RoadImages):
         if self.split == 'test':
             return Truth(), {}
         mask = check_size(read_label_image(entry[2]), size, entry[2])
-        return Truth(mask_labels(mask, self.task), full_labels=mask if self.split == 'val' else None), {}
+        return Truth(mask_labels(mask, self.task), full_labels=mask if self.split == 'val' else None), dict(masks=True)
 
 
 def mask_labels(mask: np.ndarray, task: str) -> np.ndarray:
@@ -191,6 +192,19 @@ def to_mask(classes: np.ndarray, codes: Sequence[int]) -> np.ndarray:
         if (classes == k).any():
             mask[thin(classes == k)] = code
     return mask
+
+
+def check_codes(where: str, codes: Sequence[int]) -> tuple[int, ...]:
+    """Bytes of classes as a tuple.
+
+    Raises:
+        ConfigError: one that stands for background, or for nothing.
+    """
+    wrong = [code for code in codes if not isinstance(code, Integral) or not 0 <= code < 64 or code & BACKGROUND_BIT]
+    if wrong:
+        raise ConfigError(f'{where}: codes={[*codes]}, expected 0..63 without {BACKGROUND_BIT}, the bit of the '
+                          f'background, which {wrong[0]!r} is not. Give category + 16 (dashed) + 32 (across the road).')
+    return tuple(codes)
 
 
 def thin(mask: np.ndarray) -> np.ndarray:

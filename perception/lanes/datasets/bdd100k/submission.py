@@ -6,7 +6,7 @@ from perception.common.image_submission import check_zip, write_png, write_zip
 from perception.common.submission import Submission
 from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.bdd100k.metric import full_classes
-from perception.lanes.datasets.bdd100k.reader import BDD100K, to_mask
+from perception.lanes.datasets.bdd100k.reader import BDD100K, check_codes, to_mask
 from perception.registry import METRICS
 
 
@@ -23,7 +23,7 @@ class BDD100KSubmission(Submission):
     def __init__(self, out_dir: str | Path, codes: Sequence[int] = (6,), collect_device: str = 'cpu',
                  prefix: str | None = None) -> None:
         super().__init__(out_dir, collect_device, prefix)
-        self.codes = tuple(codes)
+        self.codes = check_codes('BDD100KSubmission', codes)
 
     def write(self, name: str, sample: dict) -> str:
         self.need(sample, 'original_shape')

@@ -202,6 +202,7 @@ class CULaneMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('fp_cross',)  # of its results, see ExportHook
 
     def __init__(self, size: tuple[int, int] | None = None, width: int | None = None, num_threads: int = 2,
                  collect_device: str = 'cpu', prefix: str | None = None) -> None:
@@ -214,7 +215,7 @@ class CULaneMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `original_shape`, and
-                `category` if it has one.
+                `category` if it has one. A predicted lane without points is a slot without lane.
 
         Raises:
             DataError: lanes or predictions are missing or broken, or an unknown category.
@@ -231,7 +232,7 @@ class CULaneMetric(BaseMetric):
             raise DataError(f'CULaneMetric: {name} has the category {category!r}, expected a category of CULane. '
                             f'{close_matches(category, CATEGORIES)}')
         size = self.size or (label_frame(sample)[0] if sample.get('original_shape') else SIZE)
-        preds = [quantise(lane, f'CULaneMetric: {name}') for lane in preds]
+        preds = [quantise(lane, f'CULaneMetric: {name}') for lane in preds if len(lane)]
         return lanes, preds, tuple(size), self.width or lane_width(size), category
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:

@@ -18,7 +18,7 @@ class CULaneSubmission(LaneSubmission):
     """Writes `<sample_id>.lines.txt` as the original tool reads them; there is no server, it is run at home."""
 
     def write(self, name: str, sample: dict) -> str:
-        write_lanes(self.out_dir / f'{name}.lines.txt', self.lanes(sample))
+        write_lanes(self.out_dir / f'{name}.lines.txt', [lane for lane in self.lanes(sample) if len(lane)])
         return name
 
     def finish(self, results: list) -> tuple[Path, list[str]]:

@@ -7,11 +7,14 @@ Labels are told by the end of their pattern; the stars stand for the same in bot
 
     **/*.lines.txt    CULane's lines: a lane a line, u v u v ...
     **/*.png          label images, 0 = background, 1..L = lanes from left to right, 255 = ignored; palette images are
-                      read by index; for one lane also masks of 0 and 255
+                      read by index; for one lane also masks of 0 and 255, where no label has another number
     **/*.json         labelme: line strips and lines, or polygons around lanes, whose middle counts
     lanes.json        without a star: TuSimple's lines, {"raw_file": ..., "h_samples": [...], "lanes": [...]}
 """
+import contextlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +112,7 @@ class LaneFolder(RoadImages):
                     palette=((0, 0, 0), *(PALETTE[slot % len(PALETTE)] for slot in range(count))))
 
     def list_samples(self) -> list[tuple]:
-        files = folders.find(self.data_root, self.images, SUFFIXES, 'LaneFolder: images')
+        files = self.files = folders.find(self.data_root, self.images, SUFFIXES, 'LaneFolder: images')
         ids = folders.choose(files, self.splits, self.split, self.data_root, 'LaneFolder')
         labels = self._label_files({name: files[name] for name in ids})
         if None in labels and self.split != 'test':
@@ -146,8 +149,11 @@ class LaneFolder(RoadImages):
                               "file of TuSimple's form that ends in .json. Correct it.")
         lanes = {}
         for where, record in read_json_lines(self.data_root / pattern, "lanes in TuSimple's form"):
-            name = image_name(str(record.get('raw_file')), f'{where}: raw_file')
-            lanes[name.removeprefix('./').lstrip('/')] = parse_lanes(record, where)[1]
+            name = image_name(str(record.get('raw_file')), f'{where}: raw_file').removeprefix('./').lstrip('/')
+            if name in lanes:
+                raise DataError(f'{where}: a second line of {name}, expected all lanes of an image in one. Join the '
+                                'lines, or take out the one that is wrong.')
+            lanes[name] = parse_lanes(record, where)[1]
         return [lanes.get(path.relative_to(self.data_root).as_posix()) for path in files.values()]
 
     def _check_labelled(self) -> None:
@@ -158,6 +164,17 @@ class LaneFolder(RoadImages):
                 return
         raise DataError(f'{self.data_root}: no lane in the labels of {len(probed):,} training images, expected some. '
                         f'Look at the files of {self.images!r} and {self.label_pattern!r}, and at their labels.')
+
+    @cached_property
+    def masks(self) -> bool:
+        """Whether label images of one lane are masks of 0 and 255: no label of any split that is looked at has another
+        number. Where one has, 255 is ignored, also on images without a lane."""
+        some = dict(itertools.islice(self.files.items(), 0, None, -(-len(self.files) // PROBED)))
+        for label in filter(None, self._label_files(some)):
+            with contextlib.suppress(DataError):  # what is wrong with it is said when it is read
+                if _numbers(read_label_image(label)):
+                    return False
+        return True
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         if entry[2] is None:
@@ -196,13 +213,18 @@ class LaneFolder(RoadImages):
         labels = check_size(read_label_image(label), size, label)
         if labels.shape != tuple(size):
             labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
-        if self.num_lanes == 1 and not ((labels > 0) & (labels < IGNORE)).any():
-            labels = labels // IGNORE  # a mask of 0 and 255
+        if self.num_lanes == 1 and not _numbers(labels) and self.masks:
+            labels = labels // IGNORE
         slots = np.where(labels == IGNORE, 0, labels)
         if not self.all_lanes:
             check_slots(slots, self.num_lanes, label)
         lanes = [middle(slots == k) for k in range(1, int(slots.max(initial=0)) + 1)]
         return labels, [lane for lane in lanes if len(lane) > 1]
+
+
+def _numbers(labels: np.ndarray) -> bool:
+    """Whether a label image has other numbers than 0 and 255."""
+    return bool(((labels > 0) & (labels < IGNORE)).any())
 
 
 def middle(mask: np.ndarray) -> np.ndarray:

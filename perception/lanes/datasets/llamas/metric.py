@@ -20,7 +20,7 @@ from perception.lanes.datasets.base import in_label_pixels, need
 from perception.lanes.datasets.llamas.reader import SIZE, SLOTS
 from perception.lanes.decode import restore_probs
 from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
-from perception.lanes.polylines import at_rows, quantise
+from perception.lanes.polylines import DECIMALS, at_rows, checked, quantise
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError, DataError
 
@@ -198,6 +198,7 @@ class LLAMASMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('distance*',)  # of its results, see ExportHook
 
     def __init__(self, parts: Sequence[str] = PARTS, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -225,13 +226,14 @@ class LLAMASMetric(BaseMetric):
                 areas = [precision_recall(grey[k], labels == k).auc for k in range(len(grey))]
             if set(self.parts) - {'segmentation'}:
                 where = f'LLAMASMetric: {sample.get("sample_id", "an image")}'
-                true, pred = ([quantise(lane, where) for lane in
+                true, pred = ([form(lane, where) for lane in
                                in_label_pixels(need(sample, key, 'LLAMASMetric'), sample)]
-                              for key in ('lanes', 'pred_lanes'))
+                              for key, form in (('lanes', checked), ('pred_lanes', quantise)))
             if 'f1' in self.parts:
                 lanes = compare_lanes(true, pred)[0]
             if 'regression' in self.parts:
-                distances = column_distance(lane_columns(true), lane_columns(pred, extend=True))
+                stored = np.round(lane_columns(pred, extend=True), DECIMALS)  # as a submission holds them
+                distances = column_distance(lane_columns(true), stored)
             self.results.append(ImageScores(lanes, distances, areas))
 
     def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:

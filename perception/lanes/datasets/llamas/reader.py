@@ -216,9 +216,12 @@ def _columns(markers: Markers) -> np.ndarray:
     sums = np.bincount(rows[inside], values[inside], minlength=SIZE[0])
     filled = np.flatnonzero(counts)
     result = np.full(SIZE[0], -1.0)
-    if len(filled):
-        between = np.arange(filled[0], filled[-1] + 1)
-        result[between] = np.interp(between, filled, sums[filled] / counts[filled])
+    result[filled] = sums[filled] / counts[filled]
+    for row, after in zip(filled.tolist(), filled[1:].tolist()):  # step by step, to round as the official script does
+        u, target = float(result[row]), float(result[after])
+        for between in range(row + 1, after):
+            u += (target - u) / (after - between + 1)
+            result[between] = u
     return result
 
 

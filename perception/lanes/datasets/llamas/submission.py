@@ -37,11 +37,15 @@ class LLAMASSubmission(LaneSubmission):
         self.segmentation = segmentation
 
     def write(self, name: str, sample: dict) -> tuple[str, list]:
+        size, crop_top = label_frame({'original_shape': SIZE, **sample})
+        if size != SIZE:
+            raise DataError(f'LLAMASSubmission: {name} has {size[0]} x {size[1]} pixels, expected the shape of the '
+                            f'official {SIZE[0]} x {SIZE[1]}, to which rows and columns are scaled. Give the images '
+                            'as they are published.')
         lanes = self.lanes(sample)
         columns = np.round(lane_columns(lanes, extend=True)[:, FIRST_ROW:], DECIMALS).tolist()
         write_lanes(self.out_dir / 'lanes' / f'{name}.lines.txt', [lane for lane in lanes if len(lane) > 1])
         if self.segmentation:
-            crop_top = label_frame({'original_shape': SIZE, **sample})[1]
             grey = to_grey(self.need(sample, 'lane_probs'), SIZE, crop_top)
             for k, image in enumerate(grey):
                 write_png(self.out_dir / 'segmentation' / f'{name}.json_{k}.png', image)

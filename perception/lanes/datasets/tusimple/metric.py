@@ -101,6 +101,7 @@ class TuSimpleMetric(BaseMetric):
     """
 
     default_prefix = ''  # none; spares mmengine's warning
+    less_is_better = ('fp', 'fn')  # of its results, see ExportHook
 
     def __init__(self, rows: Sequence[float] = ROWS, collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
@@ -112,7 +113,7 @@ class TuSimpleMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `h_samples` and
-                `original_shape`.
+                `original_shape`. A predicted lane without points is a slot without lane.
 
         Raises:
             DataError: lanes or predictions are missing or broken.
@@ -123,6 +124,7 @@ class TuSimpleMetric(BaseMetric):
             lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows)
                              for lane in in_label_pixels(need(sample, key, 'TuSimpleMetric'), sample)]
                             for key in ('lanes', 'pred_lanes'))
+            preds = [u for u, lane in zip(preds, sample['pred_lanes']) if len(lane)]
             scale = label_frame(sample)[0][1] / SIZE[1] if sample.get('original_shape') else 1.0
             self.results.append(compare_image(lanes, preds, rows, scale=scale))
 

@@ -31,7 +31,7 @@ class TuSimpleSubmission(LaneSubmission):
 
     def write(self, name: str, sample: dict) -> dict:
         rows = file_rows(sample)
-        lanes = [np.round(at_rows(lane, rows), DECIMALS).tolist() for lane in self.lanes(sample)]
+        lanes = [np.round(at_rows(lane, rows), DECIMALS).tolist() for lane in self.lanes(sample) if len(lane)]
         suffix = Path(sample.get('image_path') or name).suffix or '.jpg'
         return dict(raw_file=f'{name}{suffix}', lanes=lanes, run_time=sample.get('run_time', self.run_time),
                     h_samples=list(rows))

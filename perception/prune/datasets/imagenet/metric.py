@@ -20,6 +20,7 @@ class TopKMetric(BaseMetric):
     """
 
     default_prefix = ''
+    less_is_better = ('cross_entropy',)  # of its results, see ExportHook
 
     def __init__(self, topk: Sequence[int] = (1, 5), collect_device: str = 'cpu', prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)

@@ -54,10 +54,13 @@ def test_a_part_of_the_split_is_no_submission(tmp_path):
     writer = NuScenesDetectionSubmission(tmp_path)
     writer.dataset_meta = dict(num_samples=2)
     writer.process(None, [a_sample([])])
+    (tmp_path / 'results_nusc.zip').write_bytes(b'of an earlier run')
     with pytest.raises(DataError, match='1 samples, expected 2'):
         writer.compute_metrics(writer.results)
+    assert not (tmp_path / 'results_nusc.zip').exists()  # that somebody could send
     writer.process(None, [a_sample([], 'b')])
     writer.compute_metrics(writer.results)
+    assert (tmp_path / 'results_nusc.zip').exists()
 
 
 def test_the_best_500(tmp_path):

@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.lanes.datasets.bdd100k.metric import BDD100KOfficialMetric
 from perception.lanes.datasets.bdd100k.reader import (
     BDD100K,
     centre_lines,
@@ -14,6 +15,8 @@ from perception.lanes.datasets.bdd100k.reader import (
     thin,
     to_mask,
 )
+from perception.lanes.datasets.bdd100k.submission import BDD100KSubmission
+from perception.lanes.draw import drawable
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -131,6 +134,8 @@ def test_official_protocol(official):
                                                           style='dashed')[task]
         mask = cv2.imread(str(root / 'labels/lane/masks/val/val0000.png'), cv2.IMREAD_UNCHANGED)
         np.testing.assert_array_equal(sample.full_labels, mask)
+        drawn = drawable(sample.to_dict())['labels']  # classes, not the bytes of the mask
+        assert set(np.unique(drawn)) == {0, first, second} and drawn.shape == mask.shape
     assert [len(BDD100K(root, split, protocol='official')) for split in ('train', 'val', 'test')] == [7, 1, 1]
     assert BDD100K(root, 'train', protocol='official').official_size == 70000
     assert 'labels' not in BDD100K(root, 'test', protocol='official')[0]['data_samples']
@@ -159,6 +164,10 @@ def test_classes_become_masks_with_their_codes():
     assert set(np.unique(mask)) == {6, 8, 48} and (mask[5:, 10] == 6).all() and (mask == 48).sum(axis=1).max() == 1
     with pytest.raises(DataError, match='class 2 in a prediction, expected 0..1'):
         to_mask(classes, (6,))
+    for codes in ((6, 8), (64,), (-1,), (1.5,)):  # such lines would be background, or another byte
+        for user in (BDD100KOfficialMetric, lambda codes: BDD100KSubmission('x', codes)):
+            with pytest.raises(ConfigError, match='expected 0..63 without 8, the bit of the background'):
+                user(codes)
 
 
 @pytest.mark.parametrize(('change', 'message'), [

@@ -181,6 +181,17 @@ def test_metric_equals_the_folders_of_a_submission(tmp_path):
                                                                            for r in results]
 
 
+def test_a_slot_without_lane_is_no_prediction(tmp_path):
+    images = samples()[:2]
+    kept = [dict(image, pred_lanes=[np.zeros((0, 2)), *image['pred_lanes'], np.zeros((0, 2))]) for image in images]
+    assert evaluate(kept) == evaluate(images)  # of a decoder with keep_slots=True
+    for name, some in (('kept', kept), ('plain', images)):
+        writer = CULaneSubmission(tmp_path / name)
+        writer.process(None, some)
+        writer.evaluate(2)
+    assert (tmp_path / 'kept/drive/0.lines.txt').read_text() == (tmp_path / 'plain/drive/0.lines.txt').read_text()
+
+
 def test_metric_sums_up_categories():
     images = samples()
     result = evaluate(images)

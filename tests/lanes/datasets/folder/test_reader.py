@@ -100,6 +100,19 @@ def test_ignored_pixels_and_masks_of_one_lane(tmp_path):
         np.testing.assert_allclose(sample.lanes[0][:, 0], 31.5)
 
 
+def test_what_is_ignored_is_no_lane_of_images_without_one(tmp_path):
+    root, labels = folder(tmp_path), np.zeros(SIZE, np.uint8)
+    labels[90:] = 255  # the bonnet
+    for name in ('train/a', 'train/b', 'val/a', 'test/a'):
+        cv2.imwrite(str(root / f'{name}.png'), labels)
+    masks = make(root, 'val', labels='**/*.png', num_lanes=1)[0]['data_samples']
+    assert set(masks.labels.unique().tolist()) == {0, 1} and masks.exist.tolist() == [1]
+    labels[50:80, 30:34] = 1
+    cv2.imwrite(str(root / 'train/a.png'), labels)  # of another split
+    sample = make(root, 'val', labels='**/*.png', num_lanes=1)[0]['data_samples']
+    assert set(sample.labels.unique().tolist()) == {0, 255} and sample.lanes == [] and sample.exist.tolist() == [0]
+
+
 def test_the_middle_of_a_mask():
     mask = np.zeros((200, 30), bool)
     mask[20:181, 10:13] = True
@@ -150,6 +163,9 @@ def test_one_file_in_tusimples_form(tmp_path):
     sample = make(root, labels='lanes.json')[0]['data_samples']
     assert sample.exist.tolist() == [0, 1, 1, 0] and sample.lanes[0][0].tolist() == [64, 104]
     assert 'lanes' not in make(root, 'test', labels='lanes.json')[0]['data_samples']
+    (root / 'lanes.json').write_text('\n'.join(map(json.dumps, [*records, dict(records[0], lanes=[])])))
+    with pytest.raises(DataError, match='lanes.json:4: a second line of train/a.jpg'):
+        make(root, labels='lanes.json')
 
 
 def test_any_size_and_kind_of_image_is_scored_at_its_size(tmp_path):

@@ -138,11 +138,23 @@ def test_metric():
     metric = LLAMASMetric()
     metric.process(None, [sample()] * 2)
     result = metric.evaluate(2)
-    assert (result['f1'], result['distance']) == (1, 0)
+    assert result['f1'] == 1 and result['distance'] == pytest.approx(0, abs=1e-9)
     assert result['auc_l0'] == pytest.approx(1) and result['auc_l1'] == 0 and result['map'] == pytest.approx(.25)
     metric = LLAMASMetric(parts=('f1',))
     metric.process(None, [{**sample(), 'lane_probs': None, 'pred_lanes': [EMPTY] * 4}])
     assert metric.evaluate(1) == dict(f1=0, precision=0, recall=0)
+
+
+@pytest.mark.parametrize('scale', [1, .5])
+def test_truth_is_not_rounded_before_it_is_cut_off(scale):
+    """Of a scaled image it is as it was before, so that no column falls below a whole number."""
+    true, pred = [[EMPTY, lane(u), EMPTY, EMPTY] for u in (99.9996, 100.)]
+    found = dict(sample(), original_shape=tuple(round(n * scale) for n in (720, 1280)), label_shape=(720, 1280),
+                 lanes=[one * scale for one in true], pred_lanes=[one * scale for one in pred])
+    metric = LLAMASMetric(parts=('f1',))
+    metric.process(None, [found])
+    (iou,), = [result.lanes.ious for result in metric.results]
+    assert iou == compare_lanes(true, pred)[0].ious[0] != compare_lanes(pred, pred)[0].ious[0]
 
 
 def test_bad_input():

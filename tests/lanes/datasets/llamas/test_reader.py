@@ -20,7 +20,8 @@ def test_columns_of_the_golden_labels(shared):
     golden = np.load(folder / 'spline_x.npz')
     assert len(golden['keys']) == 6
     for key, columns in zip(golden['keys'], golden['x']):
-        np.testing.assert_allclose(lane_columns(read_label(folder / 'labels/valid' / key)), columns, atol=1e-9)
+        found = lane_columns(read_label(folder / 'labels/valid' / key))
+        np.testing.assert_array_equal(found, columns)  # to the last digit: the F1 cuts columns off to whole pixels
 
 
 def test_label_images_of_the_golden_labels(shared):

@@ -73,3 +73,10 @@ def test_llamas_without_segmentation(tmp_path):
     assert len(validate_llamas(tmp_path, NAMES)) == 6
     with pytest.raises(DataError, match='1 lanes, expected those of l1'):
         LLAMASSubmission(tmp_path).process(None, [{**make_samples()[0], 'pred_lanes': [lane()]}])
+
+
+def test_images_of_another_shape_are_no_submission(tmp_path):
+    writer, sample = LLAMASSubmission(tmp_path, segmentation=False), make_samples()[0]
+    writer.process(None, [dict(sample, original_shape=(478, 851), label_shape=(717, 1276))])  # scaled as a whole
+    with pytest.raises(DataError, match='rec/1 has 720 x 1280 pixels, expected the shape of the official 717 x 1276'):
+        writer.process(None, [dict(sample, original_shape=(720, 1280))])

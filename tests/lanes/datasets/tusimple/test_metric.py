@@ -107,6 +107,8 @@ def test_metric(tmp_path):
                        axis=0)
     assert [result[key] for key in ('accuracy', 'fp', 'fn')] == pytest.approx(expected)
     assert evaluate([{**images[0], 'pred_lanes': images[0]['lanes']}])['f1'] == 1
+    empty = np.zeros((0, 2))  # a slot without lane
+    assert evaluate([{**s, 'pred_lanes': [empty, *s['pred_lanes'], empty, empty]} for s in images]) == result
     for key in ('lanes', 'pred_lanes'):
         with pytest.raises(DataError, match=f'clips/0/20 has no {key}'):
             evaluate([{**images[0], key: None}])
