@@ -15,11 +15,14 @@ mini.update(
 # teacher's width as much as the teacher, so here it has a quarter
 longer = ['train_cfg.max_epochs=64', 'train_cfg.val_interval=16']
 taught = ['model.student.width=0.0625', *longer]
+adapted = ['configs/ka/minkunet_kitti.py', 'model.losses.ka.channels=(6,24)', *taught]
 evidence = dict(evidence, arms=dict(
     student=['configs/lidarseg/minkunet_half_kitti.py', 'model.width=0.0625', *longer],
     teacher=['configs/lidarseg/minkunet_kitti.py', *longer],
     literal=['configs/pvd/minkunet_kitti.py', 'model.losses.pvd.reading=literal', *taught],
-    ka=['configs/ka/minkunet_kitti.py', 'model.losses.ka.channels=(6,24)', *taught],
+    ka=adapted,
+    ka_light=[*adapted, 'model.losses.ka.adapt_weight=2'],
     **{method: [f'configs/{method}/minkunet_kitti.py', *taught] for method in ('pvd', 'kd', 'cd', 'skd', 'ifv')},
     **{f'{method}_light': [f'configs/{method}/minkunet_kitti.py', f'model.losses.{method}.weight={weight}', *taught]
-       for method, weight in dict(pvd=0.1, kd=0.1, cd=0.3).items()}))  # a tenth of their own weights
+       # a tenth of their own weights, of IFV's a twelfth
+       for method, weight in dict(pvd=0.1, kd=0.1, cd=0.3, ifv=4).items()}))
