@@ -13,15 +13,18 @@ from typing import Any
 
 import mmengine.config.config as mmengine_config
 import numpy as np
+from mmengine import dataset as mmengine_data
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.utils import get_installed_path, get_object_from_string, import_modules_from_strings
+from torch.utils import data as torch_data
 
 from perception import registry
 from perception.apis.cli import out_of_memory
 from perception.apis.schedule import check_schedule, length_of, lengthen_pipeline, scale_schedule
+from perception.common.dataset import ConcatDataset
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
@@ -97,6 +100,7 @@ def load_config(path: str | Path, mini: bool = False, options: dict[str, Any] | 
                  path.name)
     check_values({key: part for key, part in parts.items() if key not in arguments(Runner)[0]}, path.name)
     _check_ranges(cfg, path.name)
+    _check_joined(cfg, path.name)
     if not any(name.startswith('param_scheduler') for name in options or {}):
         scale_schedule(cfg, length)
     lengthen_pipeline(cfg, length)
@@ -203,6 +207,26 @@ def _check_ranges(cfg: Config, where: str) -> None:
         if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             limit = f'{least} or more' if most == math.inf else f'{least} to {most}'
             raise ConfigError(f'{where}: {section}.{key}={value!r}, expected a whole number of {limit}. Correct it.')
+
+
+def _check_joined(cfg: Config, where: str) -> None:
+    """See that data sets are joined in the training alone, and by what hands on the epoch.
+
+    Raises:
+        ConfigError: others are joined, or by a wrapper of PyTorch or mmengine.
+    """
+    for name in loaders(cfg):
+        kind = (cfg[name].get('dataset') or {}).get('type')
+        if not isinstance(kind, type):
+            continue
+        if issubclass(kind, (torch_data.ConcatDataset, mmengine_data.RepeatDataset,
+                             mmengine_data.ClassBalancedDataset)):
+            raise ConfigError(f'{where}: {name}.dataset: {kind.__module__}.{kind.__name__} came, which does not tell a '
+                              'data set the epoch, expected one data set or perception.common.dataset.ConcatDataset. '
+                              'Take that, where a data set may stand several times, each with another seed.')
+        if issubclass(kind, ConcatDataset) and name != 'train_dataloader':
+            raise ConfigError(f'{where}: {name}.dataset: ConcatDataset came, expected one data set, for scores and '
+                              'submissions are of one. Name one of them, and test the others after it.')
 
 
 def _settle(cfg: Config) -> None:

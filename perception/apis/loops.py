@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
-from perception.common.dataset import SeededDataset
+from perception.common.dataset import ConcatDataset, SeededDataset, parts
 from perception.common.finite import FiniteSteps
 from perception.common.samplers import EpochSampler
 from perception.utils.errors import ConfigError
@@ -34,16 +34,17 @@ def check_steps(loop: EpochBasedTrainLoop | IterBasedTrainLoop) -> None:
         if getattr(loop, name) < 1:
             raise ConfigError(f'train_cfg: {name}={getattr(loop, name)} gives no step, expected 1 or more. Correct it.')
     sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
-    if isinstance(loader.dataset, SeededDataset) and not isinstance(sampler, EpochSampler):
+    if isinstance(loader.dataset, (ConcatDataset, SeededDataset)) and not isinstance(sampler, EpochSampler):
         print_log(f'train_dataloader.sampler: a {type(sampler).__name__} does not tell the epoch, so that each sample '
                   'is augmented alike in all of them. Set train_dataloader.sampler.type=EpochSampler.', 'current',
                   logging.WARNING)
     length = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else math.ceil(loop.max_iters / len(loader))
-    for i, step in enumerate(getattr(loader.dataset, 'pipeline', ())):
-        if getattr(step, 'epochs', length) != length:
-            print_log(f'train_dataloader.dataset.pipeline.{i}: {type(step).__name__} is told of {step.epochs} epochs '
-                      f'in a training of {length}, whose end it is to know. Set its epochs={length}.', 'current',
-                      logging.WARNING)
+    for place, data in parts(loader.dataset):
+        for i, step in enumerate(getattr(data, 'pipeline', ())):
+            if getattr(step, 'epochs', length) != length:
+                print_log(f'{place}.pipeline.{i}: {type(step).__name__} is told of {step.epochs} epochs in a training '
+                          f'of {length}, whose end it is to know. Set its epochs={length}.', 'current',
+                          logging.WARNING)
 
 
 def rest_of(loader: DataLoader, done: int) -> Iterator[tuple[int, Any]]:

@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from perception.common.dataset import parts
 from perception.utils.errors import ConfigError
 
 _PARTS = ('begin', 'end', 'T_max')  # may be parts of an epoch where they are converted to iterations
@@ -68,11 +69,12 @@ def lengthen_pipeline(cfg: Config, before: tuple[str, int] | None) -> None:
     after = length_of(cfg)
     if before is None or after is None or before[0] != 'max_epochs' or after[0] != before[0] or after == before:
         return
-    for i, step in enumerate(((cfg.get('train_dataloader') or {}).get('dataset') or {}).get('pipeline') or ()):
-        if isinstance(step, dict) and step.get('epochs') == before[1]:
-            step['epochs'] = after[1]
-            print_log(f'train_cfg.max_epochs={after[1]} instead of {before[1]}: train_dataloader.dataset.pipeline.{i}.'
-                      f'epochs={after[1]} too.', 'current')
+    for place, data in parts((cfg.get('train_dataloader') or {}).get('dataset') or {}):
+        for i, step in enumerate(data.get('pipeline') or ()):
+            if isinstance(step, dict) and step.get('epochs') == before[1]:
+                step['epochs'] = after[1]
+                print_log(f'train_cfg.max_epochs={after[1]} instead of {before[1]}: {place}.pipeline.{i}.epochs='
+                          f'{after[1]} too.', 'current')
 
 
 def _scaled(value: float, ratio: float, whole: bool) -> float:

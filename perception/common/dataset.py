@@ -1,11 +1,12 @@
-"""What all data sets share: augmentation that depends on (seed, epoch, index) alone, and samples."""
-from collections.abc import Callable, Mapping, Sequence
+"""What all data sets share: augmentation that depends on (seed, epoch, index) alone, samples, and joining several."""
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from perception.registry import TRANSFORMS
+from perception.registry import DATASETS, TRANSFORMS
+from perception.utils.errors import ConfigError
 from perception.utils.values import TypedArguments
 
 
@@ -64,3 +65,54 @@ class SeededDataset(TypedArguments, Dataset):
             index: of the sample.
         """
         raise NotImplementedError(f'{type(self).__name__} has no pack; write one that gives inputs and data_samples.')
+
+
+@DATASETS.register_module()
+class ConcatDataset(TypedArguments, Dataset):
+    """Several data sets in one training, such as real and simulated scans; a score is of one alone.
+
+    Each sample is read, augmented and packed by its own data set, and what mixes two samples takes both from that. One
+    named several times, each with another `seed`, counts several times in an epoch.
+
+    Args:
+        datasets: data sets or their configs, with the same classes in the same order; the first one describes all.
+
+    Raises:
+        ConfigError: none came, or they have different classes.
+    """
+
+    def __init__(self, datasets: Sequence[dict | Dataset]) -> None:
+        self.datasets = [DATASETS.build(one) if isinstance(one, dict) else one for one in datasets]
+        if not self.datasets:
+            raise ConfigError('ConcatDataset: no datasets came, expected one or more. Name them.')
+        classes = [(getattr(one, 'metainfo', None) or {}).get('classes') for one in self.datasets]
+        for i, names in enumerate(classes):
+            if list(names or ()) != list(classes[0] or ()):
+                raise ConfigError(f'ConcatDataset: datasets.{i} has the classes {", ".join(names or ["(none)"])} and '
+                                  f'datasets.0 {", ".join(classes[0] or ["(none)"])}, expected the same in the same '
+                                  'order. Map the labels of one to those of the other, or train on one.')
+        self.metainfo = dict(getattr(self.datasets[0], 'metainfo', None) or {})
+        self.ends = np.cumsum([len(one) for one in self.datasets])
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict:
+        epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
+        index = range(len(self))[index]
+        i = int(np.searchsorted(self.ends, index, side='right'))
+        return self.datasets[i][epoch, index - int(self.ends[i]) + len(self.datasets[i])]
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+
+def parts(data: Any, place: str = 'train_dataloader.dataset') -> Iterator[tuple[str, Any]]:
+    """Place in a config and each of the data sets that a `ConcatDataset` joins, or itself where it is another one.
+
+    Args:
+        data: a data set or its config.
+        place: it stands.
+    """
+    joined = data.get('datasets') if isinstance(data, Mapping) else getattr(data, 'datasets', None)
+    if joined is None:
+        yield place, data
+    for i, one in enumerate(joined or ()):
+        yield from parts(one, f'{place}.datasets.{i}')

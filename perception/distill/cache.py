@@ -17,6 +17,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
+from perception.common.dataset import parts
 from perception.utils.checkpoint import atomic_path, unwrap
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import from_root, make_folder
@@ -134,8 +135,8 @@ class FeatureCacheHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Count the frames and compare."""
-        data = runner.train_dataloader.dataset
-        frames = int(data.offsets[-1]) if hasattr(data, 'offsets') else len(data)
+        frames = sum(int(data.offsets[-1]) if hasattr(data, 'offsets') else len(data)
+                     for _, data in parts(runner.train_dataloader.dataset))
         for name, teacher in getattr(unwrap(runner.model), 'teachers', {}).items():
             if not getattr(teacher, 'cache_gb', 0):
                 continue

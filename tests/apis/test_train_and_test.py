@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine import dataset as mmengine_data
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
@@ -17,6 +18,7 @@ import perception.apis.train
 from perception.apis.cli import run_command
 from perception.apis.config import load_config
 from perception.common.amp import has_bfloat16
+from perception.common.dataset import ConcatDataset
 from perception.utils.checkpoint import load_checkpoint, save_atomic
 from perception.utils.errors import CheckpointError, ConfigError, DataError, MissingDependency
 
@@ -67,6 +69,22 @@ def test_the_same_seed_gives_the_same_weights(trained, toy_config, tmp_path, mon
         train(toy_config, mini=True, work_dir=str(tmp_path / name), options=options)
         weights, ours = (load_checkpoint(folder / 'epoch_2.pth')['state_dict'] for folder in (trained, tmp_path / name))
         assert all(torch.equal(weights[k], ours[k]) for k in weights) == (name == 'same')
+
+
+def test_data_sets_are_joined_in_a_training_alone(toy, toy_config, tmp_path):
+    two = [dict(type=toy.ToyDataset, size=22), dict(type=toy.ToyDataset, size=6, seed=8)]
+    joined = {'train_dataloader.dataset': dict(type='ConcatDataset', datasets=two), 'train_cfg.max_epochs': 1}
+    runner = train(toy_config, work_dir=str(tmp_path), options=joined)
+    assert runner.iter == 28 // 4
+    said = ''.join(path.read_text() for path in tmp_path.rglob('*.log'))
+    assert 'training data: 22 samples, ToyDataset' in said and 'training data: 6 samples, ToyDataset' in said
+    evaluate(toy_config, tmp_path / 'model.pth', options={'work_dir': str(tmp_path), **joined})
+    for split in ('val', 'test'):
+        with pytest.raises(ConfigError, match=f'{split}_dataloader.dataset: ConcatDataset came, expected one data set'):
+            load_config(toy_config, options={f'{split}_dataloader.dataset': dict(type=ConcatDataset, datasets=two)})
+    for wrapper in (dict(type=mmengine_data.ConcatDataset, datasets=two), dict(type='RepeatDataset', times=2)):
+        with pytest.raises(ConfigError, match='does not tell a data set the epoch, expected one data set or percep'):
+            load_config(toy_config, options={'train_dataloader.dataset': wrapper})
 
 
 def test_an_earlier_run_is_moved_aside(toy_config, tmp_path):

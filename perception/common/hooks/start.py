@@ -6,6 +6,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from torch import nn
 
+from perception.common.dataset import parts
 from perception.ops.sparse import functional
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.registry import HOOKS
@@ -65,10 +66,11 @@ class StartHook(Hook):
     @staticmethod
     def _log(runner: Runner, use: str, loader: Any) -> None:
         _check_classes(runner, use, loader.dataset)
-        official = getattr(loader.dataset, 'official_size', None)
-        beside = f' (official: {official:,})' if official else ''
-        runner.logger.info(f'{use} data: {len(loader.dataset):,} samples{beside}, {type(loader.dataset).__name__}, '
-                           f'{loader.num_workers} workers')
+        for _, data in parts(loader.dataset):
+            official = getattr(data, 'official_size', None)
+            beside = f' (official: {official:,})' if official else ''
+            runner.logger.info(f'{use} data: {len(data):,} samples{beside}, {type(data).__name__}, '
+                               f'{loader.num_workers} workers')
 
 
 def _check_classes(runner: Runner, use: str, dataset: Any) -> None:

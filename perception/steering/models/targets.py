@@ -3,6 +3,7 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from perception.common.dataset import parts
 from perception.registry import HOOKS
 from perception.utils.checkpoint import unwrap
 from perception.utils.errors import ConfigError
@@ -36,13 +37,16 @@ def statistics(dataset) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation (3,) of the targets of a data set, over the frames where each is known; NaN where none is.
 
     Args:
-        dataset: a DrivingClips, whose recordings have the `targets` (N, 3) of their frames.
+        dataset: a DrivingClips, whose recordings have the `targets` (N, 3) of their frames, or several of them joined.
 
     Raises:
         ConfigError: a data set without them.
     """
-    if not hasattr(dataset, 'recordings'):
-        raise ConfigError(f'TargetStatisticsHook: {type(dataset).__name__} has no recordings, expected a data set '
-                          'of driving recordings. Give model.target_mean and model.target_std.')
-    targets = np.ma.masked_invalid(np.concatenate([r.targets for r in dataset.recordings]).astype(float))
+    recordings = []
+    for place, data in parts(dataset):
+        if not hasattr(data, 'recordings'):
+            raise ConfigError(f'TargetStatisticsHook: {place}: {type(data).__name__} has no recordings, expected a '
+                              'data set of driving recordings. Give model.target_mean and model.target_std.')
+        recordings += data.recordings
+    targets = np.ma.masked_invalid(np.concatenate([r.targets for r in recordings]).astype(float))
     return targets.mean(0).filled(np.nan), targets.std(0).filled(np.nan)
