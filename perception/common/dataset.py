@@ -14,9 +14,10 @@ class SeededDataset(TypedArguments, Dataset):
     """Base of the data sets. One fills `METAINFO` and writes `__len__`, `read` and `pack`.
 
     `dataset[i]` or `dataset[epoch, i]` gives `dict(inputs=dict(...), data_samples=...)`. The pipeline sees the arrays
-    of `read` with `rng`, `draw` and `epoch` beside them. `rng` depends on (seed, epoch, i) alone, so that augmentation
-    is the same for any number of workers and after a resume. `draw()` reads another sample, its index taken from
-    `rng`, for augmentation that mixes two. `epoch` is for augmentation that ends before the training does.
+    of `read` with `rng`, `draw`, `epoch` and `classes` beside them. `rng` depends on (seed, epoch, i) alone, so that
+    augmentation is the same for any number of workers and after a resume. `draw()` reads another sample, its index
+    taken from `rng`, for augmentation that mixes two. `epoch` is for augmentation that ends before the training does,
+    `classes` are the names in `metainfo`, None where there are none.
 
     Args:
         pipeline: augmentations, callables or their configs, applied in turn.
@@ -45,7 +46,8 @@ class SeededDataset(TypedArguments, Dataset):
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
         index = range(len(self))[index]  # -1 is the last one
         rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch)
+        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch,
+                      classes=self.metainfo.get('classes'))
         for step in self.pipeline:
             sample = step(sample)
         return self.pack(sample, index)

@@ -12,8 +12,9 @@ from perception.lidarseg.transforms import check_argument, move_xy, xy_matrix
 from perception.registry import TRANSFORMS
 from perception.utils.errors import DataError
 
-RARE = (1, 2, 3, 4, 5, 6, 7)  # of SemanticKITTI: bicycle ... motorcyclist
-GROUND = (8, 9, 10, 11, 16)  # of SemanticKITTI: road, parking, sidewalk, other-ground, terrain
+# of SemanticKITTI
+RARE = ('bicycle', 'motorcycle', 'truck', 'other-vehicle', 'person', 'bicyclist', 'motorcyclist')
+GROUND = ('road', 'parking', 'sidewalk', 'other-ground', 'terrain')
 
 
 @TRANSFORMS.register_module()
@@ -70,18 +71,19 @@ class PolarMix:
     """Half a turn of another scan, and its objects pasted three times around the scanner (Xiao et al., NeurIPS 2022).
 
     Args:
-        classes: train ids of the objects that are pasted; by default SemanticKITTI's vehicles and people.
+        classes: names or train ids of the objects that are pasted; by default SemanticKITTI's vehicles and people.
         swap_prob: how often half a turn is swapped.
         paste_prob: how often objects are pasted.
 
     Raises:
-        ConfigError: an argument out of its range.
+        ConfigError: an argument out of its range, or a name that the data do not have.
     """
 
-    def __init__(self, classes: Sequence[int] = (0, *RARE), swap_prob: float = 0.5, paste_prob: float = 1.0) -> None:
+    def __init__(self, classes: Sequence[int | str] = ('car', *RARE), swap_prob: float = 0.5,
+                 paste_prob: float = 1.0) -> None:
         _check_prob('PolarMix', swap_prob=swap_prob, paste_prob=paste_prob)
         self.swap_prob, self.paste_prob = swap_prob, paste_prob
-        self.wanted = _class_table('PolarMix', 'classes', classes)
+        self.classes = _checked('PolarMix', 'classes', classes)
 
     def __call__(self, sample: dict) -> dict:
         rng, other = sample['rng'], draw_scan(sample, 'PolarMix')
@@ -91,7 +93,7 @@ class PolarMix:
             (own_inside, other_inside) = (_half_turn(scan['points'], start) for scan in (sample, other))
             parts = [(sample, ~own_inside), (other, other_inside)]
         if rng.random() < self.paste_prob:
-            objects = _take(other, self.wanted[other['labels']])
+            objects = _take(other, class_table(sample, self.classes, 'PolarMix: classes')[other['labels']])
             turns = (0, *((rng.random(2) + (0, 1)) * 2 * np.pi / 3))  # none, up to 120, 120 to 240 degrees
             parts += [(dict(objects, points=move_xy(objects['points'], xy_matrix(angle))), slice(None))
                       for angle in turns]
@@ -107,8 +109,8 @@ class PasteObjects:
     a pasted object stay.
 
     Args:
-        classes: train ids of the objects, by default those rare in SemanticKITTI.
-        ground: train ids of what objects stand on, by default SemanticKITTI's.
+        classes: names or train ids of the objects, by default those rare in SemanticKITTI.
+        ground: those of what objects stand on, by default SemanticKITTI's.
         max_objects: at most so many are pasted, drawn at random.
         min_points: of an object; smaller ones say little.
         tries: places that are tried for each.
@@ -120,8 +122,8 @@ class PasteObjects:
         ConfigError: an argument out of its range.
     """
 
-    def __init__(self, classes: Sequence[int] = RARE, ground: Sequence[int] = GROUND, max_objects: int = 10,
-                 min_points: int = 20, tries: int = 10, cell: float = 0.5, radius: float = 50.0,
+    def __init__(self, classes: Sequence[int | str] = RARE, ground: Sequence[int | str] = GROUND,
+                 max_objects: int = 10, min_points: int = 20, tries: int = 10, cell: float = 0.5, radius: float = 50.0,
                  prob: float = 1.0) -> None:
         counts = dict(max_objects=max_objects, min_points=min_points, tries=tries)
         check_argument(min(counts.values()) > 0, f'PasteObjects: {counts}, expected numbers above 0')
@@ -130,19 +132,21 @@ class PasteObjects:
         _check_prob('PasteObjects', prob=prob)
         self.max_objects, self.min_points, self.tries, self.prob = max_objects, min_points, tries, prob
         self.cell, self.radius, self.size = cell, radius, int(np.ceil(2 * radius / cell))
-        self.wanted = _class_table('PasteObjects', 'classes', classes)
-        self.carries = _class_table('PasteObjects', 'ground', ground)
+        self.classes = _checked('PasteObjects', 'classes', classes)
+        self.ground = _checked('PasteObjects', 'ground', ground)
 
     def __call__(self, sample: dict) -> dict:
         rng = sample['rng']
         if rng.random() >= self.prob:
             return sample
         other = draw_scan(sample, 'PasteObjects')
-        objects = self.objects(other)
+        wanted = class_table(sample, self.classes, 'PasteObjects: classes')
+        carries = class_table(sample, self.ground, 'PasteObjects: ground')
+        objects = self.objects(other, wanted)
         if not objects:
             return sample
-        _, source = self.maps(other)
-        blocked, target = self.maps(sample)
+        _, source = self.maps(other, carries)
+        blocked, target = self.maps(sample, carries)
         parts = [(sample, slice(None))]
         for number in rng.permutation(len(objects))[:self.max_objects]:
             thing = _take(other, objects[number])
@@ -157,10 +161,10 @@ class PasteObjects:
         inside = (u >= 0) & (u < self.size) & (v >= 0) & (v < self.size)
         return np.where(inside, u, 0).astype(np.int32) * self.size + np.where(inside, v, 0).astype(np.int32), inside
 
-    def objects(self, scan: dict) -> list[np.ndarray]:
-        """Rows of each object: points of one class whose squares touch."""
+    def objects(self, scan: dict, wanted: np.ndarray) -> list[np.ndarray]:
+        """Rows of each object: points of one class, of those that `wanted` (256,) has, whose squares touch."""
         found = []
-        rows = np.flatnonzero(self.wanted[scan['labels']])
+        rows = np.flatnonzero(wanted[scan['labels']])
         cells, inside = self.cells(scan['points'][rows, :2])
         rows, cells = rows[inside], cells[inside]
         for label in np.unique(scan['labels'][rows]):
@@ -173,10 +177,15 @@ class PasteObjects:
             found += [group for group in groups if len(group) >= self.min_points]
         return found
 
-    def maps(self, scan: dict) -> tuple[np.ndarray, np.ndarray]:
-        """Squares with anything but ground (size ** 2,) bool, and height of the ground around each, NaN where none."""
+    def maps(self, scan: dict, carries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Squares with anything but ground (size ** 2,) bool, and height of the ground around each, NaN where none.
+
+        Args:
+            scan: its `points` and `labels`.
+            carries: (256,) bool, the train ids that are ground.
+        """
         cells, inside = self.cells(scan['points'][:, :2])
-        ground = self.carries[scan['labels']]
+        ground = carries[scan['labels']]
         blocked = np.zeros(self.size ** 2, bool)
         blocked[cells[inside & ~ground]] = True
         rows = inside & ground
@@ -264,13 +273,31 @@ def _join(sample: dict, *parts: tuple[dict, np.ndarray | slice]) -> dict:
     return dict(sample, mixed=True, **joined)
 
 
-def _class_table(who: str, name: str, classes: Sequence[int]) -> np.ndarray:
-    """(256,) bool, true for some train ids."""
-    check_argument(len(classes) > 0 and min(classes) >= 0 and max(classes) < 255,
-                   f'{who}: {name}={tuple(classes)}, expected train ids of the data set')
+def class_table(sample: dict, classes: Sequence[int | str], where: str) -> np.ndarray:
+    """(256,) bool, true for the train ids of some classes.
+
+    Args:
+        sample: its `classes` are the names of the data set's.
+        classes: names or train ids.
+        where: start of an error message.
+
+    Raises:
+        ConfigError: one that the data do not have.
+    """
+    names = [*(sample.get('classes') or ())]
+    absent = [str(one) for one in classes if (one not in names if isinstance(one, str) else 0 < len(names) <= one)]
+    check_argument(not absent, f'{where}: the data have no {", ".join(absent)}, expected train ids or some of '
+                               f'{", ".join(names) or "their names, which they do not tell"}')
     table = np.zeros(256, bool)
-    table[list(classes)] = True
+    table[[names.index(one) if isinstance(one, str) else one for one in classes]] = True
     return table
+
+
+def _checked(who: str, name: str, classes: Sequence[int | str]) -> tuple[int | str, ...]:
+    ids = [one for one in classes if not isinstance(one, str)]
+    check_argument(len(classes) > 0 and not isinstance(classes, str) and all(0 <= one < 255 for one in ids),
+                   f'{who}: {name}={classes!r}, expected names or train ids of classes of the data set')
+    return tuple(classes)
 
 
 def _check_prob(who: str, **probs: float) -> None:

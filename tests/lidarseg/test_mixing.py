@@ -8,8 +8,8 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import DataLoader
 
 from perception.common.samplers import EpochSampler
-from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
-from perception.lidarseg.mixing import GROUND, LaserMix, OneOf, PasteObjects, PolarMix
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES, SemanticKITTI
+from perception.lidarseg.mixing import GROUND, RARE, LaserMix, OneOf, PasteObjects, PolarMix, class_table
 from perception.lidarseg.transforms import KeepLabels
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError, DataError
@@ -25,7 +25,7 @@ def scan(seed, num_points=400):
 
 
 def sample(own, other, seed=0):
-    return dict(own, rng=np.random.default_rng(seed), draw=lambda: other)
+    return dict(own, rng=np.random.default_rng(seed), draw=lambda: other, classes=CLASSES)
 
 
 def rows_of(parts):
@@ -139,7 +139,7 @@ def test_objects_are_told_apart():
     other = with_object(with_object(with_object(street(), 10, 5), 20, -5), 10.5, 5, label=6)
     other = with_object(other, -20, 3, count=5)  # too few points
     other = with_object(other, 60, 0)  # too far away
-    found = PasteObjects().objects(other)
+    found = PasteObjects().objects(other, class_table(dict(classes=CLASSES), RARE, ''))
     assert sorted((len(group), int(other['labels'][group[0]])) for group in found) == [(40, 5), (40, 5), (40, 6)]
     for group in found:
         assert np.ptp(other['points'][group, :2], 0).max() < .5
@@ -155,7 +155,8 @@ def test_pasted_objects_stand_on_the_ground_and_keep_their_distance():
     np.testing.assert_allclose(np.hypot(*pasted[:, :2].T), np.hypot(*things[:, :2].T), rtol=1e-5)
     np.testing.assert_allclose(pasted[:, 2], things[:, 2] + .5, atol=1e-3)
     assert np.abs(pasted[:, :2] - things[:, :2]).max() > .5
-    floating = dict(other, labels=np.where(np.isin(other['labels'], GROUND), 12, other['labels']))  # unknown ground
+    ground = class_table(dict(classes=CLASSES), GROUND, '')
+    floating = dict(other, labels=np.where(ground[other['labels']], 12, other['labels']))  # unknown ground
     mixed = PasteObjects()(sample(own, floating))
     np.testing.assert_allclose(mixed['points'][len(own['points']):, 2].min(), -1.2, atol=1e-3)
 
@@ -202,6 +203,19 @@ def test_draws_decide_everything_and_inputs_stay(transform):
     assert all(np.array_equal(a, b) for a, b in zip(before, after))
 
 
+@pytest.mark.parametrize('kind', [PolarMix, PasteObjects])
+def test_classes_are_named_as_the_data_name_them(kind):
+    own, other = street(), with_object(street(), 12, 3)
+    never = dict(swap_prob=0) if kind is PolarMix else {}
+    named, numbered = (kind([one], **never)(sample(own, other)) for one in ('person', 5))
+    assert len(named['points']) > len(own['points']) and rows(named) == rows(numbered)
+    with pytest.raises(ConfigError, match='the data have no 19, expected train ids or some of car, bicycle'):
+        kind([19], **never)(sample(own, other))
+    for classes, said in (('car', 'road'), 'car, road'), (None, 'their names, which they do not tell'):
+        with pytest.raises(ConfigError, match=f'{kind.__name__}: classes: the data have no .*bicycle.* some of {said}'):
+            kind(**never)(dict(sample(own, other), classes=classes))
+
+
 def test_probabilities_and_choice():
     own, other = scan(1), scan(2)
     for transform in (LaserMix(prob=0), PasteObjects(prob=0), PolarMix(swap_prob=0, paste_prob=0)):
@@ -232,7 +246,7 @@ def test_batches_are_the_same_for_any_number_of_workers(mini_kitti):
 @pytest.mark.parametrize('build, message', [
     (partial(LaserMix, []), 'LaserMix: num_areas='), (partial(LaserMix, [1, 3]), 'expected numbers above 1'),
     (partial(LaserMix, pitch_range=(3, -25)), 'the lower one first'), (partial(LaserMix, prob=2), 'prob=2, expected a'),
-    (partial(PolarMix, []), 'PolarMix: classes=.*expected train ids'),
+    (partial(PolarMix, []), 'PolarMix: classes=.*expected names or train ids'),
     (partial(PolarMix, swap_prob=-1), 'swap_prob=-1'),
     (partial(PasteObjects, [255]), 'classes='), (partial(PasteObjects, ground=[]), 'ground='),
     (partial(PasteObjects, tries=0), 'expected numbers above 0'), (partial(PasteObjects, cell=60), '0 < cell < radius'),

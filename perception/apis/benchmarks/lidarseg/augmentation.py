@@ -19,7 +19,7 @@ from perception.apis.config import load_config
 from perception.apis.runner import write_mini_data
 from perception.common.measure import interleave, machine
 from perception.lidarseg.datasets.base import pack
-from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
+from perception.lidarseg.datasets.semantickitti.reader import CLASSES, SemanticKITTI
 from perception.lidarseg.mixing import LaserMix, PasteObjects, PolarMix
 from perception.registry import MODELS, TRANSFORMS
 from perception.utils.errors import ConfigError
@@ -111,7 +111,7 @@ def thinned(scan: dict, points: int) -> dict:
 
 def augment(steps: list[Callable], scans: list[dict]) -> dict:
     """One scan augmented, with the other one to mix it with; always the same draws."""
-    sample = dict(scans[0], rng=np.random.default_rng(0), draw=lambda: scans[1])
+    sample = dict(scans[0], rng=np.random.default_rng(0), draw=lambda: scans[1], classes=CLASSES)
     for step in steps:
         sample = step(sample)
     return sample
