@@ -94,7 +94,7 @@ def choose(files: Mapping[str, Path], splits: Mapping[str, Any] | None, split: s
         splits: split -> what names its files: an id, a path below `root`, both with or without an ending, a pattern of
             them (`[ab]` is a or b where no name has these brackets), the folders that they begin with, the number of an
             id or of its first folder (5 is 000005), a list of these, or a text file below `root` with one a line.
-            None: all are tested, each fifth is for 'val', the rest for 'train'.
+            None: each fifth is for 'val' and 'test', the rest for 'train'; of fewer than five all for 'test'.
         split: that is asked for; 'test' is 'val' where `splits` names no 'test'.
         root: folder of the files.
         where: start of messages, such as `'LaneFolder'`.
@@ -105,15 +105,15 @@ def choose(files: Mapping[str, Path], splits: Mapping[str, Any] | None, split: s
     """
     if splits is None:
         check_choice(f'{where}: split', split, SPLITS)
-        if split == 'test':
-            return list(files)
         ids = list({real: name for name, real in reversed(_real(files).items())}.values())[::-1]
         if len(ids) < VAL_EVERY:
+            if split == 'test':
+                return ids
             raise DataError(f'{root}: {len(ids)} files, expected at least {VAL_EVERY}, of which one is for validation. '
                             'Name those of each split by splits.')
-        print_log(f'{root}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} files is for validation.',
-                  'current', logging.INFO)
-        return [name for k, name in enumerate(ids) if (k % VAL_EVERY == VAL_EVERY - 1) == (split == 'val')]
+        print_log(f"{where}: no splits are named, so each {VAL_EVERY}th of {len(ids):,} files below {root} is for "
+                  "validation and test. To test all: splits=dict(test='*').", 'current', logging.INFO)
+        return [name for k, name in enumerate(ids) if (k % VAL_EVERY == VAL_EVERY - 1) == (split != 'train')]
     if split == 'test' and 'test' not in splits and 'val' in splits:
         print_log(f'{where}: splits name no test, so the files of val are tested.', 'current', logging.INFO)
         split = 'val'

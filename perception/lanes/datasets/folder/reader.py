@@ -57,8 +57,8 @@ class LaneFolder(RoadImages):
         labels: pattern of the labels, or the one file that holds them all, see above; None where there are none.
         num_lanes: L, slots; the net has `num_lanes=L` and `num_classes=L + 1`. With one, all lanes are of one class.
         splits: split -> ids, paths, patterns of them, folders, or a text file below `data_root` with one a line;
-            without 'test' the images of 'val' are tested. Without splits all images are tested, each fifth is for
-            'val', the rest for 'train'.
+            without 'test' the images of 'val' are tested. Without splits each fifth image is for 'val' and 'test',
+            the rest for 'train'; of fewer than five all are tested.
         image_size: (rows, columns) of the images that the labels, `crop_top` and `horizon` were made on, where images
             were scaled since; by default they belong to each image as it is.
         horizon: row of the horizon, about; for predictions that are to show the net the same part of a picture.

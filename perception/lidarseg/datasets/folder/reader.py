@@ -57,8 +57,8 @@ class PointFolder(LidarScans):
         split: 'train', 'val', 'test' or another one of `splits`. 'train' refuses scans with fewer than two points,
             'test' needs no labels; where there are some, unknown ids are refused.
         splits: split -> ids of its scans, their paths, patterns of them, folders, or a text file below `data_root` with
-            one a line; without 'test' the scans of 'val' are tested. Without splits all scans are tested, each fifth is
-            for 'val', the rest for 'train'.
+            one a line; without 'test' the scans of 'val' are tested. Without splits each fifth scan is for 'val' and
+            'test', the rest for 'train'; of fewer than five all are tested.
         palette: C RGB colours; by default some that differ.
         pipeline, seed: see SeededDataset.
         columns, intensity_scale, missing_intensity, unit, forward, height, invalid: of the scans, see PointReader.
