@@ -1,4 +1,4 @@
-"""Reductions of rows by group: the maximum, the mean and the number of all points of a voxel."""
+"""Rows by group: maximum, mean and number of all points of a voxel, and its row for each of them."""
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -47,6 +47,22 @@ def scatter_mean(src: Tensor, index: Tensor, num_groups: int) -> Tensor:
     return (total / count[:, None].to(sums)).to(src.dtype)
 
 
+def take_rows(src: Tensor, index: Tensor) -> Tensor:
+    """The row of each index; a gradient of half precision is summed in float32, on a GPU too.
+
+    There `index_select` adds it up in its own type, and bfloat16 counts to 256.
+
+    Args:
+        src: (G, C) rows.
+        index: (N,) int64, in [0, G).
+
+    Returns:
+        (N, C) rows.
+    """
+    half = src.requires_grad and src.dtype in (torch.bfloat16, torch.float16)
+    return _TakeRows.apply(src, index) if half else src.index_select(0, index)
+
+
 def count_rows(index: Tensor, num_groups: int, votes: Tensor | None = None) -> Tensor:
     """How many rows each group has; other than by `torch.bincount` the host need not wait for a GPU.
 
@@ -60,6 +76,20 @@ def count_rows(index: Tensor, num_groups: int, votes: Tensor | None = None) -> T
     """
     votes = torch.ones_like(index) if votes is None else votes.to(index.dtype)
     return index.new_zeros(num_groups).scatter_add_(0, index, votes)
+
+
+class _TakeRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, src: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.num_rows = len(src)
+        return src.index_select(0, index)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        total = grad.new_zeros(ctx.num_rows, grad.shape[1], dtype=torch.float32)
+        return total.index_add_(0, ctx.saved_tensors[0], grad.float()).to(grad.dtype), None
 
 
 class _ScatterMax(torch.autograd.Function):
@@ -79,8 +109,9 @@ class _ScatterMax(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         index, is_max = ctx.saved_tensors
         if grad.is_cuda or _has_ties(index, is_max, ctx.num_groups):  # to ask would make the host wait for a GPU
-            ties = grad.new_zeros(grad.shape).index_add_(0, index, is_max.to(grad.dtype))
-            grad = grad / ties.clamp(min=1)
+            sums = torch.promote_types(grad.dtype, torch.float32)  # bfloat16 counts to 256
+            ties = grad.new_zeros(grad.shape, dtype=sums).index_add_(0, index, is_max.to(sums))
+            grad = (grad / ties.clamp(min=1)).to(grad.dtype)
         return grad.index_select(0, index).masked_fill_(~is_max, 0), None, None
 
 

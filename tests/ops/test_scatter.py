@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from perception.ops.scatter import scatter_max, scatter_mean
+from perception.ops.scatter import scatter_max, scatter_mean, take_rows
 from perception.utils.errors import DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -66,3 +66,17 @@ def test_a_mean_of_many_half_precision_rows_does_not_overflow(device):
     src = torch.full((2000, 3), 100., dtype=torch.float16, device=device)  # their sum is above float16's largest number
     mean = scatter_mean(src, torch.zeros(2000, dtype=torch.long, device=device), 1)
     assert mean.dtype == torch.float16 and (mean == 100).all()
+
+
+@pytest.mark.parametrize('device', DEVICES)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16, torch.float32])
+def test_gradients_of_half_precision_count_all_rows(device, dtype):
+    src = torch.randn(3, 4, device=device).to(dtype).requires_grad_()
+    index = torch.tensor([0, 2], device=device).repeat_interleave(torch.tensor([3000, 5], device=device))
+    taken = take_rows(src, index)
+    assert torch.equal(taken, src[index]) and taken.dtype == dtype
+    taken.backward(torch.full_like(taken, .25))
+    torch.testing.assert_close(src.grad[:, 0].float(), torch.tensor([750, 0, 1.25], device=device), rtol=.004, atol=0)
+    same = torch.ones(3000, 1, dtype=dtype, device=device, requires_grad=True)  # all are the maximum
+    scatter_max(same, index[:3000], 1).sum().backward()
+    torch.testing.assert_close(same.grad.float().sum(), torch.tensor(1., device=device), rtol=.005, atol=0)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
-from perception.ops.scatter import scatter_max
+from perception.ops.scatter import scatter_max, take_rows
 from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
@@ -95,8 +95,8 @@ class Cylinder3D(BaseModel):
         voxels = self.backbone(voxel_tensor(voxel_feats, inputs))
         voxel_logits = self.head(voxels).feats  # (V, C+1)
         if self.refine is None:
-            self.point_feats(voxels.feats.index_select(0, rows))
-            point_logits = self.point_logits(voxel_logits.index_select(0, rows))
+            self.point_feats(take_rows(voxels.feats, rows))
+            point_logits = self.point_logits(take_rows(voxel_logits, rows))
         else:
             point_feats = self.point_feats(self.refine(voxels.feats, rows, hidden))  # (N, 64)
             point_logits = self.point_logits(self.point_head(point_feats))  # (N, C+1)
@@ -320,7 +320,7 @@ class PointRefinement(nn.Module):
 
     def forward(self, voxel_feats: Tensor, point_to_voxel: Tensor, hidden: list[Tensor]) -> Tensor:
         """(V, voxel_channels) and the MLP's hidden (N, widths[j]) to (N, widths[0])."""
-        feats = self.linears[0](voxel_feats).index_select(0, point_to_voxel)  # a linear layer commutes with the copy
+        feats = take_rows(self.linears[0](voxel_feats), point_to_voxel)  # a linear layer commutes with the copy
         feats = F.relu(self.norms[0](feats)) + hidden[-1]
         for linear, norm, skip in zip(self.linears[1:], self.norms[1:], hidden[-2::-1]):
             feats = F.relu(norm(linear(feats))) + skip

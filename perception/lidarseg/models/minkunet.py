@@ -14,6 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
+from perception.ops.scatter import take_rows
 from perception.ops.sparse.functional import Finish, can_finish
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.sparse.tensor import SparseTensor
@@ -124,8 +125,8 @@ class MinkUNet(BaseModel):
         points, branch = self.run_backbone(voxel_tensor(inputs['voxel_feats'], inputs))
         voxel_logits = self.head(points).feats
         rows = inputs['point_to_voxel']
-        self.point_feats(points.feats.index_select(0, rows))
-        point_logits = self.point_logits(voxel_logits.index_select(0, rows))
+        self.point_feats(take_rows(points.feats, rows))
+        point_logits = self.point_logits(take_rows(voxel_logits, rows))
         if mode == 'predict':
             return self.predict(point_logits, inputs['num_points'], data_samples)
         outputs = dict(voxel_logits=voxel_logits, point_logits=point_logits)
