@@ -213,6 +213,7 @@ def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
     assert 0 < found.structure['latency']['final'] <= 0.8 * found.structure['latency']['full']
     table = json.loads((tmp_path / 'latency.json').read_text())
     assert len(table) == 1 and len(next(iter(table.values()))) > 5
+    assert next(iter(table)).startswith(f'{latency._processor()}, torch ')  # another one has times of its own
     (tmp_path / 'latency.json').write_text('{"half of')  # a kill has left
     PEEL(target=dict(kind='latency', ratio=0.8), divisor=2).search(model, [run])
     assert json.loads((tmp_path / 'latency.json').read_text()) == table
