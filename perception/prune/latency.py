@@ -1,13 +1,15 @@
 """Milliseconds of a net at any widths, from a table of its layers that is measured once on this machine.
 
 Each kind of layer is timed on the CPU at a quarter, half, three quarters and all of its inputs and outputs, on the map
-that it sees; between these the time is interpolated. The table is kept in `work_dirs/latency.json`, by machine. What
-stands between the layers, such as norms and sums, is not in it, so the sum is less than the time of the whole net.
+that it sees; between these the time is interpolated. The table is kept in `work_dirs/latency.json`, by processor,
+threads and version of PyTorch, for several machines may share the folder. What stands between the layers, such as norms
+and sums, is not in it, so the sum is less than the time of the whole net.
 """
 import copy
 import hashlib
 import json
 import logging
+import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -41,7 +43,7 @@ class LatencyModel:
     def __init__(self, model: nn.Module, costs: CostModel, run: Run):
         self.costs = costs
         file = from_root(FILE)
-        machine_name = ' '.join(machine().split(', load')[0].split())
+        machine_name = ' '.join(f'{_processor()}, {machine().split(", load")[0]}'.split())
         tables = _kept(file)
         known, new = tables.setdefault(machine_name, {}), 0
         self.layers: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -66,6 +68,16 @@ class LatencyModel:
         for out, into, outs, ins, table in self.layers:
             total += _between(table, _place(outs, sides[out]), _place(ins, sides[into]))
         return total
+
+
+def _processor() -> str:
+    """Its name, such as `AMD EPYC 7B13`."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:  # no Linux
+        return platform.processor()
+    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
+                platform.processor())
 
 
 def _kept(file: Path) -> dict[str, dict]:

@@ -125,13 +125,11 @@ def reallocate(cost: Cost, grid: Grid, start: np.ndarray, importance: np.ndarray
     if not np.isfinite(importance).all() or (importance < 0).any() or not 0 <= donors <= 1:
         raise ConfigError(f'prune: importances {importance.min():g} to {importance.max():g} and donors={donors}, '
                           'expected finite numbers of 0 or more and a quantile of 0 to 1. Check the checkpoint.')
-    share = importance ** alpha
-    share[list(frozen)] = 0
-    share = share / share.sum() if share.sum() > 0 else np.full(len(share), 1 / len(share))
+    share = shares(importance, alpha, frozen)
     start = np.asarray(start, np.int64).copy()
     if donors:
         gives = importance < np.quantile(importance, donors)
-        start[gives] = np.maximum(grid.least, start - grid.step)[gives]
+        start[gives] = grid.round(start - 1)[gives]  # of a full width that is no multiple, the next one below
     price = price or cost
     base, pool = price(start), max(target - cost(start), 0.0)
     unit = np.eye(len(start), dtype=np.int64) * np.maximum(np.minimum(grid.step, grid.full - start), 1)
@@ -156,6 +154,13 @@ def reallocate(cost: Cost, grid: Grid, start: np.ndarray, importance: np.ndarray
     else:
         widths = start
     return spend_rest(cost, grid, widths, share, target, frozen)
+
+
+def shares(importance: np.ndarray, alpha: float = 1.0, frozen: Sequence[int] = ()) -> np.ndarray:
+    """(K,) shares of the groups in the pool, arguments as of `reallocate`; equal ones where nothing is important."""
+    found = np.asarray(importance, float) ** alpha
+    found[list(frozen)] = 0
+    return found / found.sum() if found.sum() > 0 else np.full(len(found), 1 / len(found))
 
 
 def spend_rest(cost: Cost, grid: Grid, widths: np.ndarray, share: np.ndarray, target: float,

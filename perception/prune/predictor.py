@@ -46,7 +46,7 @@ class ImagePredictor(Predictor):
             their samples on the CPU, with `scores` (C,) and `pred_label` ().
 
         Raises:
-            DataError: an image that cannot be read.
+            DataError: an image that cannot be read, or an array of another kind.
         """
         batch = []
         for source in sources:
@@ -98,4 +98,8 @@ class ImagePredictor(Predictor):
 
 
 def _image(source: Any) -> np.ndarray:
-    return source if isinstance(source, np.ndarray) else read_image(source, upright=True)
+    image = source if isinstance(source, np.ndarray) else read_image(source, upright=True)
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise DataError(f'image: an array of {image.dtype} of shape {image.shape}, expected (H, W, 3) uint8, red '
+                        'first. Convert it.')
+    return image

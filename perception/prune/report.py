@@ -10,7 +10,7 @@ UNITS = (('macs', 'M multiply-accumulates', 1e6), ('params', 'M parameters', 1e6
 
 
 def table(structure: Mapping[str, Any]) -> list[str]:
-    """Lines with the widths, importance and share of each group, and the totals.
+    """Lines with the widths, importance and share in the pool of each group, and the totals.
 
     Args:
         structure: with the entries of a search.

@@ -13,7 +13,7 @@ from perception.prune.cost import KINDS, Cost, CostModel, measure_places
 from perception.prune.graph import NORMS, ChannelGraph, Run, discover, records
 from perception.prune.importance import Losses, channel_scores, channels_to_keep, group_importance
 from perception.prune.latency import LatencyModel
-from perception.prune.peel import Grid, backbone_widths, make_grid, reallocate, slimmed
+from perception.prune.peel import Grid, backbone_widths, make_grid, reallocate, shares, slimmed
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 from perception.utils.structure import FORMAT, plain
@@ -127,44 +127,45 @@ class PEEL:
         importance = group_importance(graph.groups, scores, self.importance['kind'], self.importance['normalize_by'])
         grid = make_grid(costs.full, self.divisor, self.min_ratio)
         goal = self.target['value'] or self.target['ratio'] * cost(costs.full)
-        before, after, ratio = self._widths(cost, costs, grid, importance, scores, goal, method, seed)
-        structure = self._structure(graph, costs, cost, scores, importance, goal, before, after, ratio, method)
+        before, after, ratio, share = self._widths(cost, costs, grid, importance, scores, goal, method, seed)
+        structure = self._structure(graph, costs, cost, scores, importance, goal, before, after, ratio, share, method)
         return Found(structure, graph, costs, (middle - start, time.perf_counter() - middle), unnormalised)
 
     def _cost(self, model: nn.Module, costs: CostModel, runs: Sequence[Run]) -> Cost:
         return costs.cost(self.target['kind']) if self.target['kind'] in KINDS else LatencyModel(model, costs, runs[0])
 
     def _widths(self, cost: Cost, costs: CostModel, grid: Grid, importance: np.ndarray, scores: list, goal: float,
-                method: str, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """Widths of the backbone, final widths and the backbone's ratio."""
+                method: str, seed: int) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        """Widths of the backbone, final widths, the backbone's ratio, and shares in the pool."""
         least, kind = cost(costs.expand(grid.least)), self.target['kind']
         if least > goal:
             raise ConfigError(f'prune: {_number(goal)} {UNITS[kind]} came, expected {_number(least)} or more, the '
                               f'least that these groups can be pruned to (all: {_number(cost(costs.full))}). Give a '
                               'larger budget, or a smaller min_ratio or divisor.')
-        frozen = [i for i, _ in costs.follow]
+        frozen, nothing = [i for i, _ in costs.follow], np.zeros(len(importance))
         if method == 'slimming':
             widths = costs.expand(slimmed(cost, grid, scores, goal))
-            return widths, widths, float('nan')
+            return widths, widths, float('nan'), nothing
         rho, rule = (1.0, 'uniform') if method == 'uniform' else (self.backbone['rho'], self.backbone['kind'])
         before, ratio = backbone_widths(cost, grid, rho * goal, rule, self.backbone['ends'], self.backbone['widths'])
         if cost(before) > goal:
             raise ConfigError(f'prune: the explicit backbone costs {_number(cost(before))} {UNITS[kind]}, expected at '
                               f'most the target, {_number(goal)}. Give smaller widths.')
         if method == 'uniform':
-            return costs.expand(before), costs.expand(before), ratio
+            return costs.expand(before), costs.expand(before), ratio, nothing
         if method == 'shuffled':
             importance = np.random.default_rng(seed).permutation(importance)
         price = costs.cost('params') if self.reallocation['pool'] == 'params' else None
         after = reallocate(cost, grid, before, importance, goal, self.reallocation['alpha'],
                            self.reallocation['donors'], price, frozen)
-        return costs.expand(before), costs.expand(after), ratio
+        share = shares(importance, self.reallocation['alpha'], frozen)
+        return costs.expand(before), costs.expand(after), ratio, share
 
     def _structure(self, graph: ChannelGraph, costs: CostModel, cost: Cost, scores: list, importance: np.ndarray,
-                   goal: float, before: np.ndarray, after: np.ndarray, ratio: float, method: str) -> dict[str, Any]:
-        alpha = importance ** self.reallocation['alpha']
+                   goal: float, before: np.ndarray, after: np.ndarray, ratio: float, share: np.ndarray,
+                   method: str) -> dict[str, Any]:
         more = {group.name: dict(backbone=int(a), final=int(b), importance=float(i), share=float(w), role=group.role)
-                for group, a, b, i, w in zip(graph.groups, before, after, importance, alpha / max(alpha.sum(), 1e-300))}
+                for group, a, b, i, w in zip(graph.groups, before, after, importance, share)}
         keeps = {group.name: channels_to_keep(score, int(width))
                  for group, score, width in zip(graph.groups, scores, after)}
         numbers = {kind: dict(full=costs.cost(kind)(costs.full), backbone=costs.cost(kind)(before),

@@ -66,6 +66,16 @@ def test_hidden_folders_are_no_classes_and_lists_may_begin_with_a_mark(tmp_path)
         ImageNet(str(tmp_path), 'val')
 
 
+def test_classes_without_an_image_are_told(tmp_path, monkeypatch):
+    for name in ('n01', 'n02', 'n03'):  # whose archive was not unpacked
+        (tmp_path / 'train' / name).mkdir(parents=True)
+        (tmp_path / 'train' / name / f'a.{"JPEG" if name != "n02" else "tar"}').touch()
+    said = []
+    monkeypatch.setattr('perception.prune.datasets.imagenet.reader.print_log', lambda text, *_: said.append(text))
+    assert [label for _, label in ImageNet(str(tmp_path)).items] == [0, 2]
+    assert '1 of 3 classes have no image (n02)' in said[0]
+
+
 def test_no_images_are_named(tmp_path):
     with pytest.raises(DataError, match='train'):
         ImageNet(str(tmp_path))
@@ -142,6 +152,9 @@ def test_a_step_a_prediction_and_a_picture(digits, tmp_path):
     assert int(sample.pred_label) == int(sample.scores.argmax())
     picture = predictor.draw(image, sample, title='a digit')
     assert picture.shape[1] == 480 and picture.shape[0] > 600
+    for array in (np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3)), np.zeros((0, 32, 3), np.uint8)):
+        with pytest.raises(DataError, match=r'expected \(H, W, 3\) uint8'):
+            predictor(array)
     assert '_' in predictor.save('json', tmp_path, 'x', image, sample).read_text()
     assert predictor.draw_sample(data[0]).dtype == np.uint8
 

@@ -96,6 +96,13 @@ def test_donors_give_a_step_and_a_larger_exponent_tells_groups_more_apart(net):
         int(importance.argmax())]
 
 
+def test_donors_stay_on_the_grid():
+    full, start = np.array([20, 64]), np.array([20, 32])
+    cost = chain(full, [1, 10])
+    given = reallocate(cost, make_grid(full, 8), start, [0.1, 1.0], cost(start), donors=1)
+    assert given.tolist() == [16, 40]  # the first one does not give 8, which would leave it 12
+
+
 def test_frozen_groups_stay(net):
     full, cost, importance = net
     grid, target = make_grid(full, 8), 0.5 * cost(full)

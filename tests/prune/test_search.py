@@ -2,6 +2,7 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -89,6 +90,8 @@ def test_widths_costs_and_outputs(name):
     weights = model.state_dict()
     for key, value in slim.state_dict().items():
         assert value.numel() <= weights[key].numel()
+    given = [group['share'] for group in structure['groups'] if group['role'] != 'squeeze']  # that follows gets none
+    assert sum(given) == pytest.approx(1) and all(group['importance'] > 0 for group in structure['groups'])
     json.dumps(structure)
 
 
@@ -182,6 +185,10 @@ def test_every_method_keeps_every_budget(method, kind):
     found = PEEL(target=dict(kind=kind, ratio=0.7), divisor=4).search(model, [run], method=method)
     assert found.structure[kind]['final'] <= 0.7 * found.structure[kind]['full']
     assert found.structure['method'] == method
+    share, importance = (np.array([group[key] for group in found.structure['groups']]) for key in (
+        'share', 'importance'))
+    wanted = importance / importance.sum() if method in ('peel', 'shuffled') else 0 * importance  # others have no pool
+    assert np.allclose(np.sort(share), np.sort(wanted)) and np.allclose(share, wanted) == (method != 'shuffled')
     assert found.seconds[1] < 1
 
 
@@ -206,6 +213,7 @@ def test_a_budget_of_time_is_read_off_a_table(tmp_path, monkeypatch):
     assert 0 < found.structure['latency']['final'] <= 0.8 * found.structure['latency']['full']
     table = json.loads((tmp_path / 'latency.json').read_text())
     assert len(table) == 1 and len(next(iter(table.values()))) > 5
+    assert next(iter(table)).startswith(f'{latency._processor()}, torch ')  # another one has times of its own
     (tmp_path / 'latency.json').write_text('{"half of')  # a kill has left
     PEEL(target=dict(kind='latency', ratio=0.8), divisor=2).search(model, [run])
     assert json.loads((tmp_path / 'latency.json').read_text()) == table

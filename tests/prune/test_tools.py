@@ -116,7 +116,7 @@ def test_a_students_structure_goes_into_a_distillation(tmp_path):
 def test_a_budget_is_tried_before_any_training(tmp_path, monkeypatch):
     """Widths, the slim net's weights, and what it costs beside the whole one, of a net as it is built."""
     lines = search(CONFIG, None, tmp_path / 's.json', mini=True, weights=tmp_path / 'slim.pth')
-    assert 'slim.pth' in lines[-1]
+    assert 'slim.pth' in lines[-2] and 'slim.pth: scores tell little' in lines[-1]
     structure = json.loads((tmp_path / 's.json').read_text())
     slim = load(CONFIG, tmp_path / 'slim.pth', mini=True).model
     assert sum(p.numel() for p in slim.parameters()) == structure['params']['final']

@@ -45,7 +45,8 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
         method: 'peel', or a control: 'uniform', 'shuffled', 'slimming'.
         seed: of the shuffling.
         options: overrides of single values of the config.
-        weights: checkpoint file to write the slim net to, with the weights that stay.
+        weights: checkpoint file to write the slim net to, with the weights that stay. Statistics of its batch norms
+            are those of the whole net until it is trained, so that its scores before tell little.
 
     Returns:
         lines for people: the table, times, and the files.
@@ -80,10 +81,12 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
         apply_structure(model, found.structure)
         with result_path(weights) as part:
             save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), part)
+    note = f'{weights}: scores tell little before it is trained, for its batch norms have the statistics of the whole.'
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
             ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
-            f'tools/train.py {config} --structure {out}']
+            f'tools/train.py {config} --structure {out}',
+            *([note] if weights is not None else [])]
 
 
 def settings(cfg: Config, ratio: float | None = None, value: float | None = None, kind: str | None = None) -> PEEL:

@@ -118,6 +118,9 @@ class ImageMetric(BaseMetric):
     """`FID`, `precision` and `recall` (k = 3) of Inception's features; without its weights `rFID-<seed>`, `rprecision`
     and `rrecall` of random ones.
 
+    Made images have the noise that is stored with the weights; published FIDs of StyleGAN2 are of noise that is drawn
+    for each image.
+
     Args:
         inception: a file with the weights of pytorch-fid's Inception-v3; None for a random net.
         seed: of the random net.

@@ -3,6 +3,7 @@
 G. Xu et al. Mind the Gap in Distilling StyleGANs, ECCV 2022 (StyleKD); Y. Liu et al. Content-Aware GAN Compression,
 CVPR 2021 (CAGC).
 """
+import copy
 from collections.abc import Callable, Sequence
 
 import torch
@@ -36,13 +37,19 @@ def begin(student: Generator, teacher: Generator, start: str, scores: Sequence[T
         student: changed in place.
         teacher: whose weights are taken.
         start: `'fresh'`, all random; `'mapping'`, the teacher's mapping, the rest random (StyleKD); `'slices'`, its
-            mapping and the channels that matter most (CAGC); `'slices_alone'`, those with a random mapping.
-        scores: of the teacher's channels, see `channel_scores`; None for the sizes of weights.
+            mapping and the channels of the highest scores; `'slices_alone'`, those with a random mapping.
+        scores: of the teacher's channels, such as CAGC's `content_scores`; None for the sizes of weights, see
+            `channel_scores`.
 
     Raises:
-        ConfigError: another start, a mapping of another shape, or a student that is no part of its teacher.
+        ConfigError: another start, a mapping of another shape or rate, or a student that is no part of its teacher.
     """
     check_choice('start', start, STARTS)
+    rates = [net.style[1].lr_mul for net in (student, teacher)]
+    if start in ('mapping', 'slices') and rates[0] != rates[1]:  # it scales the weights, too
+        raise ConfigError(f'start={start!r}: lr_mlp={rates[0]} of the student and {rates[1]} of the teacher, expected '
+                          'the same, or equal weights give other latents. Change the rate of the mapping by '
+                          'optim_wrapper.lr_mapping.')
     taken = ('noises.', 'style.') if start in ('mapping', 'slices') else ('noises.',)
     weights = {name: value for name, value in teacher.state_dict().items() if name.startswith(taken)}
     if start in ('slices', 'slices_alone'):
@@ -78,6 +85,7 @@ def content_scores(teacher: Generator, latents: Tensor, parser: Callable[[Tensor
     Returns:
         one (C,) for each entry of `channels`.
     """
+    teacher = copy.deepcopy(teacher).requires_grad_(True)  # those of a FrozenTeacher ask for no gradients
     generator, readers = torch.Generator().manual_seed(seed), teacher.readers
     total = [torch.zeros(weight.shape[-3], device=weight.device) for weight in readers]
     for z in latents.split(batch):

@@ -158,11 +158,14 @@ def test_starts():
     with pytest.raises(ConfigError, match='do not fit'):
         begin(generator(SLIM, second_kernel=1), teacher, 'slices')
     begin(generator(SLIM, second_kernel=1), teacher, 'mapping')
+    with pytest.raises(ConfigError, match=r'lr_mlp=0.1 of the student and 0.01 .*lr_mapping'):
+        begin(generator(SLIM, lr_mlp=0.1), teacher, 'mapping')
+    begin(generator(SLIM, lr_mlp=0.1), teacher, 'slices_alone')
 
 
 def test_content_aware_scores():
     torch.manual_seed(0)
-    teacher, z = generator(WIDE), torch.randn(3, 12)
+    teacher, z = generator(WIDE).requires_grad_(False), torch.randn(3, 12)  # as that of a FrozenTeacher
     everywhere = content_scores(teacher, z, batch=2, density=0.3)
     assert [len(score) for score in everywhere] == WIDE and all((score > 0).all() for score in everywhere)
     nowhere = content_scores(teacher, z, parser=lambda image: torch.zeros_like(image[:, :1]), density=0.3)

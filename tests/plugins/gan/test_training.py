@@ -34,6 +34,7 @@ from perception.plugins.gan.models.adversarial import AdversarialModel, LazyAdam
 from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
 from perception.plugins.gan.models.inception import Inception, InceptionFeatures
 from perception.plugins.gan.models.stylegan2 import StyleGAN2
+from perception.plugins.gan.models.stylegan3 import StyleGAN3
 from perception.plugins.gan.predictor import SeedPredictor, parse_seeds
 from perception.plugins.gan.structures import ImageSample
 from perception.registry import MODELS
@@ -123,6 +124,20 @@ def test_features_are_mimicked_through_learned_adapters(adversarial):
     for layer, came in ((0, r'\[4, 4\]'), (3, 'None')):
         with pytest.raises(ConfigError, match=came):
             FeatureMimicLoss('t', {layer: (4, 8)})(features, features, {})
+
+
+def test_a_teacher_with_more_layers_makes_images_of_the_same_latent():
+    torch.manual_seed(0)
+    deep, flat = (StyleGAN3(16, 12, 1, num_layers=count, channels=[4] * (count + 1)) for count in (6, 4))
+    judge = dict(type=StyleGAN2Discriminator, size=16, channels=[4, 6, 6])
+    options = dict(discriminator=judge, start='mapping', teachers=dict(
+        t=FrozenTeacher(AdversarialModel(deep, judge), {})))
+    model = AdversarialModel(flat, mixing=0.0, **options)
+    plan = model._plan(2, torch.Generator().manual_seed(0))
+    latents = model._of_plan(model.teacher, plan)
+    assert torch.equal(latents, deep.mix(deep.mapping(plan[0])))
+    with pytest.raises(ConfigError, match='mixing=0.9 with 8 latents of the teacher and 6 of the student'):
+        AdversarialModel(flat, **options)
 
 
 def test_a_mapping_that_does_not_learn(adversarial):

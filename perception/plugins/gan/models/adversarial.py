@@ -33,6 +33,8 @@ from perception.registry import MODEL_WRAPPERS, MODELS, OPTIM_WRAPPER_CONSTRUCTO
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
+NEVER = 1 << 30  # behind the last latent of any net, teachers with more layers included
+
 
 @MODELS.register_module()
 class AdversarialModel(BaseModel):
@@ -95,6 +97,10 @@ class AdversarialModel(BaseModel):
         self.directions, self.blocks, self.offset, self.share_noise = directions, blocks, offset, share_noise
         self.r1, self.r1_every, self.path, self.path_every = r1, r1_every, path, path_every
         self.path_shrink, self.mixing, self.decay, self.seed = path_shrink, mixing, decay, seed
+        if self.teacher is not None and mixing and self.teacher.num_latents != student.num_latents:
+            raise ConfigError(f'AdversarialModel: mixing={mixing} with {self.teacher.num_latents} latents of the '
+                              f'teacher and {student.num_latents} of the student, expected as many, for the place '
+                              'where they are mixed would be another one. Set mixing=0.')
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))
         self.register_buffer('path_mean', torch.zeros(()))
         self._directions: Tensor | None = None
@@ -242,10 +248,9 @@ class AdversarialModel(BaseModel):
     def _plan(self, batch: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """z and z2 (B, D), and the latent from which on the second counts."""
         z = torch.randn(2, batch, self.generator.style_dim, generator=draw).to(self.path_mean.device)
-        places = self.generator.num_latents
         mixed = torch.rand(1, generator=draw) < self.mixing
-        begin = torch.randint(1, places, (1,), generator=draw)
-        return z[0], z[1], torch.where(mixed, begin, places)
+        begin = torch.randint(1, self.generator.num_latents, (1,), generator=draw)
+        return z[0], z[1], torch.where(mixed, begin, NEVER)
 
     def _latents(self, batch: int, draw: torch.Generator) -> Tensor:
         return self._of_plan(self.generator, self._plan(batch, draw))

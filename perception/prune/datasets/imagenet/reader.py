@@ -5,11 +5,13 @@
     val/ILSVRC2012_val_00000001.JPEG
     meta/val.txt                ILSVRC2012_val_00000001.JPEG 65
 """
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import SUFFIXES, read_image
@@ -26,6 +28,8 @@ SPLITS = ('train', 'val', 'test')
 @DATASETS.register_module()
 class ImageNet(SeededDataset):
     """Images with a class each; inputs `image` (3, H, W) uint8 RGB, samples are an ImageSample with `label`.
+
+    A class without an image is warned of.
 
     Args:
         data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
@@ -50,6 +54,10 @@ class ImageNet(SeededDataset):
         if not self.items:
             raise DataError(f'{folder}: no images ({", ".join(SUFFIXES)}) found, expected <class>/<image>, or a list '
                             f'{lists} beside flat ones. Unpack the data set there.')
+        empty = sorted({*range(len(classes))} - {label for _, label in self.items})
+        if empty:
+            print_log(f'{folder}: {len(empty):,} of {len(classes):,} classes have no image ({classes[empty[0]]}). '
+                      'Unpack theirs, unless they are to have none.', 'current', logging.WARNING)
 
     @classmethod
     def describe(cls, config: Mapping) -> dict[str, Any]:
