@@ -36,6 +36,7 @@ from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
 from perception.common.structures import PER_BOX, BoxSample
 from perception.crowd.datasets.stcrowd.annotations import (
+    INTERVAL,
     Annotations,
     bare_annotations,
     given_by_centre,
@@ -147,6 +148,13 @@ class STCrowd(SeededDataset):
         if self.image_reduce and without == len(self):
             raise DataError(f'{self.data_root}: no frame of the {self.split} split has an image, expected left images '
                             'for image_reduce. Take a split whose annotations name them, or leave image_reduce out.')
+        steps = np.concatenate([np.diff([seconds_of(path) for path in a.points]) for a in self.annotations])
+        step = float(np.median(steps[np.isfinite(steps)])) if np.isfinite(steps).any() else INTERVAL
+        if not 0.75 < step / INTERVAL < 1.5:
+            print_log(f'{self.data_root}: the scans of the {self.split} split are {step:.3g} s apart by their names, '
+                      f'expected {INTERVAL} s, by which velocities are reckoned. Leave frames out or rename the scans, '
+                      'or do without velocities (model.head.velocity=False) and give the tracker its interval.',
+                      'current', logging.WARNING)
         if self.image_reduce and without:
             print_log(f'{self.data_root}: {without:,} of {len(self):,} frames of the {self.split} split have no image.',
                       'current', logging.WARNING)

@@ -86,6 +86,16 @@ def test_where_a_frame_is_missing_no_velocity_is_known(folder, make):
         assert [int(sample.boxes[0, 7:].isfinite().all()) for sample in samples] == known
 
 
+@pytest.mark.parametrize(('step', 'said'), [(.4, 0), (.5, 0), (.1, 1), (1., 1), (1, 0)])
+def test_scans_of_another_rate_are_said(folder, make, monkeypatch, step, said):
+    texts = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    make.write_sequence(folder, 7, [make.frame_of(7, k, [make.person(1, (5., 0, -.8))], [], 5 + k * step)
+                                    for k in range(4)])
+    STCrowd(folder, sequences=[7])
+    assert [f'are {step:.3g} s apart' in text for text in texts].count(True) == said
+
+
 def test_a_track_with_a_gap_has_no_velocity(folder, make):
     people = [[make.person(1, (8. + k, 0., 0.))] if k != 1 else [] for k in range(4)]
     make.write_sequence(folder, 2, [make.frame_of(2, k, people[k], []) for k in range(4)])
