@@ -110,7 +110,11 @@ class STCrowd(SeededDataset):
         twice = [name for name in names if [other.zfill(2) for other in names].count(name.zfill(2)) > 1]
         if twice:  # a frame that counts twice, or two of one name
             raise ConfigError(f'STCrowd: sequence {twice[0]} twice, expected each once. Correct sequences.')
-        self.lidar_to_image = read_camera(self.data_root / 'camera.json')
+        camera = self.data_root / 'camera.json'
+        self.lidar_to_image = read_camera(camera)
+        if not camera.exists():
+            print_log(f"{camera}: no such file; the projection to STCrowd's own images is taken.", 'current',
+                      logging.WARNING if image_reduce else logging.INFO)
         self.annotations = [self._annotations(name, names) for name in names]
         self.frames = [(name, a, f) for name, a in zip(names, self.annotations) for f in range(len(a.points))]
         if not self.frames:
@@ -165,12 +169,17 @@ class STCrowd(SeededDataset):
         if self.split == 'train' and not tall.any():
             raise DataError(f'{self.data_root}: no person of at least {self.min_height} m in {len(self):,} training '
                             'frames, expected people to learn. Check the annotations.')
-        for step in self.pipeline:
-            if self.split == 'train' and isinstance(step, WithinBounds) and not (tall & step.holds(boxes)).any():
+        step = next((step for step in self.pipeline if isinstance(step, WithinBounds) and step.people), None)
+        if self.split == 'train' and step is not None:
+            beyond = int((tall & ~step.holds(boxes)).sum())
+            if beyond == tall.sum():
                 (x, y), (far_x, far_y) = boxes[:, :2].min(axis=0), boxes[:, :2].max(axis=0)
                 raise DataError(f'{self.data_root}: none of {len(boxes):,} people within {step}, but at x {x:g} to '
                                 f'{far_x:g}, y {y:g} to {far_y:g} m, expected people to learn. Bring boxes and points '
                                 "into the LiDAR's frame, x forward, y left, in metres, or widen the bounds.")
+            if beyond:
+                print_log(f'{self.data_root}: {beyond:,} of {tall.sum():,} people stand beyond {step} and are not '
+                          'learned.', 'current')
         self.by_centre, *overlaps = given_by_centre(np.concatenate([a.image_boxes for a in self.annotations]),
                                                     np.concatenate([a.hulls for a in self.annotations]))
         told = 'centre {:.2f}, corner {:.2f}'.format(*overlaps) if overlaps[0] == overlaps[0] else 'there are none'

@@ -124,6 +124,19 @@ def test_people_are_paired_by_number_of_either_type(folder):
     assert (low < centre[:2] / centre[2]).all() and (centre[:2] / centre[2] < high).all()
 
 
+def test_what_is_left_out_or_taken_for_granted_is_said(folder, monkeypatch):
+    texts = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    for bounds, camera, said in (((0, -35, -4, 35, 35, 2), True, 0), ((0, -35, -4, 15, 35, 2), True, 1),
+                                 ((0, -35, -4, 35, 35, 2), False, 1)):
+        if not camera:
+            (folder / 'camera.json').unlink()
+        texts.clear()
+        STCrowd(folder, sequences=[1], pipeline=[WithinBounds(bounds)])
+        assert sum('1 of 5 people stand beyond x 0 to 15, y -35 to 35 m' in text or 'camera.json: no such file' in text
+                   for text in texts) == said
+
+
 @pytest.mark.parametrize('by_centre', [True, False])
 def test_how_2d_boxes_are_given_is_told_by_the_data(tmp_path, caplog, monkeypatch, by_centre, make):
     said = []
