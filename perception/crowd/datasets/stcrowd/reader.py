@@ -21,6 +21,7 @@ it says, and 0 where there is no previous one. Here it is (current - previous) /
 also where the names of the scans tell that a frame between them is missing.
 A frame without people gets a box of 0.001 m there; such boxes are left out here.
 """
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -148,6 +149,7 @@ class STCrowd(SeededDataset):
         if not first.is_file():
             raise DataError(f'{first}: no such file, expected the first of {len(self):,} scans of the {self.split} '
                             f'split. Unpack the missing archive of STCrowd from {DOWNLOAD}.')
+        self._check_reflections(first)
         without = sum(not annotations.images[frame] for _, annotations, frame in self.frames)
         if self.image_reduce and without == len(self):
             raise DataError(f'{self.data_root}: no frame of the {self.split} split has an image, expected left images '
@@ -188,6 +190,15 @@ class STCrowd(SeededDataset):
                   f'than {self.min_height:g} m and ignored; 2D boxes are read as given by their '
                   f'{"centre" if self.by_centre else "upper left corner"} (IoU with the projected 3D boxes: {told}).',
                   'current')
+
+    def _check_reflections(self, path: Path) -> None:
+        """Warn of a scale by which nets see nearly the same reflection of all points of a scan."""
+        with contextlib.suppress(DataError):  # said where it is looked at
+            seen = read_scan(path, self.intensity_scale)[:, 3]
+            if len(seen) >= 100 and np.diff(np.percentile(seen, (5, 95))) < 0.01:
+                print_log(f'{path}: reflections that intensity_scale={self.intensity_scale:g} brings to '
+                          f'{seen.min():.3g} to {seen.max():.3g}, nearly all alike, so that nets learn little of them. '
+                          'Give the largest usual reflection as intensity_scale.', 'current', logging.WARNING)
 
     def _image_size(self) -> tuple[int, int]:
         """Width and height of the first image that is there, the official ones where none is."""

@@ -124,6 +124,16 @@ def test_people_are_paired_by_number_of_either_type(folder):
     assert (low < centre[:2] / centre[2]).all() and (centre[:2] / centre[2] < high).all()
 
 
+@pytest.mark.parametrize(('factor', 'scale', 'said'), [(1, 255, 0), (1 / 255, 255, 1), (1 / 255, 1, 0), (256, 255, 1),
+                                                       (0, 255, 1)])
+def test_reflections_of_another_scale_are_said(folder, monkeypatch, factor, scale, said):
+    texts, path = [], next((folder / 'pcd/2').glob('*.bin'))
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    (np.fromfile(path, '<f4').reshape(-1, 4) * np.float32([1, 1, 1, factor])).tofile(path)
+    STCrowd(folder, sequences=[2], intensity_scale=scale)
+    assert sum(f'{path}: reflections that intensity_scale={scale}' in text for text in texts) == said
+
+
 def test_what_is_left_out_or_taken_for_granted_is_said(folder, monkeypatch):
     texts = []
     monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
