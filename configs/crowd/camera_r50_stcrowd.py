@@ -33,10 +33,10 @@ model = dict(
 
 camera_pipeline = [
     dict(type=WithinBounds, bounds=bounds),
-    dict(type=WithinImage),
     dict(type=MoveScene, max_radians=0.3925, low=0.95, high=1.05, std=0.2, flip=0.5),
     dict(type=WithinBounds, bounds=bounds),
-    dict(type=ZoomImage, low=0.9, high=1.1)]
+    dict(type=ZoomImage, low=0.9, high=1.1),
+    dict(type=WithinImage)]
 train_dataloader['dataset'].update(pipeline=camera_pipeline, image_reduce=2)  # 640 x 360
 val_dataloader['dataset'].update(image_reduce=2)
 test_dataloader['dataset'].update(image_reduce=2)
@@ -55,5 +55,5 @@ mini = dict(
         neck=dict(channels=(32, 32)),
         head=dict(shared_channels=24, head_channels=24)))
 mini['train_dataloader']['dataset'].update(
-    pipeline=[mini_train[0], *camera_pipeline[1:3], mini_train[0], camera_pipeline[4]])
+    pipeline=[mini_train[0], camera_pipeline[1], mini_train[0], *camera_pipeline[3:]])
 mini.update(val_evaluator=dict(mini_score, view='camera'), test_evaluator=dict(mini_score, view='camera'))

@@ -91,7 +91,7 @@ def outcome(sample: Mapping, distance: float) -> Outcome:
 
 
 def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
-    """Boxes of a BoxSample as arrays, those that are there; predictions of at least a score, ignored boxes last.
+    """Boxes of a BoxSample as arrays, those that are there; of predictions those of at least a score.
 
     Args:
         sample: a BoxSample or its dict.

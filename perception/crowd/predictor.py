@@ -159,9 +159,10 @@ class CrowdPredictor(Predictor):
         if not isinstance(source, (str, Path)):
             return dict(sample_id='scan', points_path='', image_path='')
         path = Path(source)
-        known = dict(sample_id=scan_name(path), points_path=str(source), image_path='', timestamp=seconds_of(path.name))
+        name = scan_name(path)
+        known = dict(sample_id=name, points_path=str(source), image_path='', timestamp=seconds_of(name))
         if self.images is not None:
-            image = next((file for ending in SUFFIXES if (file := self.images / f'{scan_name(path)}{ending}').exists()),
+            image = next((file for ending in SUFFIXES if (file := self.images / f'{name}{ending}').exists()),
                          None)
             return dict(known, image_path=str(image or ''), lidar_to_image=self.lidar_to_image)
         root = path.absolute().parent.parent.parent
@@ -193,7 +194,8 @@ class CrowdPredictor(Predictor):
             self._annotations[file] = read_annotations(file)
         parts = scan.absolute().parts[-3:]
         own = '/'.join(parts if parts[0] == 'pcd' else parts[-1:])  # sequences may have scans of the same name
-        frame = next((i for i, points in enumerate(self._annotations[file].points) if points.endswith(own)), None)
+        frame = next((i for i, points in enumerate(self._annotations[file].points) if f'/{points}'.endswith(f'/{own}')),
+                     None)
         if frame is None:
             raise DataError(f'{file}: no frame of {own} among its {len(self._annotations[file].points):,}, expected '
                             'the annotations of that scan. Name the file or folder that they stand in.')

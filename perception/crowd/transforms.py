@@ -169,12 +169,18 @@ class MoveScene:
 
 @TRANSFORMS.register_module()
 class WithinImage:
-    """Drops people whose centre the image does not show, all where there is none, for nets that see nothing else."""
+    """Drops people whose centre the image does not show, all where there is none, for nets that see nothing else.
+
+    It stands behind `ZoomImage`, which leads some out of the image.
+    """
 
     def __call__(self, sample: dict) -> dict:
         if 'boxes' not in sample:
             return sample
-        shown = geometry.within_image(sample['boxes'], sample['lidar_to_image'], sample['image_size'])
+        (width, height), (factor, right, down) = sample['image_size'], sample.get('image_move', (1.0, 0.0, 0.0))
+        zoom = np.array([[factor, 0, (factor - 1) / 2 + right * width], [0, factor, (factor - 1) / 2 + down * height],
+                         [0, 0, 1]])
+        shown = geometry.within_image(sample['boxes'], zoom @ sample['lidar_to_image'][:3], (width, height))
         return select_people(sample, np.flatnonzero(shown & (sample.get('image', ...) is not None)))
 
 

@@ -272,6 +272,24 @@ def test_images_are_dropped_and_people_outside_too(pictures):
     np.testing.assert_array_equal(seen[index]['data_samples'].boxes, sample.boxes[torch.from_numpy(inside)])
 
 
+@pytest.mark.parametrize('seed', range(4))
+def test_nobody_is_learned_whom_the_zoom_has_led_out_of_the_image(seed):
+    """The rest are those who are at a place of the image by the matrix that the net gets."""
+    places = np.stack(np.meshgrid(np.arange(3., 12), np.arange(-12., 12, .5)), -1).reshape(-1, 2)
+    boxes = np.concatenate([places, np.tile([-.5, .6, .6, 1.7, 0, 0, 0], (len(places), 1))], 1)
+    sample = dict(image=image(), boxes=boxes, lidar_to_image=MATRIX, image_size=(120, 60),
+                  rng=np.random.default_rng(seed))
+    for low, high in ((1.2, 1.6), (.6, .8)):
+        zoomed = ZoomImage(low, high)(sample)
+        matrix = camera_inputs(zoomed['image'], MATRIX, move=zoomed['image_move'])['to_image'].numpy()
+        a, b, depth = matrix @ np.c_[boxes[:, :3], np.ones(len(boxes))].T
+        inside = (depth > 0) & (a > 0) & (a < depth) & (b > 0) & (b < depth)
+        edge = np.abs(np.stack([a, b, a - depth, b - depth])).min(0) < .02 * depth  # half a pixel is nobody's matter
+        kept = WithinImage()(zoomed)['boxes']
+        found = (boxes[:, None] == kept).all(-1).any(1)
+        assert inside.sum() > 20 and (found == inside)[~edge].all()
+
+
 def test_nobody_is_learned_from_a_frame_without_an_image(pictures, change):
     change('anno/1.json', lambda record: record['frames'][0].update(images=[]))
     for reduce, people in ((8, 0), (None, 3)):  # a net that does not look at images is not concerned

@@ -143,6 +143,19 @@ def test_truth_is_that_of_the_frame(predictor, folder):
         predictor.truth(folder / 'anno', 'a', np.zeros((1, 4)))
 
 
+def test_a_scan_is_not_taken_for_one_whose_name_ends_alike(predictor, folder, make, tmp_path):
+    make.write_sequence(folder, 7, [make.frame_of(7, k, [make.person(1, (x, 0, -.8))], [], stamp)
+                                    for k, (stamp, x) in enumerate(((15.5, 8.), (5.5, 4.)))])
+    scan = tmp_path / '5.500000000.bin'  # out of its folder, so that its name alone tells
+    scan.write_bytes((folder / 'pcd/7' / scan.name).read_bytes())
+    assert predictor.truth(folder / 'anno/7.json', 'a', scan)['boxes'][0, 0] == 4
+
+
+def test_the_time_in_a_name_is_known_of_files_of_any_format(predictor):
+    times = [predictor.known(f'scans/{name}')['timestamp'] for name in ('5.5.bin', '5.5.pcd', '5.5.npy', '000005.pcd')]
+    np.testing.assert_array_equal(times, [5.5, 5.5, 5.5, np.nan])
+
+
 @pytest.mark.parametrize('view', ['bev', 'image'])
 def test_a_film_of_one_size_shows_where_people_came_from(predictor, pictures, view, tmp_path):
     drawn = [picture for _, picture in predictor.pictures(pictures / 'pcd/33', pictures / 'anno', view)]

@@ -17,8 +17,9 @@ from perception.utils.errors import ConfigError
 @HOOKS.register_module()
 class StartHook(Hook):
     """Logs the size of each data set, beside its official size where the data set states one as `official_size`, and
-    what computes the sparse convolutions of a net that has some. Warns of a loss that the training ends before. Refuses
-    a net with other classes than the data.
+    what computes the sparse convolutions of a net that has some. Warns of a loss that the training ends before, and of
+    samples that are both trained and validated with, by the `path(index)` of data sets that have one. Refuses a net
+    with other classes than the data.
 
     See `check_classes`; those of the data are the `classes` in their `metainfo`.
     """
@@ -35,6 +36,7 @@ class StartHook(Hook):
         self._log(runner, 'training', runner.train_dataloader)
         if runner.val_loop is not None:
             self._log(runner, 'validation', runner.val_dataloader)
+            self._warn_of_shared_samples(runner)
         self._warn_of_late_losses(runner)
 
     def before_test(self, runner: Runner) -> None:
@@ -62,6 +64,15 @@ class StartHook(Hook):
                 runner.logger.warning(f'model.losses.{name} teaches in full from iteration {first:,} on, expected one '
                                       f'before the end of the training at {runner.max_iters:,}. Train longer, or set '
                                       'its begins to earlier iterations.')
+
+    @staticmethod
+    def _warn_of_shared_samples(runner: Runner) -> None:
+        trained, held_out = ({data.path(i) for _, data in parts(loader.dataset) if hasattr(data, 'path')
+                              for i in range(len(data))} for loader in (runner.train_dataloader, runner.val_dataloader))
+        both = trained & held_out
+        if both:
+            runner.logger.warning(f'{len(both):,} of {len(held_out):,} samples of the validation are trained with too '
+                                  f'({min(both)}), so that its scores say little. Name others for one of both.')
 
     @staticmethod
     def _log(runner: Runner, use: str, loader: Any) -> None:

@@ -8,12 +8,14 @@ Shapes: B samples, K boxes of all of them, C classes of a task, maps of H rows (
 slots for boxes. A box is x, y, z of its centre, length, width, height [m], yaw [rad], vx, vy [m/s]. Its row in maps
 and targets is: offset x, y in cells, z, logarithm of the three lengths, sine and cosine of yaw, vx, vy.
 """
+import logging
 from collections.abc import Sequence
 from math import ceil
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
@@ -125,7 +127,8 @@ class CenterHead(nn.Module):
         max_detections: highest peaks of a task in a sample.
         peak_window: only cells that are the highest of as many times as many are peaks; 1 takes all cells.
         score_threshold: least score of a detection.
-        post_range: least x, y, z, greatest x, y, z [m] of the centre of a detection, None for everywhere.
+        post_range: least x, y, z, greatest x, y, z [m] of the centre of a detection, None for everywhere; it is warned
+            of one that does not hold the map.
         nms: 'circle' drops boxes whose centre is near one with a higher score, 'rotated' those that overlap one, None
             none; one for all tasks or one each.
         nms_threshold: the distance [m] or the overlap (IoU seen from above), one for all tasks or one each. mmdet3d's
@@ -180,6 +183,11 @@ class CenterHead(nn.Module):
         self.ignore_radius, self.ignore_disc, self.box_weight = ignore_radius, ignore_disc, box_weight
         self.max_detections, self.peak_window, self.score_threshold = max_detections, peak_window, score_threshold
         self.post_range, self.nms, self.nms_thresholds = post_range, kinds, thresholds
+        if post_range is not None and not (all(a <= b for a, b in zip(post_range[:2], point_cloud_range[:2])) and
+                                           all(a >= b for a, b in zip(post_range[3:5], point_cloud_range[3:5]))):
+            print_log(f'CenterHead: post_range={tuple(post_range)} ends within the map, whose range is '
+                      f'{tuple(point_cloud_range)}, so that nothing beyond is found. Widen it with the range.',
+                      'current', logging.WARNING)
         self.nms_per_class, self.max_kept = nms_per_class, max_kept
         label_of = [classes.index(name) for name in names]  # heat map, counted through the tasks -> label
         map_of = [label_of.index(label) if label in label_of else -1 for label in range(len(classes))]

@@ -114,7 +114,7 @@ class DHAHead(CenterHead):
         Returns:
             for each task `heatmap` (B, C, H, W), logits; `aux` with `heatmaps`, those of each level, `density`
             (B, 1, H_k, W_k) and `weights` (B, L, H, W), None where there are none; and the box maps of CenterHead, or,
-            at test time, `features` (B, channels, H, W) from which `at_cells` makes them.
+            at test time, `features` (B, channels, H, W) from which `rows_at` makes them.
         """
         pyramid = self.pyramid(self.shared_conv(features))
         maps = []

@@ -2,6 +2,7 @@
 import errno
 import os
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -256,6 +257,19 @@ def test_the_log_tells_sizes_and_memory(tmp_path, caplog):
     assert 'sparse convolution' not in caplog.text  # the net has none
     if not torch.cuda.is_available():
         assert 0 < runner.message_hub.get_scalar('train/memory_gb').current() < 1000
+
+
+@pytest.mark.parametrize(('held_out', 'said'), [('de', []), ('bcd', ['2 of 3 samples of the validation'])])
+def test_samples_that_are_trained_and_validated_with_are_named(held_out, said):
+    class Named(str):
+        path = str.__getitem__
+
+    texts = []
+    train, val = (SimpleNamespace(dataset=Named(names), num_workers=0) for names in ('abc', held_out))
+    StartHook().before_train(SimpleNamespace(
+        train_dataloader=train, val_dataloader=val, val_loop=0, model=nn.Identity(), cfg={},
+        logger=SimpleNamespace(info=print, warning=texts.append)))
+    assert len(texts) == len(said) and all(part in text for part, text in zip(said, texts))
 
 
 def test_the_log_tells_what_computes_sparse_convolutions(tmp_path, caplog):

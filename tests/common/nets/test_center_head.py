@@ -6,6 +6,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
+from perception.common.nets import center_head
 from perception.common.nets.center_head import (
     BevGrid,
     CenterHead,
@@ -359,6 +360,16 @@ def test_classes_of_a_task_suppress_each_other_unless_told_not_to():
             head = small([('person', 'bicycle')], nms_per_class=per_class, **options)
             assert head.suppress(boxes, scores, torch.tensor([0, 0, 1]), 0)[1].tolist() == pytest.approx(left)
     assert len(small(nms=None, max_kept=2).suppress(boxes, scores, torch.zeros(3), 0)[0]) == 2
+
+
+@pytest.mark.parametrize(('post_range', 'said'), [
+    (None, 0), ((0, -8, -5, 16, 8, 3), 0), ((-1, -8.8, -5, 16, 8, 3), 0), ((0, -8, -5, 15, 8, 3), 1),
+    ((0, -7, -5, 16, 8, 3), 1)])
+def test_detections_that_are_dropped_within_the_map_are_said(monkeypatch, post_range, said):
+    texts = []
+    monkeypatch.setattr(center_head, 'print_log', lambda text, *_: texts.append(text))
+    small(post_range=post_range)
+    assert len(texts) == said and all('Widen it' in text for text in texts)
 
 
 # ---------------------------------------------------------------------------------------------------- wrong arguments

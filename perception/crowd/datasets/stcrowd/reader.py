@@ -21,6 +21,7 @@ it says, and 0 where there is no previous one. Here it is (current - previous) /
 also where the names of the scans tell that a frame between them is missing.
 A frame without people gets a box of 0.001 m there; such boxes are left out here.
 """
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,6 +37,7 @@ from perception.common.formats.points import Frame
 from perception.common.formats.text import read_json
 from perception.common.structures import PER_BOX, BoxSample
 from perception.crowd.datasets.stcrowd.annotations import (
+    INTERVAL,
     Annotations,
     bare_annotations,
     given_by_centre,
@@ -109,7 +111,11 @@ class STCrowd(SeededDataset):
         twice = [name for name in names if [other.zfill(2) for other in names].count(name.zfill(2)) > 1]
         if twice:  # a frame that counts twice, or two of one name
             raise ConfigError(f'STCrowd: sequence {twice[0]} twice, expected each once. Correct sequences.')
-        self.lidar_to_image = read_camera(self.data_root / 'camera.json')
+        camera = self.data_root / 'camera.json'
+        self.lidar_to_image = read_camera(camera)
+        if not camera.exists():
+            print_log(f"{camera}: no such file; the projection to STCrowd's own images is taken.", 'current',
+                      logging.WARNING if image_reduce else logging.INFO)
         self.annotations = [self._annotations(name, names) for name in names]
         self.frames = [(name, a, f) for name, a in zip(names, self.annotations) for f in range(len(a.points))]
         if not self.frames:
@@ -143,10 +149,18 @@ class STCrowd(SeededDataset):
         if not first.is_file():
             raise DataError(f'{first}: no such file, expected the first of {len(self):,} scans of the {self.split} '
                             f'split. Unpack the missing archive of STCrowd from {DOWNLOAD}.')
+        self._check_reflections(first)
         without = sum(not annotations.images[frame] for _, annotations, frame in self.frames)
         if self.image_reduce and without == len(self):
             raise DataError(f'{self.data_root}: no frame of the {self.split} split has an image, expected left images '
                             'for image_reduce. Take a split whose annotations name them, or leave image_reduce out.')
+        steps = np.concatenate([np.diff([seconds_of(path) for path in a.points]) for a in self.annotations])
+        step = float(np.median(steps[np.isfinite(steps)])) if np.isfinite(steps).any() else INTERVAL
+        if not 0.75 < step / INTERVAL < 1.5:
+            print_log(f'{self.data_root}: the scans of the {self.split} split are {step:.3g} s apart by their names, '
+                      f'expected {INTERVAL} s, by which velocities are reckoned. Leave frames out or rename the scans, '
+                      'or do without velocities (model.head.velocity=False) and give the tracker its interval.',
+                      'current', logging.WARNING)
         if self.image_reduce and without:
             print_log(f'{self.data_root}: {without:,} of {len(self):,} frames of the {self.split} split have no image.',
                       'current', logging.WARNING)
@@ -157,12 +171,17 @@ class STCrowd(SeededDataset):
         if self.split == 'train' and not tall.any():
             raise DataError(f'{self.data_root}: no person of at least {self.min_height} m in {len(self):,} training '
                             'frames, expected people to learn. Check the annotations.')
-        for step in self.pipeline:
-            if self.split == 'train' and isinstance(step, WithinBounds) and not (tall & step.holds(boxes)).any():
+        step = next((step for step in self.pipeline if isinstance(step, WithinBounds) and step.people), None)
+        if self.split == 'train' and step is not None:
+            beyond = int((tall & ~step.holds(boxes)).sum())
+            if beyond == tall.sum():
                 (x, y), (far_x, far_y) = boxes[:, :2].min(axis=0), boxes[:, :2].max(axis=0)
                 raise DataError(f'{self.data_root}: none of {len(boxes):,} people within {step}, but at x {x:g} to '
                                 f'{far_x:g}, y {y:g} to {far_y:g} m, expected people to learn. Bring boxes and points '
                                 "into the LiDAR's frame, x forward, y left, in metres, or widen the bounds.")
+            if beyond:
+                print_log(f'{self.data_root}: {beyond:,} of {tall.sum():,} people stand beyond {step} and are not '
+                          'learned.', 'current')
         self.by_centre, *overlaps = given_by_centre(np.concatenate([a.image_boxes for a in self.annotations]),
                                                     np.concatenate([a.hulls for a in self.annotations]))
         told = 'centre {:.2f}, corner {:.2f}'.format(*overlaps) if overlaps[0] == overlaps[0] else 'there are none'
@@ -171,6 +190,15 @@ class STCrowd(SeededDataset):
                   f'than {self.min_height:g} m and ignored; 2D boxes are read as given by their '
                   f'{"centre" if self.by_centre else "upper left corner"} (IoU with the projected 3D boxes: {told}).',
                   'current')
+
+    def _check_reflections(self, path: Path) -> None:
+        """Warn of a scale by which nets see nearly the same reflection of all points of a scan."""
+        with contextlib.suppress(DataError):  # said where it is looked at
+            seen = read_scan(path, self.intensity_scale)[:, 3]
+            if len(seen) >= 100 and np.diff(np.percentile(seen, (5, 95))) < 0.01:
+                print_log(f'{path}: reflections that intensity_scale={self.intensity_scale:g} brings to '
+                          f'{seen.min():.3g} to {seen.max():.3g}, nearly all alike, so that nets learn little of them. '
+                          'Give the largest usual reflection as intensity_scale.', 'current', logging.WARNING)
 
     def _image_size(self) -> tuple[int, int]:
         """Width and height of the first image that is there, the official ones where none is."""

@@ -3,13 +3,14 @@ import json
 import math
 import shutil
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from perception.common.boxes import points_in_boxes
-from perception.crowd.datasets.stcrowd.annotations import INTERVAL, sequence_name
+from perception.crowd.datasets.stcrowd.annotations import INTERVAL, sequence_name, short
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 from perception.utils.outputs import check_free, result_path
@@ -26,16 +27,17 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
         frames: each a mapping of
             `points` (N, 4): x forward, y left, z up [m] in the LiDAR's frame, reflection from 0 to about 255;
             `boxes` (K, 7 or more): see BoxSample, velocities are left out, since the reader computes them;
-            and, where they are known, `occlusion` (K,) 0 to 2, `track_ids` (K,), without which nobody is the same as
-            somebody in another frame, `image`, a file that is copied.
+            and, where they are known, `occlusion` (K,) 0 to 2, `track_ids` (K,), whole numbers from 0 on, without which
+            nobody is the same as somebody in another frame, `image`, a file that is copied.
         lidar_to_image: (3, 4) or (4, 4), takes x, y, z, 1 to u w, v w, w; one for all sequences of a root.
 
     Returns:
         The file of the annotations.
 
     Raises:
-        DataError: arrays of other shapes, values that are not finite, numbers of people that differ, no frames, an
-            image that is not there, or a file that cannot be written, or is one that this function did not write.
+        DataError: arrays of other shapes, values that are not finite, numbers of people that differ, occlusions or
+            tracks that are no such numbers, no frames, an image that is not there, or a file that cannot be written, or
+            is one that this function did not write.
     """
     root, name = data_path(root), sequence_name(name)
     file = root / 'anno' / f'{name}.json'
@@ -55,7 +57,7 @@ def write_sequence(root: str | Path, name: int | str, frames: Iterable[Mapping[s
                       rotation=math.remainder(box[6], math.tau), occlusion=level, pointCount=count)
                  for box, count, track, level in zip(
                      boxes.tolist(), counts, _each(frame, 'track_ids', range(len(boxes)), where),
-                     _each(frame, 'occlusion', [0] * len(boxes), where))]
+                     _each(frame, 'occlusion', [0] * len(boxes), where, 2))]
         record = dict(frameId=number, frame_name=f'pcd/{name}/{seconds}.bin', items=items)
         if frame.get('image'):
             image = Path(frame['image'])
@@ -90,13 +92,16 @@ def _rows(frame: Mapping[str, Any], key: str, widths: Iterable[int], where: str)
     return rows
 
 
-def _each(frame: Mapping[str, Any], key: str, default: Iterable[int], where: str) -> list[int]:
-    """One whole number for each person."""
-    boxes = len(frame['boxes'])
-    found = list(default) if frame.get(key) is None else np.asarray(frame[key]).astype(int).reshape(-1).tolist()
+def _each(frame: Mapping[str, Any], key: str, default: Iterable[int], where: str, most: int = 10 ** 18) -> list[int]:
+    """One whole number from 0 to `most` for each person."""
+    boxes, given = len(frame['boxes']), frame.get(key)
+    found = list(default) if given is None else np.asarray(given, object).reshape(-1).tolist()
     if len(found) != boxes:
         raise DataError(f'{where}: {len(found)} {key} for {boxes} boxes, expected equal numbers. Give one a person.')
-    return found
+    for value in found:
+        if not (isinstance(value, Real) and 0 <= value <= most and value % 1 == 0):
+            raise DataError(f'{where}: {key} {short(value)}, expected a whole number from 0 to {most:,}. Correct it.')
+    return [int(value) for value in found]
 
 
 def _write_json(path: Path, content: dict) -> Path:

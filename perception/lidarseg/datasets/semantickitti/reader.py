@@ -504,7 +504,7 @@ def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[st
         sequences: their numbers, or the names of their folders.
 
     Raises:
-        ConfigError: something else, or a name with `_`, which parts sequence and scan in an id.
+        ConfigError: something else, one twice, or a name with `_`, which parts sequence and scan in an id.
         DataError: the data set or a sequence is not there.
     """
     root = Path(data_root)
@@ -515,8 +515,11 @@ def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[st
                         f'(sequences/SS/velodyne/FFFFFF.bin). Download it from {DOWNLOAD} and unpack or link it there, '
                         f'set PERCEPTION_DATA to the folder that replaces data/, or try simulated data with '
                         f'`python tools/train.py CONFIG --mini`.')
-    scans = []
-    for name in map(sequence_name, sequences):
+    scans, names = [], [sequence_name(sequence) for sequence in sequences]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(f'sequences: {name} twice, expected each once, for its scans would count twice. Correct '
+                              'them.')
         folder = root / 'sequences' / name / 'velodyne'
         frames = sorted(path.stem for path in visible(folder, '*.bin'))
         if not frames:

@@ -86,6 +86,16 @@ def test_where_a_frame_is_missing_no_velocity_is_known(folder, make):
         assert [int(sample.boxes[0, 7:].isfinite().all()) for sample in samples] == known
 
 
+@pytest.mark.parametrize(('step', 'said'), [(.4, 0), (.5, 0), (.1, 1), (1., 1), (1, 0)])
+def test_scans_of_another_rate_are_said(folder, make, monkeypatch, step, said):
+    texts = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    make.write_sequence(folder, 7, [make.frame_of(7, k, [make.person(1, (5., 0, -.8))], [], 5 + k * step)
+                                    for k in range(4)])
+    STCrowd(folder, sequences=[7])
+    assert [f'are {step:.3g} s apart' in text for text in texts].count(True) == said
+
+
 def test_a_track_with_a_gap_has_no_velocity(folder, make):
     people = [[make.person(1, (8. + k, 0., 0.))] if k != 1 else [] for k in range(4)]
     make.write_sequence(folder, 2, [make.frame_of(2, k, people[k], []) for k in range(4)])
@@ -112,6 +122,29 @@ def test_people_are_paired_by_number_of_either_type(folder):
     centre = sample.lidar_to_image @ [*sample.boxes[0, :3].tolist(), 1]
     low, high = sample.image_boxes[2, :2].numpy(), sample.image_boxes[2, 2:].numpy()
     assert (low < centre[:2] / centre[2]).all() and (centre[:2] / centre[2] < high).all()
+
+
+@pytest.mark.parametrize(('factor', 'scale', 'said'), [(1, 255, 0), (1 / 255, 255, 1), (1 / 255, 1, 0), (256, 255, 1),
+                                                       (0, 255, 1)])
+def test_reflections_of_another_scale_are_said(folder, monkeypatch, factor, scale, said):
+    texts, path = [], next((folder / 'pcd/2').glob('*.bin'))
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    (np.fromfile(path, '<f4').reshape(-1, 4) * np.float32([1, 1, 1, factor])).tofile(path)
+    STCrowd(folder, sequences=[2], intensity_scale=scale)
+    assert sum(f'{path}: reflections that intensity_scale={scale}' in text for text in texts) == said
+
+
+def test_what_is_left_out_or_taken_for_granted_is_said(folder, monkeypatch):
+    texts = []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: texts.append(text))
+    for bounds, camera, said in (((0, -35, -4, 35, 35, 2), True, 0), ((0, -35, -4, 15, 35, 2), True, 1),
+                                 ((0, -35, -4, 35, 35, 2), False, 1)):
+        if not camera:
+            (folder / 'camera.json').unlink()
+        texts.clear()
+        STCrowd(folder, sequences=[1], pipeline=[WithinBounds(bounds)])
+        assert sum('1 of 5 people stand beyond x 0 to 15, y -35 to 35 m' in text or 'camera.json: no such file' in text
+                   for text in texts) == said
 
 
 @pytest.mark.parametrize('by_centre', [True, False])

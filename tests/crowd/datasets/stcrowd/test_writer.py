@@ -53,7 +53,9 @@ def test_people_without_tracks_are_not_taken_for_those_of_the_frame_before(tmp_p
     (dict(points=np.zeros((3, 3))), r'points of shape \(3, 3\)'),
     (dict(boxes=np.full((2, 7), np.nan)), 'boxes .*finite'),
     (dict(points='cloud'), 'points are no array'), (dict(occlusion=[0]), '1 occlusion for 3 boxes'),
-    (dict(image='/none.png'), 'none.png cannot be copied')])
+    (dict(image='/none.png'), 'none.png cannot be copied'), (dict(occlusion=[0, 1, 3]), 'occlusion 3, .* to 2'),
+    (dict(track_ids=[1, 2.5, 3]), 'track_ids 2.5'), (dict(track_ids=['a', 'b', 'c']), "track_ids 'a'"),
+    (dict(track_ids=[1, -2, 3]), 'track_ids -2')])
 def test_what_is_no_frame(tmp_path, change, words):
     with pytest.raises(DataError, match=words):
         write_sequence(tmp_path, 'yard', [dict(frame(np.random.default_rng(0)), **change)])

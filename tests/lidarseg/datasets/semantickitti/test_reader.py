@@ -253,8 +253,8 @@ def test_scans_of_any_name_in_sequences_of_any_number_are_read(tmp_path):
                 if name != '000000':
                     (folder / kind / f'{name}.{ending}').write_bytes((folder / kind / f'000000.{ending}').read_bytes())
                 (folder / kind / f'._{name}.{ending}').write_bytes(b'Mac OS X')
-    data = SemanticKITTI(tmp_path, 'val', sequences=[8, 100, '100'])
-    assert data.scans == [f'{sequence}_{name}' for sequence in ('08', '100', '100') for name in sorted(names)]
+    data = SemanticKITTI(tmp_path, 'val', sequences=[8, '100'])
+    assert data.scans == [f'{sequence}_{name}' for sequence in ('08', '100') for name in sorted(names)]
     for index in range(len(data)):
         item = data[index]
         assert item['inputs']['points'].shape == (3, 4) and item['data_samples'].labels.tolist() == [8, 0, 14]
@@ -266,6 +266,8 @@ def test_scans_of_any_name_in_sequences_of_any_number_are_read(tmp_path):
     for wrong in (-1, 8.5, '../08', 'a_b', None):
         with pytest.raises(ConfigError, match='sequences[:=]'):
             SemanticKITTI(tmp_path, 'val', sequences=[wrong])
+    with pytest.raises(ConfigError, match='sequences: 100 twice'):  # its scans would count twice in the score
+        SemanticKITTI(tmp_path, 'val', sequences=[100, 8, '100'])
 
 
 def test_time_stamps_have_the_poses_of_their_order(tmp_path):
