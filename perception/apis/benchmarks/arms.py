@@ -7,7 +7,6 @@ the same command continues after any interruption. Gains are over the first arm.
 `evidence.data` names no others. An arm `teacher` is trained first, once; other teachers by their own configs before.
 """
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from mmengine.logging import print_log
 from perception.apis.benchmarks import cost
 from perception.apis.benchmarks.distillation import start_in_background, train_all
 from perception.apis.benchmarks.distillation_report import Comparison, write_report
-from perception.apis.benchmarks.trainings import Setting, check_settings, make_jobs
+from perception.apis.benchmarks.trainings import Setting, check_settings, make_jobs, write_json
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
 from perception.utils.checks import check_choice, check_positive
@@ -64,7 +63,7 @@ def run(args: argparse.Namespace) -> dict:
         train_all(runs, jobs, bool(cfg.evidence.get('teacher_predictions')),
                   lambda: write_report(runs, comparison, folder))
     if not (folder / 'efficiency.json').is_file():
-        (folder / 'efficiency.json').write_text(json.dumps(measure_costs(arms), indent=1) + '\n')
+        write_json(folder / 'efficiency.json', measure_costs(arms))
     report = write_report(runs, comparison, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report

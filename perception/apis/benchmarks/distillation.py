@@ -13,7 +13,6 @@ What a comparison needs beside that stands in a config's `evidence = dict(...)`:
     settings = dict(NAME=dict(title=..., teacher=['KEY=VALUE', ...], students=[...]))    for --setting NAME
 """
 import argparse
-import json
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +33,7 @@ from perception.apis.benchmarks.trainings import (
     read_run,
     save_predictions,
     train_jobs,
+    write_json,
 )
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
@@ -100,8 +100,7 @@ def run(args: argparse.Namespace) -> dict:
         train_all(runs, jobs, bool(cfg.get('evidence', {}).get('teacher_predictions')),
                   lambda: write_report(runs, comparison, folder))
     if not (folder / 'efficiency.json').is_file():
-        efficiency = measure_efficiency({arm: arms[arm][0] for arm in nets})
-        (folder / 'efficiency.json').write_text(json.dumps(efficiency, indent=1) + '\n')
+        write_json(folder / 'efficiency.json', measure_efficiency({arm: arms[arm][0] for arm in nets}))
     report = write_report(runs, comparison, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report

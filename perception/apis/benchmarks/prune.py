@@ -20,7 +20,7 @@ from mmengine.logging import print_log
 
 from perception.apis.benchmarks import cost
 from perception.apis.benchmarks.distillation_report import judge
-from perception.apis.benchmarks.trainings import Job, check_settings, read_run, seeded, to_text, train_jobs
+from perception.apis.benchmarks.trainings import Job, check_settings, read_run, seeded, to_text, train_jobs, write_json
 from perception.apis.config import load_config, parse_options
 from perception.apis.inference import student_of
 from perception.apis.prune.search import find, settings
@@ -146,7 +146,7 @@ class Task:
         load_weights(model, self.folder / f'whole_{job.seed}' / 'model.pth')
         found = find(self.cfg, model, settings(self.cfg, ratio=float(job.setting)), method=job.arm, seed=job.seed)
         make_folder(job.work_dir)
-        path.write_text(json.dumps(found.structure))
+        write_json(path, found.structure)
 
     def measure(self, rounds: int) -> None:
         """Write the milliseconds of one input of each net of the first seed, all in turn, unless they are there."""
@@ -157,7 +157,7 @@ class Task:
                 for name, job in jobs.items()}
         times = {row['config']: {cost.COLUMNS[key][0].removesuffix(' [ms]'): row[key] for key in CLOCKS if row[key]}
                  for row in cost.measure(cfgs, rounds, onnx=True)}
-        (self.folder / 'times.json').write_text(json.dumps(times))
+        write_json(self.folder / 'times.json', times)
 
     def times(self) -> dict[str, dict[str, float]]:
         """What `measure` wrote: name of a run -> clock -> milliseconds."""

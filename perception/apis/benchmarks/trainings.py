@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -151,8 +152,17 @@ def check_settings(folder: Path, settings: dict) -> None:
         if known.get(key, value) != value:
             raise ConfigError(f'{folder}: it holds runs with {key}={known[key]}, expected {value} as in this command. '
                               f'Give another --work-dir.')
+    write_json(path, {**known, **settings})
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a file that a later call reads again: all of it or, where this one is cut off, nothing.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
     with atomic_path(path, ConfigError) as part:
-        part.write_text(json.dumps({**known, **settings}, indent=1) + '\n')
+        part.write_text(json.dumps(content, indent=1) + '\n')
 
 
 def train_jobs(jobs: list[Job], side_by_side: int, after_each: Callable[[], object]) -> None:

@@ -18,7 +18,15 @@ import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 
-from perception.apis.benchmarks.trainings import Job, check_settings, make_jobs, read_run, to_text, train_jobs
+from perception.apis.benchmarks.trainings import (
+    Job,
+    check_settings,
+    make_jobs,
+    read_run,
+    to_text,
+    train_jobs,
+    write_json,
+)
 from perception.apis.config import load_config, parse_options
 from perception.apis.runner import write_mini_data
 from perception.lanes.datasets.culane import metric as culane
@@ -104,7 +112,7 @@ def evaluate(job: Job) -> list[dict]:
         for i in range(len(dataset)):
             sample = model.test_step(pseudo_collate([dataset[i]]))[0]
             images.append(compare_lanes(sample.lanes, sample.pred_lanes, sample.h_samples))
-    kept.write_text(json.dumps(images) + '\n')
+    write_json(kept, images)
     return images
 
 
