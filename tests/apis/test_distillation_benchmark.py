@@ -310,6 +310,11 @@ def test_a_gain_counts_by_a_paired_t_test():
     assert judge(dict(miou=[.02, .03, .02], cross_entropy=[.02, .01, .02]), rules) == 'helps miou; harms cross_entropy'
     assert judge(dict(miou=[.01, -.03, .02], cross_entropy=[.1, -.2, .1]), rules) == 'no difference seen'
     assert judge(dict(miou=[.01], cross_entropy=[]), rules) == ''
+    nothing = float('nan')  # a score of nothing is no seed: two pairs ask for 12.7 standard errors
+    assert judge(dict(miou=[.1, .15, .12], cross_entropy=[]), rules) == 'helps miou'
+    assert judge(dict(miou=[.1, .15, nothing], cross_entropy=[]), rules) == 'no difference seen'
+    assert judge(dict(miou=[.1, nothing], cross_entropy=[]), rules) == ''
+    assert trainings.to_text([float('inf'), 1., nothing]) == 'inf'  # which has no spread
     ttest = pytest.importorskip('scipy.stats').ttest_1samp  # the reference
     for sigma in (.02, .5, 1., 1.2, 4.):
         for count in (2, 3, 4, 6):

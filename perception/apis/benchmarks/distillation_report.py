@@ -114,10 +114,11 @@ def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
     """What gains over seeds say: which scores they better or worsen, by a paired t-test with CONFIDENCE, two-sided.
 
     Args:
-        gains: of each score, paired by seed.
+        gains: of each score, paired by seed; NaN, a gain of nothing, does not count.
         rules: score -> 'greater' or 'less', which is better.
     """
     words = dict(helps=[], harms=[])
+    gains = {name: [value for value in values if value == value] for name, values in gains.items()}
     for name, values in gains.items():
         mean, spread = mean_and_spread(values)
         if spread is not None and mean and abs(mean) >= _least(len(values)) * spread / math.sqrt(len(values)):
@@ -190,9 +191,10 @@ def _in_short(report: dict) -> list[str]:
             if arm in ('teacher', reference):
                 continue
             gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
-            verdict, count = row['verdict'] or 'one run shows no spread', row['runs']
-            lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} run'
-                         f'{"s" * (count > 1)}); {"it " * verdict.startswith("h")}{verdict}.')
+            count = max(sum(gain == gain for gain in row['scores'][name]['gain']) for name in names)
+            verdict = row['verdict'] or 'one run shows no spread'
+            lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} pair'
+                         f'{"s" * (count != 1)} of runs); {"it " * verdict.startswith("h")}{verdict}.')
     kind = 'Simulated data' if 'simulated' in report['data'] else 'Nets of the mini scale'
     return [*lines, '', f'{kind} say nothing about the scores of a benchmark.'] if lines else []
 

@@ -242,14 +242,19 @@ def read_run(job: Job) -> dict | None:
     epoch_length = max(meta['iter'] // max(meta['epoch'], 1), 1)
     losses = {name.removeprefix('train/'): statistics.fmean(values[-epoch_length:])
               for name, values in scalars.items() if name.startswith('train/loss')}
-    return dict(metric=metric, scores=scores, last=scores[-1], best=best(scores), losses=losses,
+    return dict(metric=metric, scores=scores, last=scores[-1], losses=losses,
+                best=best((score for score in scores if score == score), default=math.nan),
                 results={name: values[-1] for name, values in results.items()})
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and standard deviation of at least two; None where there are too few. NaN, a score of nothing, is none."""
+    """Mean, and standard deviation of at least two; None where there are too few, or none, as of an infinite score.
+
+    NaN, a score of nothing, is none.
+    """
     values = [value for value in values if value == value]
-    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if known else None
 
 
 def to_text(values: Sequence[float], digits: int = 4, sign: str = '') -> str:
