@@ -174,13 +174,14 @@ def _in_short(report: dict) -> list[str]:
     reference = report['reference']
     student = 'student with ' if reference == 'student' else ''
     base = 'the student alone' if reference == 'student' else reference
+    own = {'teacher', reference, *costs}  # nets
     costs |= {arm: costs['student'] for arm in report['arms'] if arm not in costs and 'student' in costs}
     lines = []
     for title, arms in report['tables'].items() if costs else ():
         if not arms:
             continue  # nothing is trained yet
         names = list(next(iter(arms.values()))['scores'])
-        rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', reference) else f'{student}{arm}'),
+        rows = [dict(net=TITLES.get(arm, arm if arm in own else f'{student}{arm}'),
                      **{name: to_text(row['scores'][name]['last'], 3) for name in names},
                      **{key: costs[arm][key] for key in ('parameters', 'gmac', 'cpu_ms')})
                 for arm, row in arms.items() if arm in costs]

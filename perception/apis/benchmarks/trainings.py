@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,19 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
         jobs += teachers + [job(setting, arm, seed, f'{arm}_{seed}', place)
                             for seed in range(seeds) for arm in arms if arm != 'teacher']
     return jobs
+
+
+def with_overrides(arms: Mapping[str, Sequence[str]], options: Sequence[str]) -> dict[str, list[str]]:
+    """Arms with all that their nets are trained with: config, overrides of its `evidence`, `options`, their own."""
+    evidence = {config: load_config(config, mini=True).get('evidence', {}) for config, *_ in arms.values()}
+    return {arm: [config, *evidence[config].get('options', []), *options, *overrides]
+            for arm, (config, *overrides) in arms.items()}
+
+
+def has_costs(folder: Path, arms: Collection[str]) -> bool:
+    """Whether `efficiency.json` in a work dir holds what the nets of some arms cost."""
+    path = folder / 'efficiency.json'
+    return path.is_file() and {*arms} <= {row['config'] for row in json.loads(path.read_text())['mini']}
 
 
 def seeded(cfg: Config, seed: int) -> list[str]:
