@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 
 from perception.apis.config import load_config, need, parse_options
 from perception.apis.runner import write_mini_data
-from perception.common.measure import machine, peak_memory
+from perception.common.measure import forget_peak, machine, peak_memory
 from perception.registry import DATASETS, MODELS
 from perception.utils.checks import check_positive
 from perception.utils.errors import DataError
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> list[dict]:
     Returns:
         for each config `config`, `losses` (name -> means of the first and of the last round over all samples),
         `scores` (of the metrics, on the samples that were learned), `seconds` (all), `cpu` (processor seconds) and
-        `memory` [MiB].
+        `memory` (largest of the process meanwhile) [MiB].
 
     Raises:
         ConfigError: numbers below 1, or a config without validation data.
@@ -56,6 +56,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         need(cfg, 'overfit', 'model', 'val_dataloader', 'val_evaluator')
         if args.mini:
             write_mini_data(cfg)
+        forget_peak()  # that of the net before
         start, cpu = time.perf_counter(), time.process_time()
         row = dict(config=path, **overfit(cfg, args.samples, args.steps, args.batch, args.lr, device))
         row |= dict(seconds=time.perf_counter() - start, cpu=time.process_time() - cpu, memory=peak_memory())
