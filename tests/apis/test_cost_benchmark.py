@@ -1,6 +1,7 @@
 """What nets cost: of any room, students beside their teachers, on nets and samples that take no time."""
 import argparse
 import csv
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -121,6 +122,12 @@ def test_simulated_data_at_the_size_of_the_net(quick, path, mini, official, expe
     assert quick.written == (not official)
 
 
+def test_a_training_without_validation_has_no_score(tmp_path):
+    torch.save(dict(message_hub=dict(runtime_info=dict(best_score=None)), meta={}), tmp_path / 'epoch_1.pth')
+    torch.save({}, tmp_path / 'model.pth')
+    assert math.isnan(cost.best_score(tmp_path, 'x.py', False))
+
+
 def config(**teachers):
     return SimpleNamespace(model=dict(teachers={name: dict(trained_by=by) for name, by in teachers.items()}))
 
@@ -158,5 +165,7 @@ def test_input_in_words(inputs, text):
 def test_bad_arguments(tmp_path):
     with pytest.raises(ConfigError, match='--samples 0 --rounds 5 came'):
         cost.run(arguments('configs/lanes/enet_culane.py', '--samples', '0'))
+    with pytest.raises(ConfigError, match='threads=0'):
+        cost.run(arguments('configs/lanes/enet_culane.py', '--threads', '0', '--out', tmp_path))
     with pytest.raises(ConfigError, match='no such file'):
         cost.run(arguments('configs/lidarseg/minkunet_kiti.py', '--out', tmp_path))

@@ -38,6 +38,7 @@ from perception.common.measure import (
 )
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
+from perception.utils.checks import check_positive
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.paths import PROJECT_ROOT, from_root, make_folder
 from perception.utils.structure import apply_structure, read_structure
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         for each config a dict with the keys of COLUMNS and COMPARED; None where something was not measured.
 
     Raises:
-        ConfigError: no samples or rounds, or no such config.
+        ConfigError: no samples, rounds or threads, or no such config.
         CheckpointError: --trained of a config that was not trained in its default work dir.
         DataError: --official without the data.
         MissingDependency: a package for ONNX is missing.
@@ -99,7 +100,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         raise ConfigError(f'cost: --structure with {len(args.configs)} configs, expected the one that it was searched '
                           'for. Measure the others apart.')
     folder = make_folder(args.out or from_root('work_dirs/cost'))
-    if args.threads:
+    if args.threads is not None:
+        check_positive('cost', threads=args.threads)
         torch.set_num_threads(args.threads)
     real = args.official or args.source is not None
     cfgs = {config_name(path): config_of(path, args.mini, real) for path in args.configs}
@@ -200,7 +202,7 @@ def describe_input(inputs: Any) -> str:
 
 
 def best_score(work_dir: Path, config: str, mini: bool) -> float:
-    """Score of the best epoch, whose weights are `model.pth`.
+    """Score of the best epoch, whose weights are `model.pth`; NaN of a training without validation.
 
     Raises:
         CheckpointError: the work dir holds no finished training.
@@ -209,7 +211,8 @@ def best_score(work_dir: Path, config: str, mini: bool) -> float:
     if path is None or not (work_dir / 'model.pth').is_file():
         raise CheckpointError(f'{work_dir}: no weights here, expected those of a training. Run `tools/train.py {config}'
                               f'{" --mini" if mini else ""}`.')
-    return float(load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score', float('nan')))
+    score = load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score')
+    return float('nan' if score is None else score)
 
 
 # ---------------------------------------------------------------------------------------------------------- measuring

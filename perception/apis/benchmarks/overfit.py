@@ -47,7 +47,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         DataError: fewer samples, or scores that the metrics do not give.
     """
     check_positive('overfit', samples=args.samples, steps=args.steps, batch=args.batch, lr=args.lr)
-    if args.threads:
+    if args.threads is not None:
+        check_positive('overfit', threads=args.threads)
         torch.set_num_threads(args.threads)
     rows, device = [], torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     print_log(f'overfit: {args.steps} steps on {args.samples} samples, {args.batch} a step; {machine()}', 'current')
