@@ -204,7 +204,8 @@ def _details(runs: list[dict], setting: str) -> list[str]:
     """Losses and all results of a setting's runs, an arm a column."""
     lines, arms = [], list(dict.fromkeys(run['arm'] for run in runs))
     of_setting = f' ({setting})' if setting else ''
-    for key, title in (('losses', 'loss, mean over the last epoch'), ('results', 'result of the last epoch')):
+    for key, title in (('losses', 'loss, mean over the last epoch, without epochs over all'),
+                       ('results', 'result of the last epoch')):
         head = ' | '.join(TITLES.get(arm, arm) for arm in arms)
         lines += ['', f'| {title}{of_setting} | {head} |', '|---' * (1 + len(arms)) + '|']
         for name in dict.fromkeys(name for run in runs for name in run[key]):

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     """Time the parts and log a line for each.
 
     Returns:
-        part -> milliseconds a sample; the last one, 'all', is their sum.
+        part -> milliseconds a sample; the last one, 'all', is the least sum of a round.
 
     Raises:
         ConfigError: a number below 1, or a data set without parts.

@@ -235,7 +235,7 @@ def read_run(job: Job) -> dict | None:
 
     Returns:
         `metric`, its `scores` (one a validation), `last` and `best`; `results`, all other results of the last
-        validation; `losses` (mean of each loss over the last epoch).
+        validation; `losses` (mean of each loss over the last epoch, without epochs over the training).
     """
     path, _ = newest_checkpoint(job.work_dir)
     if path is None or not (job.work_dir / 'model.pth').is_file():

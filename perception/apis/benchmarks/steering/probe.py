@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> list[dict]:
     """Regress and log a table.
 
     Returns:
-        for each path, for the `frames` and for the `mean` angle of the training data `name`, `numbers` that one frame
-        has, and `RMSE` of the test [deg].
+        for each path, for the `frames` and for the `mean` angle of the training data, which is 0 with their mirror
+        images, `name`, `numbers` that one frame has, and `RMSE` of the test [deg].
 
     Raises:
         ConfigError: a config without teachers of clips.
