@@ -11,6 +11,7 @@ from perception.apis.benchmarks import cost
 from perception.apis.listing import add_options
 from perception.common.structures import LaneSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
+from perception.ops.sparse.maps import VoxelSet
 from perception.utils.errors import CheckpointError, ConfigError
 
 
@@ -126,6 +127,28 @@ def test_a_training_without_validation_has_no_score(tmp_path):
     torch.save(dict(message_hub=dict(runtime_info=dict(best_score=None)), meta={}), tmp_path / 'epoch_1.pth')
     torch.save({}, tmp_path / 'model.pth')
     assert math.isnan(cost.best_score(tmp_path, 'x.py', False))
+
+
+class Maps(torch.nn.Module):
+    """A net that makes a kernel map and notes how many there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def forward(self, inputs, data_samples, mode):
+        self.found.append(len(inputs['voxels'].maps))
+        inputs['voxels'].subm_map((3, 3, 3), (1, 1, 1))
+
+
+@pytest.mark.parametrize('source', [None, 'scan.bin'])
+def test_times_are_those_of_a_new_batch(monkeypatch, source):
+    coords, net = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]]), Maps()
+    batch = dict(inputs=dict(voxels=VoxelSet(coords, (2, 3, 4), 1)), data_samples=None)
+    monkeypatch.setattr(cost, 'build', lambda cfg, samples: (net, [lambda: batch]))
+    row, = cost.measure(dict(net=dict(source=source)), 2)
+    assert net.found[:4] == [0] * 4  # counted, then three times run: kernel maps are made each time
+    assert (row['preprocess_ms'] is None) == (source is not None)  # reading a file is no preprocessing
 
 
 def config(**teachers):
