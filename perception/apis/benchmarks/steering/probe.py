@@ -1,9 +1,9 @@
 """How much of the wheel's angle the features that are to be mimicked tell: a ridge regression of it from each path.
 
 A path whose features tell no more of the angle than 0 degrees, the mean of all frames and their mirror images, has
-nothing to teach a net that steers. Features of all frames of the training data, and of their mirror images, are averaged
-to small maps and standardised; the strength of the regression is the one that does best on a quarter of the recordings;
-errors are those of the test data. The small frames themselves are regressed beside them.
+nothing to teach a net that steers. Features of all frames of the training data, and of their mirror images, are
+averaged to small maps and standardised; the strength of the regression is the one that does best on a quarter of the
+recordings; errors are those of the test data. The small frames themselves are regressed beside them.
 """
 import argparse
 
