@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument('benchmark', metavar='BENCHMARK', help='one of the names below')
     name = parser.parse_args(sys.argv[1:2]).benchmark
     benchmark = run_command(choose, name, known)
-    options = argparse.ArgumentParser(prog=f'{parser.prog} {name}', description=benchmark.text)
+    options = argparse.ArgumentParser(prog=f'{parser.prog} {name}', description=benchmark.text, allow_abbrev=False)
     args = add_options(options, benchmark.options).parse_args(sys.argv[2:])
     run_command(lambda: benchmark.load().run(args))
 

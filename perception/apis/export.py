@@ -10,10 +10,10 @@ import json
 import logging
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from perception.apis.config import names_config
 from perception.apis.inference import load
+from perception.common.measure import interleave
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
 from perception.utils.outputs import check_free, result_path
@@ -94,7 +95,7 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         points: an example.
         eager: the net itself.
         out: the file, which ends with .pt2.
-        trials: random parts of the example to compare on.
+        trials: random parts of the example to compare on, and runs on all of it that are timed.
 
     Raises:
         ConfigError: another ending.
@@ -109,24 +110,20 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         part = str(Path(folder, 'program.pt2'))
         torch.export.save(program, part)
         run = torch.export.load(part).module()
-        seconds, worst = ([], []), 0.
+        worst = 0.
         for trial in range(trials):
             kept = points[torch.randperm(len(points))[:len(points) // (trial + 1)].sort()[0]]
-            found = []
-            for call, times in zip((eager, run), seconds):
-                start = time.perf_counter()
-                found.append(call(kept))
-                times.append(time.perf_counter() - start)
-            worst = max(worst, float((found[0] != found[1]).double().mean()))
+            worst = max(worst, float((eager(kept) != run(kept)).double().mean()))
         if worst > DIFFERENT:
             raise DataError(f'{out}: {worst:.2%} of the labels are other than the net gives, expected at most '
                             f'{DIFFERENT:.1%}. Report it with the version of torch.')
+        seconds = interleave({'net': partial(eager, points), 'program': partial(run, points)}, trials)
         with result_path(out) as whole:
             shutil.copyfile(part, whole)
-    eager_ms, ms = (1e3 * min(times[1:] or times) for times in seconds)
     print_log(f'{out}: {out.stat().st_size / 2**20:.1f} MiB; points (N, '
               f'{points.shape[1]}) to labels (N,). It labels as the net does but for {worst:.2%} of the points of '
-              f'{trials} random scans; {ms:.0f} ms, the net {eager_ms:.0f} ms.', 'current')
+              f'{trials} random scans; {len(points):,} points take {1e3 * min(seconds["program"]):.0f} ms, the net '
+              f'{1e3 * min(seconds["net"]):.0f} ms.', 'current')
     return out
 
 

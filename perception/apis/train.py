@@ -96,7 +96,7 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
 
 
 def resume_from(cfg: Config, resume: str | bool) -> None:
-    """Point a config at the checkpoint to continue from, and at its seed.
+    """Point a config at the checkpoint to continue from, and at its seed; one of another folder sets this one's aside.
 
     Args:
         cfg: the config, changed in place.
@@ -122,6 +122,8 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
                   'current', logging.WARNING)
     cfg.load_from, cfg.resume = str(path), True
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=meta.get('seed'))
+    if path.parent.resolve() != Path(cfg.work_dir).resolve():  # what lies here is of another run
+        set_aside(cfg)
 
 
 def set_aside(cfg: Config) -> None:

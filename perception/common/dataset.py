@@ -45,12 +45,16 @@ class SeededDataset(TypedArguments, Dataset):
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
         index = range(len(self))[index]  # -1 is the last one
-        rng = np.random.default_rng([self.seed, epoch, index])
-        sample = dict(self.read(index), rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch,
-                      classes=self.metainfo.get('classes'))
+        sample = self.begin(self.read(index), epoch, index)
         for step in self.pipeline:
             sample = step(sample)
         return self.pack(sample, index)
+
+    def begin(self, arrays: dict, epoch: int, index: int) -> dict:
+        """What the pipeline sees of a sample: the arrays of `read`, and what stands beside them."""
+        rng = np.random.default_rng([self.seed, epoch, index])
+        return dict(arrays, rng=rng, draw=lambda: self.read(int(rng.integers(len(self)))), epoch=epoch,
+                    classes=self.metainfo.get('classes'))
 
     def __len__(self) -> int:
         raise NotImplementedError(f'{type(self).__name__} has no __len__; write one.')

@@ -111,11 +111,19 @@ def summary(seconds: list[float]) -> str:
 # ------------------------------------------------------------------------------------------------- memory and machine
 
 def peak_memory() -> float:
-    """Largest resident memory [MiB] of this process so far."""
+    """Largest resident memory [MiB] of this process so far, or since `forget_peak`."""
     try:  # Linux hands a parent's ru_maxrss down to its children
         return int(re.search(r'VmHWM:\s*(\d+) kB', Path('/proc/self/status').read_text())[1]) / 2 ** 10
     except (OSError, TypeError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2 ** 20 if sys.platform == 'darwin' else 2 ** 10)
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` begin anew with what this process holds now, where the system can: Linux."""
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        return
 
 
 def process_memory(function: Callable, *args) -> float:

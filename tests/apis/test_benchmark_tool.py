@@ -65,5 +65,7 @@ def test_help_imports_nothing_heavy(root):
 def test_the_tool_refuses_what_it_does_not_know(root):
     run = call(root, 'spares')
     assert run.returncode == 2 and 'spares' in run.stderr and 'lidarseg/sparse' in run.stderr
+    run = call(root, 'arms', 'config.py', '--back')  # which the process in the background would take for itself again
+    assert run.returncode == 2 and '--back' in run.stderr
     run = call(root, 'lidarseg/sparse', '--dtype', 'int8')
     assert run.returncode == 2 and 'int8' in run.stderr

@@ -1,6 +1,7 @@
 """What nets cost: of any room, students beside their teachers, on nets and samples that take no time."""
 import argparse
 import csv
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from perception.apis.benchmarks import cost
 from perception.apis.listing import add_options
 from perception.common.structures import LaneSample
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI
+from perception.ops.sparse.maps import VoxelSet
 from perception.utils.errors import CheckpointError, ConfigError
 
 
@@ -121,6 +123,35 @@ def test_simulated_data_at_the_size_of_the_net(quick, path, mini, official, expe
     assert quick.written == (not official)
 
 
+def test_a_training_without_validation_has_no_score(tmp_path):
+    torch.save(dict(message_hub=dict(runtime_info=dict(best_score=None)), meta={}), tmp_path / 'epoch_1.pth')
+    torch.save({}, tmp_path / 'model.pth')
+    assert math.isnan(cost.best_score(tmp_path, 'x.py', False))
+
+
+class Maps(torch.nn.Module):
+    """A net that makes a kernel map and notes how many there were."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def forward(self, inputs, data_samples, mode):
+        self.found.append(len(inputs['voxels'].maps))
+        inputs['voxels'].subm_map((3, 3, 3), (1, 1, 1))
+
+
+@pytest.mark.parametrize('source', [None, 'scan.bin'])
+def test_times_are_those_of_a_new_batch(monkeypatch, source):
+    coords, net = torch.tensor([[0, 0, 0, 1], [0, 1, 2, 3]]), Maps()
+    batch = dict(inputs=dict(voxels=VoxelSet(coords, (2, 3, 4), 1)), data_samples=None)
+    monkeypatch.setattr(cost, 'build', lambda cfg, samples: (net, [lambda: batch]))
+    monkeypatch.setattr('gc.collect', lambda: 0)  # which takes its time
+    row, = cost.measure(dict(net=dict(source=source)), 2)
+    assert net.found[:4] == [0] * 4  # counted, then three times run: kernel maps are made each time
+    assert (row['preprocess_ms'] is None) == (source is not None)  # reading a file is no preprocessing
+
+
 def config(**teachers):
     return SimpleNamespace(model=dict(teachers={name: dict(trained_by=by) for name, by in teachers.items()}))
 
@@ -158,5 +189,7 @@ def test_input_in_words(inputs, text):
 def test_bad_arguments(tmp_path):
     with pytest.raises(ConfigError, match='--samples 0 --rounds 5 came'):
         cost.run(arguments('configs/lanes/enet_culane.py', '--samples', '0'))
+    with pytest.raises(ConfigError, match='threads=0'):
+        cost.run(arguments('configs/lanes/enet_culane.py', '--threads', '0', '--out', tmp_path))
     with pytest.raises(ConfigError, match='no such file'):
         cost.run(arguments('configs/lidarseg/minkunet_kiti.py', '--out', tmp_path))

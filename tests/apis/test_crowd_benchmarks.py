@@ -82,6 +82,18 @@ def test_gains_are_over_the_first_arm(trained, tmp_path):
     assert '* dha changes centerpoint_s8 of the same seed by: STCrowd/mAP +0.100' in text
 
 
+def test_gains_are_not_over_a_teacher_of_one_seed(trained, tmp_path, monkeypatch):
+    config = 'configs/stylekd/stylegan2_digits.py'
+    report = arms.run(arguments('arms', config=config, arms='teacher,fresh', seeds=1, jobs=1, work_dir=tmp_path))
+    assert report['reference'] == 'fresh'
+    measured = []
+    monkeypatch.setattr(arms, 'measure_costs', lambda words: measured.append(words) or dict(machine='', mini=[
+        dict(config=arm, parameters=10, gmac=1.0, cpu_ms=2.0) for arm in words]))
+    arms.run(arguments('arms', config=config, arms='fresh,mapping', seeds=1, jobs=1, work_dir=tmp_path))
+    assert [list(words) for words in measured] == [['fresh', 'mapping']]  # what is not known yet
+    assert measured[0]['mapping'][0] == config and 'model.decay=0.98' in measured[0]['mapping']  # the evidence's
+
+
 def test_all_arms_are_configs_that_differ(trained, tmp_path):
     arms.run(arguments('arms', config=DHA, seeds=1, jobs=1, work_dir=tmp_path))
     assert [job.arm for job in trained.jobs] == ['centerpoint_s8', 'centerpoint_s4', 'hierarchy', 'mixture', 'density',

@@ -64,7 +64,7 @@ def bench(tmp_path, monkeypatch):
     def fake_config(path, mini=False, options=None):
         assert mini
         folder = path.split('/')[1]
-        net = dict(type='enet' if 'enet' in path else 'net')
+        net = dict(type='enet' if 'enet' in path else 'net', width=(options or {}).get('model.width', 1))
         model = net if folder in ('lidarseg', 'lanes') else dict(
             student=net, teachers={} if folder in state.untaught else state.teachers)
         return ConfigDict(train_cfg=dict(max_epochs=state.epochs), model=model, evidence=state.evidence.get(path, {}),
@@ -79,8 +79,8 @@ def bench(tmp_path, monkeypatch):
     monkeypatch.setattr(distillation, 'make_jobs', remember)
     for module in (distillation, trainings):
         monkeypatch.setattr(module, 'load_config', fake_config)
-    monkeypatch.setattr(distillation, 'measure_efficiency', lambda configs: dict(
-        machine='2 threads', mini=[TEACHER, STUDENT]))
+    monkeypatch.setattr(distillation, 'measure_efficiency', lambda nets: dict(
+        machine='2 threads', mini=[dict(STUDENT, config=arm) for arm in nets] + [TEACHER, STUDENT]))
     monkeypatch.setattr(subprocess, 'run', fake_run)
     state.folder = tmp_path / 'evidence'
     state.words = [*CYLINDER, '--work-dir', state.folder]
@@ -153,6 +153,27 @@ def test_a_variant_is_one_more_arm_beside_runs_that_are_there(bench):
     settings.write_text(json.dumps({**json.loads(settings.read_text()), 'configs/pvd/cylinder3d_kitti.py': ['lr=1']}))
     with pytest.raises(ConfigError, match='lr=1'):  # the config's evidence changed since
         distillation.run(arguments(*words))
+
+
+def test_an_arm_with_another_net_has_costs_of_its_own(bench, monkeypatch):
+    measured = []
+
+    def measure(nets):
+        measured.append(nets)
+        return dict(machine='', mini=[dict(STUDENT, config=arm, parameters=100 + len(words))
+                                      for arm, words in nets.items()])
+
+    monkeypatch.setattr(distillation, 'measure_efficiency', measure)
+    words = [*bench.words, '--seeds', '1']
+    distillation.run(arguments(*words))
+    more = ['--arm', 'wide', CYLINDER[1], 'model.width=2', '--variant', 'strong', 'a=1']
+    distillation.run(arguments(*words, *more))
+    distillation.run(arguments(*words, *more))  # all are known
+    assert [list(nets) for nets in measured] == [['teacher', 'student'], ['teacher', 'student', 'wide']]
+    assert measured[1]['wide'] == [CYLINDER[1], 'model.width=2']
+    text = ' '.join((bench.folder / 'report.md').read_text().split())
+    for row in ('| student alone | 0.300 | 101 |', '| wide | 0.350 | 102 |', '| student with strong | 0.350 | 101 |'):
+        assert row in text
 
 
 def test_continues_where_it_was_cut_off(bench):
@@ -310,6 +331,11 @@ def test_a_gain_counts_by_a_paired_t_test():
     assert judge(dict(miou=[.02, .03, .02], cross_entropy=[.02, .01, .02]), rules) == 'helps miou; harms cross_entropy'
     assert judge(dict(miou=[.01, -.03, .02], cross_entropy=[.1, -.2, .1]), rules) == 'no difference seen'
     assert judge(dict(miou=[.01], cross_entropy=[]), rules) == ''
+    nothing = float('nan')  # a score of nothing is no seed: two pairs ask for 12.7 standard errors
+    assert judge(dict(miou=[.1, .15, .12], cross_entropy=[]), rules) == 'helps miou'
+    assert judge(dict(miou=[.1, .15, nothing], cross_entropy=[]), rules) == 'no difference seen'
+    assert judge(dict(miou=[.1, nothing], cross_entropy=[]), rules) == ''
+    assert trainings.to_text([float('inf'), 1., nothing]) == 'inf'  # which has no spread
     ttest = pytest.importorskip('scipy.stats').ttest_1samp  # the reference
     for sigma in (.02, .5, 1., 1.2, 4.):
         for count in (2, 3, 4, 6):
@@ -350,6 +376,9 @@ def test_the_configs_of_all_methods_belong_to_their_students(root):
     assert distillation.find_arms(MINK, ['configs/kd/minkunet_kitti.py', 'configs/pvd/minkunet_kitti.py']) == dict(
         teacher=['configs/lidarseg/minkunet_kitti.py'], student=[MINK], kd=['configs/kd/minkunet_kitti.py'],
         pvd=['configs/pvd/minkunet_kitti.py'])
+    wide = dict(student=[MINK], light=['configs/pvd/minkunet_kitti.py', 'model.losses.pvd.weight=1'],
+                wide=['configs/pvd/minkunet_kitti.py', 'model.student.width=0.5'])
+    assert list(distillation.different_nets(wide)) == ['student', 'wide']
     arms = distillation.find_arms(ENET, ['configs/sad/enet_culane.py', 'configs/intra_kd/enet_culane.py'])
     assert arms['teacher'] == ['configs/lanes/pspnet_culane.py'] and list(arms)[1:] == ['student', 'sad', 'intra_kd']
 
@@ -361,14 +390,18 @@ def test_costs_are_measured_at_both_scales(monkeypatch):
         seen.append((path, mini, options))
         return path
 
-    monkeypatch.setattr(distillation, 'load_config', lambda path: dict(evidence=dict(options=['mini_data.root=x'])))
+    monkeypatch.setattr(distillation, 'load_config', lambda path, mini, options: ConfigDict(
+        model=dict(width=options.get('model.width', 1))))
     monkeypatch.setattr(distillation.cost, 'config_of', config_of)
     monkeypatch.setattr(distillation.cost, 'measure', lambda cfgs, rounds: [
         dict(TEACHER if name == 'teacher' else STUDENT, config=name) for name in cfgs])
-    report = distillation.measure_efficiency(dict(teacher='t.py', student='s.py', other='o.py'))
-    assert seen[:2] == [('t.py', True, {'mini_data.root': 'x'}), ('s.py', True, {'mini_data.root': 'x'})]
-    assert [mini for _, mini, _ in seen] == [True] * 3 + [False] * 3
-    assert [row['config'] for row in report['full']] == ['teacher', 'student', 'other']
+    report = distillation.measure_efficiency(dict(teacher=['t.py', 'a=x'], student=['s.py', 'a=x'], other=['o.py'],
+                                                  wide=['o.py', 'model.width=2']))
+    assert seen[:2] == [('t.py', True, {'a': 'x'}), ('s.py', True, {'a': 'x'})]
+    assert seen[3] == ('o.py', True, {'model.width': 2})
+    assert [mini for _, mini, _ in seen] == [True] * 4 + [False] * 3
+    assert [row['config'] for row in report['mini']] == ['teacher', 'student', 'other', 'wide']
+    assert [row['config'] for row in report['full']] == ['teacher', 'student', 'other']  # the mini net alone is wide
     assert report['mini'][1]['cpu_speedup'] == 2 and 'against' not in report['mini'][0]
     assert 'threads' in report['machine']
 

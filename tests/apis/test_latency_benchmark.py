@@ -67,7 +67,7 @@ class Numbers(SeededDataset):
         return dict(value=index)
 
     def double(self, sample):
-        assert sample['draw']()['value'] < 3
+        assert sample['draw']()['value'] < 3 and 'classes' in sample  # as in `SeededDataset`
         return dict(sample, value=2 * sample['value'], drawn=sample['rng'].integers(1000))
 
     def pack(self, sample, index):

@@ -63,3 +63,9 @@ def test_a_step_with_a_loss_that_begins_late(late, toy, monkeypatch):
 def test_numbers_below_one_are_refused():
     with pytest.raises(ConfigError, match='batch=0'):
         steps.run(arguments('toy.py', '--batch', 0))
+
+
+def test_a_batch_that_the_data_do_not_fill(late):
+    with pytest.raises(ConfigError, match=r'steps: \d+ samples, expected a whole batch of 500.*Lower --batch'):
+        steps.run(arguments('toy.py', '--batch', 500, '--rounds', 1, '--cfg-options',
+                            'train_dataloader.drop_last=True'))

@@ -149,9 +149,13 @@ def test_without_a_seed_one_is_drawn_and_kept_on_resume(toy_config, tmp_path):
 
 def test_resume_from_a_given_file(toy_config, trained, tmp_path, monkeypatch):
     monkeypatch.setenv('PERCEPTION_DATA', str(tmp_path / 'data'))
+    (tmp_path / 'new').mkdir()
+    for name in ('model.pth', 'epoch_1.pth'):  # of another run, which is neither deleted nor taken for the best
+        (tmp_path / 'new' / name).write_bytes(b'another')
     runner = train(toy_config, mini=True, work_dir=str(tmp_path / 'new'), resume=str(trained / 'epoch_1.pth'))
     weights, ours = (load_checkpoint(f / 'epoch_2.pth')['state_dict'] for f in (trained, tmp_path / 'new'))
     assert runner.epoch == 2 and all(torch.equal(weights[k], ours[k]) for k in weights)
+    assert {path.name for path in (tmp_path / 'new').glob('before_*/*')} == {'model.pth', 'epoch_1.pth'}
     with pytest.raises(CheckpointError, match='weights alone came, expected a training checkpoint'):
         train(toy_config, mini=True, work_dir=str(tmp_path / 'new'), resume=str(trained / 'model.pth'))
 

@@ -64,6 +64,15 @@ def test_memory_does_not_count_that_of_the_parent():
     assert 50 < child < parents.nbytes / 2 ** 20 < measure.peak_memory()
 
 
+@pytest.mark.skipif(sys.platform != 'linux', reason='other systems keep the peak')
+def test_a_peak_is_forgotten():
+    held = np.ones(1 << 24)  # 128 MiB
+    del held
+    before = measure.peak_memory()
+    measure.forget_peak()
+    assert measure.peak_memory() < before - 100
+
+
 def test_memory_of_a_process_of_its_own():
     assert measure.process_memory(np.ones, 1 << 26) > 512  # MiB of the array
     with pytest.raises(DataError, match='abort: its process was killed'):

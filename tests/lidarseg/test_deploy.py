@@ -1,4 +1,7 @@
 """Cylinder3D and MinkUNet as a graph of points to labels: the labels of the nets themselves."""
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -37,6 +40,23 @@ def test_a_program_takes_any_number_of_points(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {'net.pt2', '.perception'}
     with pytest.raises(ConfigError, match=r'net.onnx came'):
         write_program(module, points, eager, tmp_path / 'net.onnx')
+
+
+def test_the_time_of_a_program_is_that_of_the_whole_scan(tmp_path, monkeypatch):
+    sizes, lines = [], []
+
+    def run(points):
+        sizes.append(len(points))
+        return torch.zeros(len(points))
+
+    monkeypatch.setattr(torch.export, 'export', lambda *args, **options: None)
+    monkeypatch.setattr(torch.export, 'save', lambda program, path: Path(path).write_bytes(b''))
+    monkeypatch.setattr(torch.export, 'load', lambda path: SimpleNamespace(module=lambda: run))
+    monkeypatch.setattr('perception.apis.export.print_log', lambda text, *args: lines.append(text))
+    monkeypatch.setattr('gc.collect', lambda: 0)  # which takes its time
+    write_program(torch.nn.Identity(), torch.rand(9, 4), run, tmp_path / 'x.pt2', trials=2)
+    assert sizes == [9, 9, 4, 4] + 2 * 3 * [9]  # compared on parts, timed on all
+    assert '; 9 points take ' in lines[0]
 
 
 def test_a_program_that_labels_otherwise_is_not_kept(tmp_path, monkeypatch):

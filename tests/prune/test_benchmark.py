@@ -46,11 +46,12 @@ def test_whether_seeds_agree_on_the_importance():
 
 
 def test_the_report_is_a_table():
-    lines = prune.lines_of(dict(machine='here', init='scratch', sparsity=1e-4, configs={
-        'x.py': dict(rows=rows([0.93, 0.94]), rules=dict(top1='greater'), importance=[])}))
+    lines = prune.lines_of(dict(init='scratch', sparsity=1e-4, configs={
+        'x.py': dict(rows=rows([0.93, 0.94]), rules=dict(top1='greater'), importance=[], machine='there')}))
     assert '0.0001 in the loss' in lines[0]
     assert '| peel | 0.5 | 2 | 5.00 | 0.100 | 0.9350 ± 0.0071 | 9.9 |' in lines
     assert '| whole | 1 | 2 | 10.00 | 0.200 | 0.9500 ± 0.0000 | 10.0 |' in lines
+    assert '* times: there.' in lines  # where they were measured, not where the report is written
 
 
 def arguments(*words):
@@ -85,8 +86,9 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
     assert set(peel['scores']) == {'top1', 'cross_entropy'}
     assert 'sparsity' in next((tmp_path / 'runs').glob('*/whole_0/*/*.log')).read_text()
     assert json.loads((tmp_path / 'runs/report.json').read_text())['sparsity'] == 1e-3
-    prune.run(arguments(*words))
-    assert len(trained) == 3
+    monkeypatch.setattr(prune, 'machine', lambda: 'another')
+    again = prune.run(arguments(*words))
+    assert len(trained) == 3 and 'threads' in again['configs'][words[0]]['machine']
     with pytest.raises(ConfigError, match='sparsity'):
         prune.run(arguments(*words, '--sparsity', '1'))
     settings = tmp_path / 'runs/resnet18_imagenet/settings.json'
@@ -99,3 +101,12 @@ def test_a_run_goes_on_where_it_was_cut_off(tmp_path, monkeypatch):
 def test_what_cannot_be_asked_is_refused(words, tmp_path):
     with pytest.raises(ConfigError, match=words[1].rpartition(',')[2]):
         prune.run(arguments('--work-dir', str(tmp_path), *words))
+
+
+def test_configs_of_one_name_have_folders_of_their_own(tmp_path):
+    words = argparse.Namespace(cfg_options=[], sparsity=None, init='scratch')
+    prune.Task('configs/peel/resnet18_street.py', tmp_path / 'resnet18_street', ['peel'], [0.5], 1, words)
+    settings = tmp_path / 'resnet18_street/settings.json'
+    settings.write_text(settings.read_text().replace('configs/peel/', 'configs/lanes/'))  # as one of another room would
+    with pytest.raises(ConfigError, match='holds runs with config=configs/lanes/resnet18_street.py'):
+        prune.Task('configs/peel/resnet18_street.py', tmp_path / 'resnet18_street', ['peel'], [0.5], 1, words)

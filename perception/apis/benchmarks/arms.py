@@ -4,7 +4,8 @@ A config names them in `evidence = dict(arms=...)`, such as CenterPoint and DHA 
 of a seed see the same samples in the same order, and what they have in common starts from the same weights. Every run
 is a call of tools/train.py --mini in its own folder; finished runs are kept and a run that was cut off is resumed, so
 the same command continues after any interruption. Gains are over the first arm. The data are simulated where
-`evidence.data` names no others. An arm `teacher` is trained first, once; other teachers by their own configs before.
+`evidence.data` names no others. An arm `teacher` is trained first, once, and is never what gains are
+over; other teachers are trained by their own configs before.
 """
 import argparse
 from pathlib import Path
@@ -15,7 +16,14 @@ from mmengine.logging import print_log
 from perception.apis.benchmarks import cost
 from perception.apis.benchmarks.distillation import start_in_background, train_all
 from perception.apis.benchmarks.distillation_report import Comparison, write_report
-from perception.apis.benchmarks.trainings import Setting, check_settings, make_jobs, write_json
+from perception.apis.benchmarks.trainings import (
+    Setting,
+    check_settings,
+    has_costs,
+    make_jobs,
+    with_overrides,
+    write_json,
+)
 from perception.apis.config import load_config, parse_options
 from perception.common.measure import machine
 from perception.utils.checks import check_choice, check_positive
@@ -58,12 +66,12 @@ def run(args: argparse.Namespace) -> dict:
     comparison = Comparison(' and '.join(dict.fromkeys(Path(config).stem for config, *_ in arms.values())),
                             cfg.evidence.get('data', 'simulated mini data'), {title: [Setting().name]},
                             cfg.default_hooks.export.get('rule'), dict(cfg.evidence.get('scores', {})),
-                            next(iter(arms)))
+                            next((arm for arm in arms if arm != 'teacher'), 'teacher'))
+    if not has_costs(folder, arms):
+        write_json(folder / 'efficiency.json', measure_costs(with_overrides(arms, args.cfg_options)))
     if not args.report_only:
         train_all(runs, jobs, bool(cfg.evidence.get('teacher_predictions')),
                   lambda: write_report(runs, comparison, folder))
-    if not (folder / 'efficiency.json').is_file():
-        write_json(folder / 'efficiency.json', measure_costs(arms))
     report = write_report(runs, comparison, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report

@@ -1,9 +1,9 @@
 """What nets cost at batch 1: parameters, MACs, milliseconds on CPU and GPU, memory; of any configs of any room.
 
 Nets have random weights. Samples are the first ones of each config's validation data, which are simulated unless
---official is given. Runs take turns, so that a busy machine slows all alike; medians are reported, without
-preprocessing (voxels, normalisation), which has a column of its own, and without decoding. Students are compared with
-their teachers; where no config of the list teaches another, all are compared with the first.
+--official is given. Runs take turns, so that a busy machine slows all alike; medians are reported, with the kernel maps
+of sparse nets, without preprocessing (voxels, normalisation), which has a column of its own, and without decoding.
+Students are compared with their teachers; where no config of the list teaches another, all are compared with the first.
 """
 import argparse
 import copy
@@ -36,8 +36,10 @@ from perception.common.measure import (
     machine,
     process_memory,
 )
+from perception.ops.sparse.maps import VoxelSet
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_checkpoint, newest_checkpoint
+from perception.utils.checks import check_positive
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.paths import PROJECT_ROOT, from_root, make_folder
 from perception.utils.structure import apply_structure, read_structure
@@ -87,7 +89,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         for each config a dict with the keys of COLUMNS and COMPARED; None where something was not measured.
 
     Raises:
-        ConfigError: no samples or rounds, or no such config.
+        ConfigError: no samples, rounds or threads, or no such config.
         CheckpointError: --trained of a config that was not trained in its default work dir.
         DataError: --official without the data.
         MissingDependency: a package for ONNX is missing.
@@ -99,7 +101,8 @@ def run(args: argparse.Namespace) -> list[dict]:
         raise ConfigError(f'cost: --structure with {len(args.configs)} configs, expected the one that it was searched '
                           'for. Measure the others apart.')
     folder = make_folder(args.out or from_root('work_dirs/cost'))
-    if args.threads:
+    if args.threads is not None:
+        check_positive('cost', threads=args.threads)
         torch.set_num_threads(args.threads)
     real = args.official or args.source is not None
     cfgs = {config_name(path): config_of(path, args.mini, real) for path in args.configs}
@@ -200,7 +203,7 @@ def describe_input(inputs: Any) -> str:
 
 
 def best_score(work_dir: Path, config: str, mini: bool) -> float:
-    """Score of the best epoch, whose weights are `model.pth`.
+    """Score of the best epoch, whose weights are `model.pth`; NaN of a training without validation.
 
     Raises:
         CheckpointError: the work dir holds no finished training.
@@ -209,14 +212,18 @@ def best_score(work_dir: Path, config: str, mini: bool) -> float:
     if path is None or not (work_dir / 'model.pth').is_file():
         raise CheckpointError(f'{work_dir}: no weights here, expected those of a training. Run `tools/train.py {config}'
                               f'{" --mini" if mini else ""}`.')
-    return float(load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score', float('nan')))
+    score = load_checkpoint(path, mmap=True)['message_hub']['runtime_info'].get('best_score')
+    return float('nan' if score is None else score)
 
 
 # ---------------------------------------------------------------------------------------------------------- measuring
 
 @torch.no_grad()
 def forward(model: BaseModel, batch: dict) -> Any:
-    """What the net computes of a batch, without decoding."""
+    """What the net computes of a batch, without decoding; sparse nets make their kernel maps, as of a new batch."""
+    inputs = batch['inputs']
+    if isinstance(inputs, Mapping) and isinstance(inputs.get('voxels'), VoxelSet):  # which keeps those of a run before
+        batch = dict(batch, inputs=dict(inputs, voxels=inputs['voxels'].anew()))
     return model(**batch, mode='tensor')
 
 
@@ -234,7 +241,7 @@ def measure(cfgs: Mapping[str, Config], rounds: int, samples: int = 1, onnx: boo
     Returns:
         for each a dict with the keys of COLUMNS but the score and published figures, None where not measured.
     """
-    rows, runs = {}, {}
+    rows, runs, prepare = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for name, cfg in cfgs.items():
             model, batches = build(cfg, samples)
@@ -244,17 +251,19 @@ def measure(cfgs: Mapping[str, Config], rounds: int, samples: int = 1, onnx: boo
                 dict.fromkeys(COLUMNS), config=name, input=describe_input(batch['inputs']),
                 parameters=count_parameters(model),
                 gmac=statistics.fmean(count_model_macs(model, lambda net, batch=batch: forward(net, batch))
-                                      for batch in (prepare() for prepare in counted)) / 1e9)
+                                      for batch in (call() for call in counted)) / 1e9)
             if memory:
                 row['memory_mib'] = process_memory(_run_once, cfg)
-            runs[name, 'preprocess_ms'], runs[name, 'cpu_ms'] = batches[0], partial(forward, model, batch)
+            prepare[name], runs[name, 'cpu_ms'] = batches[0], partial(forward, model, batch)
+            if not cfg.get('source'):  # which is read each time
+                runs[name, 'preprocess_ms'] = prepare[name]
             if onnx and hasattr(model, 'deployable'):
                 runs[name, 'onnx_ms'] = in_onnx_runtime(model, Path(folder, f'{len(rows)}.onnx'))
             print_log(f'{name}: {row["parameters"]:,} parameters, {row["gmac"]:.2f} GMAC', 'current')
         for (name, key), seconds in interleave(runs, rounds).items():
             rows[name][key] = 1e3 * statistics.median(seconds)
     for name, row in rows.items() if torch.cuda.is_available() else ():
-        row['gpu_ms'], row['gpu_memory_mib'] = on_gpu(runs[name, 'cpu_ms'].args[0], runs[name, 'preprocess_ms'], rounds)
+        row['gpu_ms'], row['gpu_memory_mib'] = on_gpu(runs[name, 'cpu_ms'].args[0], prepare[name], rounds)
     return list(rows.values())
 
 

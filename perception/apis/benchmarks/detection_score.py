@@ -72,15 +72,20 @@ def run(args: argparse.Namespace) -> Result:
     start = time.process_time()
     theirs = [kit_scores(kit, kit_truth, kit_preds, name) for name in names]
     kit_seconds = time.process_time() - start
-    ours, theirs = np.array(ours), np.array(theirs)
-    off = float(np.nanmax(np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1e-12)))  # one CPU rounds unlike another
-    result = Result(seconds, kit_seconds, int((ours == theirs).sum()), ours.size, off)
+    result = Result(seconds, kit_seconds, *compare(np.array(ours), np.array(theirs)))
     print_log(f'{args.samples:,} samples, {len(truth.boxes):,} true boxes, {len(preds.boxes):,} predictions; '
               f'{machine()}')
     print_log(f'{seconds:.2f} s of CPU time, nuscenes-devkit {kit_seconds:.1f} s: {seconds / kit_seconds:.4f}x (goal '
               f'{GOAL}x); {result.equal} of {result.numbers} average precisions and errors are equal to the last '
-              f'digit, the others within {off:.0e}')
+              f'digit, the others within {result.off:.0e}')
     return result
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[int, int, float]:
+    """How many of how many numbers are the same, and how far others are off; infinitely where but one is NaN."""
+    same = (ours == theirs) | np.isnan(ours) & np.isnan(theirs)
+    off = np.abs(ours - theirs)[~same] / np.maximum(np.abs(theirs[~same]), 1e-12)  # one CPU rounds unlike another
+    return int(same.sum()), ours.size, float(np.nan_to_num(off, nan=np.inf).max(initial=0))
 
 
 def scores_of(curves: list[Curve]) -> list[float]:

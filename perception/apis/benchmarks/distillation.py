@@ -29,13 +29,16 @@ from perception.apis.benchmarks.trainings import (
     Job,
     Setting,
     check_settings,
+    has_costs,
     make_jobs,
     read_run,
     save_predictions,
     train_jobs,
+    with_overrides,
     write_json,
 )
 from perception.apis.config import load_config, parse_options
+from perception.apis.inference import student_of
 from perception.common.measure import machine
 from perception.distill.teachers import EMATeacher
 from perception.utils.checks import check_choice, check_positive
@@ -81,11 +84,7 @@ def run(args: argparse.Namespace) -> dict:
     if jobs is None:
         jobs = 1 if torch.cuda.is_available() else min(2, torch.get_num_threads())
     check_positive('distillation', seeds=args.seeds, jobs=jobs)
-    arms = find_arms(args.student, args.methods)
-    nets = [arm for arm in arms if arm in ('teacher', 'student')] + [
-        name for name, path, *_ in filter(lambda arm: len(arm) > 1, args.arm)
-        if 'student' not in load_config(path, mini=True).model]  # whose student costs what the student does
-    arms = add_arms(arms, args.arm, args.variant)
+    arms = add_arms(find_arms(args.student, args.methods), args.arm, args.variant)
     title, cfg = Path(args.student).stem, load_config(args.student, mini=True)
     settings, groups = find_settings(cfg, args)
     folder = make_folder(args.work_dir or from_root(f'work_dirs/evidence/{title}')).absolute()
@@ -96,11 +95,12 @@ def run(args: argparse.Namespace) -> dict:
     runs = make_jobs(arms, args.seeds, folder, args.cfg_options, settings)
     comparison = Comparison(title, args.data or 'simulated mini data', groups, cfg.default_hooks.export.get('rule'),
                             dict(cfg.get('evidence', {}).get('scores', {})))
+    nets = different_nets(with_overrides(arms, args.cfg_options))
+    if not has_costs(folder, nets):  # before any report, which takes nets without costs for the student's
+        write_json(folder / 'efficiency.json', measure_efficiency(nets))
     if not args.report_only:
         train_all(runs, jobs, bool(cfg.get('evidence', {}).get('teacher_predictions')),
                   lambda: write_report(runs, comparison, folder))
-    if not (folder / 'efficiency.json').is_file():
-        write_json(folder / 'efficiency.json', measure_efficiency({arm: arms[arm][0] for arm in nets}))
     report = write_report(runs, comparison, folder)
     print_log('\n' + (folder / 'report.md').read_text(), 'current')
     return report
@@ -251,23 +251,33 @@ def start_in_background(folder: Path) -> dict:
     return dict(pid=process.pid)
 
 
-def measure_efficiency(configs: Mapping[str, str], rounds: int = 5) -> dict:
+def net_of(config: str, *words: str) -> dict:
+    """Config of the net that a training with overrides gives, of a distillation its student."""
+    return student_of(load_config(config, mini=True, options=parse_options(words))).to_dict()
+
+
+def different_nets(arms: Mapping[str, list[str]]) -> dict[str, list[str]]:
+    """Teacher, student, and those of the other arms, config and overrides each, whose net is not the student's."""
+    alone = net_of(*arms['student'])
+    return {arm: words for arm, words in arms.items() if arm in ('teacher', 'student') or net_of(*words) != alone}
+
+
+def measure_efficiency(nets: Mapping[str, list[str]], rounds: int = 5) -> dict:
     """What some nets cost at the mini and at the published scale, students against teachers, see `cost.measure`.
 
     Args:
-        configs: arm -> config file.
+        nets: arm -> config file and overrides of its mini section; nets that they change have no published scale.
         rounds: timed runs of each net.
 
     Returns:
-        `machine`, and `mini` and `full`: a row for each net.
+        `machine`, and `mini` and, if there is one, `full`: a row for each net.
     """
     result = dict(machine=machine())
     for scale in ('mini', 'full'):
-        cfgs = {}
-        for arm, path in configs.items():
-            words = load_config(path).get('evidence', {}).get('options', [])  # they may name the simulated data to use
-            cfgs[arm] = cost.config_of(path, scale == 'mini', options=parse_options(words))
-        result[scale] = cost.measure(cfgs, rounds)
-        if 'teacher' in configs:
+        cfgs = {arm: cost.config_of(path, scale == 'mini', options=parse_options(words))
+                for arm, (path, *words) in nets.items() if scale == 'mini' or net_of(path, *words) == net_of(path)}
+        if cfgs:
+            result[scale] = cost.measure(cfgs, rounds)
+        if {'teacher', 'student'} <= cfgs.keys():
             cost.compare(result[scale], dict(student='teacher'))
     return result

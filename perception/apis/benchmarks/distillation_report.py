@@ -114,10 +114,11 @@ def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
     """What gains over seeds say: which scores they better or worsen, by a paired t-test with CONFIDENCE, two-sided.
 
     Args:
-        gains: of each score, paired by seed.
+        gains: of each score, paired by seed; NaN, a gain of nothing, does not count.
         rules: score -> 'greater' or 'less', which is better.
     """
     words = dict(helps=[], harms=[])
+    gains = {name: [value for value in values if value == value] for name, values in gains.items()}
     for name, values in gains.items():
         mean, spread = mean_and_spread(values)
         if spread is not None and mean and abs(mean) >= _least(len(values)) * spread / math.sqrt(len(values)):
@@ -173,13 +174,14 @@ def _in_short(report: dict) -> list[str]:
     reference = report['reference']
     student = 'student with ' if reference == 'student' else ''
     base = 'the student alone' if reference == 'student' else reference
+    own = {'teacher', reference, *costs}  # nets
     costs |= {arm: costs['student'] for arm in report['arms'] if arm not in costs and 'student' in costs}
     lines = []
     for title, arms in report['tables'].items() if costs else ():
         if not arms:
             continue  # nothing is trained yet
         names = list(next(iter(arms.values()))['scores'])
-        rows = [dict(net=TITLES.get(arm, arm if arm in ('teacher', reference) else f'{student}{arm}'),
+        rows = [dict(net=TITLES.get(arm, arm if arm in own else f'{student}{arm}'),
                      **{name: to_text(row['scores'][name]['last'], 3) for name in names},
                      **{key: costs[arm][key] for key in ('parameters', 'gmac', 'cpu_ms')})
                 for arm, row in arms.items() if arm in costs]
@@ -190,9 +192,10 @@ def _in_short(report: dict) -> list[str]:
             if arm in ('teacher', reference):
                 continue
             gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
-            verdict, count = row['verdict'] or 'one run shows no spread', row['runs']
-            lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} run'
-                         f'{"s" * (count > 1)}); {"it " * verdict.startswith("h")}{verdict}.')
+            count = max(sum(gain == gain for gain in row['scores'][name]['gain']) for name in names)
+            verdict = row['verdict'] or 'one run shows no spread'
+            lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} pair'
+                         f'{"s" * (count != 1)} of runs); {"it " * verdict.startswith("h")}{verdict}.')
     kind = 'Simulated data' if 'simulated' in report['data'] else 'Nets of the mini scale'
     return [*lines, '', f'{kind} say nothing about the scores of a benchmark.'] if lines else []
 
@@ -201,7 +204,8 @@ def _details(runs: list[dict], setting: str) -> list[str]:
     """Losses and all results of a setting's runs, an arm a column."""
     lines, arms = [], list(dict.fromkeys(run['arm'] for run in runs))
     of_setting = f' ({setting})' if setting else ''
-    for key, title in (('losses', 'loss, mean over the last epoch'), ('results', 'result of the last epoch')):
+    for key, title in (('losses', 'loss, mean over the last epoch, without epochs over all'),
+                       ('results', 'result of the last epoch')):
         head = ' | '.join(TITLES.get(arm, arm) for arm in arms)
         lines += ['', f'| {title}{of_setting} | {head} |', '|---' * (1 + len(arms)) + '|']
         for name in dict.fromkeys(name for run in runs for name in run[key]):

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from perception.apis.config import called, load_config, merge
 from perception.apis.inference import dataset_type
 from perception.apis.listing import BASES, mini_sets
+from perception.common.measure import forget_peak
 from perception.common.structures import PER_BOX
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
@@ -468,7 +469,7 @@ def _serve(work: Callable[[], dict], writer: int) -> None:
         before = _memory('VmRSS')
         limit = _memory('VmSize') + MEMORY
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-        _forget_peak()
+        forget_peak()
         try:
             found = work()
         except BaseException as error:  # a crash is what is looked for
@@ -490,14 +491,6 @@ def _memory(name: str) -> int:
             return next(int(line.split()[1]) << 10 for line in file if line.startswith(name))
     except (OSError, StopIteration):
         return 0
-
-
-def _forget_peak() -> None:
-    try:
-        with open('/proc/self/clear_refs', 'w') as file:
-            file.write('5')
-    except OSError:  # the peak is then that of the parent
-        return
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -53,7 +53,8 @@ def run(args: argparse.Namespace) -> list[dict]:
     """
     check_positive('latency', rounds=args.rounds)
     folder = make_folder(args.out or from_root('work_dirs/latency'))
-    if args.threads:
+    if args.threads is not None:
+        check_positive('latency', threads=args.threads)
         torch.set_num_threads(args.threads)
     rows = []
     for path in args.configs:

@@ -17,7 +17,7 @@ from mmengine.model import BaseModel
 
 from perception.apis.config import load_config, need, parse_options
 from perception.apis.runner import write_mini_data
-from perception.common.measure import machine, peak_memory
+from perception.common.measure import forget_peak, machine, peak_memory
 from perception.registry import DATASETS, MODELS
 from perception.utils.checks import check_positive
 from perception.utils.errors import DataError
@@ -40,14 +40,15 @@ def run(args: argparse.Namespace) -> list[dict]:
     Returns:
         for each config `config`, `losses` (name -> means of the first and of the last round over all samples),
         `scores` (of the metrics, on the samples that were learned), `seconds` (all), `cpu` (processor seconds) and
-        `memory` [MiB].
+        `memory` (largest of the process meanwhile) [MiB].
 
     Raises:
         ConfigError: numbers below 1, or a config without validation data.
         DataError: fewer samples, or scores that the metrics do not give.
     """
     check_positive('overfit', samples=args.samples, steps=args.steps, batch=args.batch, lr=args.lr)
-    if args.threads:
+    if args.threads is not None:
+        check_positive('overfit', threads=args.threads)
         torch.set_num_threads(args.threads)
     rows, device = [], torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     print_log(f'overfit: {args.steps} steps on {args.samples} samples, {args.batch} a step; {machine()}', 'current')
@@ -56,6 +57,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         need(cfg, 'overfit', 'model', 'val_dataloader', 'val_evaluator')
         if args.mini:
             write_mini_data(cfg)
+        forget_peak()  # that of the net before
         start, cpu = time.perf_counter(), time.process_time()
         row = dict(config=path, **overfit(cfg, args.samples, args.steps, args.batch, args.lr, device))
         row |= dict(seconds=time.perf_counter() - start, cpu=time.process_time() - cpu, memory=peak_memory())

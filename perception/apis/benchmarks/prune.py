@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
                           ) from error
     folder = make_folder(args.work_dir or from_root('work_dirs/evidence/prune')).absolute()
     check_settings(folder, dict(init=args.init, sparsity=args.sparsity, cfg_options=sorted(args.cfg_options)))
-    report = dict(machine=machine(), init=args.init, sparsity=args.sparsity, configs={})
+    report = dict(init=args.init, sparsity=args.sparsity, configs={})
     for config in args.configs or DEFAULT:
         seeds = args.seeds or DEFAULT.get(config, 3)
         task = Task(config, folder / Path(config).stem, methods, ratios, seeds, args)
@@ -120,7 +120,8 @@ class Task:
         self.folder, self.words = folder, [*evidence.get('options', []), *args.cfg_options]
         self.cfg = load_config(config, True, parse_options(self.words))
         self.more = dict(evidence.get('scores', {}))
-        check_settings(make_folder(folder), dict(options=list(evidence.get('options', []))))
+        check_settings(make_folder(folder), dict(config=cost.config_name(config),
+                                                 options=list(evidence.get('options', []))))
 
         def job(arm: str, seed: int, ratio: str = '') -> Job:
             place = folder / '_'.join(filter(None, (arm, ratio, str(seed))))
@@ -157,16 +158,16 @@ class Task:
                 for name, job in jobs.items()}
         times = {row['config']: {cost.COLUMNS[key][0].removesuffix(' [ms]'): row[key] for key in CLOCKS if row[key]}
                  for row in cost.measure(cfgs, rounds, onnx=True)}
-        write_json(self.folder / 'times.json', times)
+        write_json(self.folder / 'times.json', dict(times, machine=machine()))
 
-    def times(self) -> dict[str, dict[str, float]]:
-        """What `measure` wrote: name of a run -> clock -> milliseconds."""
+    def times(self) -> dict[str, Any]:
+        """What `measure` wrote: name of a run -> clock -> milliseconds, and `machine`, where it did."""
         path = self.folder / 'times.json'
         return json.loads(path.read_text()) if path.is_file() else {}
 
     def report(self) -> dict[str, Any]:
-        """`rows` of the whole net and of each method at each budget, `rules` (score -> 'greater' or 'less') and
-        `importance`, that of all groups in the whole net of each seed."""
+        """`rows` of the whole net and of each method at each budget, `rules` (score -> 'greater' or 'less'),
+        `importance`, that of all groups in the whole net of each seed, and `machine`, where times were measured."""
         results = [(job, read_run(job)) for job in (*self.wholes, *self.slims)]
         metric = next((result['metric'] for _, result in results if result), 'score')
         rules = {metric: self.cfg.default_hooks.export.get('rule') or 'greater', **self.more}
@@ -190,7 +191,8 @@ class Task:
             rows['whole', ''][kind] = [first[kind]['full']]
         importance = {name.rpartition('_')[2]: [group['importance'] for group in structure['groups']]
                       for name, structure in structures.items()}
-        return dict(rows=list(rows.values()), rules=rules, importance=list(importance.values()))
+        return dict(rows=list(rows.values()), rules=rules, importance=list(importance.values()),
+                    machine=times.get('machine', ''))
 
 
 # -------------------------------------------------------------------------------------------------------------- report
@@ -198,7 +200,7 @@ class Task:
 def lines_of(report: dict[str, Any]) -> list[str]:
     """The report as a text of Markdown."""
     sparse = f', whole ones with scales at {report["sparsity"]:g} in the loss' if report['sparsity'] else ''
-    lines = [f'{report["machine"]}; slim nets trained from {report["init"]}{sparse}', '']
+    lines = [f'Slim nets trained from {report["init"]}{sparse}', '']
     for config, part in report['configs'].items():
         rows, rules = part['rows'], part['rules']
         clocks = list(dict.fromkeys(clock for row in rows for clock in row['ms']))
@@ -212,8 +214,9 @@ def lines_of(report: dict[str, Any]) -> list[str]:
                      *(to_text(list(row['scores'][name].values())) for name in rules),
                      *(f'{row["ms"][clock]:.1f}' if clock in row['ms'] else '' for clock in clocks)]
             lines.append(f'| {" | ".join(cells)} |')
-        lines += ['', *(f'* {line}' for line in [*verdicts(rows, rules), *slower(rows), *spread(part['importance'])]),
-                  '']
+        times = [f'times: {part["machine"]}.'] if part['machine'] else []
+        lines += ['', *(f'* {line}' for line in [*verdicts(rows, rules), *slower(rows), *times,
+                                                 *spread(part['importance'])]), '']
     return lines
 
 

@@ -23,6 +23,7 @@ from perception.common.measure import interleave, machine
 from perception.distill.distiller import Distiller
 from perception.registry import MODELS
 from perception.utils.checks import check_positive
+from perception.utils.errors import ConfigError
 
 OPTIONS = {
     'configs': {'nargs': '+', 'metavar': 'CONFIG', 'help': 'such as configs/lidarseg/minkunet_half_kitti.py '
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> list[dict]:
         rows with the keys of COLUMNS.
 
     Raises:
-        ConfigError: a number below 1, or a config that cannot train.
+        ConfigError: a number below 1, a batch larger than the data, or a config that cannot train.
         DataError: the training data are not there.
     """
     check_positive('steps', rounds=args.rounds, threads=args.threads,
@@ -109,6 +110,9 @@ def make_step(cfg: Config, count: int) -> Callable[[], object]:
     if any(hasattr(module, 'know_training_set') for module in model.modules()):
         tell_training_set(model, loader.dataset)
     batches = [batch for batch, _ in zip(loader, range(count))]
+    if not batches:
+        raise ConfigError(f'steps: {len(loader.dataset):,} samples, expected a whole batch of {loader.batch_size}, as '
+                          f'{cfg.filename} leaves smaller ones out. Lower --batch.')
     wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
     for group in wrapper.optimizer.param_groups:
         group['lr'] = 0.0

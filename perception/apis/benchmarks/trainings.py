@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,6 +109,19 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
         jobs += teachers + [job(setting, arm, seed, f'{arm}_{seed}', place)
                             for seed in range(seeds) for arm in arms if arm != 'teacher']
     return jobs
+
+
+def with_overrides(arms: Mapping[str, Sequence[str]], options: Sequence[str]) -> dict[str, list[str]]:
+    """Arms with all that their nets are trained with: config, overrides of its `evidence`, `options`, their own."""
+    evidence = {config: load_config(config, mini=True).get('evidence', {}) for config, *_ in arms.values()}
+    return {arm: [config, *evidence[config].get('options', []), *options, *overrides]
+            for arm, (config, *overrides) in arms.items()}
+
+
+def has_costs(folder: Path, arms: Collection[str]) -> bool:
+    """Whether `efficiency.json` in a work dir holds what the nets of some arms cost."""
+    path = folder / 'efficiency.json'
+    return path.is_file() and {*arms} <= {row['config'] for row in json.loads(path.read_text())['mini']}
 
 
 def seeded(cfg: Config, seed: int) -> list[str]:
@@ -222,7 +235,7 @@ def read_run(job: Job) -> dict | None:
 
     Returns:
         `metric`, its `scores` (one a validation), `last` and `best`; `results`, all other results of the last
-        validation; `losses` (mean of each loss over the last epoch).
+        validation; `losses` (mean of each loss over the last epoch, without epochs over the training).
     """
     path, _ = newest_checkpoint(job.work_dir)
     if path is None or not (job.work_dir / 'model.pth').is_file():
@@ -242,14 +255,19 @@ def read_run(job: Job) -> dict | None:
     epoch_length = max(meta['iter'] // max(meta['epoch'], 1), 1)
     losses = {name.removeprefix('train/'): statistics.fmean(values[-epoch_length:])
               for name, values in scalars.items() if name.startswith('train/loss')}
-    return dict(metric=metric, scores=scores, last=scores[-1], best=best(scores), losses=losses,
+    return dict(metric=metric, scores=scores, last=scores[-1], losses=losses,
+                best=best((score for score in scores if score == score), default=math.nan),
                 results={name: values[-1] for name, values in results.items()})
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Mean, and standard deviation of at least two; None where there are too few. NaN, a score of nothing, is none."""
+    """Mean, and standard deviation of at least two; None where there are too few, or none, as of an infinite score.
+
+    NaN, a score of nothing, is none.
+    """
     values = [value for value in values if value == value]
-    return statistics.fmean(values) if values else None, statistics.stdev(values) if len(values) > 1 else None
+    known = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.fmean(values) if values else None, statistics.stdev(values) if known else None
 
 
 def to_text(values: Sequence[float], digits: int = 4, sign: str = '') -> str:

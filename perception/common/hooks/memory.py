@@ -1,10 +1,9 @@
 """Memory in the log line where mmengine has none."""
-import resource
-
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from perception.common.measure import peak_memory
 from perception.registry import HOOKS
 
 
@@ -17,5 +16,4 @@ class MemoryHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         """Note the peak so far."""
         if not torch.cuda.is_available():
-            kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            runner.message_hub.update_scalar('train/memory_gb', kib / 2**20)
+            runner.message_hub.update_scalar('train/memory_gb', peak_memory() / 2**10)

@@ -297,6 +297,12 @@ class VoxelSet:
     def __len__(self) -> int:
         return len(self.voxel_coords)
 
+    def anew(self) -> 'VoxelSet':
+        """The same voxels without the maps that were built on them, to time what makes these too."""
+        fresh = VoxelSet(self.voxel_coords, self.grid_shape, self.batch_size, checked=True)
+        fresh.order = self.order
+        return fresh
+
     def _check(self, coords: Tensor) -> Tensor:
         if coords.ndim != 2 or coords.shape[1] != 4:
             raise DataError(f'SparseTensor: voxel_coords of shape {tuple(coords.shape)}, expected (V, 4). '

@@ -1,7 +1,7 @@
 """Masks of nuScenes' maps on random patches: pixel for pixel those of the development kit, and milliseconds beside it.
 
 Patches are 100 m x 100 m of 200 x 200 cells, as nets are trained on, anywhere in the map and turned at random, with
-six layers. Both are timed in turns, in CPU seconds. Patches that the kit cannot draw (a line that it cuts in pieces
+seven layers. Both are timed in turns, in CPU seconds. Patches that the kit cannot draw (a line that it cuts in pieces
 stops it) are left out of both and counted.
 """
 import argparse
