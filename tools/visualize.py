@@ -24,7 +24,10 @@ def main() -> None:
                '  of people in scans, as of scans, and --forward y, --images DIR, --camera FILE, --min-score 0.5, '
                '--side 20, --interval 0.1 (s, of --view tracks) ...\n'
                '  of cameras around a car, --scene scene-0103, --cameras NAME,NAME, --min-score 0.3, --min-map 0.5, '
-               '--reach 40 ...\n\n'
+               '--reach 40 ...\n'
+               '  of drives, --every 6, --frames 900 (of a capture device), --window 10\n'
+               '  of seeds, --walk 24, --columns 8, --truncation 0.7, --show-teacher, --beside CKPT,CKPT\n'
+               '  of a classifier, --teacher epoch_N.pth (the mean teacher, in --view cam)\n\n'
                'examples, after the same config was trained with --mini:\n'
                '  python tools/visualize.py configs/lidarseg/cylinder3d_half_kitti.py '
                'work_dirs/lidarseg/cylinder3d_half_kitti_mini/model.pth \\\n'
@@ -58,7 +61,9 @@ def main() -> None:
     parser.add_argument('--view', default='plain', metavar='KIND',
                         help='kind of picture: of scans plain, follow (a large view from behind the car, for a film) '
                              'or fixed (from beside the road, where poses.txt and calib.txt lie beside the folder of '
-                             'scans); of images plain or attention (where the stages of the net look)')
+                             'scans); of images plain or attention (where the stages of the net look), or cam of a '
+                             'classifier; of people plain, tracks, image, bev or 3d; of cameras around a car plain, '
+                             'image, bev, depth, frustum, cell or map')
     parser.add_argument('--against', metavar='CKPT', help='an earlier checkpoint, whose picture is drawn above each')
     parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4, grid36; for people flip')
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',

@@ -17,7 +17,7 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     prune = dict(type=PEEL, target=dict(...))   tools/prune.py: how the net is pruned, see perception/prune
     structure = 'structure.json'     the net is built as slim as this file says; tools/train.py --structure
     robustness = dict(NAME=[dict(type=...), ...])    steps of a disturbance, tools/benchmark.py robustness
-    evidence = dict(options=['KEY=VALUE', ...], ...)    of tools/benchmark.py distillation, see there
+    evidence = dict(options=['KEY=VALUE', ...], ...)    tools/benchmark.py distillation (see there), arms and prune
 What a config does not name is refused with one sentence.
 """
 from mmengine.hooks import DistSamplerSeedHook, IterTimerHook, LoggerHook, ParamSchedulerHook, RuntimeInfoHook

@@ -21,7 +21,7 @@ model = dict(
     encoder=dict(
         type=SparseEncoder, channels=(16, 32, 64, 128), blocks=2, paddings=(1, 1, (0, 1, 1)), last_channels=128),
     camera=dict(backbone=dict(type=ResNet, depth=50, output_stride=32), levels=(1, 2, 3),
-                neck=dict(type=FPN, channels=80, finest_only=True)),
+                neck=dict(type=FPN, channels=80, finest_only=True), image_weights=None),  # or a file, as ImageNet's
     backbone=dict(type=SECOND, channels=(128, 256), layers=(5, 5), strides=(1, 2)),
     neck=dict(type=SECONDFPN, channels=(256, 256), strides=(1, 2), conv_for_stride_1=True),
     head=dict(

@@ -1,5 +1,6 @@
 """What the READMEs tell people to type exists and parses."""
 import functools
+import itertools
 import re
 import shlex
 import subprocess
@@ -53,6 +54,21 @@ def test_command_of_a_readme_exists(readme, command):
     if flags:
         text = help_text(words[0], words[1] if words[0] in ('tools/benchmark.py', 'tools/look.py') else None)
         assert all(flag in text for flag in flags), f'{readme}: {command}: {flags} against\n{text}'
+
+
+def options() -> list[tuple[str, str]]:
+    """Commands that change values of one config."""
+    return [(readme, command) for readme, command in commands() if '--cfg-options' in command
+            and re.match(r'tools/(train|test|visualize|look)\.py (\w+ )?configs/', command)]
+
+
+@pytest.mark.parametrize(('readme', 'command'), options())
+def test_options_of_a_readme_are_those_of_its_config(readme, command):
+    from perception.apis.config import load_config, parse_options
+    words = shlex.split(command)
+    config = next(word for word in words if word.startswith('configs/'))
+    changes = itertools.takewhile(lambda word: not word.startswith('--'), words[words.index('--cfg-options') + 1:])
+    load_config(ROOT / config, '--mini' in words, parse_options(changes))
 
 
 @pytest.mark.parametrize('readme', READMES, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -43,7 +43,7 @@ def set_backend(name: str) -> None:
 
     Raises:
         ConfigError: no such backend.
-        MissingDependency: its package is not installed.
+        MissingDependency: its package is not installed, or Triton's C compiler.
     """
     global _backend
     if name != 'auto' and name not in backend_names():
@@ -69,7 +69,7 @@ def _on_cuda() -> list[ModuleType]:
         except MissingDependency:
             missing.append(name)
     print_log(f'sparse convolution on CUDA: {found[0].__name__.rpartition(".")[2]}'
-              + (f' ({", ".join(missing)} not installed)' if missing else ''), 'current')
+              + (f' ({", ".join(missing)} cannot be loaded, set_backend(NAME) says why)' if missing else ''), 'current')
     return found
 
 

@@ -120,7 +120,7 @@ def street_length(frames: int, interval: float) -> float:
     return max(180.0, 2 * LEAD_IN + 20 + SPEED * (interval * frames + 1))
 
 
-def write_bev_mini(root: str | Path = 'data/mini/nuscenes_bev', seed: int = 0, train_frames: int = 15,
+def write_bev_mini(root: str | Path = 'data/mini/nuscenes_rig', seed: int = 0, train_frames: int = 15,
                    val_frames: int = 20, test_frames: int = 2, train_scenes: int = 8, val_scenes: int = 2,
                    test_scenes: int = 1, rate: float = 2.0, width: int = 400, detail: float = .44, columns: int = 360,
                    workers: int = 0, force: bool = False) -> Path:

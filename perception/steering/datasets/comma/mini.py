@@ -40,7 +40,8 @@ def write_comma_mini(root: str | Path = 'data/mini/comma', seed: int = 0, train_
         test_drives, test_frames: recordings `TESTS` of the test, and frames of each.
         rate: frames a second; the official one is 20.
         detail: share of the width of 320 pixels at which images are rendered; files have the official size all the
-        same. workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
+            same.
+        workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
         force: write it again even if a complete one is there.
 
     Returns:

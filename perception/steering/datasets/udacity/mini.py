@@ -39,7 +39,8 @@ def write_udacity_mini(root: str | Path = 'data/mini/udacity', seed: int = 0, tr
         test_drives, test_frames: drives of the folder `test`, one after the other, and frames of each.
         rate: frames a second; the official one is about 20.
         detail: share of the width of 640 pixels at which images are rendered; files have the official size all the
-        same. workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
+            same.
+        workers: processes that write drives, 0 for as many as there are cores; the files do not depend on it.
         force: write it again even if a complete one is there.
 
     Returns:
