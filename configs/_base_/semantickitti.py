@@ -89,7 +89,7 @@ mini_loaders = dict(
     test_dataloader=dict(num_workers=0,
                          dataset=dict(data_root='data/mini/semantickitti', sequences=mini_val_sequences,
                                       pipeline=mini_range)),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti')),
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/semantickitti', pipeline=mini_range)),
     val_evaluator=[dict(type=SemanticKITTIMetric), dict(type=LikelihoodMetric)])
 few_labels = ['train_dataloader.dataset.pipeline.0.share=0.001']
 evidence = dict(  # of tools/benchmark.py distillation

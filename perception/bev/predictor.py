@@ -26,6 +26,7 @@ from perception.bev.draw import CameraView, arrays_of, draw_rig, from_above, inp
 from perception.bev.rig import NAME, Rig, find_rigs, image_files, parse_rig, read_images, read_rig, rig_sample
 from perception.bev.seen import CELL, draw_cell, draw_frustum, look_through
 from perception.bev.transforms import SweepDepth, image_matrices
+from perception.common.dataset import build_pipeline
 from perception.common.nuscenes.maps import rasterise, read_map
 from perception.common.nuscenes.poses import inverse_rigid
 from perception.common.nuscenes.reader import read_index
@@ -33,7 +34,6 @@ from perception.common.nuscenes.tables import VERSIONS
 from perception.common.predictor import Predictor
 from perception.common.structures import RigSample
 from perception.common.visual import canvas
-from perception.registry import TRANSFORMS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -98,7 +98,7 @@ class RigPredictor(Predictor):
         self.cameras = None if cameras is None else [name.strip() for name in cameras.split(',')] \
             if isinstance(cameras, str) else list(cameras)
         self.look = make_look(dict(min_score=min_score, min_map=min_map, **({} if reach is None else {'reach': reach})))
-        steps = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in data.get('pipeline', ())]
+        steps = build_pipeline(data.get('pipeline', ()))
         self.pipeline = [step for step in steps if not isinstance(step, SweepDepth)]  # it needs the LiDAR
         self.bev_frame = data.get('bev_frame', 'lidar')
         self.preset = preset_with(data.get('map_preset'), data.get('map_grid'))

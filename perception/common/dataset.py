@@ -40,7 +40,7 @@ class SeededDataset(TypedArguments, Dataset):
 
     def __init__(self, pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         self.seed, self.metainfo = seed, dict(self.METAINFO)
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
+        self.pipeline = build_pipeline(pipeline)
 
     def __getitem__(self, key: int | tuple[int, int]) -> dict:
         epoch, index = key if isinstance(key, (tuple, list)) else (0, key)
@@ -71,6 +71,11 @@ class SeededDataset(TypedArguments, Dataset):
             index: of the sample.
         """
         raise NotImplementedError(f'{type(self).__name__} has no pack; write one that gives inputs and data_samples.')
+
+
+def build_pipeline(pipeline: Sequence[dict | Callable]) -> list[Callable]:
+    """The steps of a pipeline, of callables or their configs."""
+    return [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
 
 
 @DATASETS.register_module()

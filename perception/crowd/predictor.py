@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common import boxes as geometry
+from perception.common.dataset import build_pipeline
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
@@ -24,7 +25,6 @@ from perception.crowd.datasets.stcrowd.annotations import Annotations, read_anno
 from perception.crowd.datasets.stcrowd.reader import camera_inputs, read_camera
 from perception.crowd.draw import VIEWS, arrays_of, draw_people, image_of, layers_of, make_look
 from perception.crowd.tracking.trackers import make_tracker
-from perception.registry import TRANSFORMS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -81,8 +81,7 @@ class CrowdPredictor(Predictor):
             raise ConfigError(f'CrowdPredictor: images={images!r}, camera={camera!r}, expected both or none. Give the '
                               "folder of the images and the file of the camera's projection.")
         # what the data set does to points before the net sees them, such as leaving out those out of its bounds
-        steps = data.get('pipeline', ())
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
+        self.pipeline = build_pipeline(data.get('pipeline', ()))
         self.images = None if images is None else Path(images).expanduser()
         if self.images is not None and not self.images.is_dir():
             raise DataError(f'{images}: no such folder, expected that of the images, each called as its scan. Correct '

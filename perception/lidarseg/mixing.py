@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from perception.common.dataset import build_pipeline
 from perception.lidarseg.transforms import check_argument, move_xy, xy_matrix
 from perception.registry import TRANSFORMS
 from perception.utils.errors import DataError
@@ -236,7 +237,7 @@ class OneOf:
 
     def __init__(self, steps: Sequence[dict | Callable]) -> None:
         check_argument(len(steps) > 0, 'OneOf: no steps, expected at least one augmentation')
-        self.steps = [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
+        self.steps = build_pipeline(steps)
 
     def __call__(self, sample: dict) -> dict:
         return self.steps[int(sample['rng'].integers(len(self.steps)))](sample)

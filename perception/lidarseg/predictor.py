@@ -7,13 +7,14 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
+from perception.common.dataset import build_pipeline
 from perception.common.formats.point_files import is_recording, read_recording, write_ply
 from perception.common.formats.points import Cloud, scan_name
 from perception.common.predictor import Found, Predictor
 from perception.common.structures import PointSegSample
 from perception.common.visual.points import show as show_points
 from perception.common.visual.recording import Recording
-from perception.lidarseg.datasets.base import Scan, rows_of, spread_rows
+from perception.lidarseg.datasets.base import Scan, pack, rows_of, spread_rows
 from perception.lidarseg.draw import draw_scan, error_colors, height_colors, label_colors
 from perception.lidarseg.film import CAMERAS, Film
 from perception.lidarseg.voting import member_probs
@@ -26,7 +27,8 @@ class LidarPredictor(Predictor):
     """Takes scans: a file of any format of `perception/common/formats/point_files.py`, or an array of points.
 
     An array or tensor is (N, 4) of x, y, z [m] and intensity, (N, C) of the named `columns`, or structured. There is a
-    prediction for each row, 255 where a point was left out (`invalid='drop'`).
+    prediction for each row, 255 where a point was left out, by `invalid='drop'` or by the data set's pipeline
+    (WithinRange).
 
     The views 'follow' and 'fixed' are frames of a film of the drive, one after the other, see `film.py`; 'fixed' needs
     poses that the data set can tell.
@@ -51,6 +53,7 @@ class LidarPredictor(Predictor):
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
                        forward=forward, height=height, invalid=invalid, topic=topic)
         self.reader = self.scans.reader(data, **{name: value for name, value in options.items() if value is not None})
+        self.pipeline = build_pipeline(data.get('pipeline', ()))
         self._film, self._rows, self._frame = None, {}, 0  # of a film: the number of each scan, and of the next one
 
     def predict(self, sources: Sequence[Scan]) -> list[PointSegSample]:
@@ -75,16 +78,8 @@ class LidarPredictor(Predictor):
 
     def _input(self, source: Scan) -> dict:
         """A scan as the net takes it."""
-        cloud = self.cloud(source)
-        points, meta = cloud.points, dict(sample_id='scan', points_path='', num_points=cloud.num_rows)
-        if isinstance(source, (str, Path)):
-            meta.update(sample_id=scan_name(Path(source)), points_path=str(source))
-        if cloud.kept is not None:
-            meta['kept'] = cloud.kept
         past = self.scans.past_scans_of(source, self.data, self.reader)
-        if past:
-            meta['origin_len'], points = len(points), np.concatenate([points, *past])
-        return dict(inputs=dict(points=torch.from_numpy(points)), data_samples=PointSegSample(metainfo=meta))
+        return pack(self._sample(source, past), str(source) if isinstance(source, (str, Path)) else '')
 
     def cloud(self, source: Scan) -> Cloud:
         """A scan as the net takes it: points (N, 4) float32, and which rows of the source they are.
@@ -92,9 +87,24 @@ class LidarPredictor(Predictor):
         Raises:
             DataError: an unreadable file, an array of another shape.
         """
+        sample = self._sample(source)
+        return Cloud(sample['points'], sample.get('kept'), sample['num_points'], sample['fields'])
+
+    def _sample(self, source: Scan, past: Sequence[np.ndarray] = ()) -> dict:
+        """A scan, and those before it, after the pipeline that samples of the data set pass when the net is tested."""
         if isinstance(source, (str, Path)):
-            return self.scans.read_scan(source, self.reader)
-        return self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
+            cloud, name = self.scans.read_scan(source, self.reader), scan_name(Path(source))
+        else:
+            cloud = self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
+            name = 'scan'
+        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name)
+        if cloud.kept is not None:
+            sample['kept'] = cloud.kept
+        if past:
+            sample.update(origin_len=len(cloud.points), points=np.concatenate([cloud.points, *past]))
+        for step in self.pipeline:
+            sample = step(sample)
+        return sample
 
     def points(self, source: Scan) -> np.ndarray:
         """Points (N, 4) float32 of a scan."""

@@ -10,11 +10,11 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from perception.common.dataset import build_pipeline
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.visual import canvas
 from perception.prune.models.classifier import ImageSample
-from perception.registry import TRANSFORMS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 
@@ -35,8 +35,7 @@ class ImagePredictor(Predictor):
 
     def __init__(self, model: nn.Module | None, data: dict) -> None:
         super().__init__(model, data)
-        self.pipeline = [TRANSFORMS.build(step) if isinstance(step, dict) else step
-                         for step in data.get('pipeline', ())]
+        self.pipeline = build_pipeline(data.get('pipeline', ()))
 
     @torch.no_grad()
     def predict(self, sources: Sequence[Any]) -> list[ImageSample]:

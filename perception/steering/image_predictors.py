@@ -101,6 +101,11 @@ class FlowPredictor(SteeringPredictor):
 
     saves = ('npy', 'png')
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """See SteeringPredictor; that of the data set, as in tests, which the net brings to its own."""
+        return tuple(self.data.get('input_size') or self.data['type'].INPUT_SIZE)
+
     @torch.no_grad()
     def predict(self, sources: Sequence[Source]) -> list[SteeringSample]:
         """See SteeringPredictor; T flows of a clip."""

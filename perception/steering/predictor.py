@@ -164,8 +164,13 @@ class SteeringPredictor(Predictor):
                             '(H, W, 3) of a frame or (T, H, W, 3) of a clip, red first. Convert it.')
         return ('', self._resized([array])) if array.ndim == 3 else (None, self._resized(list(array)))
 
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """(H, W) that frames are brought to."""
+        return self.model.input_size
+
     def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
-        size = self.model.input_size
+        size = self.input_size
         small = [image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
                  for image in images]
         return torch.from_numpy(np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2)))

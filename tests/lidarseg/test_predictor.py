@@ -225,6 +225,20 @@ def test_predictions_of_dropped_rows_are_ignored(net, tmp_path):
         LidarPredictor(net, DATA)(tmp_path / 'a.npy')
 
 
+def test_a_scan_passes_the_pipeline_of_the_data_set(net, sequence):
+    """A net that is tested within a radius predicts within it; its voxels begin at the lowest point that is left."""
+    data = dict(DATA, data_root=str(sequence.parents[1]), pipeline=[dict(type='WithinRange', radius=20.)])
+    tested = net.test_step(pseudo_collate([SemanticKITTI(**{k: v for k, v in data.items() if k != 'type'})[0]]))[0]
+    predictor, file = LidarPredictor(net, data), sequence / 'velodyne/000000.bin'
+    sample = predictor(file)
+    assert torch.equal(sample.pred_labels, tested.pred_labels) and len(sample.pred_labels) == sample.num_points == 3000
+    near = np.hypot(*scan()[0][:, :2].T) <= 20
+    assert ((sample.pred_labels != 255).numpy() == near).all() and len(predictor.points(file)) == near.sum()
+    assert (predictor.probabilities(file).any(axis=1) == near).all()
+    assert torch.equal(predictor(np.fromfile(file, '<f4').reshape(-1, 4)).pred_labels, sample.pred_labels)
+    assert predictor.draw(file, sample, predictor.truth(sequence / 'labels', '000000', file)).ndim == 3
+
+
 def test_predictions_are_saved_in_every_form(net, sequence, tmp_path):
     predictor, file = LidarPredictor(net, DATA), sequence / 'velodyne/000000.bin'
     sample = predictor(file)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 import cv2
 import numpy as np
 
+from perception.common.dataset import build_pipeline
 from perception.registry import TRANSFORMS
 from perception.utils.errors import ConfigError
 
@@ -76,8 +77,7 @@ class TwoViews:
     """
 
     def __init__(self, both: Sequence[dict | Callable] = (), teacher: Sequence[dict | Callable] = ()) -> None:
-        self.both, self.teacher = ([TRANSFORMS.build(step) if isinstance(step, dict) else step for step in steps]
-                                   for steps in (both, teacher))
+        self.both, self.teacher = build_pipeline(both), build_pipeline(teacher)
 
     def __call__(self, sample: dict) -> dict:
         first = second = sample

@@ -82,10 +82,11 @@ class DrivingClips(SeededDataset):
     METAINFO = dict(targets=TARGETS)
     SPLITS: tuple[str, ...] = ('train', 'val', 'test')
     HELD_OUT = True  # whether val is a part of the training recordings
+    INPUT_SIZE = (160, 160)  # (H, W) of frames where a config names none
     STEP = 1  # every so many-th frame of a recording is one of a clip; in training any may be the first
 
     def __init__(self, data_root: str, split: str = 'train', clip_length: int = 10, stride: int | None = None,
-                 input_size: Sequence[int] = (160, 160), holdout: float = 0.05, memory: float = 4.0,
+                 input_size: Sequence[int] = INPUT_SIZE, holdout: float = 0.05, memory: float = 4.0,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         name = type(self).__name__
         check_choice(f'{name}: split', split, self.SPLITS)

@@ -17,11 +17,12 @@ from mmengine.logging import print_log
 
 from perception.apis.config import load_config
 from perception.apis.runner import write_mini_data
+from perception.common.dataset import build_pipeline
 from perception.common.measure import interleave, machine
 from perception.lidarseg.datasets.base import pack
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, SemanticKITTI
 from perception.lidarseg.mixing import LaserMix, PasteObjects, PolarMix
-from perception.registry import MODELS, TRANSFORMS
+from perception.registry import MODELS
 from perception.utils.errors import ConfigError
 
 GOAL_MS = 40  # for 120,000 points
@@ -73,7 +74,7 @@ def measure(args: argparse.Namespace) -> list[dict]:
     scans = [thinned(data.read(index), args.points) for index in (0, len(data) // 2)]
     runs: dict[tuple[str, str], Callable[[], object]] = {}
     for kind, cfg in cfgs.items():
-        steps = [TRANSFORMS.build(step) for step in cfg.train_dataloader.dataset.pipeline]
+        steps = build_pipeline(cfg.train_dataloader.dataset.pipeline)
         voxelizer = MODELS.build(cfg.model.data_preprocessor)
         own = {f'own, {kind}': steps}
         for mix in (LaserMix(), PolarMix(), PasteObjects()) if kind == 'cylinders' else ():
