@@ -43,7 +43,7 @@ MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 
 PLACES = ('work_dir', 'resume', 'load_from', 'experiment_name')  # they differ in any resumed run
 SHOWN = 12  # differences in the log
 NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, best_by=str, step_validated=int,
-             last_ckpt=str, steps_skipped=int)  # what our hooks keep in the message hub
+             step_stopped=int, last_ckpt=str, steps_skipped=int)  # what our hooks keep in the message hub
 
 
 def facts(runner: MMEngineRunner) -> dict[str, Any]:
