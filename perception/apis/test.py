@@ -73,7 +73,8 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     start_processes(launcher, cfg)
     if amp:
         use_amp(cfg)
-    train_set, val_set = (copy.deepcopy((cfg.get(f'{use}_dataloader') or {}).get('dataset')) for use in ('train', 'val'))
+    train_set, val_set = (copy.deepcopy((cfg.get(name) or {}).get('dataset'))
+                          for name in ('train_dataloader', 'val_dataloader'))
     prepare(cfg, submit, draw, metrics)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     if predictions is None:
@@ -134,7 +135,8 @@ def warn_of_trained_samples(config: dict | None, checkpoint: str | Path, tested:
         validated: it is the config's validation set.
     """
     config, start = copy.deepcopy(config) or {}, 'train_dataloader.dataset.'
-    with contextlib.suppress(PerceptionError, OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+    with contextlib.suppress(PerceptionError, OSError, SyntaxError, TypeError, ValueError, RecursionError,
+                             MemoryError):
         stored = {name.removeprefix(start): text for name, text in text_leaves(_training_text(checkpoint)).items()
                   if name.startswith(start)}
         kind = DATASETS.get(config['type']) if isinstance(config.get('type'), str) else config.get('type')

@@ -307,7 +307,8 @@ def test_samples_that_weights_were_trained_with_are_named(toy, score, trained, t
     score(tmp_path / 'alone.pth')
     assert 'alone.pth: 2 of 11 samples of the test' in heard.text
     heard.clear()
-    for text in ('import os\nos.abort()', 'train_dataloader = dict(dataset=dict(type="ToyDataset", size=open("x")))', '('):
+    for text in ('import os\nos.abort()', '(',
+                 'train_dataloader = dict(dataset=dict(type="ToyDataset", size=open("x")))'):
         (fold / 'toy_config.py').write_text(text)  # is not run, and need not be a config
         score(fold / 'model.pth')
     assert 'trained with too' not in heard.text

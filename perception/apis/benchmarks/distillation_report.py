@@ -63,14 +63,14 @@ def write_report(jobs: list[Job], comparison: Comparison, folder: Path) -> dict:
     names = [metric, *comparison.scores]
     with open(folder / 'report.csv', 'w', newline='') as file:
         rows = csv.writer(file)
-        rows.writerow(['table', 'arm', 'runs', 'n', *(f'{name}_{kind}_{part}' for name in names for kind in ('last', 'gain')
-                                                 for part in ('mean', 'spread')), 'verdict'])
+        parts = [f'{name}_{kind}_{part}' for name in names for kind in ('last', 'gain') for part in ('mean', 'spread')]
+        rows.writerow(['table', 'arm', 'runs', 'n', *parts, 'verdict'])
         for title, arms in tables.items():
             for arm, row in arms.items():
                 cells = [cell for name in names for kind in ('last', 'gain')
                          for cell in mean_and_spread(row['scores'].get(name, {}).get(kind, []))]
-                rows.writerow([title, arm, row['runs'], len(row['scores'][metric]['tested']), *('' if cell is None else f'{cell:.6f}' for cell in cells),
-                               row['verdict']])
+                rows.writerow([title, arm, row['runs'], len(row['scores'][metric]['tested']),
+                               *('' if cell is None else f'{cell:.6f}' for cell in cells), row['verdict']])
     return report
 
 
@@ -151,7 +151,8 @@ def to_markdown(report: dict) -> str:
              'the same seed: same start, same samples in the same order. `rise`: change of the score since the '
              f'validation before. A gain counts where a paired t-test gives it {CONFIDENCE:.0%} confidence: '
              f'{_least(2):.1f} standard errors of two runs, {_least(3):.1f} of three, {_least(4):.1f} of four. '
-             'Seeds change start, order and augmentation alone: a verdict is on these data, scored samples and teacher.')
+             'Seeds change start, order and augmentation alone: a verdict is on these data, these scored samples and '
+             'this teacher.')
     lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
              about]
     lines += _in_short(report)
@@ -183,12 +184,13 @@ def to_markdown(report: dict) -> str:
 
 
 def _tested(counts: set[int], unit: str, metric: str) -> str:
-    """A line below a table: what n is, which score decides, and how often nothing comes out as something."""
+    """A line below a table: what n is, which score decides, and how often no effect comes out as one."""
     numbers = ' or '.join(map(str, sorted(counts)))
-    places = (' The seeds of a place are averaged first, for they share its samples; the places still share most of what '
-              'they train on, which makes the test a little too sure.') if unit == 'place' else ''
-    return (f'Tested over {unit}s, n = {numbers}.{places} {metric} decides; any other score is tested alone, and of many '
-            f'comparisons without an effect about one in {1 / (1 - CONFIDENCE):.0f} comes out as one.')
+    places = (' The seeds of a place are averaged first, for they share its samples; trainings of two places still '
+              'share most of their data, which makes the test too sure.') if unit == 'place' else ''
+    return (f'Tested over {unit}s, n = {numbers}.{places} {metric} decides; any other score is tested alone, and of '
+            f'many comparisons without an effect about one in {1 / (1 - CONFIDENCE):.0f} comes out as one, more often '
+            'where seeds are added until one does.')
 
 
 def _in_short(report: dict) -> list[str]:

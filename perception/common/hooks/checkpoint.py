@@ -23,8 +23,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Each checkpoint is written to a temporary file, synced and renamed before an old one is deleted. Its message hub is
     turned into plain values, and back after loading. Once a validation is complete the checkpoint of its epoch is
-    written again with that knowledge; a run resumed from a checkpoint without it validates first. A training that a hook
-    ended early is noted too (`step_stopped`), for that it is complete.
+    written again with that knowledge; a run resumed from a checkpoint without it validates first. That a hook ended
+    the training early is noted too, as `step_stopped`.
 
     The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered, nor is `out_dir`.
 

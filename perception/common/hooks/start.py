@@ -93,8 +93,8 @@ def shared_samples(trained: Any, scored: Any, use: str) -> str:
     before, now = ({data.path(i) for _, data in parts(one) if hasattr(data, 'path') for i in range(len(data))}
                    for one in (trained, scored))
     both = before & now
-    return (f'{len(both):,} of {len(now):,} samples of the {use} are trained with too ({min(both)}), so that its scores '
-            'say little.') if both else ''
+    return (f'{len(both):,} of {len(now):,} samples of the {use} are trained with too ({min(both)}), so that its '
+            'scores say little.') if both else ''
 
 
 def _check_classes(runner: Runner, use: str, dataset: Any) -> None:
