@@ -43,7 +43,7 @@ MOVING = ('last_step', '_global_step', '_last_value', 'base_values', 'verbose', 
 PLACES = ('work_dir', 'resume', 'load_from', 'experiment_name')  # they differ in any resumed run
 SHOWN = 12  # differences in the log
 NOTES = dict(keep_ckpt_ids=list, best_score=(int, float), best_epoch=int, best_by=str, step_validated=int,
-             last_ckpt=str, steps_skipped=int)  # what our hooks keep in the message hub
+             step_stopped=int, last_ckpt=str, steps_skipped=int)  # what our hooks keep in the message hub
 
 
 def facts(runner: MMEngineRunner) -> dict[str, Any]:
@@ -353,10 +353,10 @@ def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
     if not isinstance(then, str) or len(then) > 2**20:
         return None
     try:
-        before = _leaves(then)
+        before = text_leaves(then)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
-    after = _leaves(now)
+    after = text_leaves(now)
     pairs = {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})}
     return {name: (then, now) for name, (then, now) in pairs.items()
             if _class(then) != _class(now) and name.split('.')[0] not in PLACES}
@@ -391,8 +391,12 @@ def _dicts(value: Any) -> list[dict]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _leaves(text: str) -> dict[str, str]:
-    """Dotted name -> text of each value that the text of a config assigns."""
+def text_leaves(text: str) -> dict[str, str]:
+    """Dotted name -> text of each value that the text of a config assigns; the text is not run.
+
+    Raises:
+        SyntaxError, ValueError, RecursionError, MemoryError: it is none.
+    """
     found: dict[str, str] = {}
 
     def visit(name: str, node: ast.expr) -> None:

@@ -2,23 +2,31 @@
 
 What the options do is named by the config, see `configs/_base_/runtime.py`, so that this file knows no task.
 """
+import ast
+import contextlib
+import copy
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 
 from perception.apis.compiled import compile_net
 from perception.apis.config import called, load_config, names_config, need
 from perception.apis.inference import Checkpoints, check_vote, combine, student_of
+from perception.apis.resume import text_leaves
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
-from perception.utils.checkpoint import unwrap
+from perception.common.hooks.start import shared_samples
+from perception.registry import DATASETS
+from perception.utils.checkpoint import load_checkpoint, unwrap
 from perception.utils.checks import check_choice
-from perception.utils.errors import ConfigError
+from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.lock import locked
 from perception.utils.outputs import own_folder
 from perception.utils.paths import data_path, make_folder
@@ -65,6 +73,8 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     start_processes(launcher, cfg)
     if amp:
         use_amp(cfg)
+    train_set, val_set = (copy.deepcopy((cfg.get(name) or {}).get('dataset'))
+                          for name in ('train_dataloader', 'val_dataloader'))
     prepare(cfg, submit, draw, metrics)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     if predictions is None:
@@ -91,6 +101,9 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
         else:
             device = next(runner.model.parameters()).device
             model = combine(cfg, unwrap(runner.model), checkpoints, ensemble, tta, mini)
+            for _, path in parts if not submit else ():
+                warn_of_trained_samples(train_set, path, runner.test_dataloader.dataset,
+                                        val_set == cfg.test_dataloader.dataset)
             if save or (submit and cfg.get('saved_model')):
                 stamp = dict(checkpoint=[_digest(path) for _, path in parts], net=[_hash(net) for net, _ in parts],
                              **settings)
@@ -106,6 +119,51 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
         if saved is not None and not save:
             saved.remove()
     return results
+
+
+def warn_of_trained_samples(config: dict | None, checkpoint: str | Path, tested: Any, validated: bool) -> None:
+    """Warn where weights were trained with samples that are tested now, such as those of another fold.
+
+    What they were trained with stands in the config in the checkpoint, or in the one that a training leaves beside its
+    weights. Nothing is said where neither is there, or the data are not. The training data are not read where they are
+    the config's and so are those of its validation, which the training has compared.
+
+    Args:
+        config: of the training set, as the config has it.
+        checkpoint: the weights.
+        tested: the data set.
+        validated: it is the config's validation set.
+    """
+    config, start = copy.deepcopy(config) or {}, 'train_dataloader.dataset.'
+    with contextlib.suppress(PerceptionError, OSError, SyntaxError, TypeError, ValueError, RecursionError,
+                             MemoryError):
+        stored = {name.removeprefix(start): text for name, text in text_leaves(_training_text(checkpoint)).items()
+                  if name.startswith(start)}
+        kind = DATASETS.get(config['type']) if isinstance(config.get('type'), str) else config.get('type')
+        if kind is None or stored.pop('type', '').strip('\'"').rpartition('.')[2] != kind.__name__:
+            return
+        for name, text in stored.items():
+            if '.' not in name and name != 'pipeline':
+                value = ast.literal_eval(text)
+                validated &= config.get(name) == value
+                config[name] = value
+        if validated:
+            return
+        said = shared_samples(DATASETS.build(config), tested, 'test')
+        if said:
+            print_log(f'{checkpoint}: {said} Test on what its training left out, by --cfg-options '
+                      'test_dataloader.dataset....', 'current', logging.WARNING)
+
+
+def _training_text(checkpoint: str | Path) -> str:
+    """Text of the config that weights were trained by; empty where it is not known."""
+    path = Path(checkpoint).expanduser()
+    meta = load_checkpoint(path, mmap=True).get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    if not isinstance(text, str):
+        beside = max(path.parent.glob('*.py'), key=lambda file: file.stat().st_mtime, default=None)
+        text = beside.read_text() if beside and beside.stat().st_size < 2**20 else ''
+    return text
 
 
 def _stand_in(cfg: Config, predictions: str | Path, **others: Any) -> None:

@@ -2,6 +2,7 @@
 import gc
 import multiprocessing
 import os
+import platform
 import re
 import resource
 import statistics
@@ -162,9 +163,20 @@ def _report_peak(answer: Connection, threads: int, function: Callable, args: tup
         answer.send(error)
 
 
+def processor() -> str:
+    """Name of the CPU, such as `AMD EPYC 7B13`, or of its kind where the system knows no more."""
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+    except OSError:  # no Linux
+        lines = []
+    name = next((line.partition(':')[2] for line in lines if line.startswith('model name')), platform.processor())
+    return ' '.join(name.split()) or platform.machine()
+
+
 def machine() -> str:
-    """Threads, instruction sets that matter and load, for the head of a report."""
+    """Processor, version of torch, threads, instruction sets that matter and load, for the head of a report."""
     flags = getattr(torch.cpu, 'get_capabilities', dict)()
     sets = [name for name in ('avx2', 'avx512_f', 'avx512_bf16', 'amx_bf16') if flags.get(name)]
-    return (f'torch {torch.__version__}, {torch.get_num_threads()} threads, {" ".join(sets) or "unknown CPU"}, load '
+    return (f'{processor()}, torch {torch.__version__}, {torch.get_num_threads()} threads, '
+            f'{" ".join(sets) or "unknown CPU"}, load '
             f'{" ".join(f"{load:.1f}" for load in os.getloadavg())}')

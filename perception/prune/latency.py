@@ -9,7 +9,6 @@ import copy
 import hashlib
 import json
 import logging
-import platform
 import time
 from pathlib import Path
 from typing import Any
@@ -43,7 +42,7 @@ class LatencyModel:
     def __init__(self, model: nn.Module, costs: CostModel, run: Run):
         self.costs = costs
         file = from_root(FILE)
-        machine_name = ' '.join(f'{_processor()}, {machine().split(", load")[0]}'.split())
+        machine_name = machine().split(', load')[0]
         tables = _kept(file)
         known, new = tables.setdefault(machine_name, {}), 0
         self.layers: list[tuple[int, int, np.ndarray, np.ndarray, np.ndarray]] = []
@@ -68,16 +67,6 @@ class LatencyModel:
         for out, into, outs, ins, table in self.layers:
             total += _between(table, _place(outs, sides[out]), _place(ins, sides[into]))
         return total
-
-
-def _processor() -> str:
-    """Its name, such as `AMD EPYC 7B13`."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-    except OSError:  # no Linux
-        return platform.processor()
-    return next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')),
-                platform.processor())
 
 
 def _kept(file: Path) -> dict[str, dict]:

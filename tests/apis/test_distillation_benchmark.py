@@ -11,9 +11,11 @@ from mmengine.config import ConfigDict
 from mmengine.utils import manager
 
 from perception.apis.benchmarks import distillation, trainings
-from perception.apis.benchmarks.distillation_report import judge
+from perception.apis.benchmarks.distillation_report import Comparison, judge, table
 from perception.apis.benchmarks.trainings import Job
+from perception.apis.config import parse_options
 from perception.apis.listing import add_options
+from perception.apis.train import train
 from perception.utils.errors import ConfigError, TrainingError
 
 CYLINDER = ('configs/lidarseg/cylinder3d_half_kitti.py', 'configs/pvd/cylinder3d_kitti.py')
@@ -302,6 +304,28 @@ def test_settings_share_equal_trainings_and_compare_with_their_teacher(bench):
         distillation.run(arguments(*bench.words, 'fwe'))
 
 
+@pytest.mark.parametrize('order', [['equal', 'semi'], ['semi', 'equal'], ['semi', 'few']])
+def test_a_teacher_that_an_earlier_command_trained_is_shared(bench, order):
+    few = ['labels=0.001']
+    bench.evidence = {CYLINDER[0]: dict(settings=dict(few=dict(teacher=few, students=few), semi=dict(students=few)))}
+    bench.words += ['--seeds', '1', '--setting']
+    first, second = (folder.replace('equal', '.') for folder in order)
+    distillation.run(arguments(*bench.words, order[0]))
+    if order[1] != 'few':
+        distillation.run(arguments(*bench.words, order[1]))
+        distillation.run(arguments(*bench.words, *order[::-1]))
+        assert bench.calls == ['teacher', 'student_0', 'pvd_0', 'student_0', 'pvd_0']
+        assert {job.work_dir for job in bench.jobs if job.arm == 'teacher'} == {bench.folder / first / 'teacher'}
+        assert not (bench.folder / second / 'teacher').exists()
+    else:
+        distillation.run(arguments(*bench.words, order[1]))
+        assert bench.calls.count('teacher') == 2  # with fewer labels it is another one
+    own = bench.folder / second / 'teacher'
+    own.mkdir(exist_ok=True)  # of a version that trained it twice
+    distillation.run(arguments(*bench.words, order[1], '--report-only'))
+    assert bench.jobs[0].work_dir == own
+
+
 def test_leaves_out_one_place_after_the_other(bench, tmp_path):
     words = [*bench.words, '--seeds', '2', '--data', tmp_path]
     report = distillation.run(arguments(*words, '--sequences', '00', '02', 'town', '--leave-out', '02', 'town'))
@@ -316,6 +340,11 @@ def test_leaves_out_one_place_after_the_other(bench, tmp_path):
     every = report['tables']['all data and labels for teacher and students; scored on each of 02 town']
     assert every['pvd']['runs'] == 4 and every['teacher']['runs'] == 2 and len(report['tables']) == 3
     assert every['pvd']['scores']['miou']['gain'] == pytest.approx([.1, .11, .1, .11])
+    assert every['pvd']['scores']['miou']['tested'] == pytest.approx([.105, .105])  # seeds of a place are not apart
+    assert report['tested_over']['all data and labels for teacher and students; scored on each of 02 town'] == 'place'
+    text = (bench.folder / 'report.md').read_text()
+    assert 'Tested over places, n = 2. The seeds of a place are averaged first' in text
+    assert text.count('Tested over seeds, n = 2. miou decides; any other score is tested alone') == 2
     assert f'# cylinder3d_half_kitti on {tmp_path}: 10 of 10' in (bench.folder / 'report.md').read_text()
     with pytest.raises(ConfigError, match='holds runs with setting equal='):  # of other data in the same folder
         distillation.run(arguments(*bench.words))
@@ -324,6 +353,19 @@ def test_leaves_out_one_place_after_the_other(bench, tmp_path):
                 ['--sequences', '02', '--leave-out', '02']):
         with pytest.raises(ConfigError, match='--leave-out'):
             distillation.run(arguments(*words, *odd))
+
+
+def test_seeds_of_a_place_are_not_independent():
+    runs = [dict(arm=arm, setting=place, seed=seed, metric='miou', scores=[score], last=score, results={})
+            for place, gain in (('a', .1), ('b', .1), ('c', -.02)) for seed in range(4)
+            for arm, score in (('student', .5 + .01 * seed), ('pvd', .5 + gain + .011 * seed))]
+    about = Comparison('', '', {}, None, {})
+    row = table(runs, ['a', 'b', 'c'], 'miou', about)['pvd']
+    assert len(row['scores']['miou']['gain']) == 12 and row['verdict'] == 'no difference seen'
+    assert judge(dict(miou=row['scores']['miou']['gain']), dict(miou='greater')) == 'helps miou'  # as if they were
+    assert row['scores']['miou']['tested'] == pytest.approx([.1015, .1015, -.0185])
+    assert not table(runs[:8], ['a', 'b', 'c'], 'miou', about)['pvd']['verdict']  # one place has no spread
+    assert table(runs[:8], ['a'], 'miou', about)['pvd']['verdict'] == 'helps miou'
 
 
 def test_a_gain_counts_by_a_paired_t_test():
@@ -419,6 +461,31 @@ def test_reads_a_real_training(run, toy_config, root, tmp_path):
     assert result['results'] == {'toy/count': 11}
     job.options = ['train_cfg.max_epochs=3']
     assert trainings.read_run(job) is None
+
+
+@pytest.mark.parametrize('unit', ['epoch', 'iter'])
+def test_a_training_that_a_hook_ended_early_is_finished(toy_config, tmp_path, unit):
+    stop = 'dict(type="EarlyStoppingHook",monitor="toy/accuracy",rule="greater",stopping_threshold=-1)'
+    words = ['default_hooks.checkpoint.interval=5', f'custom_hooks=[{stop}]']
+    if unit == 'epoch':
+        words.append('train_cfg.val_begin=2')
+    else:
+        words += ['train_cfg=dict(type="IterBasedTrainLoop",max_iters=9,val_interval=2)', 'param_scheduler=None',
+                  'default_hooks.checkpoint.by_epoch=False']
+    train(toy_config, work_dir=str(tmp_path), options=parse_options(words))
+    assert trainings.newest_checkpoint(tmp_path)[0].name == f'{unit}_2.pth'  # of which the interval says nothing
+    job = Job('student', 0, str(toy_config), tmp_path, words, mini=False)
+    assert len(trainings.read_run(job)['scores']) == 1
+    checkpoint = torch.load(tmp_path / f'{unit}_2.pth')
+    checkpoint['message_hub']['runtime_info']['step_stopped'] = 1  # it was trained on and cut off
+    torch.save(checkpoint, tmp_path / f'{unit}_2.pth')
+    assert trainings.read_run(job) is None
+
+
+def test_a_training_without_a_last_validation_is_no_endless_one(bench):
+    bench.epochs = 3  # and the trainings end after two
+    with pytest.raises(TrainingError, match='teacher: the training ended, but not with a checkpoint of a validated'):
+        distillation.run(arguments(*bench.words, '--seeds', '1'))
 
 
 def test_a_mean_teacher_is_trained_with_its_student():

@@ -285,6 +285,35 @@ def test_a_test_leaves_the_training_alone(trained, toy_config, monkeypatch, tmp_
     assert before == {p: p.stat().st_mtime_ns for p in trained.glob('*.*')}
 
 
+def test_samples_that_weights_were_trained_with_are_named(toy, score, trained, tmp_path, heard, monkeypatch):
+    monkeypatch.setattr(toy.ToyDataset, 'path', lambda self, i: f'{self.seed}/{i:02d}', raising=False)
+    score()
+    assert 'trained with too' not in heard.text
+    score(options={'test_dataloader.dataset.seed': 3, 'test_dataloader.dataset.size': 30})
+    assert 'model.pth: 22 of 30 samples of the test are trained with too (3/00), so that its scores' in heard.text
+    heard.clear()
+    fold = tmp_path / 'fold'  # of which the config tests what was trained with
+    fold.mkdir()
+    text = (trained / 'toy_config.py').read_text()
+    assert text.count('seed=4') >= 2 and 'size=22' in text
+    (fold / 'toy_config.py').write_text(text.replace('size=22', 'size=5, seed=4'))
+    (fold / 'model.pth').write_bytes((trained / 'model.pth').read_bytes())
+    score(fold / 'model.pth')
+    assert 'fold/model.pth: 5 of 11 samples of the test are trained with too (4/00)' in heard.text
+    heard.clear()
+    checkpoint = load_checkpoint(trained / 'epoch_2.pth')  # tells it alone
+    checkpoint['meta']['cfg'] = checkpoint['meta']['cfg'].replace('size=22', 'size=2, seed=4')
+    save_atomic(checkpoint, tmp_path / 'alone.pth')
+    score(tmp_path / 'alone.pth')
+    assert 'alone.pth: 2 of 11 samples of the test' in heard.text
+    heard.clear()
+    for text in ('import os\nos.abort()', '(',
+                 'train_dataloader = dict(dataset=dict(type="ToyDataset", size=open("x")))'):
+        (fold / 'toy_config.py').write_text(text)  # is not run, and need not be a config
+        score(fold / 'model.pth')
+    assert 'trained with too' not in heard.text
+
+
 def test_tta_wraps_the_model(score):
     assert score(tta='flip4')['toy/accuracy'] != score()['toy/accuracy']
 

@@ -81,5 +81,13 @@ def test_memory_of_a_process_of_its_own():
         measure.process_memory(math.sqrt, -1)
 
 
-def test_the_machine_in_words():
-    assert torch.__version__ in measure.machine() and f'{torch.get_num_threads()} threads' in measure.machine()
+def test_the_machine_in_words(monkeypatch):
+    rest = f', torch {torch.__version__}, {torch.get_num_threads()} threads, '
+    assert measure.machine().startswith(measure.processor() + rest) and measure.processor()
+    monkeypatch.setattr(measure.Path, 'read_text', lambda _: 'processor\t: 0\nmodel name\t: AMD  EPYC 7B13\n')
+    assert measure.machine().startswith(f'AMD EPYC 7B13{rest}')
+    monkeypatch.setattr(measure.Path, 'read_text', lambda _: 'processor\t: 0\nCPU part\t: 0xd0c\n')  # of an ARM
+    for known, name in (('arm', 'arm'), ('', 'aarch64')):
+        monkeypatch.setattr(measure.platform, 'processor', lambda known=known: known)
+        monkeypatch.setattr(measure.platform, 'machine', lambda: 'aarch64')
+        assert measure.processor() == name

@@ -55,20 +55,22 @@ def write_report(jobs: list[Job], comparison: Comparison, folder: Path) -> dict:
     report = dict(title=comparison.title, data=comparison.data, metric=metric, reference=comparison.reference,
                   arms=list(dict.fromkeys(job.arm for job in jobs)), finished=len(runs), planned=len(jobs),
                   torch=torch.__version__, tables=tables, runs=runs,
+                  tested_over={title: 'place' if len(names) > 1 else 'seed'
+                               for title, names in comparison.groups.items()},
                   efficiency=json.loads(measured.read_text()) if measured.is_file() else {})
     (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     (folder / 'report.md').write_text(to_markdown(report))
     names = [metric, *comparison.scores]
     with open(folder / 'report.csv', 'w', newline='') as file:
         rows = csv.writer(file)
-        rows.writerow(['table', 'arm', 'runs', *(f'{name}_{kind}_{part}' for name in names for kind in ('last', 'gain')
-                                                 for part in ('mean', 'spread')), 'verdict'])
+        parts = [f'{name}_{kind}_{part}' for name in names for kind in ('last', 'gain') for part in ('mean', 'spread')]
+        rows.writerow(['table', 'arm', 'runs', 'n', *parts, 'verdict'])
         for title, arms in tables.items():
             for arm, row in arms.items():
                 cells = [cell for name in names for kind in ('last', 'gain')
                          for cell in mean_and_spread(row['scores'].get(name, {}).get(kind, []))]
-                rows.writerow([title, arm, row['runs'], *('' if cell is None else f'{cell:.6f}' for cell in cells),
-                               row['verdict']])
+                rows.writerow([title, arm, row['runs'], len(row['scores'][metric]['tested']),
+                               *('' if cell is None else f'{cell:.6f}' for cell in cells), row['verdict']])
     return report
 
 
@@ -83,8 +85,9 @@ def table(runs: list[dict], settings: list[str], metric: str, comparison: Compar
 
     Returns:
         arm -> `runs`, their number; `scores`, for each score the values of the last epoch (`last`), their change since
-        the validation before (`rise`, of the metric alone) and their gain over the reference of the same setting and
-        seed (`gain`); and `verdict`.
+        the validation before (`rise`, of the metric alone), their gain over the reference of the same setting and seed
+        (`gain`) and the gains that a test may take for independent (`tested`); and `verdict`. Those are the gains of
+        the seeds, or of several settings, each scored on a place of its own, the mean over the seeds of each.
     """
     rules = {metric: comparison.rule or 'greater', **comparison.scores}
     runs = [run for run in runs if run['setting'] in settings]
@@ -94,12 +97,17 @@ def table(runs: list[dict], settings: list[str], metric: str, comparison: Compar
         members = [run for run in runs if run['arm'] == arm]
         scores = {}
         for name in rules:
-            pairs = [(_score(run, name), _score(alone.get((run['setting'], run['seed']), {}), name)) for run in members]
-            scores[name] = dict(last=[value for value, _ in pairs if value is not None],
-                                gain=[value - base for value, base in pairs if None not in (value, base)]
-                                if arm not in ('teacher', comparison.reference) else [])
+            values = [(run['setting'], _score(run, name), _score(alone.get((run['setting'], run['seed']), {}), name))
+                      for run in members]
+            gains = [(place, value - base) for place, value, base in values if None not in (value, base)
+                     and arm not in ('teacher', comparison.reference)]
+            means = [mean_and_spread([gain for of, gain in gains if of == place])[0] for place in settings]
+            scores[name] = dict(last=[value for _, value, _ in values if value is not None],
+                                gain=[gain for _, gain in gains],
+                                tested=[mean for mean in means if mean is not None] if len(settings) > 1 else
+                                [gain for _, gain in gains if gain == gain])
         scores[metric]['rise'] = [run['scores'][-1] - run['scores'][-2] for run in members if len(run['scores']) > 1]
-        verdict = judge({name: found['gain'] for name, found in scores.items()}, rules)
+        verdict = judge({name: found['tested'] for name, found in scores.items()}, rules)
         rows[arm] = dict(runs=len(members), scores=scores,
                          verdict=verdict if arm not in ('teacher', comparison.reference) else '')
     return rows
@@ -111,10 +119,12 @@ def _score(run: Mapping, name: str) -> float | None:
 
 
 def judge(gains: Mapping[str, list[float]], rules: Mapping[str, str]) -> str:
-    """What gains over seeds say: which scores they better or worsen, by a paired t-test with CONFIDENCE, two-sided.
+    """What gains say: which scores they better or worsen, by a paired t-test with CONFIDENCE, two-sided.
+
+    Each score is tested alone, without a correction for their number.
 
     Args:
-        gains: of each score, paired by seed; NaN, a gain of nothing, does not count.
+        gains: of each score, paired by seed or place; NaN, a gain of nothing, does not count.
         rules: score -> 'greater' or 'less', which is better.
     """
     words = dict(helps=[], harms=[])
@@ -140,7 +150,9 @@ def to_markdown(report: dict) -> str:
     about = (f'Validation scores of the last epoch, mean and standard deviation over runs. Gains are over {base} of '
              'the same seed: same start, same samples in the same order. `rise`: change of the score since the '
              f'validation before. A gain counts where a paired t-test gives it {CONFIDENCE:.0%} confidence: '
-             f'{_least(2):.1f} standard errors of two runs, {_least(3):.1f} of three, {_least(4):.1f} of four.')
+             f'{_least(2):.1f} standard errors of two runs, {_least(3):.1f} of three, {_least(4):.1f} of four. '
+             'Seeds change start, order and augmentation alone: a verdict is on these data, these scored samples and '
+             'this teacher.')
     lines = [f'# {report["title"]} on {report["data"]}: {report["finished"]} of {report["planned"]} runs finished', '',
              about]
     lines += _in_short(report)
@@ -156,6 +168,9 @@ def to_markdown(report: dict) -> str:
                 cells += [to_text(found['last']), to_text(found['gain'], sign='+')]
                 cells += [to_text(found['rise'], sign='+')] if name == metric else []
             lines.append(f'| {TITLES.get(arm, arm)} | {row["runs"]} | {" | ".join(cells)} | {row["verdict"]} |')
+        counts = {len(row['scores'][metric]['tested']) for row in arms.values() if row['scores'][metric]['tested']}
+        if counts:
+            lines += ['', _tested(counts, report['tested_over'][title], metric)]
     lines += ['', '| run | seed | ' + metric + ' at each validation |', '|---|---|---|']
     lines += [f'| {run["folder"]} | {run["seed"]} | {" ".join(f"{score:.4f}" for score in run["scores"])} |'
               for run in {run['folder']: run for run in runs}.values()]
@@ -166,6 +181,16 @@ def to_markdown(report: dict) -> str:
             lines += ['', f'One simulated sample, batch size 1, nets of the {title}, random weights.', '',
                       *cost.tables(report['efficiency'][scale])]
     return '\n'.join([*lines, '', report['efficiency'].get('machine', '')]).rstrip() + '\n'
+
+
+def _tested(counts: set[int], unit: str, metric: str) -> str:
+    """A line below a table: what n is, which score decides, and how often no effect comes out as one."""
+    numbers = ' or '.join(map(str, sorted(counts)))
+    places = (' The seeds of a place are averaged first, for they share its samples; trainings of two places still '
+              'share most of their data, which makes the test too sure.') if unit == 'place' else ''
+    return (f'Tested over {unit}s, n = {numbers}.{places} {metric} decides; any other score is tested alone, and of '
+            f'many comparisons without an effect about one in {1 / (1 - CONFIDENCE):.0f} comes out as one, more often '
+            'where seeds are added until one does.')
 
 
 def _in_short(report: dict) -> list[str]:
@@ -193,9 +218,11 @@ def _in_short(report: dict) -> list[str]:
                 continue
             gains = ', '.join(f'{name} {to_text(row["scores"][name]["gain"], 3, "+")}' for name in names)
             count = max(sum(gain == gain for gain in row['scores'][name]['gain']) for name in names)
-            verdict = row['verdict'] or 'one run shows no spread'
+            unit, tested = report['tested_over'][title], max(len(row['scores'][name]['tested']) for name in names)
+            of = f' at {tested} place{"s" * (tested != 1)}' if unit == 'place' else ''
+            verdict = row['verdict'] or f'one {unit} shows no spread'
             lines.append(f'* {arm} changes {base} of the same seed by: {gains} ({count} pair'
-                         f'{"s" * (count != 1)} of runs); {"it " * verdict.startswith("h")}{verdict}.')
+                         f'{"s" * (count != 1)} of runs{of}); {"it " * verdict.startswith("h")}{verdict}.')
     kind = 'Simulated data' if 'simulated' in report['data'] else 'Nets of the mini scale'
     return [*lines, '', f'{kind} say nothing about the scores of a benchmark.'] if lines else []
 

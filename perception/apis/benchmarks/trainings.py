@@ -75,7 +75,8 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
     """The trainings in their order: of each setting the teacher, if there is one, then all other arms of each seed.
 
     The overrides of a training are those of its config's `evidence`, then `options`, then those of its setting and of
-    its arm. Equal trainings of two settings share a work dir.
+    its arm. Equal trainings of two settings share a work dir; so does a teacher that the folder holds by a setting of
+    an earlier command.
 
     Args:
         arms: name -> config file and overrides.
@@ -86,6 +87,8 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
     """
     cfgs = {arm: load_config(config, mini=True) for arm, (config, *_) in arms.items()}
     places: dict[tuple, Path] = {}
+    taught = {s.teacher: folder / s.name / 'teacher' for s in known_settings(folder) if
+              (folder / s.name / 'teacher').is_dir()}  # by what teachers are given
     check_settings(folder, {config: list(cfgs[arm].get('evidence', {}).get('options', []))
                             for arm, (config, *_) in arms.items()})
 
@@ -99,7 +102,10 @@ def make_jobs(arms: Mapping[str, Sequence[str]], seeds: int, folder: Path, optio
                       for name in cfg.model.get('teachers') or {}]
             words += [f'{key}={predictions_of(teacher)}' for key in evidence.get('teacher_predictions', [])]
         words += overrides
-        place = places.setdefault((config, *words), folder / setting.name / name)
+        own = folder / setting.name / name
+        if arm == 'teacher' and not own.is_dir():
+            own = taught.get(setting.teacher, own)
+        place = places.setdefault((config, *words), own)
         return Job(arm, seed, config, place, words, setting.name)
 
     jobs = []
@@ -168,6 +174,14 @@ def check_settings(folder: Path, settings: dict) -> None:
     write_json(path, {**known, **settings})
 
 
+def known_settings(folder: Path) -> list[Setting]:
+    """Those whose trainings a work dir may hold, by its settings.json; without their titles."""
+    path = folder / 'settings.json'
+    known = json.loads(path.read_text()) if path.is_file() else {}
+    return [Setting('' if key == 'setting equal' else key.removeprefix('setting '), teacher=tuple(value[0]),
+                    students=tuple(value[1])) for key, value in known.items() if key.startswith('setting ')]
+
+
 def write_json(path: Path, content: Any) -> None:
     """Write a file that a later call reads again: all of it or, where this one is cut off, nothing.
 
@@ -220,7 +234,7 @@ def train_job(job: Job, shares: int, logger: logging.Logger) -> None:
         logger: gets the command.
 
     Raises:
-        TrainingError: the training failed.
+        TrainingError: the training failed, or ended without what a report needs.
     """
     print_log(f'{job.work_dir.name}, seed {job.seed}: {" ".join(job.command)}', logger)
     threads = max(torch.get_num_threads() // shares, 1)
@@ -228,10 +242,16 @@ def train_job(job: Job, shares: int, logger: logging.Logger) -> None:
     if code:
         raise TrainingError(f'{job.work_dir.name}: the training ended with code {code}, expected 0. Its output is '
                             'above; the same command continues where it stopped.')
+    if read_run(job) is None:  # it would be trained again and again
+        raise TrainingError(f'{job.work_dir}: the training ended, but not with a checkpoint of a validated last step, '
+                            'expected one to report. Correct train_cfg.val_begin, val_interval or '
+                            'default_hooks.checkpoint.')
 
 
 def read_run(job: Job) -> dict | None:
     """What a finished training left in its newest checkpoint; None while it is not finished.
+
+    One that a hook ended early is finished.
 
     Returns:
         `metric`, its `scores` (one a validation), `last` and `best`; `results`, all other results of the last
@@ -244,7 +264,9 @@ def read_run(job: Job) -> dict | None:
     checkpoint = load_checkpoint(path, mmap=True)
     meta, hub = checkpoint['meta'], checkpoint['message_hub']
     unit = 'epoch' if 'max_epochs' in cfg.train_cfg else 'iter'
-    if meta[unit] < cfg.train_cfg[f'max_{unit}s'] or hub['runtime_info'].get('step_validated') != meta[unit]:
+    notes, step = hub['runtime_info'], meta[unit]
+    ended = step >= cfg.train_cfg[f'max_{unit}s'] or notes.get('step_stopped') == step  # the latter by a hook, early
+    if not ended or notes.get('step_validated') != step:
         return None
     scalars = {name: values.tolist() for name, (values, _) in hub['log_scalars'].items()}
     results = {name.removeprefix('val/'): values for name, values in scalars.items()

@@ -23,7 +23,8 @@ class CheckpointHook(MMEngineCheckpointHook):
 
     Each checkpoint is written to a temporary file, synced and renamed before an old one is deleted. Its message hub is
     turned into plain values, and back after loading. Once a validation is complete the checkpoint of its epoch is
-    written again with that knowledge; a run resumed from a checkpoint without it validates first.
+    written again with that knowledge; a run resumed from a checkpoint without it validates first. That a hook ended
+    the training early is noted too, as `step_stopped`.
 
     The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered, nor is `out_dir`.
 
@@ -75,6 +76,13 @@ class CheckpointHook(MMEngineCheckpointHook):
         step = runner.epoch if self.by_epoch else runner.iter
         runner.message_hub.update_info('step_validated', self._validated(runner))
         if self.last_ckpt and Path(self.last_ckpt).name == self.filename_tmpl.format(step):
+            self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
+
+    def after_train(self, runner: Runner) -> None:
+        """Note in the last checkpoint that a hook, such as mmengine's EarlyStoppingHook, ended the training before."""
+        if runner.train_loop.stop_training:
+            step = runner.epoch if self.by_epoch else runner.iter
+            runner.message_hub.update_info('step_stopped', self._validated(runner))
             self._save_checkpoint_with_step(runner, step, dict(epoch=runner.epoch, iter=runner.iter))
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

@@ -67,12 +67,10 @@ class StartHook(Hook):
 
     @staticmethod
     def _warn_of_shared_samples(runner: Runner) -> None:
-        trained, held_out = ({data.path(i) for _, data in parts(loader.dataset) if hasattr(data, 'path')
-                              for i in range(len(data))} for loader in (runner.train_dataloader, runner.val_dataloader))
-        both = trained & held_out
-        if both:
-            runner.logger.warning(f'{len(both):,} of {len(held_out):,} samples of the validation are trained with too '
-                                  f'({min(both)}), so that its scores say little. Name others for one of both.')
+        said = shared_samples(runner.train_dataloader.dataset, runner.val_dataloader.dataset, 'validation')
+        if said:
+            runner.logger.warning(f'{said} Name others for one of both; of data sets in folds give all the same fold '
+                                  'and folds: --cfg-options {train,val,test}_dataloader.dataset.fold=...')
 
     @staticmethod
     def _log(runner: Runner, use: str, loader: Any) -> None:
@@ -82,6 +80,21 @@ class StartHook(Hook):
             beside = f' (official: {official:,})' if official else ''
             runner.logger.info(f'{use} data: {len(data):,} samples{beside}, {type(data).__name__}, '
                                f'{loader.num_workers} workers')
+
+
+def shared_samples(trained: Any, scored: Any, use: str) -> str:
+    """A sentence where samples of one data set are in another, by their `path(index)`; else nothing.
+
+    Args:
+        trained: the data set that is, or was, trained with.
+        scored: the one that is scored.
+        use: of the latter, for the sentence.
+    """
+    before, now = ({data.path(i) for _, data in parts(one) if hasattr(data, 'path') for i in range(len(data))}
+                   for one in (trained, scored))
+    both = before & now
+    return (f'{len(both):,} of {len(now):,} samples of the {use} are trained with too ({min(both)}), so that its '
+            'scores say little.') if both else ''
 
 
 def _check_classes(runner: Runner, use: str, dataset: Any) -> None:

@@ -16,8 +16,8 @@ class TrainingSetHook(Hook):
     training samples.
 
     The data set has them as its attributes `labels` and `ids`. They are told before weights are loaded, so that
-    memories in a checkpoint are compared with the samples that are there. It warns where samples are trained and
-    validated with, and of a loss that counts in epochs of another length (its attribute `epoch`, iterations).
+    memories in a checkpoint are compared with the samples that are there. It warns of a loss that counts in epochs of
+    another length (its attribute `epoch`, iterations).
     """
 
     def before_run(self, runner: Runner) -> None:
@@ -28,15 +28,8 @@ class TrainingSetHook(Hook):
         """
         if not isinstance(runner._train_loop, BaseLoop):
             return
-        loader, val = runner._train_loop.dataloader, runner._val_loop
+        loader = runner._train_loop.dataloader
         tell_training_set(unwrap(runner.model), loader.dataset)
-        held_out = getattr(val.dataloader.dataset, 'ids', ()) if isinstance(val, BaseLoop) else ()
-        both = sorted({*held_out} & {*loader.dataset.ids})
-        if both:
-            runner.logger.warning(
-                f'TrainingSetHook: {len(both):,} of {len(held_out):,} samples of the validation are trained with too '
-                f'({both[0]}), so that its scores say little. Give all data sets the same fold and folds: '
-                '--cfg-options {train,val,test}_dataloader.dataset.fold=...')
         for name, module in unwrap(runner.model).named_modules():
             epoch = getattr(module, 'epoch', None)
             if isinstance(epoch, int) and epoch != len(loader):

@@ -57,8 +57,10 @@ def test_samples_that_are_trained_and_validated_with_and_other_epochs_are_named(
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     _ = runner.train_loop, runner.val_loop
     TrainingSetHook().before_run(runner)
-    assert '12 of 12 samples of the validation are trained with too' in said[0]
-    assert 'model.losses.mt.epoch=2 in a training with 6 iterations an epoch' in said[1] and len(said) == 2
+    StartHook().before_train(runner)
+    assert 'model.losses.mt.epoch=2 in a training with 6 iterations an epoch' in said[0]
+    assert '12 of 12 samples of the validation are trained with too' in said[1] and 'the same fold' in said[1]
+    assert len(said) == 2
     runner = build(root, tmp_path, train_dataloader__batch_size=24)
     monkeypatch.setattr(runner.logger, 'warning', said.append)
     _ = runner.train_loop, runner.val_loop

@@ -110,6 +110,10 @@ class ClassImages(SeededDataset):
     def __len__(self) -> int:
         return len(self.ids)
 
+    def path(self, index: int) -> str:
+        """File of an image."""
+        return str(self.paths[index])
+
     def read(self, index: int) -> dict:
         """An image resized to `input_size`, (H, W, 3) uint8 RGB.
 
