@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
+from perception.common.visual.points import has_display
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import check_free, result_path
 from perception.utils.paths import natural_order
@@ -229,7 +230,6 @@ def show_image(image: np.ndarray, title: str = 'image') -> bool:
     Returns:
         Whether a window could be opened.
     """
-    from perception.common.visual.points import has_display
     try:
         if not has_display():
             return False

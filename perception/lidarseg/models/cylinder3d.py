@@ -16,6 +16,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
+from perception.lidarseg.deploy import traceable
+from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.scatter import scatter_max, take_rows
 from perception.ops.sparse.functional import Finish, can_finish
@@ -108,12 +110,10 @@ class Cylinder3D(BaseModel):
 
     def traceable(self) -> tuple:
         """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
-        from perception.lidarseg.deploy import traceable
         return traceable(self)
 
     def use_graphs(self) -> None:
         """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
-        from perception.lidarseg.graphs import use_graphs
         use_graphs(self)
 
     def loss(self, voxel_logits: Tensor, point_logits: Tensor, inputs: dict) -> dict[str, Tensor]:

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.lidarseg.deploy import traceable
+from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.scatter import take_rows
 from perception.ops.sparse.functional import Finish, can_finish
@@ -141,12 +143,10 @@ class MinkUNet(BaseModel):
 
     def traceable(self) -> tuple:
         """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
-        from perception.lidarseg.deploy import traceable
         return traceable(self)
 
     def use_graphs(self) -> None:
         """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
-        from perception.lidarseg.graphs import use_graphs
         use_graphs(self)
 
     def loss(self, outputs: dict[str, Tensor], inputs: dict) -> dict[str, Tensor]:
