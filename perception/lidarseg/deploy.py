@@ -69,7 +69,7 @@ class PointsToLabels(nn.Module):
 
 
 def traceable(model: nn.Module) -> tuple[nn.Module, Tensor, Callable[[Tensor], Tensor]]:
-    """What tools/export.py asks a net for: `PointsToLabels`, an example, and the net itself as points to labels.
+    """What tools/export.py asks a net for: `PointsToLabels`, points (N, 4), and the net itself as points to labels.
 
     Raises:
         ConfigError: a net that cannot be exported.

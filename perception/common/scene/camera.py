@@ -145,7 +145,7 @@ def _directions(pixels: np.ndarray, spec: CameraSpec, pose: np.ndarray) -> np.nd
 
 
 def label_maps(caster: Caster, pose: np.ndarray, spec: CameraSpec, scale: float = 1.0) -> Maps:
-    """What each pixel of the full-size image shows, without the picture; cast at `scale` and enlarged to it."""
+    """What each pixel shows, (H, W) of the full-size image, without the picture; cast at `scale` and enlarged to it."""
     size, top, pixels = _rays(spec, scale)
     direction = _directions(pixels[top:], spec, pose)
     hits = caster.cast(_origins(pose, len(direction)), direction)

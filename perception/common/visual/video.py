@@ -85,7 +85,7 @@ def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Pat
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and picture of an image file, of each image of a folder, or of each frame of a video.
+    """Name and picture (H, W, 3) of an image file, of each image of a folder, or of each frame of a video.
 
     Args:
         path: of the file or folder; frames of a video are called `<name>_000000` and so on. A video with fewer frames

@@ -124,10 +124,13 @@ class Cylinder3D(BaseModel):
         Args:
             voxel_logits: (V, C+1).
             point_logits: (N, C+1), used where the refinement is on.
-            inputs: the batch with `labels` and `voxel_labels`.
+            inputs: the batch with `labels` (N,) and `voxel_labels` (V,).
 
         Returns:
             `loss_voxel_ce`, `loss_voxel_lovasz` and, with the refinement, `loss_point_ce`; scalars.
+
+        Raises:
+            DataError: a batch without labels.
         """
         if 'voxel_labels' not in inputs:
             raise DataError('Cylinder3D.loss: a batch without labels, expected `labels` in every data sample. Train on '

@@ -154,10 +154,13 @@ class MinkUNet(BaseModel):
 
         Args:
             outputs: `voxel_logits` and, with a voxel head, `branch_logits`, both (V, C).
-            inputs: the batch with `voxel_labels`.
+            inputs: the batch with `voxel_labels` (V,).
 
         Returns:
             `loss_voxel_ce` and, with a voxel head, `loss_branch_ce`; scalars.
+
+        Raises:
+            DataError: a batch without labels.
         """
         if 'voxel_labels' not in inputs:
             raise DataError(f'{type(self).__name__}.loss: a batch without labels, expected `labels` in every data '
