@@ -43,6 +43,7 @@ class FiniteSteps:
 
         Raises:
             TrainingError: the step is not finite, and no more may be skipped.
+            ConfigError: a batch too small for a batch normalisation.
         """
         model, wrapper = unwrap(self.runner.model), self.runner.optim_wrapper
         turns = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else []  # one may have stepped already

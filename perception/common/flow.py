@@ -42,12 +42,6 @@ def dis_flows(first: Tensor, second: Tensor, preset: str = 'medium') -> Tensor:
     return torch.from_numpy(found).to(first.device)
 
 
-def resize_flow(flow: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, 2, H, W) at another size of the images, in its pixels."""
-    scale = flow.new_tensor([size[1] / flow.shape[3], size[0] / flow.shape[2]]).view(1, 2, 1, 1)
-    return F.interpolate(flow, size, mode='bilinear', align_corners=False, antialias=True) * scale
-
-
 def warp(image: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
     """Take from the second image what the flow of the first one leads to.
 
@@ -81,8 +75,3 @@ def consistent(forward: Tensor, backward: Tensor, share: float = 0.01, floor: fl
     back, inside = warp(backward, forward)
     gap, length = (forward + back).square().sum(1, True), forward.square().sum(1, True) + back.square().sum(1, True)
     return inside & (gap < share * length + floor)
-
-
-def end_point_error(found: Tensor, truth: Tensor) -> Tensor:
-    """Length of the difference of two flows (B, 2, H, W), in pixels: (B, H, W)."""
-    return (found - truth).norm(dim=1)

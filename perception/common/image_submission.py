@@ -75,7 +75,11 @@ def size_problem(path: Path, size: tuple[int, int]) -> str | None:
 
 
 def check_zip(path: Path, names: Sequence[str], size: tuple[int, int], values: set[int]) -> list[str]:
-    """What is wrong with a zip of label images: names, sizes, depth, values."""
+    """What is wrong with a zip of label images: names, sizes, depth, values.
+
+    Raises:
+        DataError: no such file.
+    """
     if not path.is_file():
         raise DataError(f'{path}: no such file, expected the zip of a submission. Check the path.')
     try:

@@ -201,7 +201,7 @@ class Predictor:
             show = show and self.shown(picture, found)
 
     def shown(self, picture: np.ndarray, found: Found) -> bool:
-        """Open a window; where there is no display that is said, and False is returned."""
+        """Open a window with a picture (H, W, 3); where there is no display that is said, and False is returned."""
         there = self.show(picture, found.source, found.sample, found.truth, found.name)
         if not there:
             print_log('--show: no window can be opened here, expected a display. Look at the pictures that are '
@@ -213,11 +213,11 @@ class Predictor:
         recording.image('picture', self.draw(found.source, found.sample, found.truth, found.name))
 
     def view(self, view: str, source: Any, sample: BaseDataElement | None, truth: Any, name: str) -> np.ndarray:
-        """One picture of the kind `view`; `draw` where there is but the plain one."""
+        """One picture (H, W, 3) of the kind `view`; `draw` where there is but the plain one."""
         return self.draw(source, sample, truth, name)
 
     def show(self, picture: np.ndarray, source: Any, sample: BaseDataElement | None, truth: Any, name: str) -> bool:
-        """Open a window; False where there is no display."""
+        """Open a window with a picture (H, W, 3); False where there is no display."""
         return show_image(picture, name)
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:

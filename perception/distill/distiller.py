@@ -86,6 +86,12 @@ class Distiller(BaseModel):
             inputs: what the data preprocessor made of the batch.
             data_samples: labels and meta information, one per sample.
             all_losses: those too that are not active at this iteration, as at the nearest one at which they teach.
+
+        Returns:
+            scalars by name, and scalars by name for each loss.
+
+        Raises:
+            ConfigError: two losses give a term of the same name.
         """
         now, terms = self.now(), {}
         with record(self.student, self.taps) as outputs:

@@ -150,7 +150,11 @@ class IntRAKDLoss(DistillLoss):
         return torch.cat(gaps).mean()
 
     def affinity_loss(self, student: Any, teacher: Any, taps: tuple[str, str], inputs: dict) -> Tensor:
-        """Equation (4), a mean over images; a class counts where it is present in both nets' maps."""
+        """Equation (4), a scalar, a mean over images; a class counts where it is present in both nets' maps.
+
+        Raises:
+            DataError: the taps hold other samples.
+        """
         gaps, counts, total = [], [], len(self.moment_orders)
         s, t = features(student, taps[0]), features(teacher, taps[1]).detach()
         if s.ndim != t.ndim or len(s) != len(t):

@@ -113,12 +113,6 @@ class Counts:
         return self.tp / (self.tp + self.fn) if self.tp + self.fn else -1.0
 
     @property
-    def f_measure(self) -> float:
-        """2 P R / (P + R) of the two above, whatever they are: 0, -1 or NaN where there is nothing to find."""
-        total = self.precision + self.recall
-        return 2 * self.precision * self.recall / total if total else float('nan')
-
-    @property
     def f1(self) -> float:
         """2 TP / (2 TP + FP + FN), 0 when there is none."""
         return 2 * self.tp / (2 * self.tp + self.fp + self.fn) if self.tp else 0.0

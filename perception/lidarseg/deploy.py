@@ -13,9 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.lidarseg.models.cylinder3d import Cylinder3D
-from perception.lidarseg.models.minkunet import MinkUNet
-from perception.lidarseg.models.spvcnn import SPVCNN
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.ops.sparse.maps import Geometry, coords_of_keys, halo_keys
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.voxelize import cylinder_features
@@ -36,12 +34,12 @@ class PointsToLabels(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        if not isinstance(model, (Cylinder3D, MinkUNet)) or isinstance(model, SPVCNN) or getattr(
-                model, 'refine', None) is not None:
+        self.voxelizer = getattr(model, 'data_preprocessor', None)
+        if not isinstance(self.voxelizer, (CubeVoxelizer, CylinderVoxelizer)) or \
+                getattr(model, 'refine', None) is not None or hasattr(model.backbone, 'point_transforms'):
             raise ConfigError(f'PointsToLabels: {type(model).__name__}, expected a MinkUNet or a Cylinder3D without '
                               'refinement. Export another net.')
-        self.cylinders = isinstance(model, Cylinder3D)
-        self.voxelizer = model.data_preprocessor
+        self.cylinders = isinstance(self.voxelizer, CylinderVoxelizer)
         self.net = copy.deepcopy(model).eval()
         for name, module in list(self.net.named_modules()):
             if isinstance(module, (SubMConv3d, SparseConv3d, SparseInverseConv3d)):
@@ -71,7 +69,7 @@ class PointsToLabels(nn.Module):
 
 
 def traceable(model: nn.Module) -> tuple[nn.Module, Tensor, Callable[[Tensor], Tensor]]:
-    """What tools/export.py asks a net for: `PointsToLabels`, an example, and the net itself as points to labels.
+    """What tools/export.py asks a net for: `PointsToLabels`, points (N, 4), and the net itself as points to labels.
 
     Raises:
         ConfigError: a net that cannot be exported.

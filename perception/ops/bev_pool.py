@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from perception.ops.bev_pool_triton import pool_backward, pool_forward
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import has_triton
@@ -232,16 +233,15 @@ class _TritonSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, shares: Tensor, rows: Tensor, ranks: Ranks) -> Tensor:
-        from perception.ops.bev_pool_triton import pool_forward
         ctx.ranks = ranks
         ctx.save_for_backward(shares, rows)
-        return pool_forward(shares, rows, ranks)
+        return pool_forward(shares, rows, ranks.shares, ranks.rows, ranks.starts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        from perception.ops.bev_pool_triton import pool_backward
-        return *pool_backward(grad.contiguous(), *ctx.saved_tensors, ctx.ranks), None
+        bags, places, _, starts = ctx.ranks.transposed
+        return *pool_backward(grad.contiguous(), *ctx.saved_tensors, places, bags, starts), None
 
 
 class _Max(torch.autograd.Function):

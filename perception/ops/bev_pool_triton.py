@@ -4,7 +4,7 @@ Sums have a fixed order and nothing is added by atomics, so results repeat bit f
 and do not divide. The form in PyTorch is the reference; they agree to rounding. With `TRITON_INTERPRET=1` in the
 environment before the first call the kernels run on tensors of a CPU, for tests.
 
-Shapes: R rows of C channels, S shares, G bags.
+Shapes: R rows of C channels, S shares, G bags, P pairs of a bag and a row.
 """
 from functools import cache
 from types import ModuleType
@@ -13,19 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perception.ops.bev_pool import Ranks
 from perception.utils.optional import import_optional
 
 TILE = 1024  # numbers of pairs times channels that a program looks at once
 
 
-def pool_forward(shares: Tensor, rows: Tensor, ranks: Ranks) -> Tensor:
+def pool_forward(shares: Tensor, rows: Tensor, places: Tensor, row_of: Tensor, starts: Tensor) -> Tensor:
     """Weighted sums of rows.
 
     Args:
         shares: (S,) contiguous, float32 or float64.
         rows: (R, C) contiguous, the same dtype.
-        ranks: which belong together.
+        places: (P,) int32 share of each pair, pairs sorted by bag.
+        row_of: (P,) int32 its row.
+        starts: (G + 1,) int32 first pair of each bag, and P.
 
     Returns:
         (G, C).
@@ -34,21 +35,23 @@ def pool_forward(shares: Tensor, rows: Tensor, ranks: Ranks) -> Tensor:
         MissingDependency: no Triton.
     """
     kernel, _, triton = _kernels()
-    out = rows.new_empty(ranks.num_bags, rows.shape[1])
+    out = rows.new_empty(len(starts) - 1, rows.shape[1])
     if out.numel():
-        kernel[ranks.num_bags, ](shares, rows, out, ranks.shares, ranks.rows, ranks.starts, rows.shape[1],
-                                 **_tile(triton, rows.shape[1]))
+        kernel[len(out), ](shares, rows, out, places, row_of, starts, rows.shape[1], **_tile(triton, rows.shape[1]))
     return out
 
 
-def pool_backward(grad: Tensor, shares: Tensor, rows: Tensor, ranks: Ranks) -> tuple[Tensor, Tensor]:
+def pool_backward(grad: Tensor, shares: Tensor, rows: Tensor, places: Tensor, bag_of: Tensor,
+                  starts: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `pool_forward`.
 
     Args:
         grad: (G, C) contiguous, of its result.
         shares: (S,) as there.
         rows: (R, C) as there.
-        ranks: as there.
+        places: (P,) int32 share of each pair, pairs sorted by row.
+        bag_of: (P,) int32 its bag.
+        starts: (R + 1,) int32 first pair of each row, and P.
 
     Returns:
         (S,) and (R, C).
@@ -59,8 +62,7 @@ def pool_backward(grad: Tensor, shares: Tensor, rows: Tensor, ranks: Ranks) -> t
     _, kernel, triton = _kernels()
     grad_shares, grad_rows = torch.zeros_like(shares), torch.empty_like(rows)
     if rows.numel():
-        bags, places, _, starts = ranks.transposed
-        kernel[len(rows), ](grad, shares, rows, grad_shares, grad_rows, places, bags, starts, rows.shape[1],
+        kernel[len(rows), ](grad, shares, rows, grad_shares, grad_rows, places, bag_of, starts, rows.shape[1],
                             **_tile(triton, rows.shape[1]))
     return grad_shares, grad_rows
 

@@ -5,30 +5,14 @@ cells of s x s x s of them. Both directions depend on the geometry alone, so it 
 """
 from itertools import product
 from math import prod
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from perception.ops.scatter import scatter_mean
-from perception.ops.sparse.maps import VoxelSet, halo_keys, lookup_rows
+from perception.ops.sparse.maps import PointVoxelMap, VoxelSet, halo_keys, lookup_rows
 from perception.utils.errors import DataError
-
-
-class PointVoxelMap(NamedTuple):
-    """Where points lie among the voxels of one level.
-
-    Attributes:
-        voxel: (N,) int64 row of the voxel that holds the point.
-        corners: (N, 8) int64 rows of the eight voxels around the point; any row where there is none.
-        weights: (N, 8) float32 trilinear weights, zero where there is no voxel, else summing to one.
-        num_voxels: V.
-    """
-    voxel: Tensor
-    corners: Tensor
-    weights: Tensor
-    num_voxels: int
 
 
 def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet, stride: int) -> PointVoxelMap:

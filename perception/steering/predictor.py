@@ -22,7 +22,6 @@ from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError
 
-NAMES = ('angle [deg]', 'torque', 'speed [m/s]')
 ACTIONS = ('straight', 'slow or stop', 'left', 'right')
 RATE, MOST_PAST = 10.0, 600  # frames a second of the curve, and how many of them it knows
 

@@ -35,24 +35,6 @@ class FlipClip:
 
 
 @TRANSFORMS.register_module()
-class ShadeClip:
-    """Other light in all frames of a clip: brightness and contrast by factors from U(1 - x, 1 + x).
-
-    Args:
-        brightness, contrast: x of each, below 1.
-    """
-
-    def __init__(self, brightness: float = 0.3, contrast: float = 0.3) -> None:
-        self.ranges = _share('ShadeClip', brightness), _share('ShadeClip', contrast)
-
-    def __call__(self, sample: dict) -> dict:
-        brightness, contrast = (sample['rng'].uniform(1 - x, 1 + x) for x in self.ranges)
-        mean = sample['clip'].mean()
-        table = np.clip((np.arange(256) - mean) * contrast + mean * brightness, 0, 255).astype(np.uint8)
-        return dict(sample, clip=table[sample['clip']])
-
-
-@TRANSFORMS.register_module()
 class FlipImage:
     """Mirror an image and its labels.
 

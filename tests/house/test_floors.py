@@ -1,6 +1,7 @@
 """The floors of the house: a module imports only lower floors or its own room."""
 import ast
 import subprocess
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -117,6 +118,37 @@ def test_the_rule_catches_a_broken_floor(tmp_path, room, line):
     folder.mkdir(parents=True)
     (folder / 'new.py').write_text(line + '\n')
     assert len(broken_rules(folder / 'new.py', tmp_path / 'perception')) == 1
+
+
+def import_circle(package: Path) -> list[str]:
+    """Modules of which each imports the next and the last the first, also inside functions; empty where none do."""
+    names = {path: '.'.join(path.relative_to(package.parent).with_suffix('').parts).removesuffix('.__init__')
+             for path in package.rglob('*.py')}
+    modules, graph = set(names.values()), {}
+    for path, module in names.items():
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test).endswith('TYPE_CHECKING'):
+                node.body = []  # nothing is imported there
+        # a name is a module, or an object of one
+        graph[module] = {known for _, name in imported(tree) for known in (name, name.rpartition('.')[0])
+                         if known in modules and known != module}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others(root, tmp_path):
+    assert not (circle := import_circle(root / 'perception')), ' imports '.join(circle[::-1])
+    package = tmp_path / 'perception'
+    package.mkdir()
+    (package / 'a.py').write_text('def f():\n    from perception.b import g\n')
+    (package / 'b.py').write_text('from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import perception.a\n')
+    assert not import_circle(package)
+    (package / 'b.py').write_text('from perception import a\n')
+    assert set(import_circle(package)) == {'perception.a', 'perception.b'}
 
 
 def foreign_imports(path: Path) -> list[str]:

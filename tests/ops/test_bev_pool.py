@@ -8,6 +8,7 @@ from torch.profiler import profile
 
 from perception.ops import bev_pool as module
 from perception.ops.bev_pool import RankCache, Ranks, bev_pool, make_ranks, pool_rows
+from perception.ops.bev_pool_triton import pool_backward, pool_forward
 from perception.utils.errors import ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -247,7 +248,6 @@ def test_triton_is_not_needed_on_a_cpu(monkeypatch):
                                                           (torch.float32, 80, 0)])
 def test_triton_kernels_equal_the_torch_form(dtype, channels, pairs):
     """On a GPU, else in Triton's interpreter, see tests/conftest.py."""
-    from perception.ops.bev_pool_triton import pool_backward, pool_forward
     device, draw = 'cuda' if torch.cuda.is_available() else 'cpu', torch.Generator().manual_seed(0)
     bags, rows = (torch.randint(n, (pairs,), generator=draw).to(device) for n in (50, 40))
     ranks = Ranks(bags, rows, torch.randperm(pairs + 20, generator=draw)[:pairs].to(device), 40, pairs + 20, (5, 10))
@@ -256,9 +256,10 @@ def test_triton_kernels_equal_the_torch_form(dtype, channels, pairs):
     pooled = module._Sum.apply(shares, rows, ranks)
     grad = torch.randn(pooled.shape, dtype=dtype, generator=draw).to(device)
     expected = pooled, *torch.autograd.grad(pooled, (shares, rows), grad)
+    bags, places, _, starts = ranks.transposed
     for _ in range(2):
-        found = (pool_forward(shares.detach(), rows.detach(), ranks),
-                 *pool_backward(grad, shares.detach(), rows.detach(), ranks))
+        found = (pool_forward(shares.detach(), rows.detach(), ranks.shares, ranks.rows, ranks.starts),
+                 *pool_backward(grad, shares.detach(), rows.detach(), places, bags, starts))
         for a, b in zip(found, expected):
             torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-5)
 

@@ -3,8 +3,8 @@ from itertools import product
 import pytest
 import torch
 
-from perception.ops.point_voxel import PointVoxelMap, point_voxel_map, points_to_voxels, voxels_to_points
-from perception.ops.sparse.maps import VoxelSet
+from perception.ops.point_voxel import point_voxel_map, points_to_voxels, voxels_to_points
+from perception.ops.sparse.maps import PointVoxelMap, VoxelSet
 from perception.utils.errors import DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]

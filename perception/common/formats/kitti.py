@@ -45,7 +45,7 @@ def read_labels(path: str | Path, num_points: int | None = None) -> np.ndarray:
         num_points: how many the scan has; None does not check it.
 
     Returns:
-        (N,) uint32: semantic id in the lower 16 bits, instance id in the upper 16, see `split_labels`.
+        (N,) uint32: semantic id in the lower 16 bits, instance id in the upper 16.
 
     Raises:
         DataError: no such file, a size that is no multiple of 4 bytes, another number of labels than points, numbers
@@ -94,11 +94,6 @@ def _whole(values: np.ndarray) -> bool:
     """Whether all are whole numbers that may be semantic ids."""
     with np.errstate(invalid='ignore'):
         return bool(((values >= -1) & (values < MOST_IDS) & (values == np.floor(values))).all())
-
-
-def split_labels(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Semantic ids (N,) uint16 and instance ids (N,) uint16 of raw labels (N,) uint32."""
-    return (labels & 0xFFFF).astype(np.uint16), (labels >> 16).astype(np.uint16)
 
 
 def join_labels(semantic: np.ndarray, instance: np.ndarray | int = 0) -> np.ndarray:
@@ -174,22 +169,6 @@ def read_poses(path: str | Path) -> np.ndarray:
     return _matrices(path, read_text(path, 'poses', TEXT_BYTES).rstrip().splitlines())
 
 
-def read_times(path: str | Path) -> np.ndarray:
-    """Read `times.txt`: (M,) float64 seconds since the first scan.
-
-    Raises:
-        DataError: no such file, or a line that is no finite number.
-    """
-    try:
-        times = np.array(read_text(path, 'times', TEXT_BYTES).split(), np.float64)
-    except ValueError as error:
-        raise DataError(f'{path}: {error}, expected one number of seconds a line. Correct it.') from error
-    if not np.isfinite(times).all():
-        line = int(np.argmin(np.isfinite(times)))
-        raise DataError(f'{path}: {times[line]} in line {line + 1}, expected finite seconds. Correct it.')
-    return times
-
-
 def write_points(path: str | Path, points: np.ndarray) -> None:
     """Write a scan of (N, 4) points."""
     np.ascontiguousarray(points, '<f4').tofile(path)
@@ -216,7 +195,7 @@ def write_times(path: str | Path, times: np.ndarray) -> None:
 
 
 def _row(matrix: np.ndarray) -> str:
-    return ' '.join(f'{value:.12e}' for value in np.asarray(matrix)[:3].ravel())
+    return ' '.join(f'{value:.12e}' for value in (np.asarray(matrix)[:3] + 0.0).ravel())  # no -0
 
 
 def _matrices(path: str | Path, rows: list[str], first_line: int = 1) -> np.ndarray:

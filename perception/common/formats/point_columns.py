@@ -31,7 +31,11 @@ def parse_columns(columns: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def row_type(columns: Sequence[str]) -> np.dtype:
-    """The type of a row."""
+    """The type of a row.
+
+    Raises:
+        ConfigError: a column of a type that is no number.
+    """
     try:
         types = [(f'{k}', np.dtype(part.partition(':')[2] or '<f4')) for k, part in enumerate(columns)]
     except TypeError as error:

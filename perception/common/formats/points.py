@@ -128,7 +128,11 @@ class PointReader(TypedArguments):
         return self.cloud(fields, where)
 
     def cloud(self, fields: Fields, where: str | Path) -> Cloud:
-        """The points of the columns of a scan; `where` is the file, for messages."""
+        """The points (N, 4) of the columns (N,) of a scan; `where` is the file, for messages.
+
+        Raises:
+            DataError: a column is absent, or a point is not finite.
+        """
         names = {plain_name(name): name for name in reversed(fields)}
         absent = [axis for axis in 'xyz' if axis not in names]
         if absent:

@@ -33,6 +33,9 @@ class CheckpointHook(MMEngineCheckpointHook):
         by_epoch: unit of `interval`; False for a loop over iterations.
         max_keep_ckpts: how many checkpoints stay; at least 2, or -1 for all.
         **kwargs: further arguments of mmengine's hook.
+
+    Raises:
+        ConfigError: fewer checkpoints than two, or what is not offered.
     """
 
     def __init__(self, interval: int = 1, by_epoch: bool = True, max_keep_ckpts: int = 2, **kwargs) -> None:

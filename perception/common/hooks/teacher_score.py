@@ -23,6 +23,9 @@ class TeacherScoreHook(Hook):
     Args:
         num_samples: how many samples of the validation set to look at, from its start; 0 switches the hook off.
         metric: name of the result to log; None takes the first one.
+
+    Raises:
+        ConfigError: a negative number.
     """
 
     priority = 'LOW'

@@ -1,8 +1,7 @@
-"""Cameras in the toy world: pictures, exact maps of what each pixel shows, and lane boundaries as image curves.
+"""Cameras in the toy world: pictures, and exact maps of what each pixel shows.
 
-Camera frames are x right, y down, z forward. Inside, an image's corner is (0, 0) and the centre of pixel (row i, column
-j) is (j + .5, i + .5); points that are given out count from pixel centres, as the official label files do: u = j means
-the middle of column j.
+Camera frames are x right, y down, z forward. An image's corner is (0, 0) and the centre of pixel (row i, column j) is
+(j + .5, i + .5).
 """
 from __future__ import annotations
 
@@ -13,13 +12,10 @@ import numpy as np
 
 from perception.common.scene.caster import Caster, Hits
 from perception.common.scene.shading import Look, Sun, ambient_occlusion, develop, radiance, sky
-from perception.common.scene.street import Street
-from perception.common.scene.world import World
 from perception.utils.errors import ConfigError
 
 EDGE_SAMPLES = np.array([[-.25, -.375], [.375, -.125], [-.375, .25], [.125, .375]])     # more rays at edges, in pixels
-STEP = .25          # metres between the samples of a projected line
-NEAR = .3           # metres before the camera where lines are cut
+NEAR = .3           # metres before the camera below which points have no place in the image
 
 
 @dataclass(frozen=True)
@@ -101,33 +97,6 @@ class Maps(NamedTuple):
     mark: np.ndarray
 
 
-class ProjectedLine(NamedTuple):
-    """A lane boundary in the image.
-
-    Attributes:
-        points: (P, 2) u, v from pixel centres, one per requested row that the line crosses, bottom to top. u may lie
-            outside the image.
-        visible: (P,) bool: inside the image, with no thing before it (when a caster was given).
-        kind: `'solid'`, `'dashed'`, `'double'` or `'none'` (a boundary without paint).
-        colour: `'white'` or `'yellow'`.
-        width: metres of the paint.
-        offset: metres to the left of the camera where the line is nearest to it.
-        role: -1 for the first boundary to the left of the ego, -2 for the next, ...; 1, 2, ... to the right.
-        start: metres along the street from the camera to where the line begins, 0 if it passes the camera; lines behind
-            a junction start far away, and annotators leave them out.
-        s: (P,) metres along the street.
-    """
-    points: np.ndarray
-    visible: np.ndarray
-    kind: str
-    colour: str
-    width: float
-    offset: float
-    role: int
-    start: float
-    s: np.ndarray
-
-
 def camera_pose(ego: np.ndarray, spec: CameraSpec, roll: float = 0.0, pitch: float = 0.0) -> np.ndarray:
     """4x4 pose (camera to world) of a camera on the ego.
 
@@ -176,7 +145,7 @@ def _directions(pixels: np.ndarray, spec: CameraSpec, pose: np.ndarray) -> np.nd
 
 
 def label_maps(caster: Caster, pose: np.ndarray, spec: CameraSpec, scale: float = 1.0) -> Maps:
-    """What each pixel of the full-size image shows, without the picture; cast at `scale` and enlarged to it."""
+    """What each pixel shows, (H, W) of the full-size image, without the picture; cast at `scale` and enlarged to it."""
     size, top, pixels = _rays(spec, scale)
     direction = _directions(pixels[top:], spec, pose)
     hits = caster.cast(_origins(pose, len(direction)), direction)
@@ -245,92 +214,3 @@ def _edges(hits: Hits, width: int) -> np.ndarray:
         edge[:-1 if axis == 0 else None, :-1 if axis == 1 else None] |= differs
         edge[1 if axis == 0 else 0:, 1 if axis == 1 else 0:] |= differs
     return np.flatnonzero(edge)
-
-
-def project_boundaries(world: World, pose: np.ndarray, spec: CameraSpec, caster: Caster | None = None,
-                       rows: np.ndarray | None = None, reach: float = 120.0) -> list[ProjectedLine]:
-    """All lane boundaries before the camera as curves in the image, left to right by their offset.
-
-    Parts behind crests are left out, parts behind things are kept and not `visible`: annotators draw through cars.
-
-    Args:
-        world: the world.
-        pose: 4x4 pose of the camera.
-        spec: the camera.
-        caster: the world at this moment, to find out what is hidden; without it nothing is.
-        rows: image rows v to give points at, any order; all rows when None.
-        reach: metres ahead up to which lines are followed.
-    """
-    rows = np.arange(spec.height) if rows is None else np.asarray(rows)
-    rows = np.sort(rows)[::-1].astype(float)
-    here, d = locate(world.street, pose[:3, 3])
-    found = []
-    for line in world.lanes:
-        low, high = max(line.paint_start, here - 10), min(line.paint_stop, here + reach)
-        if high - low < 1:
-            continue
-        s = np.arange(low, high, STEP)
-        points = world.street.at(s, line.d(s), .004)
-        points, s = _before(points, s, pose)
-        uv = project(points, pose, spec)[0] - .5
-        points, s, uv = (x[_rising(uv[:, 1])] for x in (points, s, uv))
-        crossed = rows[(rows <= uv[0, 1]) & (rows >= uv[-1, 1])] if len(s) > 1 else rows[:0]
-        if not len(crossed):
-            continue
-        u, at = (np.interp(-crossed, -uv[:, 1], x) for x in (uv[:, 0], s))
-        places = np.stack([np.interp(-crossed, -uv[:, 1], points[:, i]) for i in range(3)], -1)
-        visible = (u >= -.5) & (u < spec.width - .5) & ~_hidden(caster, pose[:3, 3], places)
-        near = min(max(here, low), high)
-        found.append(ProjectedLine(np.stack([u, crossed], -1), visible, line.kind, line.colour, line.width,
-                                   float(line.d(near)) - d, 0, max(0.0, low - here), at))
-    return _with_roles(found)
-
-
-def locate(street: Street, point: np.ndarray) -> tuple[float, float]:
-    """Where a world point lies along the street (s) and to the left of its centre line (d), metres."""
-    nearest = int(np.argmin(np.hypot(street.x - point[0], street.y - point[1])))
-    s = float(street.grid[nearest])
-    for _ in range(3):
-        heading = float(street.heading_at(s))
-        off = point[:2] - street.at(s, 0.0)[:2]
-        s += float(off @ [np.cos(heading), np.sin(heading)])
-    heading = float(street.heading_at(s))
-    return s, float((point[:2] - street.at(s, 0.0)[:2]) @ [-np.sin(heading), np.cos(heading)])
-
-
-def _before(points: np.ndarray, s: np.ndarray, pose: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a line that lies at least `NEAR` before the camera, cut exactly there."""
-    depth = (points - pose[:3, 3]) @ pose[:3, 2]
-    keep = depth >= NEAR
-    first = int(np.argmax(keep))
-    if not keep.any() or first == 0:
-        return points[keep], s[keep]
-    share = (NEAR - depth[first - 1]) / (depth[first] - depth[first - 1])
-    cut = points[first - 1] + share * (points[first] - points[first - 1])
-    return np.concatenate([cut[None], points[keep]]), np.concatenate([[s[first - 1] + share * STEP], s[keep]])
-
-
-def _rising(v: np.ndarray) -> np.ndarray:
-    """(N,) bool: samples that lie higher in the image than all nearer ones."""
-    return np.concatenate([np.ones(min(1, len(v)), bool), v[1:] < np.minimum.accumulate(v)[:-1]])
-
-
-def _hidden(caster: Caster | None, eye: np.ndarray, points: np.ndarray) -> np.ndarray:
-    if caster is None:
-        return np.zeros(len(points), bool)
-    way = (points - eye).astype(np.float32)
-    length = np.linalg.norm(way, axis=1)
-    hits = caster.cast(np.broadcast_to(eye.astype(np.float32), way.shape), way / length[:, None])
-    return hits.hit & (hits.distance < .97 * length - .3)
-
-
-def _with_roles(lines: list[ProjectedLine]) -> list[ProjectedLine]:
-    """Lines sorted from left to right, counted from the ego outwards; pieces of one boundary share their number."""
-    lines = sorted(lines, key=lambda line: -line.offset)
-    sides = {side: sorted({round(abs(line.offset), 1) for line in lines if (line.offset > 0) == (side < 0)})
-             for side in (-1, 1)}
-    result = []
-    for line in lines:
-        side = -1 if line.offset > 0 else 1
-        result.append(line._replace(role=side * (1 + sides[side].index(round(abs(line.offset), 1)))))
-    return result

@@ -1,6 +1,8 @@
 """What a triangle of the toy world is part of, and how each data set calls it."""
 import numpy as np
 
+from perception.common.formats.kitti import join_labels
+
 PARTS = ('void', 'road', 'marking', 'parking', 'sidewalk', 'other_ground', 'terrain', 'building', 'fence',
          'other_structure', 'vegetation', 'trunk', 'pole', 'sign', 'car', 'truck', 'bus', 'bendy_bus', 'trailer',
          'construction', 'train', 'ambulance', 'police_car', 'bicycle', 'motorcycle', 'person', 'child', 'worker',
@@ -32,8 +34,7 @@ def semantickitti_labels(part: np.ndarray, instance: np.ndarray, moving: np.ndar
     Returns:
         (N,) uint32.
     """
-    raw = SEMANTICKITTI_RAW[part, moving[instance].astype(np.int64)]
-    return raw | (instance.astype(np.uint32) << 16)
+    return join_labels(SEMANTICKITTI_RAW[part, moving[instance].astype(np.int64)], instance)
 
 # What a triangle of part `marking` is painted as, with ApolloScape's label id of it: dashes count as guiding, solid
 # lines as dividing. Lamps of vehicles are here too, to tell front from rear.

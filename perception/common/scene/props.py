@@ -7,7 +7,7 @@ from perception.common.scene.mesh import Mesh, MeshBuilder
 
 BARK, GREY, DARK, WOOD, WHITE = (.10, .07, .05), (.35, .36, .37), (.03, .03, .035), (.20, .13, .08), (.7, .7, .68)
 WALLS = ((.62, .55, .42), (.55, .38, .28), (.68, .66, .62), (.42, .24, .18), (.60, .58, .45), (.36, .36, .38))
-RED, BLUE, YELLOW = (.6, .03, .03), (.03, .10, .5), (.8, .55, .05)
+RED, BLUE = (.6, .03, .03), (.03, .10, .5)
 
 
 def _crown(builder: MeshBuilder, rng: np.random.Generator, centre: np.ndarray, radius: np.ndarray, count: int,

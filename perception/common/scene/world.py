@@ -14,7 +14,7 @@ from perception.common.scene.drive import Drive
 from perception.common.scene.mesh import Mesh, MeshBuilder, merge
 from perception.common.scene.paint import paint_special, paint_street
 from perception.common.scene.placement import Planner, Stock
-from perception.common.scene.street import LaneBoundary, Street, draw_street
+from perception.common.scene.street import Street, draw_street
 from perception.common.scene.traffic import add_traffic
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
@@ -73,11 +73,6 @@ class World:
     def moving(self) -> np.ndarray:
         """(I + 1,) whether each instance moves; entry 0 stands for everything without identity."""
         return np.array([False] + [actor.moving for actor in self.actors])
-
-    @property
-    def lanes(self) -> list[LaneBoundary]:
-        """Records of all lane boundaries, painted or not."""
-        return self.street.boundaries
 
     def boxes(self, t: float, reach: float = np.inf) -> Boxes:
         """Boxes of all things at time t [s], up to `reach` metres of street before and behind the ego."""

@@ -93,12 +93,12 @@ def bar(width: int, left: str = '', right: str = '', height: int | None = None, 
 
 
 def titled(panel: np.ndarray, title: str, right: str = '') -> np.ndarray:
-    """The panel with a title above it, and a second text at the title's right end."""
+    """The panel (H, W, 3) with a title above it, and a second text at the title's right end."""
     return np.concatenate([bar(panel.shape[1], title, right), panel])
 
 
 def beside(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
-    """Pictures side by side, the lower ones filled up at the bottom."""
+    """Pictures (H, W, 3) side by side, the lower ones filled up at the bottom."""
     height = max(len(image) for image in images)
     parts = []
     for image in images:
@@ -108,7 +108,7 @@ def beside(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
 
 
 def stacked(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
-    """Pictures one below the other, the narrower ones filled up at the right."""
+    """Pictures (H, W, 3) one below the other, the narrower ones filled up at the right."""
     width = max(image.shape[1] for image in images)
     parts = []
     for image in images:

@@ -137,25 +137,6 @@ def shaded(colors: np.ndarray, remission: np.ndarray | None) -> np.ndarray:
     return np.round(colors * (0.6 + 0.4 * np.sqrt(share))[:, None]).astype(np.uint8)
 
 
-def render(points: np.ndarray, colors: np.ndarray, view: View = BEHIND, width: int = 1280,
-           height: int = 720) -> np.ndarray:
-    """One picture of a coloured point cloud, without a display.
-
-    Args:
-        points: (N, 3+) x, y, z [m] and any further columns.
-        colors: (N, 3) uint8 RGB.
-        view: the camera.
-        width, height: size of the picture in pixels.
-
-    Returns:
-        (height, width, 3) uint8 RGB.
-    """
-    if len(colors) != len(points):
-        raise DataError(f'drawing points: {len(colors):,} colours for {len(points):,} points, expected equal numbers. '
-                        'Pass one RGB row per point.')
-    return paint(visible_points(points, view, width, height), colors)
-
-
 def show(points: np.ndarray, colors: np.ndarray, title: str = 'points', point_size: float = 2.) -> bool:
     """Open a window to turn a point cloud by mouse, and wait until it is closed.
 

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from perception.common.formats.images import SUFFIXES as IMAGES
 from perception.common.formats.images import read_image
+from perception.common.visual.points import has_display
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.outputs import check_free, result_path
 from perception.utils.paths import natural_order
@@ -84,7 +85,7 @@ def find_files(path: str | Path, suffixes: Iterable[str], what: str) -> list[Pat
 
 
 def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
-    """Name and picture of an image file, of each image of a folder, or of each frame of a video.
+    """Name and picture (H, W, 3) of an image file, of each image of a folder, or of each frame of a video.
 
     Args:
         path: of the file or folder; frames of a video are called `<name>_000000` and so on. A video with fewer frames
@@ -229,7 +230,6 @@ def show_image(image: np.ndarray, title: str = 'image') -> bool:
     Returns:
         Whether a window could be opened.
     """
-    from perception.common.visual.points import has_display
     try:
         if not has_display():
             return False

@@ -87,7 +87,11 @@ class CenterPoint(BaseModel):
         return self.encoder(inputs['points'])
 
     def maps(self, inputs: dict) -> list[dict[str, Tensor]]:
-        """The maps of each task from the `inputs` of `forward`."""
+        """The maps of each task, (B, C, Y, X) each, from the `inputs` of `forward`.
+
+        Raises:
+            ConfigError: they have another size than the head's.
+        """
         maps = self.head(self.neck(self.backbone(self.features(inputs))))
         shape, expected = tuple(maps[0]['heatmap'].shape[2:]), self.head.grid.shape
         if shape != expected:
@@ -104,7 +108,7 @@ class CenterPoint(BaseModel):
             data_samples: a BoxSample for each scan, or None.
 
         Returns:
-            the samples.
+            the samples with `pred_boxes` (P, 9), `pred_scores` (P,) and `pred_labels` (P,).
         """
         found = self.head.predict(maps)
         samples = data_samples or [BoxSample() for _ in found]

@@ -79,6 +79,10 @@ class LaneNet(BaseModel):
 
         Returns:
             'tensor': what `compute` returns. 'loss': scalars `loss_*`. 'predict': the samples with predictions.
+
+        Raises:
+            ConfigError: an unknown mode.
+            DataError: images of a size that the net cannot take.
         """
         if mode not in MODES:
             raise ConfigError(f'{self._name}: mode={mode!r}, expected one of {MODES}. {close_matches(mode, MODES)}')

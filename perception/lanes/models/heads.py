@@ -21,6 +21,9 @@ class LaneExist(nn.Module):
         map_size: (h, w) of the feature map, H/8 x W/8.
         pool: 'avg' (as SCNN pools), or 'max' (as the published ERFNet does).
         channels: that the linear layers see, L + 1 unless published weights have another number.
+
+    Raises:
+        ConfigError: another pool.
     """
 
     def __init__(self, in_channels: int, num_lanes: int, map_size: Sequence[int], pool: str = 'avg',

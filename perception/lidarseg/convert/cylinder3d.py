@@ -55,6 +55,7 @@ def convert_cylinder3d(source: dict[str, Tensor], indice_sharing: str = 'legacy'
 
     Raises:
         CheckpointError: foreign, incomplete or mis-shaped weights, or NaN in a kernel slice that is used.
+        ConfigError: an unknown sharing.
     """
     if indice_sharing not in SHARING:
         raise ConfigError(f'convert_cylinder3d: indice_sharing={indice_sharing!r}, expected one of {SHARING}. Use '

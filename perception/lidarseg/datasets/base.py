@@ -287,7 +287,7 @@ def scores(confusion: np.ndarray, classes: Sequence[str]) -> dict[str, float]:
 
 
 def score_table(result: dict[str, float], confusion: np.ndarray, classes: Sequence[str]) -> str:
-    """IoU, points and class name a line, then the means, in percent."""
+    """IoU, points and class name a line, then the means, in percent, of `scores` and a confusion (C + 1, C + 1)."""
     true = confusion[:, 1:].sum(axis=0)
     lines = [f'{"class":<22}{"IoU [%]":>8}{"points":>15}']
     lines += [f'{name:<22}{100 * result[f"iou_{name}"]:8.2f}{count:15,}' for name, count in zip(classes, true)]

@@ -16,6 +16,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
+from perception.lidarseg.deploy import traceable
+from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.scatter import scatter_max, take_rows
 from perception.ops.sparse.functional import Finish, can_finish
@@ -108,12 +110,10 @@ class Cylinder3D(BaseModel):
 
     def traceable(self) -> tuple:
         """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
-        from perception.lidarseg.deploy import traceable
         return traceable(self)
 
     def use_graphs(self) -> None:
         """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
-        from perception.lidarseg.graphs import use_graphs
         use_graphs(self)
 
     def loss(self, voxel_logits: Tensor, point_logits: Tensor, inputs: dict) -> dict[str, Tensor]:
@@ -124,10 +124,13 @@ class Cylinder3D(BaseModel):
         Args:
             voxel_logits: (V, C+1).
             point_logits: (N, C+1), used where the refinement is on.
-            inputs: the batch with `labels` and `voxel_labels`.
+            inputs: the batch with `labels` (N,) and `voxel_labels` (V,).
 
         Returns:
             `loss_voxel_ce`, `loss_voxel_lovasz` and, with the refinement, `loss_point_ce`; scalars.
+
+        Raises:
+            DataError: a batch without labels.
         """
         if 'voxel_labels' not in inputs:
             raise DataError('Cylinder3D.loss: a batch without labels, expected `labels` in every data sample. Train on '

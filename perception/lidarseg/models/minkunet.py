@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.lidarseg.deploy import traceable
+from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
 from perception.ops.scatter import take_rows
 from perception.ops.sparse.functional import Finish, can_finish
@@ -141,12 +143,10 @@ class MinkUNet(BaseModel):
 
     def traceable(self) -> tuple:
         """The net as a graph of points to labels, see `perception/lidarseg/deploy.py`."""
-        from perception.lidarseg.deploy import traceable
         return traceable(self)
 
     def use_graphs(self) -> None:
         """Predict by CUDA graphs from now on, see `perception/lidarseg/graphs.py`."""
-        from perception.lidarseg.graphs import use_graphs
         use_graphs(self)
 
     def loss(self, outputs: dict[str, Tensor], inputs: dict) -> dict[str, Tensor]:
@@ -154,10 +154,13 @@ class MinkUNet(BaseModel):
 
         Args:
             outputs: `voxel_logits` and, with a voxel head, `branch_logits`, both (V, C).
-            inputs: the batch with `voxel_labels`.
+            inputs: the batch with `voxel_labels` (V,).
 
         Returns:
             `loss_voxel_ce` and, with a voxel head, `loss_branch_ce`; scalars.
+
+        Raises:
+            DataError: a batch without labels.
         """
         if 'voxel_labels' not in inputs:
             raise DataError(f'{type(self).__name__}.loss: a batch without labels, expected `labels` in every data '

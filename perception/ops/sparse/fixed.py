@@ -5,8 +5,8 @@ no voxel, whatever stands there. The last row of a level is always such a row: w
 """
 from torch import Tensor
 
-from perception.ops.point_voxel import PointVoxelMap, finest_map
-from perception.ops.sparse.maps import KernelMap, VoxelSet
+from perception.ops.point_voxel import finest_map
+from perception.ops.sparse.maps import KernelMap, PointVoxelMap, VoxelSet
 
 
 def roomy(count: int) -> int:

@@ -9,11 +9,11 @@ Shape legend: V voxels, K kernel offsets (C order of the three axes, last axis f
 """
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property, partial
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 from weakref import ref
 
 import torch
@@ -22,11 +22,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from perception.ops.launch import CannotCompile
+from perception.ops.sparse import maps_triton
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import has_triton
-
-if TYPE_CHECKING:
-    from perception.ops.point_voxel import PointVoxelMap
 
 MAX_GRID_CELLS = 64 * 2**20  # above it neighbours are searched in sorted keys instead of a dense int32 table (256 MB)
 MAX_KEY = 2**62
@@ -258,6 +256,21 @@ class NamedConv:
     kernel_map: KernelMap
 
 
+class PointVoxelMap(NamedTuple):
+    """Where points lie among the voxels of one level.
+
+    Attributes:
+        voxel: (N,) int64 row of the voxel that holds the point.
+        corners: (N, 8) int64 rows of the eight voxels around the point; any row where there is none.
+        weights: (N, 8) float32 trilinear weights, zero where there is no voxel, else summing to one.
+        num_voxels: V.
+    """
+    voxel: Tensor
+    corners: Tensor
+    weights: Tensor
+    num_voxels: int
+
+
 class VoxelSet:
     """Coordinates of the active voxels of one level, with the kernel maps that were built on them.
 
@@ -422,7 +435,7 @@ def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, K
     out_shape = geometry.out_shape(voxels.grid_shape)
     num, (batch, *axes) = len(voxels), voxels.voxel_coords.unbind(1)
     find_parity = partial(parity_classes, axes, geometry)
-    found = _by_triton('strided_neighbours', voxels, out_shape, geometry, out_shape)
+    found = _by_triton('strided_neighbours', voxels, out_shape, *astuple(geometry))
     if found is not None:
         return _strided(voxels, out_shape, *found, find_parity)
     there, keys, offsets = torch.ones_like(batch, dtype=torch.bool), batch, torch.zeros_like(batch)
@@ -462,9 +475,8 @@ def _by_triton(name: str, voxels: VoxelSet, grid_shape: tuple[int, int, int], *a
     fits = prod(grid_shape) * voxels.batch_size <= MAX_GRID_CELLS
     if not coords.is_cuda or not fits or not has_triton() or coords.device in _cannot_compile:
         return None
-    from perception.ops.sparse import maps_triton
     try:
-        return getattr(maps_triton, name)(voxels, *args)
+        return getattr(maps_triton, name)(coords, grid_shape, voxels.batch_size, *args)
     except CannotCompile as error:
         _cannot_compile.add(coords.device)
         print_log(f'{error}; PyTorch makes the maps', 'current', logging.WARNING)

@@ -11,7 +11,6 @@ Shapes: V voxels, U voxels of the coarser level, K kernel offsets.
 from functools import cache
 from math import prod
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,18 +18,18 @@ from torch import Tensor
 from perception.ops.launch import launch
 from perception.utils.optional import import_optional
 
-if TYPE_CHECKING:
-    from perception.ops.sparse.maps import Geometry, VoxelSet
-
 FEATURE = 'kernel maps on CUDA'
 ROWS = 256  # voxels of a program
 
 
-def subm_neighbours(voxels: 'VoxelSet', kernel_size: tuple[int, ...], dilation: tuple[int, ...]) -> Tensor:
+def subm_neighbours(coords: Tensor, grid_shape: tuple[int, int, int], batch_size: int, kernel_size: tuple[int, ...],
+                    dilation: tuple[int, ...]) -> Tensor:
     """The table of a sub-manifold map.
 
     Args:
-        voxels: on a grid of fewer than 2^31 cells.
+        coords: (V, 4) int64 batch and three axes of the voxels.
+        grid_shape: cells per axis, fewer than 2^31 with all samples.
+        batch_size: number of samples.
         kernel_size: odd, per axis.
         dilation: per axis.
 
@@ -40,24 +39,29 @@ def subm_neighbours(voxels: 'VoxelSet', kernel_size: tuple[int, ...], dilation: 
     Raises:
         CannotCompile: Triton has no program for this device.
     """
-    coords, num, volume = voxels.voxel_coords.contiguous(), len(voxels), prod(kernel_size)
-    grid = coords.new_full((prod(voxels.grid_shape) * voxels.batch_size,), num, dtype=torch.int32)
+    coords, num, volume = coords.contiguous(), len(coords), prod(kernel_size)
+    grid = coords.new_full((prod(grid_shape) * batch_size,), num, dtype=torch.int32)
     found, blocks = grid.new_empty(volume, num), -(-num // ROWS)
-    launch(FEATURE, _kernels().number, (blocks,), coords, grid, num, *voxels.grid_shape, ROWS=ROWS)
+    launch(FEATURE, _kernels().number, (blocks,), coords, grid, num, *grid_shape, ROWS=ROWS)
     padding = [d * (k // 2) for d, k in zip(dilation, kernel_size)]
-    launch(FEATURE, _kernels().look_up, (blocks, volume), coords, grid, found, num, *voxels.grid_shape,
+    launch(FEATURE, _kernels().look_up, (blocks, volume), coords, grid, found, num, *grid_shape,
            *kernel_size[1:], *dilation, *padding, ROWS=ROWS)
     return found
 
 
-def strided_neighbours(voxels: 'VoxelSet', geometry: 'Geometry',
-                       out_shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+def strided_neighbours(coords: Tensor, out_shape: tuple[int, int, int], batch_size: int, kernel_size: tuple[int, ...],
+                       stride: tuple[int, ...], padding: tuple[int, ...],
+                       dilation: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     """The tables of a strided map, both ways, and the voxels that it makes.
 
     Args:
-        voxels: the finer level.
-        geometry: of the convolution.
+        coords: (V, 4) int64 batch and three axes of the finer voxels.
         out_shape: grid of the coarser level, of fewer than 2^31 cells with all samples.
+        batch_size: number of samples.
+        kernel_size: of the convolution, per axis, as the following.
+        stride: from a coarser cell to the next.
+        padding: cells before and behind the finer grid.
+        dilation: cells between the taps of the kernel.
 
     Returns:
         (U, 4) int64 coordinates, ascending; (K, U) int32 finer rows, V where there is none; (K, V) int32 coarser rows,
@@ -66,9 +70,9 @@ def strided_neighbours(voxels: 'VoxelSet', geometry: 'Geometry',
     Raises:
         CannotCompile: Triton has no program for this device.
     """
-    coords, num, volume = voxels.voxel_coords.contiguous(), len(voxels), prod(geometry.kernel_size)
-    occupied = coords.new_zeros(prod(out_shape) * voxels.batch_size, dtype=torch.int8)
-    shape = (*out_shape, *geometry.kernel_size[1:], *geometry.stride, *geometry.padding, *geometry.dilation)
+    coords, num, volume = coords.contiguous(), len(coords), prod(kernel_size)
+    occupied = coords.new_zeros(prod(out_shape) * batch_size, dtype=torch.int8)
+    shape = (*out_shape, *kernel_size[1:], *stride, *padding, *dilation)
     windows = -(-num // ROWS), volume
     launch(FEATURE, _kernels().meet, windows, coords, occupied, occupied, occupied, num, 0, *shape, MARK=True,
            ROWS=ROWS)

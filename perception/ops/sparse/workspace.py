@@ -26,8 +26,3 @@ def scratch(slot: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         with torch.inference_mode(False):  # usable in and out of inference mode
             buffer = buffers[key] = torch.empty(prod(shape), dtype=like.dtype, device=like.device)
     return buffer[:prod(shape)].view(shape)
-
-
-def release_scratch() -> None:
-    """Give this thread's scratch memory back."""
-    _local.__dict__.pop('buffers', None)

@@ -16,6 +16,9 @@ class RandomAffine:
     Args:
         max_degrees: largest angle, to either side.
         max_shift: largest shift as a share of width and height.
+
+    Raises:
+        ConfigError: an angle or a share that cannot be.
     """
 
     def __init__(self, max_degrees: float = 10.0, max_shift: float = 0.02) -> None:
@@ -38,6 +41,9 @@ class RandomMirror:
 
     Args:
         probability: of it.
+
+    Raises:
+        ConfigError: no share of 0 to 1.
     """
 
     def __init__(self, probability: float = 0.5) -> None:

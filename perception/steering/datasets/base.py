@@ -18,7 +18,6 @@ from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 TARGETS = ('angle', 'torque', 'speed')
-UNKNOWN = 255  # action
 CONDITIONS = 'conditions.json'  # of simulated data: light of each recording
 
 

@@ -7,16 +7,13 @@ from perception.common.scene.camera import (
     CameraSpec,
     camera_pose,
     label_maps,
-    locate,
     pixel_rays,
     project,
-    project_boundaries,
     render,
 )
 from perception.common.scene.labels import APOLLOSCAPE_IDS, MARK, MARKS, PART
 from perception.common.scene.lidar import HDL64E, scan, sensor_pose
 from perception.common.scene.shading import Look
-from perception.common.scene.street import draw_street
 from perception.common.scene.world import build_world
 from perception.utils.errors import ConfigError
 
@@ -107,72 +104,6 @@ def test_maps_agree_with_single_rays(road):
     assert np.isfinite(frame.depth).all()
 
 
-@pytest.mark.parametrize('name', ['road', 'motorway'])
-def test_projected_lines_lie_on_their_paint(name, request):
-    world = request.getfixturevalue(name)
-    on = total = 0
-    for s in (65, 90, 120):
-        caster, ego = at(world, s)
-        pose = camera_pose(ego, CULANE)
-        maps = label_maps(caster, pose, CULANE)
-        for line in project_boundaries(world, pose, CULANE, caster):
-            if line.kind != 'solid' or not line.visible.any():
-                continue
-            wide = line.width * CULANE.focal / (line.s - s).clip(1) > 6            # pixels across, as seen straight
-            u, v = line.points[line.visible & wide].T
-            on += (maps.part[v.astype(int), np.rint(u).astype(int)] == PART['marking']).sum()
-            total += len(u)
-    assert total > 200
-    assert on / total > .93
-
-
-def test_projection_agrees_with_a_slow_one(road):
-    _, ego = at(road, 100)
-    pose = camera_pose(ego, CULANE)
-    rows = np.arange(589, 280, -20)
-    for found in project_boundaries(road, pose, CULANE, rows=rows):
-        line = min((line for line in road.lanes if line.paint_start - .3 <= found.s[0] <= line.paint_stop + .3),
-                   key=lambda line: abs(float(line.d(found.s[0])) - locate(road.street, pose[:3, 3])[1] - found.offset))
-        for (u, v), s in zip(found.points, found.s):
-            point = road.street.at(np.array(s), line.d(np.array(s)), .004)
-            local = pose[:3, :3].T @ (point - pose[:3, 3])
-            assert CULANE.focal * local[0] / local[2] + CULANE.width / 2 - .5 == pytest.approx(u, abs=.6)
-            assert CULANE.focal * local[1] / local[2] + CULANE.height / 2 - .5 == pytest.approx(v, abs=.6)
-        assert (np.diff(found.points[:, 1]) < 0).all()
-        assert set(found.points[:, 1]) <= set(rows.tolist())
-
-
-def test_lines_are_in_order_and_roles_count_outwards(motorway):
-    _, ego = at(motorway, 90)
-    found = project_boundaries(motorway, camera_pose(ego, TUSIMPLE), TUSIMPLE, rows=np.array([600, 400]))
-    offsets = [line.offset for line in found]
-    assert offsets == sorted(offsets, reverse=True)
-    assert len(found) >= 6
-    left, right = [line.role for line in found if line.offset > 0], [line.role for line in found if line.offset < 0]
-    assert left == list(range(-len(left), 0))
-    assert right == list(range(1, len(right) + 1))
-    bottom = [line.points[0, 0] for line in found]
-    assert bottom == sorted(bottom)
-    assert {line.kind for line in found} == {'solid', 'dashed'}
-    assert found[0].colour == 'yellow'
-
-
-def test_vehicles_hide_lines():
-    world = build_world((21, 2), 'boulevard', 200, ego_lane=1, crowd=True)
-    caster, ego = at(world, 62)
-    pose = camera_pose(ego, CULANE)
-    seen = [line.visible.mean() for line in project_boundaries(world, pose, CULANE, caster)]
-    free = [line.visible.mean() for line in project_boundaries(world, pose, CULANE)]
-    assert len(seen) == len(free)
-    assert np.mean(seen) < np.mean(free) - .05
-
-
-def test_locate_finds_where_a_point_was_placed():
-    street = draw_street(np.random.default_rng(3), 'urban', 200, 1 / 60)
-    for s, d in ((20.3, 2.0), (100.7, -4.0), (180.2, 6.0)):
-        assert locate(street, street.at(s, d)) == pytest.approx((s, d), abs=.05)
-
-
 def test_every_kind_of_mark_can_be_painted_and_has_a_label():
     ids = {mark: int(APOLLOSCAPE_IDS[MARK[mark]]) for mark in MARKS}
     official = {0, 200, 204, 213, 209, 201, 203, 217, 214, 218, 210, 220, 221, 222, 224, 225, 226, 205, 227, 212, 250}
@@ -190,7 +121,8 @@ def test_every_kind_of_mark_can_be_painted_and_has_a_label():
 def test_a_street_without_paint_keeps_its_records():
     bare, painted = (build_world((23,), 'urban', 150, traffic=0, painted=value) for value in (False, True))
     assert not (bare.static.part == PART['marking']).any()
-    assert [(line.s0, line.kind) for line in bare.lanes] == [(line.s0, line.kind) for line in painted.lanes]
+    lines, others = ([(line.s0, line.kind) for line in world.street.boundaries] for world in (bare, painted))
+    assert lines == others
 
 
 def test_the_ego_takes_the_lanes_it_is_told(motorway):

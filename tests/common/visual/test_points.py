@@ -15,7 +15,6 @@ from perception.common.visual.points import (
     View,
     has_display,
     paint,
-    render,
     shaded,
     show,
     view_matrix,
@@ -123,7 +122,7 @@ def test_what_reflects_less_is_darker_whatever_the_scale():
 def test_colours_are_exact():
     rng = np.random.default_rng(1)
     points, colors = rng.uniform(-10, 10, (500, 4)), rng.integers(0, 256, (500, 3)).astype(np.uint8)
-    image = render(points, colors, TOP, 320, 200)
+    image = paint(visible_points(points, TOP, 320, 200), colors)
     assert image.dtype == np.uint8
     drawn = {tuple(c) for c in image.reshape(-1, 3)} - {BACKGROUND}
     assert len(drawn) > 300
@@ -161,11 +160,6 @@ def test_refuses_coordinates_that_are_not_finite(value):
 def test_refuses_sizes_it_cannot_draw(size):
     with pytest.raises(ConfigError, match='1920 x 1080'):
         visible_points(np.zeros((1, 3)), TOP, *size)
-
-
-def test_refuses_a_wrong_number_of_colours():
-    with pytest.raises(DataError, match='3 colours for 4 points'):
-        render(np.zeros((4, 3)), np.zeros((3, 3)))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='displays are named by variables on Linux alone')

@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -45,7 +46,7 @@ def test_tables_of_submanifold_maps_are_equal(by_torch, kernel, dilation, shuffl
     voxels = make_voxels(shuffled)
     assert len(voxels) < maps_triton.ROWS or len(voxels) % maps_triton.ROWS
     expected = by_torch(maps.build_subm_map, voxels, kernel, dilation).neighbours
-    found = maps_triton.subm_neighbours(voxels, kernel, dilation)
+    found = maps_triton.subm_neighbours(voxels.voxel_coords, GRID, BATCH, kernel, dilation)
     assert found.dtype == expected.dtype and torch.equal(found, expected)
 
 
@@ -57,17 +58,18 @@ def test_tables_of_submanifold_maps_are_equal(by_torch, kernel, dilation, shuffl
 def test_tables_of_strided_maps_and_their_voxels_are_equal(by_torch, kernel, stride, padding, dilation, shuffled):
     voxels, geometry = make_voxels(shuffled), Geometry(kernel, stride, padding, dilation)
     target, kernel_map = by_torch(maps.build_strided_map, voxels, geometry)
-    coords, down, up = maps_triton.strided_neighbours(voxels, geometry, geometry.out_shape(GRID))
+    coords, down, up = maps_triton.strided_neighbours(voxels.voxel_coords, geometry.out_shape(GRID), BATCH,
+                                                      kernel, stride, padding, dilation)
     for found, expected in ((coords, target.voxel_coords), (down, kernel_map.neighbours),
                             (up, kernel_map.transposed().neighbours)):
         assert found.dtype == expected.dtype and torch.equal(found, expected)
 
 
 def test_no_voxels():
-    voxels = make_voxels(False, share=0)
-    assert maps_triton.subm_neighbours(voxels, (3, 3, 3), (1, 1, 1)).shape == (27, 0)
-    geometry = Geometry((2, 2, 2), (2, 2, 2))
-    coords, down, up = maps_triton.strided_neighbours(voxels, geometry, geometry.out_shape(GRID))
+    voxels, geometry = make_voxels(False, share=0), Geometry((2, 2, 2), (2, 2, 2))
+    assert maps_triton.subm_neighbours(voxels.voxel_coords, GRID, BATCH, (3, 3, 3), (1, 1, 1)).shape == (27, 0)
+    coords, down, up = maps_triton.strided_neighbours(voxels.voxel_coords, geometry.out_shape(GRID), BATCH,
+                                                      *astuple(geometry))
     assert (coords.shape, down.shape, up.shape) == ((0, 4), (8, 0), (8, 0))
 
 

@@ -244,16 +244,13 @@ class CULaneMetric(BaseMetric):
 # ----------------------------------------------------------------------------------------------------------- folders
 
 
-def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str | Path, size: tuple[int, int] = SIZE,
-                     width: int = WIDTH, category: str = '', num_threads: int = 2) -> list[ImageResult]:
+def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str | Path,
+                     num_threads: int = 2) -> list[ImageResult]:
     """Compare two folders of `.lines.txt` files, as the original tool does.
 
     Args:
         anno_dir, pred_dir: hold `<image without extension>.lines.txt`; a missing file means no lanes.
         list_path: names of the images.
-        size: (rows, columns) of the canvas.
-        width: of a drawn lane, in pixels.
-        category: of all these images, for `scores`.
         num_threads: images compared at once.
 
     Returns:
@@ -265,7 +262,7 @@ def evaluate_folders(anno_dir: str | Path, pred_dir: str | Path, list_path: str 
     names = [str(Path(name).with_suffix('.lines.txt')) for name in read_list(list_path)]
 
     def compare(name: str) -> ImageResult:
-        return compare_image(read_lanes(Path(anno_dir, name)), read_lanes(Path(pred_dir, name)), size, width, category)
+        return compare_image(read_lanes(Path(anno_dir, name)), read_lanes(Path(pred_dir, name)))
 
     with ThreadPoolExecutor(num_threads) as pool:
         return list(pool.map(compare, names))

@@ -261,17 +261,6 @@ def draw_markers(label: Label) -> np.ndarray:
     return result
 
 
-def draw_all_markers(label: Label) -> np.ndarray:
-    """(717, 1276) uint8, 1 on the markers of all lanes, as the official binary task scores them."""
-    image = np.zeros(SIZE, np.uint8)
-    for markers in label.lanes.values():
-        for polygon in _polygons(markers, label.projection):
-            for _ in range(2):
-                cv2.fillConvexPoly(image, polygon, 1, cv2.LINE_AA, 0)
-    return image
-
-
-
 def _polygons(markers: Markers, projection: np.ndarray) -> list[np.ndarray]:
     """(4, 2) int32 corners of each marker that is more than one row high."""
     corners = []

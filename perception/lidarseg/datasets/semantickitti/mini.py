@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from perception.common.formats.kitti import write_calib, write_labels, write_points, write_poses, write_times
 from perception.common.formats.stamped import write_stamped
 from perception.common.scene.labels import semantickitti_labels
 from perception.common.scene.lidar import HDL64E, LidarSpec, scan, sensor_pose
@@ -182,23 +183,13 @@ def write_sequence(folder: Path, world: World, caster, times: np.ndarray, spec: 
         velocity = (world.drive.pose(t + .05)[:3, 3] - world.drive.pose(t - .05)[:3, 3]) / .1
         rng = np.random.default_rng([*seed, int(round(t / TURN))])
         found = scan(caster, pose, spec, rng, velocity)
-        found.points.astype('<f4').tofile(folder / 'velodyne' / f'{frame:06d}.bin')
+        write_points(folder / 'velodyne' / f'{frame:06d}.bin', found.points)
         if labelled:
             labels = semantickitti_labels(found.part, found.instance, world.moving)
-            labels.astype('<u4').tofile(folder / 'labels' / f'{frame:06d}.label')
+            write_labels(folder / 'labels' / f'{frame:06d}.label', labels)
     cam = [VELO_TO_CAM @ np.linalg.inv(poses[0]) @ pose @ np.linalg.inv(VELO_TO_CAM) for pose in poses]
-    (folder / 'poses.txt').write_text(''.join(_row(pose[:3]) + '\n' for pose in cam))
-    (folder / 'times.txt').write_text(''.join(f'{t - times[0]:e}\n' for t in times))
-    (folder / 'calib.txt').write_text(_calibration())
-
-
-def _row(matrix: np.ndarray) -> str:
-    return ' '.join(f'{value:.12e}' for value in (matrix + 0.0).reshape(-1))
-
-
-def _calibration() -> str:
-    lines = []
-    for index, shift in enumerate(BASELINES):
-        camera = np.array([[FOCAL, 0, CENTRE[0], shift], [0, FOCAL, CENTRE[1], 0], [0, 0, 1, 0]])
-        lines.append(f'P{index}: {_row(camera)}\n')
-    return ''.join([*lines, f'Tr: {_row(VELO_TO_CAM[:3])}\n'])
+    write_poses(folder / 'poses.txt', cam)
+    write_times(folder / 'times.txt', times - times[0])
+    cameras = {f'P{index}': np.array([[FOCAL, 0, CENTRE[0], shift], [0, FOCAL, CENTRE[1], 0], [0, 0, 1, 0]])
+               for index, shift in enumerate(BASELINES)}
+    write_calib(folder / 'calib.txt', dict(cameras, Tr=VELO_TO_CAM))

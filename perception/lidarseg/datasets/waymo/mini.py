@@ -25,6 +25,7 @@ from perception.common.scene.works import add_works
 from perception.common.scene.world import LEAD_IN, SCENE_VERSION, build_world
 from perception.common.visual import canvas
 from perception.lidarseg.datasets.waymo.reader import CLASSES, FRAME_LIST, PALETTE, PREFIX, SPLITS, SUFFIX, Waymo
+from perception.lidarseg.draw import draw_scan
 from perception.utils.errors import DataError
 from perception.utils.paths import data_path
 
@@ -103,7 +104,6 @@ def draw_sheet(root: str | Path, path: str | Path) -> Path:
     Raises:
         DataError: there is no labelled frame.
     """
-    from perception.lidarseg.draw import draw_scan
     rows = []
     for split in ('train', 'val'):
         dataset = Waymo(root, split)

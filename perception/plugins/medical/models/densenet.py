@@ -201,6 +201,9 @@ class DenseNet(BaseModel):
         Args:
             outputs: of `compute`.
             labels: (B,) classes.
+
+        Raises:
+            DataError: no labels, another number of them, or one that is no class.
         """
         if labels is None or labels.shape != outputs['logits'].shape[:1]:
             came = 'no labels' if labels is None else f'labels of shape {tuple(labels.shape)}'

@@ -7,7 +7,6 @@ import pytest
 from perception.lanes.datasets.llamas.reader import (
     LLAMAS,
     SIZE,
-    draw_all_markers,
     draw_markers,
     lane_columns,
     read_label,
@@ -33,7 +32,6 @@ def test_label_images_of_the_golden_labels(shared):
         golden = np.load(path)
         multi = np.unpackbits(golden['multi'])[:SIZE[0] * SIZE[1] * 5].reshape(*SIZE, 5)
         np.testing.assert_array_equal(draw_markers(label), multi.argmax(axis=2))
-        np.testing.assert_array_equal(draw_all_markers(label), golden['binary'])
 
 
 def slow_columns(markers):
