@@ -46,9 +46,12 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     logging.raiseExceptions = False  # a log on a full disk; the next result that cannot be written ends the command
     with noticing_interrupts() as interrupts:
         try:
-            result = function(*args, **kwargs)
-            sys.stdout.flush()
-            return result
+            try:
+                result = function(*args, **kwargs)
+                sys.stdout.flush()
+                return result
+            finally:
+                interrupts.over = True  # torchrun's SIGTERM, of another process that died, must not cut off a sentence
         except (Exception, KeyboardInterrupt) as error:
             cause = None if isinstance(error, PerceptionError) else out_of_memory(error) or ended_elsewhere(error)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
@@ -79,16 +82,22 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
             sys.exit(1)
 
 
+class Interrupts(list):
+    """Signals that came; those after `over` are ignored."""
+
+    over = False
+
+
 @contextmanager
-def noticing_interrupts() -> Iterator[list[int]]:
+def noticing_interrupts() -> Iterator[Interrupts]:
     """Collect Ctrl-C and SIGTERM signals while the block runs, also one whose KeyboardInterrupt Python would drop.
 
     Python prints and forgets an exception in a callback (a weak reference's, a fork's); the signal is then sent again.
 
     Yields:
-        the signals so far; each also raises KeyboardInterrupt, as usual.
+        the signals so far; each also raises KeyboardInterrupt, as usual, until `over` is set.
     """
-    seen: list[int] = []
+    seen = Interrupts()
     hook, process = sys.unraisablehook, os.getpid()
     usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     taken = [number for number, handler in usual.items() if signal.getsignal(number) == handler
@@ -97,8 +106,9 @@ def noticing_interrupts() -> Iterator[list[int]]:
     def note(number: int, frame: FrameType | None) -> None:
         if number == signal.SIGTERM and os.getpid() != process:  # a worker that its parent ends
             os._exit(128 + number)
-        seen.append(number)
-        raise KeyboardInterrupt(signal.Signals(number).name)
+        if not seen.over:
+            seen.append(number)
+            raise KeyboardInterrupt(signal.Signals(number).name)
 
     def again() -> None:
         time.sleep(0.1)  # until this callback has returned

@@ -28,7 +28,7 @@ from perception.common.dataset import ConcatDataset
 from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, PerceptionError
 from perception.utils.paths import PROJECT_ROOT, default_work_dir, from_root
-from perception.utils.values import Quoted, arguments, check_values, known_keys, typed
+from perception.utils.values import Quoted, arguments, check_values, default_of, known_keys, typed
 
 # names of a config that something reads, beside the arguments of mmengine's Runner; any other is a helper of its file
 _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',
@@ -427,7 +427,8 @@ def merge(base: ConfigDict, overrides: dict, where: str) -> None:
 def set_option(base: ConfigDict, name: str, value: Any) -> None:
     """Set one value of a config by its dotted name, such as `optim_wrapper.optimizer.lr` or `custom_hooks.0.interval`.
 
-    Text becomes what the argument of a class asks for: `no` a truth value, `08` a number, one value a list of one.
+    Text becomes what the argument of a class asks for: `no` a truth value, `08` a number, one value a list of one. A
+    section whose argument is a dict by default, such as `prune.importance`, begins as that one.
 
     Raises:
         ConfigError: an unknown key, a position that the list does not have, a plain value in place of a section, or a
@@ -436,7 +437,10 @@ def set_option(base: ConfigDict, name: str, value: Any) -> None:
     where, node, top = '--cfg-options ' + name, base, 'type' not in base  # or a section of a config
     *path, last = name.split('.')
     for key in path:
-        key = _known_key(node, key, where, top)
+        key, kind = _known_key(node, key, where, top), node.get('type') if isinstance(node, dict) else None
+        if isinstance(usual := default_of(kind, key), dict) and 'type' not in usual and (
+                isinstance(node.get(key) or {}, dict)):
+            node[key] = ConfigDict({**usual, **(node.get(key) or {})})
         node, top = node.get(key) if isinstance(node, dict) else node[key], False
     if path != ['default_hooks'] or not isinstance(value, dict):  # which may get another one
         last = _known_key(node, last, where, top)

@@ -215,7 +215,8 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
         metrics: names of further scores.
 
     Raises:
-        ConfigError: the config does not name what is needed, or scores were asked for beside a submission.
+        ConfigError: the config does not name what is needed, or scores were asked for beside a submission, or its
+            pipeline drops points.
     """
     for part in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
                  'val_evaluator', 'custom_hooks', 'load_from'):
@@ -230,6 +231,7 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
         if metrics:
             raise ConfigError(f'--metrics: {" ".join(metrics)} came with --submit, whose test split has no labels, '
                               'expected a scored split. Leave one of them out.')
+        _check_whole(cfg)
         cfg.test_dataloader = cfg.submit_dataloader
         evaluators = [dict(cfg.submission, out_dir=submit)]
     for name in dict.fromkeys(metrics):
@@ -239,6 +241,17 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
     parts = [*evaluators, *_drawings(cfg, draw, bool(submit))]
     cfg.custom_hooks = [part for part in parts if issubclass(part['type'], Hook)]
     cfg.test_evaluator = [part for part in parts if not issubclass(part['type'], Hook)]
+
+
+def _check_whole(cfg: Config) -> None:
+    """See that samples of a submission keep all their points, unless its server takes some without a class."""
+    for i, step in enumerate(cfg.submit_dataloader.dataset.get('pipeline') or ()):
+        kind = step['type'] if isinstance(step, dict) else type(step)
+        if getattr(kind, 'drops_points', False):
+            about = f'--submit: submit_dataloader.dataset.pipeline.{i} is {kind.__name__}, which drops points'
+            if not (getattr(kind, 'keeps_rows', False) and getattr(cfg.submission.type, 'takes_unlabelled', False)):
+                raise ConfigError(f'{about}, expected a class for each point of a scan. Take it out of that pipeline.')
+            print_log(f'{about}: they are submitted as unlabelled and count as wrong.', 'current', logging.WARNING)
 
 
 def _drawings(cfg: Config, folder: str | None, submit: bool) -> list[dict]:

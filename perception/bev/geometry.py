@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perception.common.nets.blocks import cell_size
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
@@ -190,7 +191,7 @@ def cell_pixels(pixels: int, cells: int, align: str = 'centre', device: torch.de
     """(cells,) float32 pixels that the rows or columns of features stand for, along an axis of so many pixels."""
     if align == 'lss':
         return torch.linspace(0, pixels - 1, cells, device=device)
-    return (torch.arange(cells, device=device) + .5) * (pixels / cells) - .5
+    return (torch.arange(cells, device=device) + .5) * cell_size(pixels, cells) - .5
 
 
 def _exact(device: torch.device) -> torch.autocast:

@@ -111,6 +111,8 @@ class RandomThin:
         keep: share of the points, in (0, 1].
     """
 
+    drops_points = True  # of which a submission would lack classes
+
     def __init__(self, keep: float = 0.5) -> None:
         check_argument(0 < keep <= 1, f'RandomThin: keep={keep}, expected a share in (0, 1]')
         self.keep = keep
@@ -129,6 +131,8 @@ class RandomSector:
         degrees: width of the sector, in (0, 360].
     """
 
+    drops_points = True  # of which a submission would lack classes
+
     def __init__(self, degrees: float = 120.0) -> None:
         check_argument(0 < degrees <= 360, f'RandomSector: degrees={degrees}, expected more than 0 and at most 360')
         self.width = np.deg2rad(degrees)
@@ -144,11 +148,14 @@ class WithinRange:
     """Drops the points farther from the scanner than a radius in the ground plane, with all that belongs to them.
 
     In validation the metric then scores the points that are left; saved predictions still have a row for each point of
-    the file, unlabelled where it was dropped. Scans that a later step mixes in are whole: put it behind such a step.
+    the file, unlabelled where it was dropped. So do submissions to SemanticKITTI; others, which tell a class of each
+    point, are refused. Scans that a later step mixes in are whole: put it behind such a step.
 
     Args:
         radius: m.
     """
+
+    drops_points = keeps_rows = True  # as RandomThin's, but which rows of the file are left is known
 
     def __init__(self, radius: float = 25.0) -> None:
         check_argument(radius > 0, f'WithinRange: radius={radius}, expected a length in m, more than 0')

@@ -110,6 +110,7 @@ def _by_gradient(model: nn.Module, groups: Sequence[Group], losses: Losses | Non
     return [score / count for score in total], []
 
 
+NORMALISATIONS = ('role', 'none')
 SCORES = dict(bn_mean=_by_norm, bn_active=_by_norm, l2=_by_filters, taylor=_by_gradient)
 
 
@@ -126,7 +127,7 @@ def group_importance(groups: Sequence[Group], scores: Sequence[np.ndarray], kind
     Raises:
         ConfigError: an unknown normalisation.
     """
-    check_choice('prune: normalize_by', normalize_by, ('role', 'none'))
+    check_choice('prune: normalize_by', normalize_by, NORMALISATIONS)
     if kind == 'bn_active':
         median = np.median(np.concatenate([s for s, group in zip(scores, groups) if not group.follows]))
         found = np.array([(score > median).mean() for score in scores])

@@ -11,14 +11,24 @@ from torch import nn
 
 from perception.prune.cost import KINDS, Cost, CostModel, measure_places
 from perception.prune.graph import NORMS, ChannelGraph, Run, discover, records
-from perception.prune.importance import Losses, channel_scores, channels_to_keep, group_importance
+from perception.prune.importance import (
+    NORMALISATIONS,
+    SCORES,
+    Losses,
+    channel_scores,
+    channels_to_keep,
+    group_importance,
+)
 from perception.prune.latency import LatencyModel
-from perception.prune.peel import Grid, backbone_widths, make_grid, reallocate, shares, slimmed
+from perception.prune.peel import RULES, Grid, backbone_widths, make_grid, reallocate, shares, slimmed
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError
 from perception.utils.structure import FORMAT, plain
 
 METHODS = ('peel', 'uniform', 'shuffled', 'slimming')
+BACKBONE = dict(kind='uniform', rho=0.8, ends=(0.6, 1.4), widths=None)
+IMPORTANCE = dict(kind='bn_mean', normalize_by='role', batches=8)
+REALLOCATION = dict(alpha=1.0, donors=0.0, pool='macs')
 UNITS = dict(macs='multiply-accumulates', params='parameters', activations='elements', latency='milliseconds')
 
 
@@ -66,16 +76,19 @@ class PEEL:
         ConfigError: values that cannot be.
     """
 
-    def __init__(self, target: Mapping | None = None, backbone: Mapping | None = None,
-                 importance: Mapping | None = None, reallocation: Mapping | None = None, divisor: int | None = 8,
-                 min_ratio: float = 0.1, ignore: Sequence[str] = (), input_shape: Sequence[int] | None = None,
-                 samples: int = 1, sparsity: float | None = None):
+    def __init__(self, target: Mapping | None = None, backbone: Mapping | None = BACKBONE,
+                 importance: Mapping | None = IMPORTANCE, reallocation: Mapping | None = REALLOCATION,
+                 divisor: int | None = 8, min_ratio: float = 0.1, ignore: Sequence[str] = (),
+                 input_shape: Sequence[int] | None = None, samples: int = 1, sparsity: float | None = None):
         self.target = _filled('target', target or dict(ratio=0.5), dict(kind='macs', ratio=None, value=None))
-        self.backbone = _filled('backbone', backbone, dict(kind='uniform', rho=0.8, ends=(0.6, 1.4), widths=None))
-        self.importance = _filled('importance', importance, dict(kind='bn_mean', normalize_by='role', batches=8))
-        self.reallocation = _filled('reallocation', reallocation, dict(alpha=1.0, donors=0.0, pool='macs'))
+        self.backbone = _filled('backbone', backbone, BACKBONE)
+        self.importance = _filled('importance', importance, IMPORTANCE)
+        self.reallocation = _filled('reallocation', reallocation, REALLOCATION)
         check_choice('prune: target kind', self.target['kind'], UNITS)
         check_choice('prune: pool', self.reallocation['pool'], ('macs', 'params'))
+        check_choice('prune: backbone kind', self.backbone['kind'], RULES)
+        check_choice('prune: importance kind', self.importance['kind'], SCORES)
+        check_choice('prune: importance normalize_by', self.importance['normalize_by'], NORMALISATIONS)
         alpha, ends = self.reallocation['alpha'], self.backbone['ends']
         if not alpha >= 0 or len(ends) != 2 or not min(ends) > 0:
             raise ConfigError(f'prune: reallocation with alpha={alpha} and backbone with ends={ends}, expected an '

@@ -76,7 +76,7 @@ def _honest(hint: Any, default: Any) -> Any:
     return hint
 
 
-def _default(kind: Any, name: str | int) -> Any:
+def default_of(kind: Any, name: str | int) -> Any:
     """What an argument is where it is not given, None where that is not known."""
     for owner in inspect.getmro(kind) if inspect.isclass(kind) else [kind]:
         function = owner.__dict__.get('__init__') if inspect.isclass(owner) else owner
@@ -243,7 +243,7 @@ def typed(node: Mapping | list, key: str | int, value: Any, where: str, hint: An
     if hint is None and isinstance(node, Mapping):
         hint = known_keys(node)[0].get(key)
     if hint in (None, Any):
-        old = node.get(key, _default(node.get('type'), key)) if isinstance(node, Mapping) else node[key]
+        old = node.get(key, default_of(node.get('type'), key)) if isinstance(node, Mapping) else node[key]
         hint = next((kind | None for kind in (bool, float, str, list)
                      if isinstance(old, (kind, tuple) if kind is list else Real if kind is float else kind)), Any)
     try:

@@ -77,6 +77,30 @@ def test_sigterm_says_how_to_go_on_and_leaves_no_process(capsys):
     workers[1].kill()
 
 
+def test_sigterm_does_not_cut_off_the_sentence_of_an_error(capsys, monkeypatch):
+    """As torchrun sends it to the processes that are left when one has died, which they notice themselves, too."""
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    monkeypatch.setenv('RANK', '0')
+
+    sent = []
+
+    class Closed(RuntimeError):
+        def __str__(self):  # read while the sentence is made
+            if not sent:
+                sent.append(os.kill(os.getpid(), signal.SIGTERM))
+            return '[/x/pair.cc:547] Connection closed by peer [127.0.0.1]:1'
+
+    def work():
+        raise Closed
+
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as end:
+        run_command(work, resumable=True)
+    errors = capsys.readouterr().err
+    assert sent and end.type is SystemExit and end.value.code == 1
+    assert errors.startswith('Process 0: another process of this run ended (Connection closed')
+    assert 'SIGTERM' not in errors and '--resume' in errors
+
+
 def test_sigterm_is_noticed_where_ctrl_c_is_ignored(capsys, monkeypatch):
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell script does for `command &`
     try:

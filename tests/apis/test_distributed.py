@@ -19,8 +19,8 @@ SEED, BATCH = 0, 4  # as in the toy config and the runtime
 def two(run, tmp_path_factory):
     """A training and a test by two processes; the folder with what each of them noted."""
     folder = tmp_path_factory.mktemp('two')
-    done = run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--master_port=29517', HERE / 'two_processes.py',
-               folder, cwd=folder, PERCEPTION_DATA=str(folder / 'data'), CUDA_VISIBLE_DEVICES='')
+    done = run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', HERE / 'two_processes.py', folder,
+               cwd=folder, PERCEPTION_DATA=str(folder / 'data'), CUDA_VISIBLE_DEVICES='')
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
 
@@ -98,16 +98,16 @@ def test_one_process_alone_writes_files(two):
 
 
 # --- faults of one process ---
-def with_fault(run, folder, fault, port):
+def with_fault(run, folder, fault):
     """Two processes, of which the second meets a fault in its eighth step."""
-    return run('-m', 'torch.distributed.run', '--nproc_per_node=2', f'--master_port={port}',
-               HERE / 'faulty_processes.py', folder, fault, cwd=folder, CUDA_VISIBLE_DEVICES='')
+    return run('-m', 'torch.distributed.run', '--nproc_per_node=2', '--standalone', HERE / 'faulty_processes.py',
+               folder, fault, cwd=folder, CUDA_VISIBLE_DEVICES='')
 
 
 def test_a_process_that_is_killed_ends_the_run_with_a_sentence(run, tmp_path):
-    done = with_fault(run, tmp_path, 'kill', 29518)
+    done = with_fault(run, tmp_path, 'kill')
     assert done.returncode != 0
-    # torchrun stops the other process where it is the first of both to see the end
+    # whichever is first to see the end, torchrun, which then stops the other process, or that one itself
     said = [line for line in done.stderr.splitlines()
             if 'another process of this run ended' in line or 'Stopped by SIGTERM' in line]
     assert len(said) == 1 and '[/' not in said[0], done.stderr
@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_ends_the_run_with_a_sentence(run, tmp_path):
 
 def test_all_processes_skip_a_step_alike_and_have_the_buffers_that_are_saved(run, tmp_path, assert_same):
     (tmp_path / 'allow').touch()
-    done = with_fault(run, tmp_path, 'nan', 29519)
+    done = with_fault(run, tmp_path, 'nan')
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'epoch 3, iteration 8: loss_extra is nan; this step is skipped, 1 of 1 allowed' in done.stdout
     first, second = (torch.load(tmp_path / f'buffers_{rank}.pth') for rank in (0, 1))

@@ -71,6 +71,21 @@ def test_a_cell_fetches_what_the_image_shows_of_its_heights():
     assert not found[~seen.any(0)].any()
 
 
+@pytest.mark.parametrize('size', [(60, 120), (57, 115)])
+def test_a_stride_that_does_not_divide_the_image_moves_nothing(size):
+    """Of a net that halves and rounds up, as ResNet does; red tells the column, green the row."""
+    model, inputs = encoder(), camera_inputs(image(*size), MATRIX)
+    model.backbone.forward = lambda x: [nn.functional.avg_pool2d(x, 4, ceil_mode=True)]
+    found = model({key: [value] for key, value in inputs.items()})[0, :2].movedim(0, -1)
+    place, seen = model.project(inputs['to_image'][None])
+    pixel = (place[0] + 1) / 2 * torch.tensor(size[::-1]) - .5
+    inner = seen[0] & (pixel > 1.5).all(-1) & (pixel < torch.tensor(size[::-1]) // 4 * 4 - 2.5).all(-1)
+    whole = (inner == seen[0]).all(0) & inner.any(0)
+    expected = (pixel * inner[..., None]).sum(0) / inner.sum(0).clamp(min=1)[..., None]
+    assert whole.sum() > 200
+    torch.testing.assert_close(found[whole], expected[whole], rtol=0, atol=1e-2)
+
+
 def test_places_are_exact_in_mixed_precision():
     """Of stripes in an image so wide that places of eight bits would be a stripe off."""
     stripes = np.tile((100 + 100 * np.sin(np.arange(1920) / 3)).astype(np.uint8)[:, None], (60, 1, 3))

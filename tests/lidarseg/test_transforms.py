@@ -3,6 +3,8 @@ import numpy as np
 import pytest
 import torch
 
+from perception.apis.config import load_config
+from perception.apis.test import prepare
 from perception.lidarseg.datasets.base import official_confusion, pack, predictions_of
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
 from perception.lidarseg.mixing import LaserMix
@@ -266,3 +268,17 @@ def test_mixing_after_the_range_forgets_the_rows_of_the_file():
     mixed = LaserMix()(dict(WithinRange(20.)(labelled()), draw=lambda: other))
     assert 'kept' not in mixed and len(mixed['points']) == len(mixed['labels'])
     assert len(pack(mixed)['data_samples'].labels) == pack(mixed)['data_samples'].num_points
+
+
+@pytest.mark.parametrize('name', ['kitti', 'nuscenes', 'waymo'])
+@pytest.mark.parametrize('step', [WithinRange, RandomThin, RandomSector])
+def test_a_submission_that_would_lack_points_is_refused_before_any_net_runs(root, name, step, tmp_path, caplog):
+    steps = [dict(type=RandomFlip), dict(type=step)]
+    cfg = load_config(root / f'configs/lidarseg/cylinder3d_half_{name}.py',
+                      options={'submit_dataloader.dataset.pipeline': steps})
+    if name == 'kitti' and step is WithinRange:  # whose server takes points without a class
+        prepare(cfg, submit=str(tmp_path))
+        assert f'pipeline.1 is {step.__name__}, which drops points: they are submitted as unlabelled' in caplog.text
+        return
+    with pytest.raises(ConfigError, match=rf'--submit: .*pipeline\.1 is {step.__name__}, which drops points'):
+        prepare(cfg, submit=str(tmp_path))

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from perception.apis.benchmarks import cost
-from perception.apis.config import load_config
+from perception.apis.config import load_config, parse_options
 from perception.apis.inference import load
 from perception.apis.listing import add_options
 from perception.apis.prune.search import find, search, settings
 from perception.apis.runner import Runner
 from perception.apis.test import test as score
 from perception.apis.train import train
+from perception.prune.search import PEEL
 from perception.registry import MODELS
 from perception.utils.checkpoint import load_checkpoint
 from perception.utils.errors import ConfigError, DataError
@@ -89,6 +90,30 @@ def test_the_command_line_sets_the_budget():
     with pytest.raises(ConfigError, match='--type params'):
         settings(cfg, kind='params')
     assert settings(load_config('configs/lanes/erfnet_culane.py')).target['ratio'] == 0.5
+
+
+@pytest.mark.parametrize(('pairs', 'section', 'expected'), [
+    (['prune.importance.kind=l2'], 'importance', dict(kind='l2', normalize_by='role', batches=8)),
+    (['prune.importance=dict(kind=taylor)', 'prune.importance.batches=2'], 'importance',
+     dict(kind='taylor', normalize_by='role', batches=2)),
+    (['prune.backbone.rho=.5', 'prune.backbone.ends=.5,1.5'], 'backbone',
+     dict(kind='uniform', rho=.5, ends=[.5, 1.5], widths=None)),
+    (['prune.reallocation.donors=0.25'], 'reallocation', dict(alpha=1.0, donors=.25, pool='macs'))])
+def test_parts_of_a_section_that_the_config_leaves_out_are_options(pairs, section, expected):
+    assert getattr(settings(load_config(CONFIG, True, parse_options(pairs))), section) == expected
+    assert getattr(settings(load_config(CONFIG, True)), section) == getattr(PEEL(), section)  # nothing stays changed
+
+
+@pytest.mark.parametrize(('pair', 'message'), [
+    ('prune.importance.kind=l3', "prune: importance kind='l3', expected one of bn_mean, bn_active, l2, taylor"),
+    ('prune.importance.normalize_by=x', "prune: importance normalize_by='x', expected one of role, none"),
+    ('prune.backbone.kind=liner', "prune: backbone kind='liner', .* Did you mean linear"),
+    ('prune.importance.knd=l2', r"prune.importance.knd: unknown key 'knd', .* Did you mean kind\?"),
+    ('prune.reallocation.alpha=abc', "prune.reallocation.alpha='abc', expected a number")])
+def test_wrong_parts_of_a_section_are_refused_before_a_net_is_built(tmp_path, monkeypatch, pair, message):
+    monkeypatch.setattr(MODELS, 'build', None)
+    with pytest.raises(ConfigError, match=message):
+        search(CONFIG, None, tmp_path / 's.json', mini=True, options=parse_options([pair]))
 
 
 def test_gradients_of_training_batches_tell_the_importance(made, monkeypatch):

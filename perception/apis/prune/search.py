@@ -62,6 +62,7 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     for path in filter(None, (out, weights)):
         check_free(path)
     cfg = load_config(config, mini, options)
+    peel = settings(cfg, ratio, value, kind)
     model = MODELS.build(student_of(cfg))
     if checkpoint is None:
         print_log('prune: no checkpoint came, so all groups of a role count alike; search again after the training.',
@@ -71,7 +72,6 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     if getattr(model, 'structure', None) is not None:
         raise ConfigError(f'{checkpoint}: a pruned net came, expected the whole one. Give the checkpoint that it was '
                           'pruned from.')
-    peel = settings(cfg, ratio, value, kind)
     found = find(cfg, model, peel, source, method, seed)
     with result_path(out) as part:
         Path(part).write_text(json.dumps(found.structure, indent=1))

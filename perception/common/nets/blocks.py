@@ -1,5 +1,6 @@
 """Convolution, batch normalisation and activation as one layer, with the names that mmcv's ConvModule gives them."""
 from collections import OrderedDict
+from math import ceil, log2
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,6 +22,19 @@ def conv_bn_relu(in_channels: int, out_channels: int, kernel_size: int = 3, stri
     conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, kernel_size // 2, bias=False)
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels, **(norm or {})),
                                      relu=nn.ReLU(inplace=True)))
+
+
+def cell_size(pixels: int, cells: int) -> float:
+    """Pixels that a cell of features stands for, along an axis of an image.
+
+    Nets halve and round up, so where their stride does not divide the image its last cell reaches beyond it.
+
+    Args:
+        pixels: of the image.
+        cells: of the features.
+    """
+    stride = 2.0 ** ceil(log2(pixels / cells))
+    return stride if ceil(pixels / stride) == cells else pixels / cells
 
 
 def init_convs(net: nn.Module) -> None:

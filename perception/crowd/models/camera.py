@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perception.common.nets.blocks import conv_bn_relu
+from perception.common.nets.blocks import cell_size, conv_bn_relu
 from perception.crowd.models.centerpoint import CenterPoint
 from perception.ops.voxelize import range_shape
 from perception.registry import MODELS
@@ -111,8 +111,10 @@ class CameraEncoder(nn.Module):
         if 'image' not in inputs:
             raise DataError('CameraEncoder: a batch without images, expected one of each scan. Give the data set '
                             'image_reduce, such as 2.')
-        maps = self.neck([self.backbone(self._images(inputs['image']))[i] for i in self.levels])
-        grid, seen = self.project(torch.stack([*inputs['to_image']]))
+        images = self._images(inputs['image'])
+        maps = self.backbone(images)
+        maps = self.neck([maps[i] for i in self.levels])
+        grid, seen = self.project(torch.stack([*inputs['to_image']]), images.shape[2:], maps.shape[2:])
         # in float32, for places in bfloat16 are off by pixels
         found = F.grid_sample(maps.float(), grid.flatten(2, 3), align_corners=False)
         found = found.to(maps.dtype).unflatten(3, self.shape) * seen[:, None]  # (B, C, K, H, W)
@@ -130,21 +132,25 @@ class CameraEncoder(nn.Module):
         return torch.stack([(image.float() - self.mean) / self.std if image.numel() else
                             self.mean.new_zeros(3, *size) for image in images])
 
-    def project(self, to_image: Tensor) -> tuple[Tensor, Tensor]:
+    def project(self, to_image: Tensor, size: Sequence[int] = (1, 1), cells: Sequence[int] = (1, 1)
+                ) -> tuple[Tensor, Tensor]:
         """Where the image shows each place.
 
         Args:
             to_image: (B, 3, 4), see `forward`.
+            size: h, w of the image.
+            cells: rows and columns of its features; the last ones may reach beyond it, see `cell_size`.
 
         Returns:
-            (B, K, H, W, 2) places from -1 to 1 as `grid_sample` counts, far outside where it does not; (B, K, H, W)
-            bool whether it does.
+            (B, K, H, W, 2) places in the features from -1 to 1 as `grid_sample` counts, far outside where the image
+            does not show them; (B, K, H, W) bool whether it does.
         """
         with torch.autocast(to_image.device.type, enabled=False):
             a, b, depth = torch.einsum('bij,jkhw->ibkhw', to_image.float(), self.places)
             place = torch.stack([a, b], -1) / depth.clamp(min=NEAREST)[..., None]
             seen = (depth > NEAREST) & ((place >= 0) & (place < 1)).all(-1)
-            return torch.where(seen[..., None], 2 * place - 1, 9.0), seen
+            share = [pixels / (count * cell_size(pixels, count)) for pixels, count in zip(size[::-1], cells[::-1])]
+            return torch.where(seen[..., None], 2 * place * place.new_tensor(share) - 1, 9.0), seen
 
 
 @MODELS.register_module()

@@ -88,7 +88,7 @@ class AgnosticLaneNet(LaneNet):
         self.area_head = nn.Sequential(RegularBlock(64, act=nn.ReLU), nn.Conv2d(64, 2, 1)) if area_weight else None
         self.point_head = PointHead(64, point_slots, point_rows) if point_weight else None
         map_size = [n // 8 for n in self.input_size]
-        self.exist = LaneExist(channels[-1], num_lanes, map_size) if num_lanes else None
+        self.exist = LaneExist(channels[-1], self.num_lanes, map_size) if self.num_lanes else None
 
     def _build_encoder(self, backbone: str, base_channels: int) -> tuple[int, ...]:
         """The stages, named as those of the plain networks, and the channels of their outputs."""

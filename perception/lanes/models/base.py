@@ -28,8 +28,8 @@ class LaneNet(BaseModel):
         decoder: what turns probabilities into lanes (see `lanes/decode.py`) or its config; None draws no lanes.
         seg_weight: weight of the cross-entropy.
         iou_weight: alpha, weight of the soft IoU loss; 0 leaves it out.
-        exist_weight: beta, weight of the existence loss; 0 leaves it out, and the head is not asked which lanes there
-            are.
+        exist_weight: beta, weight of the existence loss; 0 leaves the head out, for one that nothing trains would tell
+            lanes by chance.
         background_weight: weight of class 0 in the cross-entropy, lanes have 1 (SAD, section 3.3).
         class_weights: C weights of the cross-entropy instead of `background_weight`.
         ignore_index: label without a class.
@@ -47,7 +47,7 @@ class LaneNet(BaseModel):
                  background_weight: float = 0.4, class_weights: Sequence[float] | None = None, ignore_index: int = 255,
                  init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
-        self.num_classes, self.num_lanes = num_classes, num_lanes
+        self.num_classes, self.num_lanes = num_classes, num_lanes if exist_weight else 0
         self.input_size = tuple(int(n) for n in input_size)
         self.seg_weight, self.iou_weight, self.exist_weight = seg_weight, iou_weight, exist_weight
         self.ignore_index = ignore_index
@@ -114,7 +114,7 @@ class LaneNet(BaseModel):
         if self.iou_weight:
             probs = at_least_float32(logits).softmax(dim=1)
             losses['loss_iou'] = self.iou_weight * soft_iou_loss(probs, labels, self.ignore_index)
-        if self.num_lanes and self.exist_weight:
+        if self.num_lanes:
             exist = self._exist(inputs)
             losses['loss_exist'] = self.exist_weight * existence_loss(outputs['exist_logits'], exist)
         return losses
@@ -138,8 +138,7 @@ class LaneNet(BaseModel):
             if exist is not None:
                 sample.exist_probs = exist[i]
         if self.lane_decoder is not None:
-            asked = exist if self.exist_weight else None  # a head that nothing trains knows nothing
-            lanes = self.lane_decoder(probs, asked, [sample.metainfo for sample in samples])
+            lanes = self.lane_decoder(probs, exist, [sample.metainfo for sample in samples])
             for sample, image_lanes in zip(samples, lanes):
                 sample.pred_lanes = image_lanes
         return samples

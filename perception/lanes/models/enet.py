@@ -68,7 +68,7 @@ class ENet(LaneNet):
         self.head_input = nn.Identity()
         self.classifier = nn.ConvTranspose2d(16, num_classes, 3, stride=2, padding=1, output_padding=1, bias=False)
         map_size = [n // 8 for n in self.input_size]
-        self.exist = LaneExist(128, num_lanes, map_size, exist_pool, exist_channels) if num_lanes else None
+        self.exist = LaneExist(128, self.num_lanes, map_size, exist_pool, exist_channels) if self.num_lanes else None
 
     def encode(self, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         """The outputs of the stages, and the positions of the maxima that the decoder unpools to.

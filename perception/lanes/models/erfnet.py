@@ -66,7 +66,7 @@ class ERFNet(LaneNet):
         self.head_input = nn.Identity()
         self.classifier = nn.ConvTranspose2d(base_channels, num_classes, 2, stride=2)
         map_size = [n // 8 for n in self.input_size]
-        self.exist = LaneExist(eighth, num_lanes, map_size, exist_pool, exist_channels) if num_lanes else None
+        self.exist = LaneExist(eighth, self.num_lanes, map_size, exist_pool, exist_channels) if self.num_lanes else None
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See LaneNet."""

@@ -64,7 +64,7 @@ class PSPNet(LaneNet):
         self.dropout = nn.Dropout2d(0.1)
         self.classifier = nn.Conv2d(channels, num_classes, 1)
         map_size = [-(-n // (4 if fine_channels else 8)) for n in self.input_size]  # strides round up
-        self.exist = SCNNExist(num_classes, num_lanes, map_size) if num_lanes else None
+        self.exist = SCNNExist(num_classes, self.num_lanes, map_size) if self.num_lanes else None
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = bn_momentum

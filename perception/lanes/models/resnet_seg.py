@@ -42,7 +42,7 @@ class ResNetSeg(LaneNet):
         self.head_input = nn.Identity()
         self.classifier = nn.Sequential(nn.Dropout2d(0.1), nn.Conv2d(128, num_classes, 1))
         map_size = [-(-n // 8) for n in self.input_size]  # strides round up
-        self.exist = SCNNExist(num_classes, num_lanes, map_size) if num_lanes else None
+        self.exist = SCNNExist(num_classes, self.num_lanes, map_size) if self.num_lanes else None
 
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See LaneNet."""

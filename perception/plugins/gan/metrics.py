@@ -118,8 +118,8 @@ class ImageMetric(BaseMetric):
     """`FID`, `precision` and `recall` (k = 3) of Inception's features; without its weights `rFID-<seed>`, `rprecision`
     and `rrecall` of random ones.
 
-    Made images have the noise that is stored with the weights; published FIDs of StyleGAN2 are of noise that is drawn
-    for each image.
+    Made images have the noise that is stored with the weights, so that they can be compared with a teacher's; published
+    FIDs of StyleGAN2 are of noise that is drawn for each image, see `draw_noise` of StyleGAN2.
 
     Args:
         inception: a file with the weights of pytorch-fid's Inception-v3; None for a random net.

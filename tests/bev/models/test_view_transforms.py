@@ -46,6 +46,19 @@ def rig(samples=1, cameras=6, size=(64, 176), height=1.6, device='cpu'):
     return CameraGeometry(*(matrix.to(device) for matrix in matrices), size)
 
 
+@pytest.mark.parametrize('size', [(64, 176), (61, 169)])
+def test_points_see_the_cell_at_their_pixel_whatever_the_size_of_the_image(size):
+    """Features tell the middle of the 8 pixels that they stand for; points between them see what lies between."""
+    geometry, net = rig(size=size), IPM(2, 5, GRID, heights=[0.])
+    middles = torch.stack(torch.meshgrid(8. * torch.arange(22) + 3.5, 8. * torch.arange(8) + 3.5, indexing='xy'))
+    (bag,), (seen,) = net.pull(middles.repeat(1, 6, 1, 1, 1), *net.ranks(geometry, (8, 22))), net.points(geometry)[None]
+    uv, _, visible = geometry.project(seen)
+    whole = (visible.sum(1) == 1)[:, None] & visible & (uv > 3.5).all(-1) & (uv < uv.new_tensor([171.5, 59.5])).all(-1)
+    (_, camera, point) = whole.nonzero().T
+    assert len(point) > 300
+    torch.testing.assert_close(bag.flatten(1).T[point], uv[0, camera, point], rtol=0, atol=2e-3)
+
+
 def image_features(samples=1, cameras=6, channels=6, size=(8, 22), seed=0):
     return torch.randn(samples, cameras, channels, *size, generator=torch.Generator().manual_seed(seed))
 

@@ -9,8 +9,15 @@ from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.structures import LaneSample
 from perception.distill.taps import record
 from perception.lanes.losses import existence_loss, soft_iou_loss, weighted_cross_entropy
+from perception.lanes.models.agnostic import AgnosticLaneNet
 from perception.lanes.models.base import LaneNet
-from perception.utils.errors import ConfigError, DataError
+from perception.lanes.models.enet import ENet
+from perception.lanes.models.erfnet import ERFNet
+from perception.lanes.models.pspnet import PSPNet
+from perception.lanes.models.resnet_seg import ResNetSeg
+from perception.lanes.models.scnn import SCNN
+from perception.utils.checkpoint import load_weights
+from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 
 class Tiny(LaneNet):
@@ -99,6 +106,17 @@ def test_a_head_that_nothing_trains_is_not_asked(inputs):
         Tiny(exist_weight=weight, decoder=lambda probs, exist, metas: asked.append(exist) or [[], []])(
             inputs, mode='predict')
     assert asked[0].shape == (2, 2) and asked[1] is None
+
+
+@pytest.mark.parametrize('kind', [AgnosticLaneNet, ENet, ERFNet, PSPNet, ResNetSeg, SCNN])
+def test_without_weight_there_is_no_existence_head(kind):
+    """Neither in weights, which a net that asks one then refuses, nor in predictions and what is deployed."""
+    net, other = (kind(num_classes=2, num_lanes=4, input_size=(32, 64), exist_weight=weight) for weight in (0, .1))
+    assert net.exist is None and not any('exist' in name for name in net.state_dict())
+    with pytest.raises(CheckpointError, match=r'\d+ missing \(exist\.'):
+        load_weights(other, net.state_dict())
+    (sample,) = net.eval()(dict(images=torch.zeros(1, 3, 32, 64)), mode='predict')
+    assert 'exist_probs' not in sample and 'exist_logits' not in net.deployable()[2]
 
 
 def test_predictions_without_samples_and_decoder(inputs):

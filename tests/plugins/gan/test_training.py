@@ -32,6 +32,7 @@ from perception.plugins.gan.metrics import (
 from perception.plugins.gan.models import adversarial as adversarial_model
 from perception.plugins.gan.models.adversarial import AdversarialModel, LazyAdam, StepDistributed
 from perception.plugins.gan.models.discriminator import StyleGAN2Discriminator
+from perception.plugins.gan.models.generator import to_bytes
 from perception.plugins.gan.models.inception import Inception, InceptionFeatures
 from perception.plugins.gan.models.stylegan2 import StyleGAN2
 from perception.plugins.gan.models.stylegan3 import StyleGAN3
@@ -311,6 +312,27 @@ def test_the_teacher_of_a_test_makes_its_images_itself(adversarial):
     one.process(None, [sample.to_dict() | dict(source=sample.source) for sample in samples])
     two.process(None, [dict(pred_image=sample.pred_image, source=sample.source) for sample in samples])
     assert one.evaluate(2) == two.evaluate(2)
+
+
+def test_noise_of_each_image_where_it_is_asked_for():
+    """By default equal in all images; else of the image's seed, whatever the batch, and of no number of its z."""
+    samples = [ImageSample(metainfo=dict(source=seed)) for seed in (3, 4)]
+    torch.manual_seed(0)
+    net = generator(SLIM).eval()
+    for name, weight in net.named_parameters():
+        if name.endswith('noise.weight'):
+            torch.nn.init.ones_(weight)
+    own = generator(SLIM, draw_noise=True).eval()
+    own.load_state_dict(net.state_dict())
+    z = net.seeds_to_z([3, 4])
+    fixed, drawn = ([sample.pred_image for sample in model(None, samples, 'predict')] for model in (net, own))
+    assert torch.equal(to_bytes(net({'z': z})), torch.stack(fixed)) and torch.equal(net({'z': z}), own({'z': z}))
+    assert not torch.equal(fixed[1], drawn[1])
+    assert torch.equal(own(None, samples[1:], 'predict')[0].pred_image, drawn[1])
+    numbers = torch.cat([part.flatten(1) for part in own.noise_of([3, 4])], 1)
+    assert numbers.shape == (2, sum(side ** 2 for side in net.noise_sizes)) and abs(numbers.mean()) < .15
+    assert not torch.isin(numbers, z).any() and not torch.equal(numbers[0], numbers[1])
+    assert abs(numbers.std() - 1) < .1
 
 
 def test_path_scores():

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from perception.bev.geometry import BEVGrid, CameraGeometry
 from perception.bev.models.view_transforms.base import BEVFeatures, ViewTransform
-from perception.common.nets.blocks import conv_bn_relu
+from perception.common.nets.blocks import cell_size, conv_bn_relu
 from perception.ops.bev_pool import Ranks, pool_rows
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError
@@ -86,7 +86,7 @@ class FeaturePull(ViewTransform):
         share = 1. / visible.sum(1)[samples, point]
         first, rest, last = [], [], []
         for axis, (cells, pixels) in enumerate(zip(feature_size[::-1], geometry.size[::-1])):
-            place = ((uv[:, axis] + .5) * (cells / pixels) - .5).clamp(0, cells - 1)
+            place = ((uv[:, axis] + .5) / cell_size(pixels, cells) - .5).clamp(0, cells - 1)
             first.append(place.long().clamp(max=max(cells - 2, 0)))
             rest.append(place - first[-1])
             last.append(cells - 1)

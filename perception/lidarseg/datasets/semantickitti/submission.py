@@ -33,6 +33,7 @@ class SemanticKITTISubmission(Submission):
     """
 
     unit = 'scans'
+    takes_unlabelled = True  # 0 is a class of the server, which counts as wrong
     advice = 'Predict all of the test split; no zip was written, label files are kept.'
     upload = 'Upload it at the address given on www.semantic-kitti.org.'
 

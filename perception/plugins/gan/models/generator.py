@@ -101,6 +101,10 @@ class Generator(BaseModel):
         """The noise (1, 1, r, r) of each layer that is stored with the weights."""
         return []
 
+    def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
+        """The noise (B or 1, 1, r, r) of each layer for images of seeds: that which is stored with the weights."""
+        return self.fixed_noise
+
     def mapping(self, z: Tensor) -> Tensor:
         """Latents w (B, D) of z (B, D)."""
         return self.style(z)
@@ -140,7 +144,7 @@ class Generator(BaseModel):
                             for seed in seeds]).to(next(self.parameters()).device)
 
     def forward(self, inputs: Any, data_samples: list[ImageSample] | None = None, mode: str = 'tensor') -> Any:
-        """Images with the fixed noise.
+        """Images with the fixed noise, those of seeds with that of `noise_of`.
 
         Args:
             inputs: with `z` (B, D) for `'tensor'`, or without it, as for `'predict'`.
@@ -154,9 +158,10 @@ class Generator(BaseModel):
             raise ConfigError(f'{type(self).__name__}: mode={mode!r}, expected tensor or predict. Train it by an '
                               'AdversarialModel.')
         given = mode == 'tensor' and 'z' in inputs
-        z = inputs['z'] if given else self.seeds_to_z([sample.source for sample in data_samples])
+        seeds = [] if given else [sample.source for sample in data_samples]
+        z, noise = (inputs['z'], self.fixed_noise) if given else (self.seeds_to_z(seeds), self.noise_of(seeds))
         w = self.truncate(self.mapping(z), self.truncation)
-        images = self.synthesis(self.mix(w), self.fixed_noise).image
+        images = self.synthesis(self.mix(w), noise).image
         if mode == 'tensor':
             return images
         for sample, image in zip(data_samples, to_bytes(images)):

@@ -44,6 +44,7 @@ class StyleGAN2(Generator):
         channels: of the constant input and of each convolution in turn, in place of the published ones; a student's.
         second_kernel: rows and columns of the second convolution of each size; 1 makes a heterogeneous student.
         truncation: how far latents of predictions go from their mean, 1 for as they are.
+        draw_noise: in tests each image has noise of its own, drawn from its seed, as where published FIDs were made.
         data_preprocessor: see mmengine's BaseModel; None takes bytes to -1..1.
 
     Raises:
@@ -52,7 +53,8 @@ class StyleGAN2(Generator):
 
     def __init__(self, size: int = 256, style_dim: int = 512, num_mlp: int | Sequence[int] = 8, lr_mlp: float = 0.01,
                  channel_multiplier: int = 2, channels: Sequence[int] | None = None, second_kernel: int = 3,
-                 truncation: float = 1.0, data_preprocessor: dict | nn.Module | None = None):
+                 truncation: float = 1.0, draw_noise: bool = False,
+                 data_preprocessor: dict | nn.Module | None = None):
         super().__init__(size, style_dim, num_mlp, lr_mlp, truncation, data_preprocessor)
         blocks = check_size('StyleGAN2', size) - 2
         if channels is None:
@@ -61,6 +63,7 @@ class StyleGAN2(Generator):
             raise ConfigError(f'StyleGAN2: channels={list(channels)}, second_kernel={second_kernel}, expected '
                               f'{2 * blocks + 2} positive numbers at {size} pixels and a kernel of 1, 3 or 5. Correct '
                               'them.')
+        self.draw_noise = draw_noise
         self.channels, self.second_kernel, self.num_latents = tuple(channels), second_kernel, 2 * blocks + 2
         self.input = ConstantInput(channels[0])
         self.conv1 = StyledConv(channels[0], channels[1], 3, style_dim)
@@ -82,6 +85,16 @@ class StyleGAN2(Generator):
     def fixed_noise(self) -> list[Tensor]:
         """The noise (1, 1, r, r) of each convolution that is stored with the weights."""
         return [getattr(self.noises, f'noise_{i}') for i in range(len(self.noise_sizes))]
+
+    def noise_of(self, seeds: Sequence[int]) -> list[Tensor]:
+        """As of `Generator`, or drawn of each seed behind its z, the same on every machine."""
+        if not self.draw_noise:
+            return self.fixed_noise
+        draws = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
+        for draw in draws:
+            torch.randn(self.style_dim, generator=draw)
+        return [torch.stack([torch.randn(1, side, side, generator=draw) for draw in draws]).to(self.input.input)
+                for side in self.noise_sizes]
 
     @property
     def modulations(self) -> list[Tensor]:
