@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from torch import Tensor
@@ -166,10 +167,10 @@ class BEVGrid:
         for name, length in (('x', 3), ('y', 3), ('z', 2)):
             values = tuple(float(value) for value in getattr(self, name))
             object.__setattr__(self, name, values)
-            whole = len(values) == length and values[0] < values[1]
+            whole = len(values) == length and -inf < values[0] < values[1] < inf
             if whole and length == 3:
                 cells = (values[1] - values[0]) / values[2] if values[2] > 0 else 0
-                whole = cells > .5 and abs(cells - round(cells)) < 1e-3
+                whole = .5 < cells < inf and abs(cells - round(cells)) < 1e-3
             if not whole:
                 raise ConfigError(f'BEVGrid: {name}={values}, expected '
                                   + ('least, greatest value and size of a cell, a whole number of them'

@@ -150,7 +150,8 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
         cache_gb: GB of features that are kept, see `cache.py`; 0 keeps none.
 
     Raises:
-        CheckpointError, ConfigError: see FrozenTeacher.
+        CheckpointError: see FrozenTeacher.
+        ConfigError: see FrozenTeacher, or a path of no channels or size.
     """
 
     own_inputs = True  # it normalises frames as its own data preprocessor says
@@ -160,6 +161,12 @@ class ClipTeacher(FrameFeatures, FrozenTeacher):
                  reads: str = 'images', view: str = 'frames', chunk: int = 32, cache_gb: float = 0.0):
         check_choice('ClipTeacher: reads', reads, INPUTS)
         check_positive('ClipTeacher', chunk=chunk)
+        for name, path in paths.items():
+            rows_and_columns(f'ClipTeacher: size of path {name!r}', path.get('size'))
+            channels = path.get('channels')
+            if not isinstance(channels, Sequence) and not (isinstance(channels, int) and channels > 0):
+                raise ConfigError(f'ClipTeacher: path {name!r} has channels={channels!r}, expected a whole number '
+                                  'above 0 or a list. Correct it.')
         model = model if isinstance(model, nn.Module) else MODELS.build(model)
         preprocessor = model.data_preprocessor
         super().__init__(model, {name: path['tap'] for name, path in paths.items()}, trained_by, mini, checkpoint, view)

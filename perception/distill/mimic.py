@@ -54,7 +54,7 @@ class MimicLoss(DistillLoss):
         self.paths = {name: dict(dict(weight=0.1), **path) for name, path in paths.items()
                       if layers is None or name in layers}
         for name, path in self.paths.items():
-            check_positive(f'MimicLoss: path {name!r}', weight=path['weight'])
+            check_positive(f'MimicLoss: path {name!r}', weight=path['weight'], channels=min(path['channels']))
         self.taps = tuple(dict.fromkeys(path['tap'] for path in self.paths.values()))
         self.teacher_taps, self.pairs = tuple(self.paths), pairs
         self.adapters = nn.ModuleDict({name: nn.Conv2d(*path['channels'], 1) for name, path in self.paths.items()})

@@ -90,7 +90,7 @@ class PVDLoss(DistillLoss):
             raise ConfigError(f'PVDLoss: supervoxel_size={tuple(supervoxel_size)}, expected three numbers of cells. '
                               'Give them along rho, phi and z, such as (120, 60, 8).')
         _check_positive(**{f'supervoxel_size[{axis}]': size for axis, size in enumerate(supervoxel_size)})
-        if not 0 <= rho_range[0] < rho_range[1]:
+        if not 0 <= rho_range[0] < rho_range[1] < math.inf:
             raise ConfigError(f'PVDLoss: rho_range={tuple(rho_range)}, expected 0 <= first < last, in metres. '
                               'Copy it from the data preprocessor.')
         self.supervoxel_size, self.num_supervoxels = tuple(supervoxel_size), num_supervoxels

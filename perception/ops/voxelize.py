@@ -6,7 +6,7 @@ everything from the clipping on in float64. NumPy's float32 azimuth differs betw
 CUDA's from both: a point on a border of two cells may lie in either.
 """
 from collections.abc import Sequence
-from math import prod
+from math import inf, prod
 
 import numpy as np
 import torch
@@ -163,8 +163,10 @@ def range_shape(point_cloud_range: Sequence[float], voxel_size: Sequence[float])
     Raises:
         ConfigError: a range that voxels do not fill.
     """
-    counts = [(high - low) / size for low, high, size in zip(point_cloud_range[:3], point_cloud_range[3:], voxel_size)]
-    if (len(point_cloud_range), len(voxel_size)) != (6, 3) or any(n < .5 or abs(n - round(n)) > 1e-3 for n in counts):
+    counts = [(high - low) / size if size else 0.
+              for low, high, size in zip(point_cloud_range[:3], point_cloud_range[3:], voxel_size)]
+    if (len(point_cloud_range), len(voxel_size)) != (6, 3) or not all(
+            size > 0 and .5 <= n < inf and abs(n - round(n)) <= 1e-3 for n, size in zip(counts, voxel_size)):
         raise ConfigError(f'voxel grid: range {list(point_cloud_range)} of {" x ".join(f"{n:g}" for n in counts)} '
                           f'voxels of {list(voxel_size)} m, expected whole numbers along x, y and z. Change the range '
                           'or voxel_size.')
@@ -227,6 +229,6 @@ def check_grid(grid_shape: Sequence[int], min_bound: Sequence[float], max_bound:
     if any(n != int(n) or n < 2 for n in grid_shape):
         raise ConfigError(f'cylinder grid: grid_shape {tuple(grid_shape)}, expected whole numbers of at least 2. The '
                           'authors use (480, 360, 32).')
-    if any(not low < high for low, high in zip(min_bound, max_bound)):
+    if any(not -inf < low < high < inf for low, high in zip(min_bound, max_bound)):
         raise ConfigError(f'cylinder grid: min_bound {tuple(min_bound)} and max_bound {tuple(max_bound)}, expected '
-                          'each minimum below its maximum. Check their order: rho, phi, z.')
+                          'finite numbers, each minimum below its maximum. Check their order: rho, phi, z.')

@@ -23,9 +23,23 @@ _NAMES = {bool: 'true or false', int: 'a whole number', float: 'a number', str: 
           type(None): 'None'}
 # what mmengine takes out of a section before its class is called
 _TAKEN = ('type', 'priority', 'convert_to_iter_based', '_scope_', '_delete_')
-# how the names of arguments end whose numbers are finite and at least so large
-_LEAST = dict(dict.fromkeys(('weight', 'weights', 'seed', 'std', 'high', 'width', 'ratio', 'depth'), 0),
-              channels=1, num_classes=1, stride=1)
+# what the numbers of an argument may be, by the words with which its name ends
+_RANGES = [
+    ('', lambda n: -inf < n < inf, ('mean', 'heights')),
+    (' of 0 or more', lambda n: 0 <= n < inf, (
+        'weight', 'weights', 'seed', 'std', 'high', 'ratio', 'depth', 'blocks', 'layers', 'threshold',
+        'distance', 'alpha', 'beta', 'gamma', 'delta_var', 'delta_dist', 'sparsity', 'near', 'ignore_radius',
+        'ignore_disc', 'min_radius', 'min_height', 'min_points', 'iterations', 'rows', 'pad_below',
+        'center_labels', 'minority_classes')),
+    (' of 1 or more', lambda n: 1 <= n < inf, (
+        'channels', 'num_classes', 'stride', 'num_points', 'point_rows', 'num_threads', 'max_objects', 'max_kept',
+        'step', 'thickness', 'kernel', 'kernels', 'kernel_size', 'dilations', 'pool', 'features', 'hidden', 'outputs',
+        'widths', 'multiplier', 'topk')),
+    (' above 0', lambda n: 0 < n < inf, (
+        'size', 'sizes', 'width', 'strides', 'temperature', 'power', 'scale', 'unit', 'sigma', 'lr_mlp')),
+    (' from 0 to 1', lambda n: 0 <= n <= 1, (
+        'momentum', 'drop', 'drop_connect', 'smoothing', 'share', 'overlap', 'recall_score')),
+]
 _LENGTHS = ('begin', 'end', 'T_max')  # of a schedule; parts of an epoch where it is converted to iterations
 
 
@@ -277,7 +291,7 @@ def check_values(value: Any, where: str) -> None:
             except _Misfit:
                 raise ConfigError(f'{inner}{key}={item!r}, expected {_say(known[key])}. Correct it.') from None
             if getattr(value.get('type'), '__module__', '').startswith('perception.'):
-                _check_least(key, item, inner)
+                _check_range(key, item, inner)
         elif not is_open and key not in (*known, *_TAKEN):
             raise ConfigError(f'{where}: unknown key {key!r}, expected an argument of {value["type"].__name__}. '
                               f'{close_matches(key, known)}')
@@ -286,14 +300,18 @@ def check_values(value: Any, where: str) -> None:
         check_values(item, f'{inner}{key}')
 
 
-def _check_least(key: str, value: Any, where: str) -> None:
-    """See that the numbers of an argument of a class of the project are as large as its name says, and finite."""
-    least = next((n for ending, n in _LEAST.items() if key.endswith(ending)), None)
+def _check_range(key: str, value: Any, where: str) -> None:
+    """See that the numbers of an argument of a class of the project are what its name allows, also those in lists."""
     if isinstance(value, Mapping):
         value = list(value.values())
-    for number in value if isinstance(value, (list, tuple)) else [value]:
-        if least is not None and isinstance(number, Real) and not least <= number < inf:
-            raise ConfigError(f'{where}{key}={number!r}, expected {least} or more. Correct it.')
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            _check_range(key, item, where)
+    elif isinstance(value, Real) and not isinstance(value, bool):
+        for words, fits, names in _RANGES:
+            if f'_{key}'.endswith(tuple(f'_{name}' for name in names)) and not fits(value):
+                kind = 'finite number' if abs(value) == inf else 'number'
+                raise ConfigError(f'{where}{key}={value!r}, expected a {kind}{words}. Correct it.')
 
 
 class TypedArguments:

@@ -16,6 +16,7 @@ from perception.common.nets.blocks import init_convs
 from perception.common.nets.resnet import BasicBlock
 from perception.common.nets.second import SECONDFPN
 from perception.registry import MODELS
+from perception.utils.checks import check_positive
 from perception.utils.errors import ConfigError
 
 
@@ -57,7 +58,7 @@ class BEVDetEncoder(nn.Module):
         out_channels: of the result.
 
     Raises:
-        ConfigError: lists of different lengths, or fewer than two stages.
+        ConfigError: lists of different lengths, fewer than two stages, or one without a block.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int] | None = None, blocks: Sequence[int] = (2, 2, 2),
@@ -67,6 +68,7 @@ class BEVDetEncoder(nn.Module):
         if len(channels) != len(blocks) or len(blocks) < 2:
             raise ConfigError(f'BEVDetEncoder: {len(channels)} channels and {len(blocks)} blocks, expected equal '
                               'numbers, at least 2. Give one of each for every stage.')
+        check_positive('BEVDetEncoder', blocks=min(blocks))
         self.out_channels = out_channels
         self.layers = nn.ModuleList()
         for a, b, count in zip((in_channels, *channels), channels, blocks):
@@ -184,10 +186,14 @@ class ResNetTrunk(nn.Module):
         in_channels: of the map.
         channels: of the stages; the stem has those of the first.
         blocks: of each stage.
+
+    Raises:
+        ConfigError: a stage without a block.
     """
 
     def __init__(self, in_channels: int, channels: Sequence[int], blocks: Sequence[int] = (2, 2, 2)):
         super().__init__()
+        check_positive('ResNetTrunk', blocks=min(blocks))
         self.conv1 = nn.Conv2d(in_channels, channels[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(channels[0])
         for number, (a, b, count) in enumerate(zip((channels[0], *channels), channels, blocks), start=1):

@@ -10,7 +10,7 @@ and targets is: offset x, y in cells, z, logarithm of the three lengths, sine an
 """
 import logging
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, inf
 from typing import NamedTuple
 
 import torch
@@ -172,9 +172,13 @@ class CenterHead(nn.Module):
                 raise ConfigError(f'CenterHead: {len(values)} values of {option} for {len(tasks)} tasks, expected '
                                   'equal numbers. Give one for all, or one for each task.')
         factors = [(nms_factors or {}).get(name, 1.0) for name in classes]
-        if not {*(nms_factors or {})} <= {*names} or min(factors) <= 0:
+        if not {*(nms_factors or {})} <= {*names} or not 0 < min(factors) <= max(factors) < inf:
             raise ConfigError(f'CenterHead: nms_factors={nms_factors}, expected numbers above 0 for classes of '
                               f'{", ".join(names)}. Correct them.')
+        if post_range is not None and not (
+                len(post_range) == 6 and all(a < b for a, b in zip(post_range[:3], post_range[3:]))):
+            raise ConfigError(f'CenterHead: post_range={tuple(post_range)}, expected least x, y, z, greatest x, y, z '
+                              'in metres. Correct it.')
         self.classes = tuple(classes)  # in the order of labels
         self.grid = BevGrid.of(point_cloud_range, voxel_size, stride)
         self.counts = [len(task) for task in tasks]

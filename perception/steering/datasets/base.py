@@ -246,7 +246,7 @@ class KeptFrames:
 
     def __init__(self, count: int, size: tuple[int, int], memory: float) -> None:
         self.count, self.size, self.memory = count, size, memory
-        self.room = min(count, int(memory * 1e9 / (size[0] * size[1] * 3)))
+        self.room = int(min(count, memory * 1e9 / (size[0] * size[1] * 3)))
         if 0 < self.room < count:
             print_log(f'{self.room:,} of {count:,} frames of {size[0]} x {size[1]} pixels are kept in {memory:g} GB of '
                       'memory; the others are decoded in each epoch.', 'current', logging.INFO)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perception.registry import MODELS
 from perception.utils.checkpoint import load_checkpoint, weights_of
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import CheckpointError, ConfigError
 from perception.utils.paths import from_root
 
@@ -194,7 +194,7 @@ class ResNet3d(nn.Module):
         weights_2d: file of the weights of a two-dimensional ResNet to start from, see `inflate`.
 
     Raises:
-        ConfigError: another style, or not one stride and dilation for each stage.
+        ConfigError: another style, or not one stride and dilation and a block for each stage.
         CheckpointError: `weights_2d` cannot be read or are of another net.
     """
 
@@ -206,6 +206,7 @@ class ResNet3d(nn.Module):
         if not len(blocks) == len(strides) == len(dilations) == 4:
             raise ConfigError(f'ResNet3d: blocks={blocks}, strides={strides}, dilations={dilations}, expected four of '
                               'each, one for each stage. Correct them.')
+        check_positive('ResNet3d', blocks=min(blocks))
         self.causal, self.batch_statistics = causal, batch_statistics
         self.conv1 = Stem(base_channels, causal, batch_statistics)
         self.pool = TimePool(causal)

@@ -112,7 +112,9 @@ def test_unknown_velocities_leave_no_trace():
 
 @pytest.mark.parametrize(('options', 'message'), [
     (dict(nms=('circle', 'rotated')), '2 values of nms for 6 tasks'), (dict(nms='square'), 'square'),
-    (dict(nms_factors=dict(cars=2)), 'nms_factors=.*cars'), (dict(nms_factors=dict(car=0)), 'above 0')])
+    (dict(nms_factors=dict(cars=2)), 'nms_factors=.*cars'), (dict(nms_factors=dict(car=0)), 'above 0'),
+    (dict(nms_factors=dict(car=float('inf'))), 'above 0'),
+    (dict(post_range=(-9, -9, 5, 9, 9, 5)), 'post_range=.*expected least')])
 def test_wrong_suppression(options, message):
     with pytest.raises(ConfigError, match=message):
         box_head(**options)

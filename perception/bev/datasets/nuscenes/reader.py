@@ -28,6 +28,7 @@ import torch
 from mmengine.logging import print_log
 
 from perception.bev.datasets.nuscenes.map_presets import MapPreset, map_labels, preset_of, vehicle_labels
+from perception.bev.geometry import BEVGrid
 from perception.bev.transforms import PER_BOX
 from perception.common.dataset import SeededDataset
 from perception.common.formats.images import read_image
@@ -325,7 +326,7 @@ def preset_with(name: str | None, grid: Mapping[str, Sequence[float]] | None = N
     """A protocol of maps by its name, with another grid where `x` and `y` are given; None for none.
 
     Raises:
-        ConfigError: an unknown protocol, or a grid without one.
+        ConfigError: an unknown protocol, a grid without one, or a range that cells do not fill.
     """
     preset = None if name is None else preset_of(name)
     if grid is None:
@@ -333,7 +334,9 @@ def preset_with(name: str | None, grid: Mapping[str, Sequence[float]] | None = N
     if preset is None or not set(grid) <= {'x', 'y'}:
         raise ConfigError(f'NuScenesRig: map_grid={dict(grid)} with map_preset={name!r}, expected x and y of the grid '
                           'of a preset. Correct them.')
-    return replace(preset, **{axis: tuple(row) for axis, row in grid.items()})
+    preset = replace(preset, **{axis: tuple(row) for axis, row in grid.items()})
+    BEVGrid(preset.x, preset.y)  # refuses ranges that cells do not fill
+    return preset
 
 
 def bounds_of(preset: MapPreset) -> tuple[float, float, float, float]:
