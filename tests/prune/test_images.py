@@ -152,6 +152,8 @@ def test_a_step_a_prediction_and_a_picture(digits, tmp_path):
     assert int(sample.pred_label) == int(sample.scores.argmax())
     picture = predictor.draw(image, sample, title='a digit')
     assert picture.shape[1] == 480 and picture.shape[0] > 600
+    first = picture[-24 * 5 - 4:-24 * 4].reshape(-1, 3).astype(int)  # the likeliest class: light letters on a dark bar
+    assert first.max() > 200 > 2 * np.median(first, axis=0).max()
     for array in (np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3)), np.zeros((0, 32, 3), np.uint8)):
         with pytest.raises(DataError, match=r'expected \(H, W, 3\) uint8'):
             predictor(array)
