@@ -35,7 +35,7 @@ predictor = dict(type=ImagePredictor)
 
 mini_data = dict(type=write_digits, root='data/mini/imagenet')
 tiny = dict(mini_data=dict(count=180))  # of tools/benchmark.py fuzz
-mini_net = dict(num_classes=10)
+mini_net = dict(num_classes=10, input_size=(32, 32))
 mini_cut = [dict(type=ResizeAndCut, short=32, size=32)]
 mini_set = dict(data_root='data/mini/imagenet', pipeline=mini_cut)
 mini_loaders = dict(

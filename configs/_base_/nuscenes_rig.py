@@ -78,4 +78,6 @@ mini_loaders = dict(
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, split='test', pipeline=mini_test)),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 near = dict(type=NuScenesDetectionMetric, max_range=25)  # m; grids of mini nets end at 25.6 m
-mini_boxes_score = dict(val_evaluator=near, test_evaluator=near)  # beside mini_loaders, for nets that find boxes
+mini_pictures = dict(draw=dict(look=dict(max_range=25)), predictor=dict(max_range=25))
+mini_boxes_score = dict(  # beside mini_loaders, for nets that find boxes
+    mini_pictures, val_evaluator=near, test_evaluator=near)

@@ -36,7 +36,7 @@ mini_loaders['train_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['val_dataloader']['dataset'].update(map_grid=mini_cells)
 mini_loaders['test_dataloader']['dataset'].update(map_grid=mini_cells)
 mini = dict(
-    mini_loaders, **mini_schedule,
+    mini_loaders, **mini_pictures, **mini_schedule,
     val_evaluator=[near, val_evaluator[1]], test_evaluator=[near, test_evaluator[1]],
     model=dict(
         grid=mini_cells,

@@ -26,5 +26,7 @@ tiny = dict(mini_data=dict(train=20, val=10))  # of tools/benchmark.py fuzz
 mini_loaders['train_dataloader']['dataset'].update(data_root='data/mini/street')
 mini_loaders['val_dataloader']['dataset'].update(data_root='data/mini/street')
 mini_loaders['test_dataloader']['dataset'].update(data_root='data/mini/street')
-mini = dict(mini_loaders, model=dict(width=0.25), prune=dict(divisor=2, input_shape=(32, 32)), **mini_schedule)
+mini = dict(
+    mini_loaders, model=dict(width=0.25, input_size=(32, 32)), prune=dict(divisor=2, input_shape=(32, 32)),
+    **mini_schedule)
 evidence = dict(scores=dict(cross_entropy='less'))  # of tools/benchmark.py prune

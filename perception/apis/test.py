@@ -173,6 +173,8 @@ def _stand_in(cfg: Config, predictions: str | Path, **others: Any) -> None:
             raise ConfigError(f'--predictions: {predictions} came with {name}={value!r}, expected no net beside a file '
                               'of predictions. Leave one of them out.')
     need(cfg, '--predictions', 'predictions')
+    lacks = cfg.predictions.type.lacks
+    cfg.test_evaluator = [part for part in cfg.test_evaluator if not issubclass(part['type'], lacks)]
     cfg.model = dict(cfg.predictions, path=str(predictions))
 
 

@@ -11,17 +11,19 @@ import cv2
 import numpy as np
 from mmengine.evaluator import BaseMetric
 
+from perception.bev.datasets.nuscenes.metric import RANGES, in_range
 from perception.bev.transforms import image_matrices
 from perception.common.formats.images import read_image
 from perception.common.metrics.detection import match, rank
 from perception.common.visual import canvas
 from perception.common.visual.bev import BirdsEye
 from perception.common.visual.boxes import BoxLayer, bright, draw_boxes, legend
+from perception.common.visual.points import BACKGROUND
 from perception.registry import METRICS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
 
-TRUTH, MISSED = (215, 215, 220), (0, 230, 255)  # no class has such a colour
+TRUTH, MISSED, BEYOND = (215, 215, 220), (0, 230, 255), (96, 98, 108)  # no class has such a colour
 VIEWS = ('image', 'bev', 'depth')
 FAR = 60.0  # m, from which on depths have one colour
 FORWARD = dict(lidar=np.pi / 2, ego=0.0, flat_ego=0.0)  # rad from x to y of each frame
@@ -31,7 +33,7 @@ MAP_COLORS = dict(  # of nuScenes' own drawings, and of layers that join some of
     lane_divider=(106, 61, 154), divider=(106, 61, 154), lane_boundary=(106, 61, 154), road=(166, 206, 227),
     vehicle=(255, 158, 0))
 OTHER = (150, 150, 150)
-PAINT = 0.65  # strength of map colours
+PAINT = 0.65  # strength of map colours on the background
 ROWS = 2  # of images
 LABELLED = 60  # predictions beside which the score stands, the best ones
 SHARPEST = 2  # files are drawn at half their size
@@ -46,12 +48,15 @@ class Look(NamedTuple):
         reach: m around the car that the view from above shows.
         width: of the whole picture in pixels.
         min_map: probability from which on a cell of the map is drawn.
+        max_range: m from the car up to which truth counts, as in NuScenesDetectionMetric; None for the official range
+            of each class.
     """
     min_score: float = 0.3
     distance: float = 2.0
     reach: float = 52.0
     width: int = 1600
     min_map: float = 0.5
+    max_range: float | None = None
 
 
 LOOK = Look()
@@ -129,13 +134,14 @@ def in_rows(views: Sequence[CameraView], forward: float) -> list[list[CameraView
 
 
 def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
-    """What is drawn of a RigSample as arrays, those that are there; predictions of at least a score.
+    """What is drawn of a RigSample as arrays, those that are there, and its poses; predictions of at least a score.
 
     Raises:
         DataError: a field that has another number of rows than its boxes.
     """
     found = {key: np.asarray(value.cpu() if hasattr(value, 'cpu') else value) for key in (
-        'boxes', 'labels', 'pred_boxes', 'pred_scores', 'pred_labels', 'map_labels', 'pred_map', 'depth', 'pred_depth')
+        'boxes', 'labels', 'pred_boxes', 'pred_scores', 'pred_labels', 'map_labels', 'pred_map', 'depth', 'pred_depth',
+        'frame_to_world', 'ego_to_world')
         if (value := sample.get(key)) is not None}
     for boxes, fields in (('boxes', ('labels',)), ('pred_boxes', ('pred_scores', 'pred_labels'))):
         for key in fields if boxes in found else ():
@@ -149,12 +155,24 @@ def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
     return found
 
 
-def found_boxes(values: Mapping, distance: float) -> np.ndarray:
-    """(K,) bool, which boxes of the truth a prediction of their class finds."""
-    order = rank(values['pred_scores'])
-    rows = match(values['pred_boxes'][order, :2], values['pred_labels'][order], values['boxes'][:, :2],
-                 values['labels'], [distance])[0]
-    return np.isin(np.arange(len(values['boxes'])), rows[rows >= 0])
+def counted(values: Mapping, look: Look, kind: str = '') -> np.ndarray:
+    """(K,) bool, which boxes (or with `kind` 'pred_' predictions) lie in the range of the official score."""
+    boxes, labels = values[f'{kind}boxes'], values[f'{kind}labels']
+    if 'frame_to_world' not in values:
+        return np.ones(len(boxes), bool)
+    to_world = values['frame_to_world']
+    ranges = np.minimum(RANGES, np.inf if look.max_range is None else look.max_range)
+    return in_range(boxes[:, :3] @ to_world[:3, :3].T + to_world[:3, 3], labels, values['ego_to_world'], ranges)
+
+
+def found_boxes(values: Mapping, look: Look) -> tuple[np.ndarray, np.ndarray]:
+    """(K,) bool, which boxes of the truth count, and which of these a prediction of their class finds."""
+    pred, true = (np.flatnonzero(counted(values, look, kind)) for kind in ('pred_', ''))
+    pred = pred[rank(values['pred_scores'][pred])]
+    rows = match(values['pred_boxes'][pred, :2], values['pred_labels'][pred], values['boxes'][true, :2],
+                 values['labels'][true], [look.distance])[0]
+    numbers = np.arange(len(values['boxes']))
+    return np.isin(numbers, true), np.isin(numbers, true[rows[rows >= 0]])
 
 
 def layers_of(values: Mapping, palette: Sequence[Sequence[int]], look: Look = LOOK) -> tuple[list[BoxLayer],
@@ -162,7 +180,7 @@ def layers_of(values: Mapping, palette: Sequence[Sequence[int]], look: Look = LO
     """Boxes that are drawn of a sample: predictions, the truth, and a line that says how many were found.
 
     Predictions have the colours of their classes and their scores; with them the truth is dashed, in a warning colour
-    where it was missed; alone it has the colours of its classes too.
+    where it was missed, faint beyond the range of the score; alone it has the colours of its classes too.
 
     Args:
         values: of `arrays_of`.
@@ -179,18 +197,21 @@ def layers_of(values: Mapping, palette: Sequence[Sequence[int]], look: Look = LO
         score = f'{len(values["pred_boxes"])} predictions'
     if 'boxes' in values and not predicted:
         true = [BoxLayer(values['boxes'], colors[values['labels'] % len(colors)], name='truth', ink=colors[0])]
-        score = f'{len(values["boxes"])} boxes'
+        score = f'{len(values["boxes"])} true boxes'
     elif 'boxes' in values:
-        found = found_boxes(values, look.distance)
+        counts, found = found_boxes(values, look)
         true = [BoxLayer(values['boxes'][found], TRUTH, dashed=True, name='truth'),
-                BoxLayer(values['boxes'][~found], MISSED, dashed=True, name='missed')]
-        score = (f'found {found.sum()} of {len(found)} within {look.distance:g} m, {len(values["pred_boxes"])} '
+                BoxLayer(values['boxes'][counts & ~found], MISSED, dashed=True, name='missed')]
+        if not counts.all():
+            far = BoxLayer(values['boxes'][~counts], BEYOND, dashed=True, name='beyond the range of the score')
+            true.insert(0, far)
+        score = (f'found {found.sum()} of {counts.sum()} within {look.distance:g} m, {len(values["pred_boxes"])} '
                  'predictions')
     return predicted, true, score
 
 
 def paint_map(view: BirdsEye, layers: np.ndarray, bounds: Sequence[float], names: Sequence[str]) -> None:
-    """Paint layers of a map into a view from above, in place; later ones lie above earlier ones.
+    """Paint layers of a map into a view from above, in place; later ones hide earlier ones.
 
     Args:
         view: the picture.
@@ -206,8 +227,13 @@ def paint_map(view: BirdsEye, layers: np.ndarray, bounds: Sequence[float], names
     size = view.image.shape[1::-1]
     for layer, name in zip(layers, names):
         shown = cv2.warpAffine(layer.astype(np.uint8), matrix, size, flags=cv2.INTER_NEAREST) > 0
-        color = np.array(MAP_COLORS.get(name, OTHER), np.float32)
-        view.image[shown] = np.round((1 - PAINT) * view.image[shown] + PAINT * color).astype(np.uint8)
+        view.image[shown] = map_colors([name])[0]
+
+
+def map_colors(names: Sequence[str]) -> np.ndarray:
+    """(M, 3) uint8 RGB of layers of a map as they are painted."""
+    colors = np.array([MAP_COLORS.get(name, OTHER) for name in names], np.float64).reshape(-1, 3)
+    return np.round((1 - PAINT) * np.array(BACKGROUND) + PAINT * colors).astype(np.uint8)
 
 
 def from_above(layers: Sequence[BoxLayer], frame: str, look: Look, width: int, points: np.ndarray | None = None,
@@ -291,15 +317,15 @@ def draw_rig(views: Sequence[CameraView], sample: Mapping, palette: Sequence[Seq
     if 'bev' in kinds:
         parts.append(canvas.beside(_above(values, sample, predicted, true, frame, look, points, map_names)))
     named = [layer for layer in (*predicted, *true) if layer.name]
-    if named and ('image' in kinds or 'bev' in kinds):
+    boxes = 'image' in kinds or 'bev' in kinds
+    if named and boxes:
         parts.append(legend(named, look.width))
         present = np.isin(np.arange(len(classes)), [*values.get('labels', ()), *values.get('pred_labels', ())])
         if len(classes):
             parts.append(canvas.legend(classes, bright(np.array(palette)), look.width, present, 22))
     if len(map_names) and 'bev' in kinds and ('map_labels' in values or 'pred_map' in values):
-        colors = np.array([MAP_COLORS.get(name, OTHER) for name in map_names])
-        parts.append(canvas.legend(map_names, colors, look.width, None, 22))
-    return canvas.stacked([canvas.bar(look.width, title, score), *parts], gap=0)
+        parts.append(canvas.legend(map_names, map_colors(map_names), look.width, None, 22))
+    return canvas.stacked([canvas.bar(look.width, title, score if boxes else ''), *parts], gap=0)
 
 
 def _above(values: Mapping, sample: Mapping, predicted: list[BoxLayer], true: list[BoxLayer], frame: str, look: Look,
@@ -307,7 +333,8 @@ def _above(values: Mapping, sample: Mapping, predicted: list[BoxLayer], true: li
     """The views from above: of the prediction and of the truth where there are both."""
     maps = dict(prediction=values['pred_map'] >= look.min_map if 'pred_map' in values else None,
                 truth=values['map_labels'] > 0 if 'map_labels' in values else None)
-    boxes = dict(prediction=[*true, *predicted], truth=true)
+    # of a net that finds no boxes the true ones would look like its own
+    boxes = dict(prediction=[*true, *predicted] if predicted else [], truth=true)
     shown = [name for name in boxes if maps[name] is not None or (predicted if name == 'prediction' else true)]
     shown = shown or ['truth']
     width = (look.width - 4 * (len(shown) - 1)) // len(shown) if len(shown) > 1 else look.width // 2
@@ -397,4 +424,6 @@ def make_look(options: Mapping) -> Look:
         check_choice('look', name, Look._fields)
     look = Look(**options)
     check_positive('look', distance=look.distance, reach=look.reach, width=look.width)
+    if look.max_range is not None:
+        check_positive('look', max_range=look.max_range)
     return look

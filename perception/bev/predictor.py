@@ -79,6 +79,7 @@ class RigPredictor(Predictor):
         min_score: predictions below it are not drawn.
         min_map: probability from which on a cell of the map is drawn.
         reach: m around the car that the view from above shows; that of the rig, else 52.
+        max_range: m from the car up to which truth counts, where that is less than officially.
         cell: place of a cell, m ahead of and left of the car's origin, such as '10,-3', for that view.
 
     Raises:
@@ -91,13 +92,15 @@ class RigPredictor(Predictor):
 
     def __init__(self, model: nn.Module | None, data: dict, scene: str | None = None,
                  cameras: str | Sequence[str] | None = None, min_score: float = 0.3, min_map: float = 0.5,
-                 reach: float | None = None, cell: str | Sequence[float] = CELL) -> None:
+                 reach: float | None = None, cell: str | Sequence[float] = CELL,
+                 max_range: float | None = None) -> None:
         super().__init__(model, data)
         self.cell = self._place(cell)
         self.scene, self.reach = scene, reach
         self.cameras = None if cameras is None else [name.strip() for name in cameras.split(',')] \
             if isinstance(cameras, str) else list(cameras)
-        self.look = make_look(dict(min_score=min_score, min_map=min_map, **({} if reach is None else {'reach': reach})))
+        self.look = make_look(dict(min_score=min_score, min_map=min_map, max_range=max_range,
+                                   **({} if reach is None else {'reach': reach})))
         steps = build_pipeline(data.get('pipeline', ()))
         self.pipeline = [step for step in steps if not isinstance(step, SweepDepth)]  # it needs the LiDAR
         self.bev_frame = data.get('bev_frame', 'lidar')

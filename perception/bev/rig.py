@@ -27,7 +27,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.bev.datasets.nuscenes.reader import flattened
-from perception.common.formats.images import SUFFIXES, read_image
+from perception.common.formats.images import SUFFIXES, read_image, reduced
 from perception.common.formats.text import read_text
 from perception.common.nuscenes.index import Index
 from perception.common.nuscenes.poses import inverse_rigid
@@ -317,7 +317,7 @@ def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
 
 
 def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int = 1) -> list[np.ndarray]:
-    """Images (H, W, 3) uint8 RGB of the cameras of a rig, of files at a half, quarter or eighth of their size.
+    """Images (H, W, 3) uint8 RGB of the cameras of a rig, at a half, quarter or eighth of their size.
 
     Args:
         rig: the cameras.
@@ -332,18 +332,18 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
                         'Give them in the order of the cameras.')
     found = []
     for camera, image in zip(rig.cameras, images):
-        factor = 1 if isinstance(image, np.ndarray) else reduce
         pixels = image if isinstance(image, np.ndarray) else read_image(image, reduce=reduce)
         where = f'the image of {camera.name}' if isinstance(image, np.ndarray) else str(image)
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise DataError(f'{where}: {pixels.dtype} of shape {pixels.shape}, expected (H, W, 3) uint8, red first. '
                             'Convert it.')
         width, height = camera.size
+        factor = 1 if isinstance(image, np.ndarray) else reduce
         if pixels.shape[:2] != (-(-height // factor), -(-width // factor)):
             came = 'about ' * (factor > 1) + ' x '.join(str(n * factor) for n in pixels.shape[1::-1])
             raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of '
                             f'{camera.name}. Scale the image, or correct size and K.')
-        found.append(pixels)
+        found.append(reduced(pixels, reduce // factor))  # as a file of these pixels would be read
     return found
 
 

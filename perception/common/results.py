@@ -20,6 +20,8 @@ class StoredResults(nn.Module):
         DataError: it cannot be read, or is no valid one.
     """
 
+    lacks: tuple[type, ...] = ()  # metrics of what such a file does not hold; a test leaves them out
+
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self.path = Path(path).expanduser()

@@ -19,6 +19,7 @@ from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 
 WIDTH, BARS = 480, 5  # of a picture; classes below it
+BAR = (45, 85, 140)  # dark, as light text stands on it
 
 
 class ImagePredictor(Predictor):
@@ -90,7 +91,7 @@ class ImagePredictor(Predictor):
             rows = self._best(sample)
             strip = canvas.blank(24 * len(rows), WIDTH)
             for i, (name, _, score) in enumerate(rows):
-                strip[24 * i + 3:24 * i + 21, :max(1, round(WIDTH * score))] = (190, 210, 235)
+                strip[24 * i + 3:24 * i + 21, :max(1, round(WIDTH * score))] = BAR
                 canvas.write(strip, f'{name}  {score:.1%}', 6, 24 * i + 12)
             panels.append(strip)
         return canvas.stacked(panels)

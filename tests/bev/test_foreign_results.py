@@ -29,6 +29,8 @@ def test_results_of_anybody(root, mini_rig, tmp_path):
     assert 'car' in there and all(scores[f'NuScenes/AP_{name}'] == pytest.approx(1) for name in there)
     assert scores['NuScenes/ATE_car'] < 1e-9
     assert [path.stem in results for path in (tmp_path / 'pictures').glob('*.png')] == [True]
+    both = root / 'configs/bev/bevdet_r50_multitask.py'  # a results file holds no maps
+    assert evaluate(both, predictions=path, options=dict(options, draw=None)) == scores
     results.popitem()
     path.write_text(json.dumps(dict(meta=dict.fromkeys(FLAGS, False), results=results)))
     with pytest.raises(DataError, match='no results of'):

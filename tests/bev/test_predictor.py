@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from perception.apis.config import load_config
-from perception.bev.datasets.nuscenes.reader import CLASSES, NuScenesRig, from_world
-from perception.bev.draw import DrawRig, arrays_of, file_views, in_rows, layers_of, make_look
+from perception.bev.datasets.nuscenes.metric import RANGES, read_frame
+from perception.bev.datasets.nuscenes.reader import CLASSES, PALETTE, NuScenesRig, from_world
+from perception.bev.draw import DrawRig, arrays_of, file_views, in_rows, layers_of, make_look, map_colors
 from perception.bev.predictor import RigPredictor, RigSource
 from perception.bev.rig import rig_of_key_frame, write_rig
 from perception.bev.transforms import ImageAug
+from perception.common.visual.boxes import bright
 from perception.utils.errors import ConfigError, DataError
 
 GRID = dict(x=(-25.6, 25.6, .8), y=(-25.6, 25.6, .8))
@@ -192,6 +194,42 @@ def test_found_and_missed(mini_rig):
         arrays_of(dict(boxes=truth['boxes'], labels=truth['labels'][:2]))
     with pytest.raises(ConfigError, match='min_score'):
         make_look(dict(min_scores=.5))
+
+
+@pytest.mark.parametrize('frame', ['lidar', 'ego'])
+def test_truth_that_the_score_leaves_out_is_neither_found_nor_missed(mini_rig, frame):
+    """A picture counts the boxes that the test scores, such as those within 25 m at the mini scale."""
+    sample = NuScenesRig(mini_rig, 'mini_val', bev_frame=frame, reduce=2, training=False)[0]['data_samples']
+    boxes, labels = sample.boxes.numpy(), sample.labels.numpy()
+    sample.set_data(dict(pred_boxes=sample.boxes, pred_labels=sample.labels, pred_scores=torch.full((len(boxes),), .9)))
+    for far, ranges in ((25, np.minimum(RANGES, 25)), (None, RANGES)):
+        scored = read_frame(sample.to_dict(), ranges)
+        predicted, true, score = layers_of(arrays_of(sample), PALETTE, make_look(dict(max_range=far)))
+        assert score.startswith(f'found {len(scored.boxes)} of {len(scored.boxes)} within')
+        assert 0 < len(scored.boxes) < len(boxes) or far is None
+        assert sum(len(layer.boxes) for layer in true) == len(predicted[0].boxes) == len(boxes)
+    values = dict(arrays_of(sample), pred_boxes=boxes[:0], pred_labels=labels[:0], pred_scores=np.zeros(0))
+    beyond, _, missed = layers_of(values, PALETTE, make_look(dict(max_range=25)))[1]
+    assert len(missed.boxes) == len(read_frame(sample.to_dict(), np.minimum(RANGES, 25)).boxes)
+    assert beyond.name.startswith('beyond') and len(beyond.boxes) + len(missed.boxes) == len(boxes)
+
+
+def test_pictures_show_what_the_net_predicts_alone(mini_rig, folder):
+    """No true boxes where a net of masks has its prediction; layers in the colours of the legend; depths have no
+    number of boxes."""
+    net = Oracle(maps=1, depth=True)
+    predictor = RigPredictor(net, config(mini_rig, map_preset='lss_vehicle', map_grid=GRID))
+    name, source = next(iter(predictor.sources(mini_rig)))
+    sample, truth = predictor(source), predictor.truth(mini_rig, name, source)
+    for key in ('pred_boxes', 'pred_scores', 'pred_labels'):
+        delattr(sample, key)
+    alone, beside = (predictor.view('bev', source, sample, known, 'x') for known in (None, truth))
+    inside = np.s_[100:780, 10:780]
+    assert not any((beside[inside] == color).all(-1).any() for color in bright(np.array(PALETTE)))
+    vehicle = map_colors(['vehicle'])[0]
+    assert (alone == vehicle).all(-1)[inside].any() and (alone == vehicle).all(-1)[-40:].any()
+    plain, depth = (predictor.view(view, source, predictor(source), None, '')[:40, 800:] for view in ('bev', 'depth'))
+    assert plain.max() > 150 > depth.max()
 
 
 def test_pictures_of_a_test_and_of_augmented_samples(mini_rig, tmp_path):

@@ -103,6 +103,9 @@ def test_images_must_fit(tmp_path):
     rig = parse_rig(content())
     good = np.zeros((40, 80, 3), np.uint8)
     assert len(read_images(rig, [good, good])) == 2
+    cv2.imwrite(str(tmp_path / 'pixels.png'), noise := np.random.default_rng(0).integers(0, 255, (40, 80, 3), np.uint8))
+    of_file, of_pixels = read_images(rig, [tmp_path / 'pixels.png', noise[..., ::-1]], reduce=2)
+    assert of_file.shape == (20, 40, 3) and np.array_equal(of_file, of_pixels)
     for images, message in (([good], '1 images for 2'), ([good, good[:30]], '80 x 30 pixels, expected 80 x 40'),
                             ([good, good.astype(float)], 'float64'), ([good, good[..., 0]], 'shape')):
         with pytest.raises(DataError, match=message):

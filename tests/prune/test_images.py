@@ -8,6 +8,7 @@ import pytest
 import torch
 from mmengine.dataset import pseudo_collate
 
+from perception.apis.config import load_config
 from perception.common.image_preprocessor import ImagePreprocessor
 from perception.prune.convert import torchvision
 from perception.prune.datasets.digits.mini import write_digits
@@ -17,6 +18,7 @@ from perception.prune.datasets.street.mini import CLASSES, write_street
 from perception.prune.models.classifier import NETS, ImageClassifier
 from perception.prune.predictor import ImagePredictor
 from perception.prune.transforms import ImageJitter, RandomImageFlip, RandomResizedCrop, ResizeAndCut
+from perception.registry import MODELS
 from perception.utils.errors import CheckpointError, ConfigError, DataError
 
 
@@ -144,6 +146,9 @@ def test_a_step_a_prediction_and_a_picture(digits, tmp_path):
     model, batch = classifier(), pseudo_collate([data[0], data[1]])
     losses = model(**model.data_preprocessor(batch, True), mode='loss')
     assert list(losses) == ['loss_class'] and float(losses['loss_class'].detach()) > 0
+    small = load_config('configs/peel/resnet18_imagenet.py', mini=True)  # is exported for what it is tested with
+    size = small.test_dataloader.dataset.pipeline[-1]['size']
+    assert MODELS.build(small.model).deployable()[1]['images'].shape == (1, 3, size, size)
     predictor = ImagePredictor(model.eval(), dict(type=ImageNet, data_root=str(digits), pipeline=[
         dict(type=ResizeAndCut, short=32, size=32)]))
     image = next(digits.glob('val/*/*.png'))
@@ -152,6 +157,8 @@ def test_a_step_a_prediction_and_a_picture(digits, tmp_path):
     assert int(sample.pred_label) == int(sample.scores.argmax())
     picture = predictor.draw(image, sample, title='a digit')
     assert picture.shape[1] == 480 and picture.shape[0] > 600
+    first = picture[-24 * 5 - 4:-24 * 4].reshape(-1, 3).astype(int)  # the likeliest class: light letters on a dark bar
+    assert first.max() > 200 > 2 * np.median(first, axis=0).max()
     for array in (np.zeros((32, 32), np.uint8), np.zeros((32, 32, 3)), np.zeros((0, 32, 3), np.uint8)):
         with pytest.raises(DataError, match=r'expected \(H, W, 3\) uint8'):
             predictor(array)

@@ -64,7 +64,7 @@ def decode_image(data: bytes, path: str | Path, upright: bool = False, reduce: i
     if kind not in ('JPEG', 'PNG') or kind == 'PNG' and _ANIMATED.search(data):
         if not upright:
             _check_orientation(header, data, path)
-        return _reduced(_pixels(header, path, upright), reduce)
+        return reduced(_pixels(header, path, upright), reduce)
     turn = _orientation(header, data)
     if turn != 1 and not upright:
         _check_orientation(header, data, path)
@@ -76,11 +76,11 @@ def decode_image(data: bytes, path: str | Path, upright: bool = False, reduce: i
     if image is None or image.shape[1::-1] != tuple(-(-n // (reduce if kind == 'JPEG' else 1)) for n in header.size):
         raise _damaged(path, kind, header, 'no decoder takes its content')
     image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    image = image if kind == 'JPEG' else _reduced(image, reduce)
+    image = image if kind == 'JPEG' else reduced(image, reduce)
     return np.ascontiguousarray(_TURNS[turn](image)) if turn != 1 else image
 
 
-def _reduced(image: np.ndarray, reduce: int) -> np.ndarray:
+def reduced(image: np.ndarray, reduce: int) -> np.ndarray:
     """The mean of so many rows and columns of an image (H, W, 3); borders are repeated where the size does not fit."""
     if reduce == 1:
         return image

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -31,7 +32,7 @@ SLOW = 5.0            # seconds from which on the index is cached
 
 
 def read_index(data_root: str | Path, version: str) -> Index:
-    """The index of a version, from the cache where the tables are large.
+    """The index of a version, from the cache where the tables are large; one object while these stay as they are.
 
     Args:
         data_root: folder that holds `v1.0-...`.
@@ -42,7 +43,12 @@ def read_index(data_root: str | Path, version: str) -> Index:
     """
     root = Path(data_root)
     check_folders(root, version)
-    cache = _cache_path(root, version)
+    return _index(root, version, _cache_path(root, version))
+
+
+@lru_cache(maxsize=2)
+def _index(root: Path, version: str, cache: Path) -> Index:
+    """See `read_index`; the name of the cache file tells the state of the tables."""
     try:
         with np.load(cache, allow_pickle=False) as found:
             return Index(**{field.name: found[field.name] for field in fields(Index)})

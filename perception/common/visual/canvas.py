@@ -203,6 +203,21 @@ def save_png(path: str | Path, image: np.ndarray, num_colors: int | None = None)
 
 
 def _palette_png(image: np.ndarray, num_colors: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(image).quantize(num_colors, dither=Image.Dither.NONE).save(file, 'PNG', optimize=True)
+    """Colours of areas, such as the swatches of a legend, stay as they are, up to half of the palette; photographs and
+    edges share the others."""
+    codes = image.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    flat = codes[1:, 1:][(codes[1:, 1:] == codes[1:, :-1]) & (codes[1:, 1:] == codes[:-1, 1:])]
+    found, counts = np.unique(flat, return_counts=True)
+    kept = np.sort(found[np.argsort(-counts, kind='stable')[:num_colors // 2]])
+    exact = np.isin(codes, kept)
+    palette, indices = Image.new('P', (1, 1)), np.searchsorted(kept, codes).astype(np.uint8)
+    colors = (kept[:, None] >> (16, 8, 0) & 255).ravel().tolist()
+    if not exact.all():
+        rest = Image.fromarray(image[~exact][None])
+        colors += rest.quantize(num_colors - len(kept)).getpalette()[:3 * (num_colors - len(kept))]
+        palette.putpalette(colors)
+        indices[~exact] = np.asarray(rest.quantize(palette=palette, dither=Image.Dither.NONE))[0]
+    picture, file = Image.fromarray(indices), io.BytesIO()
+    picture.putpalette(colors)
+    picture.save(file, 'PNG', optimize=True)
     return file.getvalue()

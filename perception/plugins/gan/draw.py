@@ -41,7 +41,7 @@ def draw_grid(rows: dict[str, Sequence[Tensor]], columns: int = 8) -> np.ndarray
     for start in range(0, count, columns):
         for name, images in rows.items():
             strip = canvas.beside([to_array(image) for image in images[start:start + columns]])
-            side = canvas.blank(len(strip), canvas.text_width(max(rows, key=len)) + 16)
+            side = canvas.blank(len(strip), max(map(canvas.text_width, rows)) + 16)
             canvas.write(side, name, 8, len(strip) // 2)
             parts.append(canvas.beside([side, strip]))
     return canvas.stacked(parts)

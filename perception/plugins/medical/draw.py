@@ -202,8 +202,11 @@ class DrawClasses(BaseMetric):
             features = np.stack([feature for *_, feature in known]).astype(np.float64)
             chart = feature_chart(features, labels, classes, meta['palette'], 'Features of the net', self.tsne)
             save_chart(self.out_dir / 'features', chart, ('.png',))
-            counts = confusion_matrix(predicted, labels, len(classes)).T.astype(np.float64)
-            shares = counts / np.where(counts.sum(1, keepdims=True) > 0, counts.sum(1, keepdims=True), np.nan)
-            save_chart(self.out_dir / 'confusion', matrix_chart(shares, classes, classes, 'Of each true class'),
-                       ('.png',))
+            counts = confusion_matrix(predicted, labels, len(classes)).T
+            true = counts.sum(1)
+            shares = counts / np.where(true > 0, true, np.nan)[:, None]
+            chart = matrix_chart(
+                shares, classes, classes, 'Confusion: what the images of each true class are predicted as [%]',
+                [f'{number:,}' for number in true], ('true class', 'predicted as', 'images'))
+            save_chart(self.out_dir / 'confusion', chart, ('.png',))
         return {}

@@ -2,6 +2,8 @@
 
 Shapes: B images of H x W pixels, C = `num_classes`.
 """
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModel
@@ -13,7 +15,7 @@ from perception.prune.models.efficientnet import EfficientNetB0
 from perception.prune.models.mobilenet_v2 import MobileNetV2
 from perception.prune.models.mobilenet_v3 import MobileNetV3Small
 from perception.registry import MODELS
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, rows_and_columns
 from perception.utils.errors import DataError
 
 NETS = dict(mobilenet_v2=MobileNetV2, mobilenet_v3_small=MobileNetV3Small, efficientnet_b0=EfficientNetB0)
@@ -60,14 +62,17 @@ class ImageClassifier(BaseModel):
         num_classes: C.
         width: ratio of all widths.
         smoothing: of the labels.
+        input_size: (H, W) of images that are exported for.
         init_cfg: see mmengine.
     """
 
     def __init__(self, data_preprocessor: dict | nn.Module | None = None, net: str = 'resnet50',
-                 num_classes: int = 1000, width: float = 1.0, smoothing: float = 0.1, init_cfg: dict | None = None):
+                 num_classes: int = 1000, width: float = 1.0, smoothing: float = 0.1,
+                 input_size: Sequence[int] = (224, 224), init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         check_choice('ImageClassifier: net', net, (*RESNETS, *NETS))
         self.num_classes, self.smoothing = num_classes, smoothing
+        self.input_size = rows_and_columns('ImageClassifier: input_size', input_size)
         self.net = ResNetClassifier(RESNETS[net], num_classes, width) if net in RESNETS else NETS[net](
             num_classes, width)
         self.logits = nn.Identity()
@@ -99,7 +104,7 @@ class ImageClassifier(BaseModel):
 
     def deployable(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
         """What runs without its training side; see `LaneNet.deployable`."""
-        return _Deployable(self).eval(), dict(images=torch.rand(1, 3, 224, 224) * 255), ['logits']
+        return _Deployable(self).eval(), dict(images=torch.rand(1, 3, *self.input_size) * 255), ['logits']
 
     def _labels(self, data_samples: list | None, device: torch.device) -> Tensor:
         if not data_samples or any('label' not in sample for sample in data_samples):

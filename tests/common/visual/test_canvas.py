@@ -5,7 +5,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
+from perception.common.formats.images import read_image
 from perception.common.visual import canvas
 from perception.utils.errors import ConfigError, DataError
 
@@ -70,6 +72,19 @@ def test_palette_makes_a_smaller_file_of_nearly_the_same_picture(tmp_path):
     full, small = canvas.save_png(tmp_path / 'full.png', image), canvas.save_png(tmp_path / 'small.png', image, 32)
     assert small.stat().st_size < 0.8 * full.stat().st_size
     assert np.abs(cv2.imread(str(small))[..., ::-1].astype(int) - image).max() <= 2
+
+
+def test_colours_of_areas_stay_true_in_a_small_palette(tmp_path):
+    """A legend and what it explains keep their colours beside a photograph."""
+    image = np.random.default_rng(0).integers(0, 255, (120, 90, 3), np.uint8)
+    classes = np.array([(255, 158, 0), (255, 127, 80), (233, 150, 70), (255, 140, 0), (14, 14, 17)])
+    image[60:] = classes[np.arange(60) // 12][:, None]
+    for colors in (16, 256):
+        small = canvas.save_png(tmp_path / 'a.png', image, colors)
+        assert (read_image(small)[60:] == image[60:]).all() and Image.open(small).mode == 'P'
+        assert np.abs(read_image(small)[:60].astype(int) - image[:60]).mean() < 60
+    few = np.tile(image[60:], (1, 2, 1))
+    assert (read_image(canvas.save_png(tmp_path / 'b.png', few, 10)) == few).all()
 
 
 @pytest.mark.parametrize('number', [0, 1, 257])

@@ -16,8 +16,10 @@ from perception.apis.test import test as evaluate
 from perception.common.digits import digits
 from perception.common.finite import FiniteSteps
 from perception.common.measure import count_parameters
+from perception.common.visual.canvas import text_width
 from perception.distill.teachers import FrozenTeacher
 from perception.plugins.gan.datasets.digits.reader import DigitReader
+from perception.plugins.gan.draw import draw_grid
 from perception.plugins.gan.losses import FeatureMimicLoss
 from perception.plugins.gan.metrics import (
     ConsistencyMetric,
@@ -426,6 +428,8 @@ def test_nets_side_by_side(adversarial, tmp_path):
     assert torch.equal(sample.rows['teacher'][1], expected.teacher_image)
     assert torch.equal(sample.rows['made'][1], expected.pred_image)
     assert predictor.draw(source, sample).shape[0] >= 3 * 128
+    pair = dict.fromkeys(('real', 'made'), sample.rows['made'][:1])  # as many letters, the wider one fits too
+    assert draw_grid(pair).shape[1] - 128 >= 8 + max(map(text_width, pair))
     shutil.copytree(tmp_path / 'fresh', tmp_path / 'b/fresh')  # neither is drawn in the place of the other
     again = SeedPredictor(model.student, dict(type=object), beside=[str(tmp_path / 'fresh/model.pth'),
                                                                     str(tmp_path / 'b/fresh/model.pth')])

@@ -7,6 +7,8 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+from perception.common.visual.charts import save_chart
+from perception.plugins.medical import draw
 from perception.plugins.medical.datasets.aptos.reader import APTOS2019
 from perception.plugins.medical.draw import DrawClasses
 from perception.plugins.medical.gradcam import grad_cam
@@ -90,7 +92,7 @@ def test_a_checkpoint_without_teacher_is_refused(net, tmp_path):
         ClassPredictor(net, DATA, teacher=str(tmp_path / 'model.pth'))
 
 
-def test_draws_features_confusions_and_samples(net, aptos, tmp_path):
+def test_draws_features_confusions_and_samples(net, aptos, tmp_path, monkeypatch):
     MMLogger.get_instance('medical', logger_name='medical')
     data = APTOS2019(aptos, 'val', input_size=(32, 32))
     drawer = DrawClasses(tmp_path / 'out', max_images=2)
@@ -99,7 +101,12 @@ def test_draws_features_confusions_and_samples(net, aptos, tmp_path):
     batch = pseudo_collate([data[i] for i in range(4)])
     samples = net.test_step(batch)
     drawer.process(batch, [sample.to_dict() for sample in samples])
+    charts = []
+    monkeypatch.setattr(draw, 'save_chart', lambda path, chart, endings: charts.append(chart) or save_chart(
+        path, chart, endings))
     assert drawer.evaluate(4) == {}
+    axes, = (axes for axes in charts[1].axes if axes.get_xlabel())
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ('true class', 'predicted as')
     with pytest.raises(DataError, match='has no feature'):
         drawer.process(batch, [dict(pred_scores=samples[0].pred_scores)])
     with pytest.raises(ConfigError, match='max_images=-1'):

@@ -19,6 +19,7 @@ import torch
 
 from perception.bev.datasets.nuscenes.metric import MOST, Predictions, chosen, predictions_of
 from perception.bev.datasets.nuscenes.reader import ATTRIBUTES, CLASSES, from_world
+from perception.bev.map_metric import BEVSegMetric
 from perception.common.formats.text import read_text
 from perception.common.nuscenes.poses import RIGID, rotations
 from perception.common.results import StoredResults
@@ -119,6 +120,8 @@ class NuScenesDetectionResults(StoredResults):
     Raises:
         DataError: it cannot be read, or something is wrong with it; the samples are compared as they are asked for.
     """
+
+    lacks = (BEVSegMetric,)
 
     def read(self, path: Path) -> dict[str, dict[str, Any]]:
         results, problems = _parse(path)
