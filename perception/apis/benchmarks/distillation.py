@@ -107,17 +107,18 @@ def run(args: argparse.Namespace) -> dict:
 
 
 def train_all(runs: Sequence[Job], side_by_side: int, compare: bool, after_each: Callable[[], object]) -> None:
-    """Train what is not finished: teachers first, one after the other, then their students.
+    """Train what is not finished: teachers first, then their students.
 
     Args:
         runs: all trainings.
-        side_by_side: students trained at once.
+        side_by_side: trained at once.
         compare: whether metrics compare students with what their teacher predicts.
         after_each: called whenever a training is finished.
     """
     different = list({run.work_dir: run for run in runs}.values())  # settings share equal trainings
     unfinished = [run for run in different if read_run(run) is None]
-    train_jobs([run for run in unfinished if run.arm == 'teacher'], 1, after_each)
+    teachers = [run for run in unfinished if run.arm == 'teacher']
+    train_jobs(teachers, max(min(side_by_side, len(teachers)), 1), after_each)  # one has all threads
     students = [run for run in unfinished if run.arm != 'teacher']
     for teacher in (run for run in different if run.arm == 'teacher' and compare and students):
         save_predictions(teacher)
