@@ -121,7 +121,8 @@ def test_slots_come_from_labels_else_from_the_middle():
 
 def test_lanes_that_begin_at_the_side_of_an_image_are_told_apart():
     outer, inner = line(3, 140, bottom=120), line(1, 150, bottom=170)  # the outer one is cut a little later
-    assert slots_of([inner, outer], None, 4) == [2, 1] and slots_of([line(200, 170), inner, outer], None, 1) == [3, 2, 1]
+    assert slots_of([inner, outer], None, 4) == [2, 1]
+    assert slots_of([line(200, 170), inner, outer], None, 1) == [3, 2, 1]
 
 
 def test_prediction_and_truth_share_their_colours():
