@@ -25,7 +25,7 @@ def main() -> None:
                '--side 20, --interval 0.1 (s, of --view tracks) ...\n'
                '  of cameras around a car, --scene scene-0103, --cameras NAME,NAME, --min-score 0.3, --min-map 0.5, '
                '--reach 40 ...\n'
-               '  of drives, --every 6, --frames 900 (of a capture device), --window 10\n'
+               '  of drives, --every 6, --frames 900 (of a capture device), --window 10, --live\n'
                '  of seeds, --walk 24, --columns 8, --truncation 0.7, --show-teacher, --beside CKPT,CKPT\n'
                '  of a classifier, --teacher epoch_N.pth (the mean teacher, in --view cam)\n\n'
                'examples, after the same config was trained with --mini:\n'

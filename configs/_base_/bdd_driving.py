@@ -45,6 +45,5 @@ mini_loaders = dict(
     test_dataloader=dict(batch_size=8, num_workers=0, dataset=mini_place))
 mini_epochs = 24
 mini_training = dict(  # of the nets that steer
-    predictor=dict(window=5),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=6),
     param_scheduler=[dict(type=CosineAnnealingLR, T_max=mini_epochs, convert_to_iter_based=True)])

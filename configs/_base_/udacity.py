@@ -53,7 +53,6 @@ wide_loaders = {name: dict(loader, dataset=dict(loader['dataset'], input_size=(1
                 for name, loader in mini_loaders.items()}
 mini_epochs = 24
 mini_training = dict(  # of the nets that steer
-    predictor=dict(window=5),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=6),
     param_scheduler=[dict(type=CosineAnnealingLR, T_max=mini_epochs, convert_to_iter_based=True)])
 

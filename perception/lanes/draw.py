@@ -1,7 +1,8 @@
 """Pictures of lanes on images: smooth curves, segmentation overlays, a sheet of a whole test run.
 
 Lanes are (P, 2) arrays u, v in pixels of the original image, bottom to top. A lane gets the colour and the name of its
-slot, which is found in the map of the slots or labels where there is one, and otherwise by counting from the left.
+slot, which is found in the map of the slots or labels where there is one, and otherwise by counting from the middle.
+Where the lanes of the prediction or of the truth have no slots that tell them apart, both are numbered from the left.
 """
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from scipy.interpolate import UnivariateSpline
 
 from perception.common.formats.images import read_image
 from perception.common.visual import canvas
+from perception.lanes.polylines import angle_order
 from perception.registry import METRICS
 from perception.utils.errors import ConfigError
 
@@ -129,22 +131,21 @@ def to_original(labels: np.ndarray, original_shape: Sequence[int], crop_top: int
     return whole
 
 
-def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: int, width: int) -> list[int]:
-    """Slot of each lane, 1..L: the class that most of its points lie on, else counted from the middle of the image.
+def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: int) -> list[int]:
+    """Slot of each lane, 1..L: the class that most of its points lie on, else counted as labels are, see `ego_slots`.
 
-    The slots L/2 and L/2 + 1 are the borders of the own lane, so a lane that begins left of the middle has one of the
-    first L/2 slots. Where there are no slots to tell apart (L = 1), lanes are numbered from the left.
+    The slots L/2 and L/2 + 1 are the borders of the own lane, so a lane that leads to the right, upwards, has one of
+    the first L/2 slots. Where there are no slots to tell apart (L = 1), lanes are numbered from the left.
 
     Args:
         lanes: (P, 2) arrays in pixels of the image, bottom to top.
         labels: (H, W) with 0 for background and 1..L for slots, or None.
         num_slots: L.
-        width: of the image.
     """
-    feet = [lane[0, 0] if len(lane) else np.inf for lane in lanes]
-    order = np.argsort(feet, kind='stable')
-    first = 1 + (num_slots // 2 - sum(foot < width / 2 for foot in feet) if num_slots > 1 else 0)
-    slots = (np.argsort(order, kind='stable') + first).tolist()
+    order, num_left = angle_order(lanes)  # not by where they begin: at the side of an image all begin in one column
+    order = [*order, *(i for i, lane in enumerate(lanes) if len(lane) < 2)]
+    first = 1 + (num_slots // 2 - num_left if num_slots > 1 else 0)
+    slots = (np.argsort(order) + first).tolist()
     if labels is None or num_slots < 2:
         return slots
     for i, lane in enumerate(lanes):
@@ -157,19 +158,22 @@ def slots_of(lanes: Sequence[np.ndarray], labels: np.ndarray | None, num_slots: 
     return slots
 
 
-def named_slots(lanes: Sequence[np.ndarray], found: Mapping, classes: Sequence[str], width: int,
-                ) -> tuple[list[int], bool]:
+def named_slots(lanes: Sequence[np.ndarray], found: Mapping, classes: Sequence[str]) -> tuple[list[int], bool]:
     """Slot of each lane, see `slots_of`, and whether the slots are classes that tell the lanes apart.
 
+    Where they are not, the lanes are numbered 1, 2, ... from the left.
+
     Args:
-        lanes, width: see `slots_of`.
+        lanes: see `slots_of`.
         found: what else is known of the image, see `drawable`.
         classes: names of those of the data set.
     """
     classes = classes[:2] if found.get('own_classes') else classes
     labels = found.get('labels') if found.get('slots') is None else found['slots']
-    slots = slots_of(lanes, labels, len(classes) - 1, width)
-    return slots, len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots)
+    slots = slots_of(lanes, labels, len(classes) - 1)
+    if len(classes) > 2 and len(set(slots)) == len(slots) and all(0 < s < len(classes) for s in slots):
+        return slots, True
+    return slots_of(lanes, None, 1), False
 
 
 def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
@@ -196,9 +200,11 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
     if shrink < 1:  # curves on a photograph of 48 megapixels would take seconds
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         prediction, truth = (_shrunk(found, shrink, image.shape) for found in (prediction, truth))
+    known = [found for found in (prediction, truth) if found is not None and found.get('lanes') is not None]
+    numbered = not all(named_slots(_whole(found['lanes']), found, classes)[1] for found in known)
     for name, found in (('prediction', prediction), ('ground truth', truth)):
         if found is not None:
-            drawn, words, used = _paint(image, classes, palette, found)
+            drawn, words, used = _paint(image, classes, palette, found, numbered)
             seen |= used
             panels.append(canvas.titled(scaled(drawn, width), name, words))
     panels = panels or [scaled(image, width)]
@@ -222,20 +228,28 @@ def _shrunk(found: Mapping | None, shrink: float, shape: Sequence[int]) -> dict 
 
 
 def _paint(image: np.ndarray, classes: Sequence[str], palette: Sequence[Sequence[int]],
-           found: Mapping) -> tuple[np.ndarray, str, set[int]]:
-    """The image with lanes or labels, words about them, and the classes that are used."""
+           found: Mapping, numbered: bool) -> tuple[np.ndarray, str, set[int]]:
+    """The image with lanes, of their slots or `numbered`, or labels, words about them, and the classes that are used.
+    """
     lanes, labels = found.get('lanes'), found.get('labels')
     if lanes is None and labels is None:
         return image, '', set()
     if lanes is None:
         seen = set(np.unique(labels).tolist()) - {0}
         return overlay_labels(image, labels, palette), '', seen & set(range(len(classes)))
-    lanes = [lane for lane in lanes if len(lane) > 1]
-    slots, distinct = named_slots(lanes, found, classes, image.shape[1])
-    colors = [palette[s] if distinct else PALETTE[i % len(PALETTE)] for i, s in enumerate(slots)]
-    names = [classes[s] if distinct else f'lane {i + 1}' for i, s in enumerate(slots)]
+    lanes = _whole(lanes)
     words = f'{len(lanes)} lane{"" if len(lanes) == 1 else "s"}'
-    return draw_lanes(image, lanes, colors, names), words, set(slots) if distinct else set()
+    if numbered:
+        slots = slots_of(lanes, None, 1)
+        colors, names = [PALETTE[(s - 1) % len(PALETTE)] for s in slots], [f'lane {s}' for s in slots]
+        return draw_lanes(image, lanes, colors, names), words, set()
+    slots, _ = named_slots(lanes, found, classes)
+    return draw_lanes(image, lanes, [palette[s] for s in slots], [classes[s] for s in slots]), words, set(slots)
+
+
+def _whole(lanes: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The lanes that can be drawn, of two points at least."""
+    return [lane for lane in lanes if len(lane) > 1]
 
 
 def scaled(image: np.ndarray, width: int) -> np.ndarray:

@@ -1,9 +1,10 @@
 """Finds lanes on images with a trained net and draws them.
 
 An image of any size is first brought to the shape of the data set's own images: rows are cut off its top (sky) or
-columns off its sides until its width and height are in the same proportion, then it is scaled. `crop` and `horizon`
-choose another part. A data set whose images have any size shows the net whole images, and so do predictions. Lanes come
-back in pixels of the image that was given, turned upright where a phone's note asks for that.
+columns off its sides until its width and height are in the same proportion. `crop` and `horizon` choose another part.
+The part is scaled to the net's size once, as a test scales the data set's images, also smaller copies of them. A data
+set whose images have any size shows the net whole images, and so do predictions. Lanes come back in pixels of the image
+that was given, turned upright where a phone's note asks for that.
 """
 import inspect
 import json
@@ -88,12 +89,10 @@ class LanePredictor(Predictor):
         images = [read(source) for source in sources]
         fitted = [self._fit(image, source) for image, source in zip(images, sources)]
         samples = self._run([part for part, _ in fitted], sources)
-        for sample, image, (part, box) in zip(samples, images, fitted):
+        for sample, image, (_, box) in zip(samples, images, fitted):
             if 'pred_lanes' in sample:
-                left, top, width, height = box
-                scale = np.array([width / part.shape[1], height / part.shape[0]])
-                sample.pred_lanes = [np.asarray(lane, np.float64) * scale + (left, top) for lane in sample.pred_lanes]
-            sample.set_metainfo(dict(seen=box, original_shape=image.shape[:2], fitted_shape=part.shape[:2]))
+                sample.pred_lanes = [np.asarray(lane, np.float64) + box[:2] for lane in sample.pred_lanes]
+            sample.set_metainfo(dict(seen=box, original_shape=image.shape[:2]))
         return samples
 
     @property
@@ -102,10 +101,10 @@ class LanePredictor(Predictor):
         size = self.data.get('image_size') or self.data['type'].IMAGE_SIZE
         return None if size is None else rows_and_columns('image_size', size)
 
-    @property
-    def crop_top(self) -> int:
-        """Rows that the data set cuts off the top of its own images."""
-        return round(self._argument('crop_top') or 0)
+    def crop_top(self, rows: int) -> int:
+        """Rows that the data set cuts off the top of a copy of its own images with so many rows."""
+        own = rows if self.image_size is None else self.image_size[0]
+        return round((self._argument('crop_top') or 0) * rows / own)
 
     def _argument(self, name: str) -> Any:
         """An argument of the data set: the config's, else the default of its class."""
@@ -118,13 +117,17 @@ class LanePredictor(Predictor):
 
     @torch.no_grad()
     def _run(self, images: Sequence[np.ndarray], sources: Sequence[Image]) -> list[LaneSample]:
-        """The net's predictions for images (H0, W0, 3) of the data set's own size."""
-        crop_top, size, batch = self.crop_top, self._argument('input_size'), []
+        """The net's predictions for images (H0, W0, 3) in the shape of the data set's own."""
+        size, batch = self._argument('input_size'), []
+        if size is None and self.image_size is not None:
+            rows, columns = self.image_size
+            size = (rows - self.crop_top(rows), columns)
         for image, source in zip(images, sources):
+            crop_top = self.crop_top(image.shape[0])
             if crop_top >= image.shape[0]:
                 raise DataError(f'{_name(source)}: {image.shape[0]} rows, expected more than crop_top={crop_top}, '
-                                'which are cut off. Give larger pictures, or image_size in the config, to which '
-                                'pictures are scaled.')
+                                'which are cut off. Give larger pictures, or image_size in the config, whose rows '
+                                'crop_top counts in.')
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
                         original_shape=image.shape[:2], crop_top=crop_top)
@@ -210,13 +213,13 @@ class LanePredictor(Predictor):
     def _record(self, sample: LaneSample, lanes: Sequence[np.ndarray], found: dict, shape: tuple[int, int]) -> dict:
         """Lanes of an image as JSON has them, see `save`."""
         classes, exist = self.meta['classes'], sample.get('exist_probs')
-        slots, known = named_slots(lanes, found, classes, shape[1])
+        slots, known = named_slots(lanes, found, classes)
         return dict(
             image=Path(sample.image_path).name, width=int(shape[1]), height=int(shape[0]),
             seen=list(map(int, sample.seen)),
-            lanes=[dict(name=classes[slot] if known else f'lane {number}', slot=slot if known else None,
+            lanes=[dict(name=classes[slot] if known else f'lane {slot}', slot=slot if known else None,
                         probability=round(float(exist[slot - 1]), 4) if known and exist is not None else None,
-                        points=lane.tolist()) for number, (lane, slot) in enumerate(zip(lanes, slots), 1)])
+                        points=lane.tolist()) for lane, slot in zip(lanes, slots)])
 
     def draw(self, source: Image, sample: LaneSample | None = None, truth: dict | None = None,
              title: str = '') -> np.ndarray:
@@ -230,13 +233,12 @@ class LanePredictor(Predictor):
         """What a sample holds to be drawn on the whole image of (H, W) pixels, see `drawable`."""
         fields = {key: sample.get(key)
                   for key in ('pred_lanes', 'pred_labels', 'lane_probs', 'crop_top', 'own_classes')}
-        found = drawable(dict(fields, original_shape=sample.get('fitted_shape')), 'pred_')
+        left, top, width, height = sample.get('seen')
+        found = drawable(dict(fields, original_shape=(height, width)), 'pred_')
         for key in MAPS if found is not None else ():
             if found[key] is not None:
-                left, top, width, height = sample.get('seen')
                 whole = np.zeros(shape, np.uint8)
-                whole[top:top + height, left:left + width] = cv2.resize(found[key], (width, height),
-                                                                        interpolation=cv2.INTER_NEAREST)
+                whole[top:top + height, left:left + width] = found[key]
                 found[key] = whole
         return found
 
@@ -278,7 +280,7 @@ class LanePredictor(Predictor):
         fitted, (left, top, width, height) = self._fit(pixels, source)
         with record_stages(self.model) as found:
             self._run([fitted], [source])
-        cut = int(self.crop_top * height / fitted.shape[0])
+        cut = self.crop_top(height)
         for name, feats in found.items():
             maps[name] = np.zeros(pixels.shape[:2], np.float32)
             maps[name][top + cut:top + height, left:left + width] = cv2.resize(
@@ -311,7 +313,7 @@ def read(image: Image) -> np.ndarray:
 def fit(image: np.ndarray, size: tuple[int, int] | None, where: str = 'fit',
         crop: tuple[int, int, int, int] | None = None, horizon: tuple[float, float] | None = None,
         ) -> tuple[np.ndarray, tuple[int, int, int, int]]:
-    """An image in the shape of a data set's images.
+    """The part of an image that has the shape of a data set's images.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -321,7 +323,7 @@ def fit(image: np.ndarray, size: tuple[int, int] | None, where: str = 'fit',
         horizon: row of the horizon in the image, and its height in the data set's images as a share of their rows.
 
     Returns:
-        (H0, W0, 3) image, and the part of the given image that it shows: left, top, width, height in pixels.
+        the part (height, width, 3), and where it lies: left, top, width, height in pixels.
 
     Raises:
         DataError: a crop or horizon outside the image, or a part with next to no pixels.
@@ -350,10 +352,7 @@ def fit(image: np.ndarray, size: tuple[int, int] | None, where: str = 'fit',
         raise DataError(f'{where}: {width} x {height} pixels, of which {keep_width} x {keep_height} {shown}, expected '
                         f'at least {MIN_SIDE} a side. Give a larger picture, or one of that shape.')
     left, top = left + (width - keep_width) // 2, top + down
-    part = image[top:top + keep_height, left:left + keep_width]
-    if size is not None and part.shape[:2] != tuple(size):
-        part = cv2.resize(part, size[::-1], interpolation=cv2.INTER_LINEAR)
-    return part, (left, top, keep_width, keep_height)
+    return image[top:top + keep_height, left:left + keep_width], (left, top, keep_width, keep_height)
 
 
 def parse_crop(crop: str | Sequence[int] | None) -> tuple[int, int, int, int] | None:

@@ -154,7 +154,7 @@ def draw_wheel(size: int, prediction: float = np.nan, truth: float = np.nan) -> 
 
 def draw_curves(width: int, height: int, times: np.ndarray, prediction: np.ndarray, truth: np.ndarray,
                 span: float = 10.0, limit: float | None = None) -> np.ndarray:
-    """The angle over the last seconds, and below it the error where both angles are known.
+    """The angle over the last seconds, and below it the error where both angles are known; words tell the colours.
 
     Args:
         width, height: of the picture in pixels.
@@ -170,14 +170,16 @@ def draw_curves(width: int, height: int, times: np.ndarray, prediction: np.ndarr
     error = np.asarray(prediction, np.float64) - truth
     upper = round(.62 * height) if np.isfinite(error).any() else height
     known = np.concatenate([[10.0], *(np.abs(x[np.isfinite(x)]) for x in (np.asarray(prediction), np.asarray(truth)))])
-    fields = [(0, upper, 'angle', ((truth, TRUTH), (prediction, PREDICTION)), limit or 1.1 * known.max())]
+    fields = [(0, upper, 'angle', ((truth, TRUTH, 'true'), (prediction, PREDICTION, 'predicted')),
+               limit or 1.1 * known.max())]
     if upper < height:
-        fields.append((upper, height, 'error', ((error, ERROR),), max(5.0, 1.1 * np.nanmax(np.abs(error)))))
+        fields.append((upper, height, 'error', ((error, ERROR, 'predicted - true'),),
+                       max(5.0, 1.1 * np.nanmax(np.abs(error)))))
     for top, bottom, name, lines, most in fields:
         middle, half = (top + bottom) / 2, (bottom - top) / 2 - 3
         cv2.line(image, (0, round(middle)), (width, round(middle)), canvas.FAINT, 1)
         cv2.line(image, (0, top), (width, top), canvas.FAINT, 1)
-        for values, color in lines:
+        for values, color, _ in lines:
             u = (1 - (times[-1] - times) / span) * (width - 4)
             v = middle - np.clip(np.asarray(values) / most, -1, 1) * half
             good = np.isfinite(v) & (u >= -width)
@@ -185,7 +187,10 @@ def draw_curves(width: int, height: int, times: np.ndarray, prediction: np.ndarr
                 if good[piece].all():
                     points = np.round(np.stack([u[piece], v[piece]], 1) * (1 << SUBPIXEL)).astype(np.int32)
                     cv2.polylines(image, [points[:, None]], False, color, max(height // 110, 1), cv2.LINE_AA, SUBPIXEL)
-        canvas.write(image, f'{name}, within {most:.0f} deg', 6, top + size, size, canvas.FAINT)
+        words, left = [(word, color) for values, color, word in lines if np.isfinite(values).any()], 6
+        for text, color in ((f'{name}, within {most:.0f} deg', canvas.FAINT), *words):
+            canvas.write(image, text, left, top + size, size, color)
+            left += canvas.text_width(text, size) + size
     return image
 
 
@@ -219,11 +224,12 @@ def draw_actions(width: int, height: int, probs: np.ndarray | None, names: Seque
 
 @dataclass(frozen=True)
 class Moment:
-    """What is drawn of a frame: its time [s], angles [deg] and speed [m/s], NaN where not known, and actions."""
+    """What is drawn of a frame: its time [s], angles [deg] and speeds [m/s], NaN where not known, and actions."""
     time: float
     prediction: float = np.nan
     truth: float = np.nan
     speed: float = np.nan
+    pred_speed: float = np.nan
     probs: np.ndarray | None = None
     action: int = 255
 
@@ -246,8 +252,9 @@ def draw_moment(image: np.ndarray, past: Sequence[Moment], meta: Mapping, title:
     rows, columns = (view.height, view.width) if image.shape[0] == image.shape[1] else image.shape[:2]
     height = round(width * rows / columns)
     road = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
-    draw_path(road, now.prediction, PREDICTION, view, car, now.speed)
-    draw_path(road, now.truth, TRUTH, view, car, now.speed, filled=False)
+    speed = now.speed if np.isfinite(now.speed) else now.pred_speed  # the faster, the less a held wheel turns a car
+    draw_path(road, now.prediction, PREDICTION, view, car, speed)
+    draw_path(road, now.truth, TRUTH, view, car, speed, filled=False)
     low = width // 5
     if now.probs is not None or now.action != 255:
         below = draw_actions(width, low, now.probs, meta['classes'], now.action, meta.get('palette'))
@@ -274,8 +281,9 @@ def moments_of(sample: Mapping) -> list[Moment]:
     probs = array_of(sample, 'pred_actions', 'drawing') if sample.get('pred_actions') is not None else [None] * count
     actions = array_of(sample, 'actions', 'drawing') if sample.get('actions') is not None else np.full(count, 255)
     speed = column('targets', 2)
-    return [Moment(*row[:4], row[4], int(row[5])) for row in zip(
-        times, column('pred_targets', 0).tolist(), column('targets', 0).tolist(), speed.tolist(), probs, actions)]
+    return [Moment(*row[:5], row[5], int(row[6])) for row in zip(
+        times, column('pred_targets', 0).tolist(), column('targets', 0).tolist(), speed.tolist(),
+        column('pred_targets', 2).tolist(), probs, actions)]
 
 
 @METRICS.register_module()

@@ -93,13 +93,18 @@ class StreetPredictor(Predictor):
 
 
 class FlowPredictor(SteeringPredictor):
-    """Optical flow from each frame of a video to the one after it; see SteeringPredictor for what it takes.
+    """Optical flow to each frame of a video from the one before it; see SteeringPredictor for what it takes.
 
     The sample of a frame has `pred_flow` (1, 2, H, W) from the frame before, NaN for the first one, in pixels of
     `frames` that the net is shown, those of the data set's `input_size`.
     """
 
     saves = ('npy', 'png')
+    cuts = False
+
+    def _apart(self, path: str | Path) -> int:
+        """See SteeringPredictor; the flow is from frame to frame, whatever time passes."""
+        return 1
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -142,12 +147,15 @@ class FlowPredictor(SteeringPredictor):
 
     def draw(self, source: Source, sample: SteeringSample | None = None, truth: None = None,
              title: str = '') -> np.ndarray:
-        """The frame beside its flow in colours: (H, W, 3) uint8 RGB."""
-        picture = np.array(frame_image(source))
+        """The frame beside its flow in colours, with words that tell them: (H, W, 3) uint8 RGB."""
+        picture, words = np.array(frame_image(source)), ''
         if sample is not None:
-            colors = flow_colors(sample.pred_flow[-1].numpy(force=True))
-            picture = canvas.beside([picture, cv2.resize(colors, picture.shape[1::-1])])
-        return canvas.titled(picture, title or source_name(source))
+            flow = sample.pred_flow[-1].numpy(force=True)
+            if np.isfinite(flow).any():
+                words = (f'red right, green down, cyan left, violet up, full at {np.nanmax(np.hypot(*flow)):.1f} of '
+                         f'{flow.shape[2]} pixels')
+            picture = canvas.beside([picture, cv2.resize(flow_colors(flow), picture.shape[1::-1])])
+        return canvas.titled(picture, title or source_name(source), words)
 
 
 def flow_colors(flow: np.ndarray, fastest: float | None = None) -> np.ndarray:

@@ -1,4 +1,5 @@
 """Steers by images, videos and cameras, and draws what the net says."""
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
 from perception.common.visual.video import VIDEOS, frame_rate, read_frames
+from perception.steering.datasets.base import CLIP_LENGTH
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
@@ -23,7 +25,7 @@ from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError
 
 ACTIONS = ('straight', 'slow or stop', 'left', 'right')
-RATE, MOST_PAST = 10.0, 600  # frames a second of the curve, and how many of them it knows
+RATE, MOST_PAST = 10.0, 600  # frames a second where nothing tells it, and how many of them the curve knows
 
 
 class VideoFrame(NamedTuple):
@@ -33,11 +35,18 @@ class VideoFrame(NamedTuple):
         video: which it belongs to.
         number: of the frame, from 0.
         image: (H, W, 3) uint8 RGB.
+        rate: frames a second.
+        clips: images of the clips that it is answered in, this one among them; none where frames are answered as they
+            come.
+        every: images from one of a clip to its next, so that there are as many clips, one beside the other.
     """
 
     video: str
     number: int
     image: np.ndarray
+    rate: float = RATE
+    clips: Sequence[np.ndarray] = ()
+    every: int = 1
 
 
 Source = str | Path | np.ndarray | Tensor | VideoFrame | Sequence[str | Path]
@@ -46,21 +55,26 @@ Source = str | Path | np.ndarray | Tensor | VideoFrame | Sequence[str | Path]
 class SteeringPredictor(Predictor):
     """Takes frames in order of time: image files, arrays (H, W, 3) uint8 RGB, or frames of a video or camera.
 
-    It keeps what it needs of earlier frames: with a net that looks back only each frame costs the work of one, see
-    `Stream`. Another video, another folder of images and `begin` start anew; so does `restart`, for arrays. A list of
-    image files, or an array (T, H, W, 3), is a clip of its own, predicted as in a test; it changes nothing of a video
-    that runs.
+    `sources` takes an image, a folder of images, a video, or a capture device: its number or `/dev/videoN`. Images and
+    videos are cut into clips as a test cuts a recording, so that their frames are answered as those that are scored.
 
-    `sources` takes an image, a folder of images, a video, or a capture device: its number or `/dev/videoN`.
+    Frames of a capture device, with `live` those of a video too, and files and arrays that come one by one are answered
+    as they come. It keeps what it needs of earlier frames: with a net that looks back only each frame costs the work of
+    one, see `Stream`. Another video, another folder of images and `begin` start anew; so does `restart`, for arrays. A
+    list of image files, or an array (T, H, W, 3), is a clip of its own, predicted as in a test; it changes nothing of a
+    video that runs.
 
     Args:
         model: a SteeringNet or ActionNet in evaluation mode, or None.
         data: config of the data set, whose `input_size` frames are brought to.
-        window: frames that a net which sees ahead is shown.
+        window: frames of a clip, and that a net which sees ahead is shown of those that came; 0 takes those of the
+            data set's clips.
         every: the net sees each frame after those so many, twice so many ... before it, for sources with more frames a
             second than it learned from; 0 takes that of a video from its frames a second and those of the data set,
             and 1 of all else, whose rate is not known.
         frames: so many of a capture device are taken, 0 for no end.
+        live: answer the frames of a video as they come, as if it were a capture device; so is a net answered that
+            carries its state from clip to clip.
 
     Raises:
         ConfigError: numbers out of their range.
@@ -70,18 +84,23 @@ class SteeringPredictor(Predictor):
     needs_net = True  # its size, and whether it goes on from frame to frame
     reads = (*SUFFIXES, *VIDEOS)
     saves = ('json', 'npy')
+    cuts = True  # images and videos into clips
 
-    def __init__(self, model: nn.Module | None, data: dict, window: int = 10, every: int = 0, frames: int = 0) -> None:
+    def __init__(self, model: nn.Module | None, data: dict, window: int = 0, every: int = 0, frames: int = 0,
+                 live: bool = False) -> None:
         super().__init__(model, data)
-        check_positive('SteeringPredictor', window=window, every=every + 1, frames=frames + 1)
+        check_positive('SteeringPredictor', window=window + 1, every=every + 1, frames=frames + 1)
         self.every, self.frames = every, frames
-        self.stream = None if model is None else Stream(model, window, max(every, 1))
+        self.window = window or data.get('clip_length') or CLIP_LENGTH
+        self.live = live or not self.cuts or getattr(model, 'carry_state', False)
+        self.stream = None if model is None else Stream(model, self.window, max(every, 1))
         self.restart()
 
     def restart(self) -> None:
         """A new video begins with the next frame."""
         self._video: str | None = None
         self._past: list[Moment] = []
+        self._answered: tuple[Sequence[np.ndarray], Tensor] | None = None
         if self.stream is not None:
             self.stream.restart()
 
@@ -99,8 +118,16 @@ class SteeringPredictor(Predictor):
             for number, image in enumerate(_captured(device, str(path), self.frames)):
                 yield f'camera{device}_{number:06d}', VideoFrame(f'camera{device}', number, image)
             return
-        for number, (name, image) in enumerate(read_frames(path)):
-            yield name, VideoFrame(str(path), number, image)
+        rate, number = frame_rate(path, default=self.meta.get('rate') or RATE), itertools.count()
+        frames, clips = read_frames(path), ()
+        if self.stream is None or self.live:
+            yield from ((name, VideoFrame(str(path), next(number), image, rate)) for name, image in frames)
+            return
+        span = self.window * self.stream.every
+        while some := list(itertools.islice(frames, span)):
+            clips = (*clips, *(image for _, image in some))[-span:]  # the last one is moved back, as in a test
+            yield from ((name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every))
+                        for name, image in some)
 
     def _apart(self, path: str | Path) -> int:
         """How many frames of a video pass in the time from one frame of the data set to the next."""
@@ -125,11 +152,21 @@ class SteeringPredictor(Predictor):
             DataError: a frame that cannot be read, or is no colour image.
         """
         read = [self._read(source) for source in sources]  # all of them: an error leaves the video as it was
-        samples = []
+        samples, device = [], next(self.model.parameters()).device
         for source, (video, frames) in zip(sources, read):
-            frames = frames.to(next(self.model.parameters()).device)
+            frames = frames.to(device)
             if video is None:
                 rows = self._clip(frames)
+            elif isinstance(source, VideoFrame) and source.clips:
+                if self._answered is None or self._answered[0] is not source.clips:
+                    whole = self._resized(source.clips).to(device)
+                    found = [self._clip(whole[k::source.every]) for k in range(min(source.every, len(whole)))]
+                    rows = found[0].new_empty(len(whole), found[0].shape[1])
+                    for k, part in enumerate(found):
+                        rows[k::source.every] = part
+                    self._answered = source.clips, rows
+                place = next(k for k, image in enumerate(source.clips) if image is source.image)
+                rows = self._answered[1][place, None]
             else:
                 if self._video is not None and video != self._video:
                     self.stream.restart()
@@ -216,11 +253,12 @@ class SteeringPredictor(Predictor):
         moments = [Moment(0.0)]
         if sample is not None:
             kind, rows = _rows(sample)
-            moments = [Moment(0.0, float(row[0])) if kind == 'targets' else Moment(0.0, probs=row) for row in rows]
+            moments = [Moment(0.0, float(row[0]), pred_speed=float(row[2])) if kind == 'targets'
+                       else Moment(0.0, probs=row) for row in rows]
         if truth is not None:
             moments[-1] = replace(moments[-1], truth=truth)
-        past = moments if not isinstance(source, VideoFrame) else [*self._past, *moments]
-        past = [replace(moment, time=k / RATE) for k, moment in enumerate(past)]
+        past, rate = (moments, RATE) if not isinstance(source, VideoFrame) else ([*self._past, *moments], source.rate)
+        past = [replace(moment, time=k / rate) for k, moment in enumerate(past)]
         if isinstance(source, VideoFrame):
             self._past = past[-MOST_PAST:]
         return draw_moment(frame_image(source), past, dict(classes=ACTIONS) | self.meta, title or source_name(source))

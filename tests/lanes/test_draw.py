@@ -110,13 +110,31 @@ def test_slots_come_from_labels_else_from_the_middle():
     labels = np.zeros((200, 320), np.uint8)
     for slot, lane in zip((4, 2, 1), lanes):
         cv2.polylines(labels, [lane.round().astype(np.int32)[:, None]], False, slot, 5)
-    assert slots_of(lanes, None, 4, 320) == [1, 2, 3, 4]
-    assert slots_of(lanes[1:3], None, 4, 320) == [2, 3]
-    assert slots_of(lanes[2:], None, 6, 320) == [4, 5]
-    assert slots_of(lanes[::-1], None, 4, 320) == [4, 3, 2, 1]
-    assert slots_of(lanes, labels, 4, 320) == [4, 2, 1, 4]  # the last one is in no label
-    assert slots_of(lanes[2:], None, 1, 320) == [1, 2]
-    assert slots_of([], labels, 4, 320) == []
+    assert slots_of(lanes, None, 4) == [1, 2, 3, 4]
+    assert slots_of(lanes[1:3], None, 4) == [2, 3]
+    assert slots_of(lanes[2:], None, 6) == [4, 5]
+    assert slots_of(lanes[::-1], None, 4) == [4, 3, 2, 1]
+    assert slots_of(lanes, labels, 4) == [4, 2, 1, 4]  # the last one is in no label
+    assert slots_of(lanes[2:], None, 1) == [1, 2]
+    assert slots_of([], labels, 4) == []
+
+
+def test_lanes_that_begin_at_the_side_of_an_image_are_told_apart():
+    outer, inner = line(3, 140, bottom=120), line(1, 150, bottom=170)  # the outer one is cut a little later
+    assert slots_of([inner, outer], None, 4) == [2, 1]
+    assert slots_of([line(200, 170), inner, outer], None, 1) == [3, 2, 1]
+
+
+def test_prediction_and_truth_share_their_colours():
+    """Where those of one are numbered, those of the other are too: a legend of slots would belong to but one."""
+    lanes = [line(120, 150), line(200, 170)]
+    labels = np.zeros((200, 320), np.uint8)
+    for slot, lane in zip((2, 3), lanes):
+        cv2.polylines(labels, [lane.round().astype(np.int32)[:, None]], False, slot, 5)
+    truth = dict(lanes=lanes, labels=labels)
+    both = draw_sample(road(), CLASSES, PALETTE, dict(lanes=lanes[::-1], own_classes=True), truth, width=320)
+    first, second = both[-200:, :320], both[-200:, -320:]  # there is no legend below
+    assert np.array_equal(first, second) and not (both == PALETTE[2]).all(2).any()
 
 
 def test_a_picture_has_the_colours_and_names_of_the_slots():
@@ -133,14 +151,14 @@ def test_a_weak_lane_has_the_slot_that_it_was_found_in():
     probs[0], probs[1, :, :60] = .6, .35  # more probable as background, but above the threshold of a decoder
     sample = dict(pred_lanes=[lane], pred_labels=probs.argmax(0), lane_probs=probs, original_shape=(200, 320))
     found = drawable(sample, 'pred_')
-    assert not found['labels'].any() and named_slots([lane], found, CLASSES, 320) == ([1], True)
+    assert not found['labels'].any() and named_slots([lane], found, CLASSES) == ([1], True)
 
 
 def test_lanes_of_a_net_of_own_classes_have_no_slot():
     lane, labels = line(120, 150), np.zeros((200, 320), np.uint8)
     cv2.polylines(labels, [lane.round().astype(np.int32)[:, None]], False, 1, 5)
-    assert named_slots([lane], dict(labels=labels), CLASSES, 320) == ([1], True)
-    assert named_slots([lane], dict(labels=labels, own_classes=True), CLASSES, 320) == ([1], False)
+    assert named_slots([lane], dict(labels=labels), CLASSES) == ([1], True)
+    assert named_slots([lane], dict(labels=labels, own_classes=True), CLASSES) == ([1], False)
     sample = dict(pred_lanes=[lane], pred_labels=labels, original_shape=(200, 320))
     left, plain = (draw_sample(road(), CLASSES, PALETTE, drawable(dict(sample, own_classes=own), 'pred_'), width=320)
                    for own in (False, True))

@@ -22,6 +22,7 @@ from perception.steering.draw import (
     draw_moment,
     draw_path,
     draw_wheel,
+    moments_of,
 )
 
 
@@ -86,7 +87,9 @@ def test_curves_leave_out_what_is_not_known():
 def test_without_truth_there_is_no_field_of_errors():
     times, unknown = np.arange(100) / 10, np.full(100, np.nan)
     alone, both = (draw_curves(400, 100, times, np.zeros(100), truth) for truth in (unknown, np.zeros(100)))
-    assert colored(alone, PREDICTION)[49:52].any() and not colored(alone, PREDICTION)[:45].any()  # the middle of it all
+    curve = colored(alone, PREDICTION)
+    assert curve[49:52].any() and not curve[20:45].any()  # the middle of it all
+    assert colored(alone, PREDICTION)[:20].any() and not colored(alone, TRUTH).any()  # words tell the colours
     assert colored(both, ERROR)[62:].any() and not colored(alone, ERROR).any()
     assert (draw_curves(400, 100, times, unknown, unknown)[62] == alone[62]).all()
 
@@ -105,6 +108,16 @@ def test_a_moment_of_any_image_size():
     meta = BDDDriving.METAINFO
     image = draw_moment(np.zeros((160, 160, 3), np.uint8), [Moment(0., probs=np.full(4, .25), action=2)], meta)
     assert colored(image, TRUTH).any()
+
+
+def test_a_path_has_the_predicted_speed_where_the_true_one_is_not_known():
+    """Udacity's test has none; without any a car at 20 m/s would seem to turn twice as much."""
+    unknown = dict(targets=torch.tensor([[60., np.nan, np.nan]]), pred_targets=torch.tensor([[60., 0, 20]]),
+                   timestamps=[0.0])
+    known = dict(unknown, targets=torch.tensor([[60., 0, 20]]), pred_targets=torch.tensor([[60., 0, 5]]))
+    ours, theirs, still = (draw_moment(np.full((48, 64, 3), 90, np.uint8), past, UdacityCh2.METAINFO, width=320)[30:240]
+                           for past in (moments_of(unknown), moments_of(known), [Moment(0., 60., 60.)]))
+    assert np.array_equal(ours, theirs) and not np.array_equal(ours, still)
 
 
 def test_recordings_become_films(tmp_path):

@@ -69,6 +69,29 @@ def test_frames_that_come_faster_are_seen_as_far_apart_as_those_that_it_learned_
     assert torch.allclose(found[2], SteeringPredictor(net, DATA)(frames[2:3]).pred_targets[-1], atol=1e-5)
 
 
+@pytest.mark.parametrize('every', [1, 2])
+def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, tmp_path, every):
+    """Each clip by itself, the last one moved back; frames as they come only of a capture device, or with `live`."""
+    net, data = tiny_net().eval(), dict(DATA, clip_length=4)
+    for i, frame in enumerate(frames[:11 * every]):
+        cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
+    clips = SteeringPredictor(net, data)
+    expected = np.empty((11 * every, 3), np.float32)
+    for phase in range(every):  # frames of one phase are the recording that the net would be tested on
+        for start, new in ((0, 0), (4, 4), (7, 8)):
+            rows = clips(frames[phase:11 * every:every][start:start + 4]).pred_targets[new - start:]
+            expected[phase::every][new:new + len(rows)] = rows
+    for batch in (1, 3):
+        found = list(SteeringPredictor(net, data, every=every).results(tmp_path, batch=batch))
+        assert np.allclose(torch.cat([one.sample.pred_targets for one in found]), expected, atol=1e-5)
+    earlier = SteeringPredictor(net, data)  # as --against has it: it sees the frames of another predictor
+    assert np.allclose(earlier(found[5].source).pred_targets, expected[5], atol=1e-5)
+    live = SteeringPredictor(net, data, every=every, live=True)
+    came = torch.cat([one.sample.pred_targets for one in live.results(tmp_path)])
+    assert torch.allclose(came, answers(SteeringPredictor(net, data, every=every), frames[:11 * every]), atol=1e-5)
+    assert not np.allclose(came, expected, atol=1e-3)
+
+
 @pytest.mark.parametrize(('kind', 'fps', 'every'), [
     (BDDDriving, 30, 10), (BDDDriving, 15, 5), (BDDDriving, 2, 1), (UdacityCh2, 20, 1), (UdacityCh2, 60, 3),
     (Cityscapes, 30, 1)])
@@ -136,7 +159,7 @@ def test_a_bad_frame_leaves_the_video_as_it_was(predictor, frames):
             predictor.predict([frames[1], wrong])
     assert torch.allclose(predictor(frames[1]).pred_targets[0], whole[1], atol=1e-5)
     with pytest.raises(ConfigError, match='window=0'):
-        SteeringPredictor(None, DATA, window=0)
+        SteeringPredictor(None, DATA, window=-1)
 
 
 def test_frames_of_another_size_are_resized(predictor, frames):
@@ -170,3 +193,6 @@ def test_frames_of_a_video_make_a_curve(tiny_net):
     assert [moment.time for moment in predictor._past] == [0, .1, .2]
     predictor.restart()
     assert not predictor._past
+    predictor.draw(VideoFrame('a', 0, frames[0].image, 20.0), title='x')
+    predictor.draw(VideoFrame('a', 1, frames[0].image, 20.0), title='x')
+    assert [moment.time for moment in predictor._past] == [0, .05]

@@ -18,6 +18,7 @@ from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
 TARGETS = ('angle', 'torque', 'speed')
+CLIP_LENGTH = 10  # frames, where a config names none
 CONDITIONS = 'conditions.json'  # of simulated data: light of each recording
 
 
@@ -84,7 +85,7 @@ class DrivingClips(SeededDataset):
     INPUT_SIZE = (160, 160)  # (H, W) of frames where a config names none
     STEP = 1  # every so many-th frame of a recording is one of a clip; in training any may be the first
 
-    def __init__(self, data_root: str, split: str = 'train', clip_length: int = 10, stride: int | None = None,
+    def __init__(self, data_root: str, split: str = 'train', clip_length: int = CLIP_LENGTH, stride: int | None = None,
                  input_size: Sequence[int] = INPUT_SIZE, holdout: float = 0.05, memory: float = 4.0,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         name = type(self).__name__
