@@ -45,7 +45,8 @@ test_evaluator = dict(type=STCrowdMetric)
 
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=epochs, val_interval=5)
 
-predictor = dict(type=CrowdPredictor)
+# pictures count whom the test counts
+predictor = dict(type=CrowdPredictor, counts=dict(max_range=35, view='lidar'))
 predictions = dict(type=STCrowdResults)  # --predictions FILE
 tracker = dict(type=KalmanTracker)
 submission = dict(type=STCrowdSubmission, tracker=tracker)  # --submit DIR
@@ -53,7 +54,7 @@ more_metrics = dict(  # --metrics
     tracking=dict(type=STCrowdTrackMetric, tracker=tracker),
     in_image=dict(type=STCrowdMetric, view='camera', prefix='in_image'))
 tta_model = dict(type=FlipDetector)  # --tta flip
-draw = dict(type=DrawPeople)  # --draw DIR
+draw = dict(type=DrawPeople, look=dict(counts=dict(max_range=35, view='lidar')))  # --draw DIR
 
 mini_data = dict(type=write_stcrowd_mini, root='data/mini/stcrowd')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz
@@ -76,6 +77,7 @@ mini_loaders = dict(
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     val_evaluator=mini_score, test_evaluator=mini_score,
     more_metrics=dict(tracking=dict(max_range=19), in_image=dict(max_range=19)),
+    predictor=dict(counts=dict(max_range=19)), draw=dict(look=dict(counts=dict(max_range=19))),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 
 seen_loaders = {  # the same with images of 320 x 180, of nets that see the camera

@@ -45,6 +45,8 @@ val_evaluator.update(view='camera')
 test_evaluator.update(view='camera')
 submission.update(view='camera')
 more_metrics['tracking'].update(view='camera')
+predictor['counts'].update(view='camera')
+draw['look']['counts'].update(view='camera')
 
 mini = dict(
     {**mini_loaders, **seen_loaders}, **mini_schedule,

@@ -1,6 +1,7 @@
 """One picture per scan: people in the image, from above and in space; what was found, missed and found wrongly."""
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ from perception.common.visual.boxes import (
 )
 from perception.common.visual.points import View, height_greys, paint, visible_points
 from perception.common.visual.renderer import LARGEST
+from perception.crowd.datasets.stcrowd.metric import Filters
 from perception.registry import METRICS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
@@ -44,6 +46,7 @@ class Look(NamedTuple):
         front, back, side: m before, behind and at each side of the sensor that the view from above shows.
         forward: direction of travel in the LiDAR's frame, rad from x to y.
         width: of the view from above in pixels; other views beside it are narrower.
+        counts: whom the test counts, which is whom the line above a picture counts.
     """
     min_score: float = 0.3
     distance: float = 0.5
@@ -52,6 +55,7 @@ class Look(NamedTuple):
     side: float = 36.0
     forward: float = 0.0
     width: int = 1280
+    counts: Filters = Filters()
 
 
 LOOK = Look()
@@ -62,32 +66,37 @@ class Outcome(NamedTuple):
 
     Attributes:
         found: (P,) bool, right.
-        wrong: (P,) bool; neither where a prediction lies at a person that is ignored.
+        wrong: (P,) bool; neither where a prediction lies where nobody is scored.
         missed: (K,) bool; never of a person that is ignored.
+        ignored: (K,) bool, people who are not scored, such as those who sit or are too far.
     """
     found: np.ndarray
     wrong: np.ndarray
     missed: np.ndarray
+    ignored: np.ndarray
 
 
-def outcome(sample: Mapping, distance: float) -> Outcome:
-    """Match predictions with people, the best first, by the distance of their centres in the plane.
+def outcome(sample: Mapping, distance: float, counts: Filters = LOOK.counts) -> Outcome:
+    """Match predictions with people, the best first, by the distance of their centres in the plane, as the score does.
 
     Args:
         sample: arrays of a BoxSample with `boxes` (K, 7+) and `pred_boxes` (P, 7+), see `arrays_of`.
-        distance: m, see Look.
+            Where `counts` ask for the view of the camera, also its `lidar_to_image`.
+        distance, counts: see Look.
     """
     boxes, preds = sample['boxes'], sample['pred_boxes']
-    order, counted = rank(sample['pred_scores']), np.flatnonzero(~sample['ignore'])
+    ignored = sample['ignore'] | ~counts.people(boxes, sample.get('num_points', np.full(len(boxes), -1)))
+    ignored |= ~counts.region(boxes, sample)
+    own, counted = np.flatnonzero(counts.region(preds, sample)), np.flatnonzero(~ignored)
+    order = own[rank(sample['pred_scores'][own])]
     rows = match(preds[order, :2], sample['pred_labels'][order], boxes[counted, :2], sample['labels'][counted],
                  [distance])[0]
     found = np.zeros(len(preds), bool)
     found[order] = rows >= 0
-    missed = ~sample['ignore']
+    missed, wrong = ~ignored, np.zeros(len(preds), bool)
     missed[counted[rows[rows >= 0]]] = False
-    others = boxes[sample['ignore'], :2]
-    near = (np.linalg.norm(preds[:, None, :2] - others, axis=-1) < distance).any(1)
-    return Outcome(found, ~found & ~near, missed)
+    wrong[own] = ~found[own]
+    return Outcome(found, wrong, missed, ignored)
 
 
 def arrays_of(sample: Mapping, min_score: float = 0.0) -> dict[str, np.ndarray]:
@@ -149,8 +158,10 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
         name = f'prediction, score {look.min_score:g} or more'
         return [BoxLayer(preds, colors, scores, name=name, ink=bright(np.array(palette[:1]))[0])], \
             _count(preds, 'prediction', 'predictions')
-    found, wrong, missed = outcome(values, look.distance)
-    ignored, points = values['ignore'], values.get('num_points')
+    seen = {key: value for key in ('sample_id', 'lidar_to_image', 'image_path', 'image_size')
+            if (value := sample.get(key)) is not None}
+    found, wrong, missed, ignored = outcome({**seen, **values}, look.distance, look.counts)
+    points = values.get('num_points')
     texts = [''] * len(boxes) if points is None else [f'{n} pt' for n in points]
     layers = [
         BoxLayer(boxes[ignored], IGNORED, dashed=True, name='ignored'),
@@ -354,7 +365,10 @@ def make_look(options: Mapping) -> Look:
     """
     for name in options:
         check_choice('look', name, Look._fields)
-    look = Look(**options)
+    counts = dict(options.get('counts') or {})
+    for name in counts:
+        check_choice('counts', name, asdict(Filters()))
+    look = Look(**{**options, 'counts': Filters(**counts)})
     check_positive('look', distance=look.distance, side=look.side, width=look.width)
     return look
 

@@ -56,6 +56,7 @@ class CrowdPredictor(Predictor):
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
         tracker: name or config of the Tracker of the view 'tracks'.
         interval: s between scans that are followed; times in their names tell where some are missing.
+        counts: whom the test counts, see Filters; pictures with the truth count the same people.
 
     Raises:
         ConfigError: options that cannot be, a tracker that is not known, or images without a camera.
@@ -71,7 +72,8 @@ class CrowdPredictor(Predictor):
                  unit: float | None = None, forward: str | None = None, height: float | None = None,
                  invalid: str | None = None, topic: str | None = None, images: str | None = None,
                  camera: str | None = None, min_score: float = 0.3, front: float = 36.0, back: float = 2.0,
-                 side: float = 36.0, tracker: str | dict = 'KalmanTracker', interval: float = 0.4) -> None:
+                 side: float = 36.0, tracker: str | dict = 'KalmanTracker', interval: float = 0.4,
+                 counts: dict | None = None) -> None:
         super().__init__(model, data)
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
                        forward=forward, height=height, invalid=invalid, topic=topic)
@@ -88,7 +90,7 @@ class CrowdPredictor(Predictor):
                             'images.')
         self.lidar_to_image = None if camera is None else self._moved(_camera(camera))
         self.look = make_look(dict(min_score=min_score, front=front, back=back, side=side,
-                                   forward=self.meta.get('forward', 0.0)))
+                                   forward=self.meta.get('forward', 0.0), counts=counts))
         self._annotations: dict[Path, Annotations] = {}
         self._refused: set[Path] = set()  # files of annotations that cannot be read
         self._trails, self._shape = Trails(), None  # of a film: where tracks have been, and the size of its images

@@ -152,7 +152,7 @@ class LidarPredictor(Predictor):
         model, sample = self.model, data['data_samples']
         with torch.no_grad():
             points = data['inputs']['points'].to(next(model.parameters()).device)
-            probs = member_probs(model, points, sample.sample_id)[:len(cloud.points)].cpu()
+            probs = member_probs(model, points)[:len(cloud.points)].cpu()
         return spread_rows(probs, sample, 0).numpy()
 
     def draw(self, source: Scan, sample: PointSegSample | None = None, truth: np.ndarray | None = None,

@@ -41,7 +41,7 @@ class TTASegmentor(nn.Module):
 
     Each view is made from the untouched scan, before voxelisation (the authors' code turns one array in place, so that
     its views pile up). 'flip4' adds logits, 'grid36' averages probabilities; the class "unlabelled" is never predicted.
-    Views depend on (seed, sample_id) alone.
+    Views depend on (seed, points) alone, so that a scan gets the same ones by whatever name and tool it comes.
 
     Args:
         model: has a `data_preprocessor`, `num_classes`, and `forward(..., mode='tensor')` with `point_logits`.
@@ -74,39 +74,37 @@ class TTASegmentor(nn.Module):
             the samples with `pred_labels` (N,) int64.
         """
         for points, sample in zip(data['inputs']['points'], data['data_samples']):
-            label_points(self.vote(points, sample.sample_id), [len(points)], [sample])
+            label_points(self.vote(points), [len(points)], [sample])
         return data['data_samples']
 
-    def vote(self, points: Tensor, sample_id: str) -> Tensor:
+    def vote(self, points: Tensor) -> Tensor:
         """Sum of logits ('flip4') or mean of probabilities ('grid36') of all views.
 
         Args:
             points: (N, D).
-            sample_id: seeds the random views.
 
         Returns:
             (N, C) float32.
         """
-        total, views = self._total(points, sample_id)
+        total, views = self._total(points)
         return (total / views if self.mode == 'grid36' else total)[:, :self.num_classes]
 
-    def probs(self, points: Tensor, sample_id: str) -> Tensor:
+    def probs(self, points: Tensor) -> Tensor:
         """Probabilities for an ensemble: those of the mean logits ('flip4') or their mean ('grid36').
 
         Args:
             points: (N, D).
-            sample_id: seeds the random views.
 
         Returns:
             (N, C) float32; what is missing to 1 belongs to the class "unlabelled" of nets that have it.
         """
-        total, views = self._total(points, sample_id)
+        total, views = self._total(points)
         mean = total / views
         return (mean if self.mode == 'grid36' else mean.softmax(dim=1))[:, :self.num_classes]
 
-    def _total(self, points: Tensor, sample_id: str) -> tuple[Tensor, int]:
+    def _total(self, points: Tensor) -> tuple[Tensor, int]:
         """Sum over all views, with the dead channel of nets that have one, and the number of views."""
-        rng = np.random.default_rng([self.seed, zlib.crc32(sample_id.encode())])
+        rng = np.random.default_rng([self.seed, zlib.crc32(points.cpu().numpy().tobytes())])
         views = [moved(points, matrix) for matrix in view_matrices(self.mode, rng)]
         total = 0
         for start in range(0, len(views), self.chunk):
@@ -169,30 +167,28 @@ class EnsembleSegmentor(nn.Module):
             the samples with `pred_labels` (N,) int64.
         """
         for points, sample in zip(data['inputs']['points'], data['data_samples']):
-            label_points(self.probs(points, sample.sample_id), [len(points)], [sample])
+            label_points(self.probs(points), [len(points)], [sample])
         return data['data_samples']
 
-    def probs(self, points: Tensor, sample_id: str) -> Tensor:
+    def probs(self, points: Tensor) -> Tensor:
         """Mean of the members' probabilities.
 
         Args:
             points: (N, D).
-            sample_id: seeds the views of members with test-time augmentation.
 
         Returns:
             (N, C) float32.
         """
-        return sum(member_probs(model, points, sample_id) for model in self.models) / len(self.models)
+        return sum(member_probs(model, points) for model in self.models) / len(self.models)
 
 
-def member_probs(model: nn.Module, points: Tensor, sample_id: str) -> Tensor:
+def member_probs(model: nn.Module, points: Tensor) -> Tensor:
     """Probabilities of the points of one scan by one model, (N, C) float32.
 
     Args:
         model: a segmentor, bare or in a TTASegmentor, or an EnsembleSegmentor.
         points: (N, D).
-        sample_id: name of the scan.
     """
     if isinstance(model, (TTASegmentor, EnsembleSegmentor)):
-        return model.probs(points, sample_id)
+        return model.probs(points)
     return view_logits(model, [points]).softmax(dim=1)[:, :model.num_classes]

@@ -1,12 +1,16 @@
 """Pictures of people found, missed and found wrongly."""
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.evaluator import Evaluator
 
+from perception.apis.config import load_config
 from perception.common.structures import BoxSample
 from perception.common.visual.points import vulkan_problem
+from perception.crowd.datasets.stcrowd.metric import Filters, read_frame
 from perception.crowd.draw import (
     FOUND,
     IGNORED,
@@ -27,6 +31,7 @@ from perception.utils.errors import ConfigError, DataError
 
 needs_vulkan = pytest.mark.skipif(vulkan_problem() is not None, reason=f'{vulkan_problem()} here')
 PALETTE = ((0, 0, 230),)
+CONFIGS = sorted((Path(__file__).parents[2] / 'configs/crowd').glob('*.py'))
 CAMERA = np.array([[320, -300, 0, 0], [180, 0, -300, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
 SMALL = LOOK._replace(width=320)
 
@@ -56,16 +61,42 @@ def colors_in(picture):
 
 
 def test_found_wrong_missed_and_ignored_by_hand():
-    found, wrong, missed = outcome(arrays_of(sample()), 0.5)
+    found, wrong, missed, ignored = outcome(arrays_of(sample()), 0.5)
     assert found.tolist() == [True, False, False, False]  # the last one would need the first person again
-    assert wrong.tolist() == [False, False, True, True]
+    assert wrong.tolist() == [False, True, True, True]  # the score has no mercy for who finds somebody that sits
+    assert ignored.tolist() == [False, False, True]
     assert missed.tolist() == [False, True, False]
-    found, wrong, missed = outcome(arrays_of(sample(), 0.3), 0.1)  # nobody is that near
+    found, wrong, missed, _ = outcome(arrays_of(sample(), 0.3), 0.1)  # nobody is that near
     assert not found.any() and wrong.tolist() == [True, True, True] and missed.tolist() == [True, True, False]
 
 
+@pytest.mark.parametrize('filters', [dict(), dict(max_range=19), dict(min_points=20), dict(view='camera')])
+def test_a_picture_counts_whom_the_score_counts(filters):
+    rng = np.random.default_rng(0)
+    boxes, preds = (people(*rng.uniform((-5, -30), (40, 30), (60, 2))) for _ in range(2))
+    boxes[:, 5] = rng.uniform(1, 1.8, 60)
+    preds[:20] = boxes[:20]
+    values = dict(boxes=boxes, labels=np.zeros(60, int), ignore=boxes[:, 5] < 1.2, num_points=rng.integers(0, 40, 60),
+                  pred_boxes=preds, pred_scores=rng.uniform(.3, 1, 60), pred_labels=np.zeros(60, int),
+                  lidar_to_image=CAMERA, image_path='a.png', image_size=(640, 360), sample_id='a')
+    look = make_look(dict(counts=filters))
+    scored = read_frame(values, Filters(**filters))
+    found, wrong, missed, ignored = outcome(values, look.distance, look.counts)
+    assert 0 < len(scored.boxes) < 50 and 0 < found.sum() == (~ignored & ~missed).sum()
+    assert (~ignored).sum() == len(scored.boxes) and (found | wrong).sum() == len(scored.pred_boxes)
+    assert layers_of(values, PALETTE, look)[1].startswith(f'found {found.sum()} of {len(scored.boxes)}, ')
+
+
+@pytest.mark.parametrize('mini', [False, True])
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
+def test_pictures_of_every_config_count_whom_its_test_counts(config, mini):
+    cfg = load_config(config, mini)
+    tested = {name: value for name, value in cfg.test_evaluator.items() if name in ('max_range', 'view')}
+    assert Filters(**cfg.predictor.counts) == Filters(**cfg.draw.look.counts) == Filters(**tested)
+
+
 def test_other_classes_are_not_found():
-    found, wrong, missed = outcome(arrays_of(sample(pred_labels=np.array([1, 0, 0, 0]))), 0.5)
+    found, wrong, missed, _ = outcome(arrays_of(sample(pred_labels=np.array([1, 0, 0, 0]))), 0.5)
     assert found.tolist() == [False, False, False, True] and missed.tolist() == [False, True, False]
 
 
@@ -73,7 +104,7 @@ def test_other_classes_are_not_found():
                                           num_points=np.zeros(0, np.int64)),
                                      dict(pred_boxes=people(), pred_scores=np.zeros(0), pred_labels=np.zeros(0, int))])
 def test_nobody_there_or_nobody_found(changes):
-    found, wrong, missed = outcome(arrays_of(sample(**changes)), 0.5)
+    found, wrong, missed, _ = outcome(arrays_of(sample(**changes)), 0.5)
     assert not found.any() and wrong.all() and missed.sum() == (2 if len(missed) else 0)
     layers_of(sample(**changes), PALETTE, LOOK)
 
@@ -82,8 +113,9 @@ def test_each_kind_has_its_colour_dashes_and_text():
     layers, score = layers_of(sample(), PALETTE, LOOK)
     seen = {layer.name: (tuple(layer.ink), layer.dashed, list(layer.texts)) for layer in layers if layer.name}
     assert seen == dict(ignored=(IGNORED, True, []), person=(TRUTH, True, []), found=(FOUND, False, ['0.60']),
-                        wrong=(WRONG, False, ['0.80']), **{'missed, with its points': (MISSED, True, ['17 pt'])})
-    assert score == 'found 1 of 2, 1 missed, 1 wrong (within 0.5 m, score 0.3 or more)'
+                        wrong=(WRONG, False, ['0.70', '0.80']),
+                        **{'missed, with its points': (MISSED, True, ['17 pt'])})
+    assert score == 'found 1 of 2, 1 missed, 2 wrong (within 0.5 m, score 0.3 or more)'
 
 
 def test_one_is_counted_as_one_and_who_was_added_has_no_track():
