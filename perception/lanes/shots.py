@@ -147,7 +147,7 @@ def take(plan: Plan, spec: CameraSpec, detail: float, save: Save, root: Path) ->
         pose = camera_pose(world.street.pose(s, d, 0.0, yaw), spec, roll, pitch)
         look = draw_look(plan.look, float(np.rad2deg(world.street.heading_at(s))), rng)
         view = View(render(caster, pose, replace(spec, scale=detail), look, rng), [], world, caster, pose, spec, s)
-        lines = [] if plan.place == 'junction' else [line for line in world.lanes if line.kind != 'none']
+        lines = [] if plan.place == 'junction' else [line for line in world.street.boundaries if line.kind != 'none']
         found = [found for found in (trace(view, line) for line in lines) if found is not None]
         records.append(save(root, name, view._replace(traces=sorted(found, key=lambda one: lower_end(one, spec)))))
     return records

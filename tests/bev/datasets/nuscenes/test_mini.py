@@ -171,7 +171,7 @@ def features(root, writer):
         kerbs.append(shapely.get_coordinates(points[alone]))
     lines = shapely.union_all(np.concatenate([found.layers[name].shapes for name in ('road_divider', 'lane_divider')]))
     divider = []
-    for line in writer.world.lanes:
+    for line in writer.world.street.boundaries:
         s = np.arange(line.paint_start, line.paint_stop - 3, line.period)[:, None] + [.5, 1.5, 2.5]      # on dashes
         shift = .12 if line.kind == 'double' else 0
         points = writer.world.street.at(s.ravel(), line.d(s.ravel()) + shift) @ writer.to_map[:3, :3].T

@@ -47,7 +47,7 @@ def test_all_lanes_of_wide_roads_are_labelled(style, place, least, tmp_path):
         lanes = parse_lanes(record, name)[1]
         middle = min(abs(lane[0, 0] - 640) for lane in lanes if lane[0, 1] > 600)
         assert (middle < 320) == (place == 'change')                     # the ego is above a boundary, or between two
-    painted = len({line.offset[0, 1] for line in view.world.lanes if line.kind != 'none'})
+    painted = len({line.offset[0, 1] for line in view.world.street.boundaries if line.kind != 'none'})
     assert least < painted and max(numbers) >= least
 
 
