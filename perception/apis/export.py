@@ -68,7 +68,12 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     out = out or Path(checkpoint).expanduser().with_suffix('.pt2' if program else '.onnx')
     check_free(out)
     if program:
-        return write_program(*predictor.model.traceable(), out, trials)
+        write_program(*predictor.model.traceable(), out, trials)
+        steps = ', '.join(type(step).__name__ for step in predictor.pipeline)
+        if steps:
+            print_log(f'{out}: the net is tested on points after {steps}, which is not in the file. Give it such points'
+                      ' too: of others it labels worse.', 'current', logging.WARNING)
+        return out
     if not hasattr(predictor.model, 'deployable'):
         raise ConfigError(f'{config}: {type(predictor.model).__name__} has no deployable(), expected a net that can be '
                           'exported. Write it as LaneNet does; sparse convolutions have no ONNX operator.')

@@ -100,7 +100,7 @@ def bin_names(edges: Sequence[float]) -> list[str]:
 
 def distance_table(by_bin: Sequence[dict[str, float]], counts: np.ndarray, names: Sequence[str],
                    classes: Sequence[str]) -> str:
-    """A line for each class, a column for each bin; a dash where a class neither occurs nor is predicted.
+    """A line for each class, a column for each bin; a dash where a class, or all, neither occur nor are predicted.
 
     Args:
         by_bin: B results of `scores`.
@@ -113,8 +113,9 @@ def distance_table(by_bin: Sequence[dict[str, float]], counts: np.ndarray, names
     rows = [['class', *names]]
     rows += [[name, *(f'{100 * result[f"iou_{name}"]:.2f}' if seen[b, c] else '-' for b, result in enumerate(by_bin))]
              for c, name in enumerate(classes)]
-    rows += [[title, *(f'{100 * result[key]:.2f}' for result in by_bin)] for title, key in (
-        ('mIoU', 'miou'), ('mIoU of those present', 'miou_present'), ('accuracy', 'accuracy'))]
+    rows += [[title, *(f'{100 * result[key]:.2f}' if seen[b].any() else '-' for b, result in enumerate(by_bin))]
+             for title, key in (
+                 ('mIoU', 'miou'), ('mIoU of those present', 'miou_present'), ('accuracy', 'accuracy'))]
     rows += [['points', *(f'{count:,}' for count in counted.sum(axis=(1, 2)))]]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return '\n'.join(row[0].ljust(widths[0]) + ''.join(cell.rjust(width + 2) for cell, width in zip(

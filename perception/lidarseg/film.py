@@ -99,12 +99,14 @@ class Film:
     def _kinds(self, seen: np.ndarray, predicted: bool, true: bool,
                cloud: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
         """Name, note and colours of what is drawn; labels (M, 0..2) of all points but the car's."""
+        past = '' if self.poses is None else 'earlier scans darkened'
         if predicted and true:
-            return [('prediction', '', label_colors(seen[:, 0], self.palette)),
-                    ('errors', 'wrong red, right grey, ignored dark',
+            return [('prediction', past, label_colors(seen[:, 0], self.palette)),
+                    ('errors', 'wrong red, right grey, ignored dark' if self.poses is None else
+                     'wrong red, right grey, ignored and earlier scans dark',
                      error_colors(seen[:, 0], seen[:, 1], len(self.classes)))]
         if predicted or true:
-            return [('prediction' if predicted else 'ground truth', '', label_colors(seen[:, 0], self.palette))]
+            return [('prediction' if predicted else 'ground truth', past, label_colors(seen[:, 0], self.palette))]
         return [('points', 'coloured by height', height_colors(cloud[:len(seen)]))]
 
     @staticmethod

@@ -5,12 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from perception.apis import export
 from perception.apis.export import write_program
 from perception.lidarseg.deploy import PointsToLabels, traceable
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
+from perception.lidarseg.transforms import WithinRange
 from perception.utils.errors import ConfigError, DataError
 
 
@@ -57,6 +59,17 @@ def test_the_time_of_a_program_is_that_of_the_whole_scan(tmp_path, monkeypatch):
     write_program(torch.nn.Identity(), torch.rand(9, 4), run, tmp_path / 'x.pt2', trials=2)
     assert sizes == [9, 9, 4, 4] + 2 * 3 * [9]  # compared on parts, timed on all
     assert '; 9 points take ' in lines[0]
+
+
+def test_what_points_pass_before_the_net_is_named_where_the_program_lacks_it(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(export, 'print_log', lambda text, *_: said.append(text))
+    monkeypatch.setattr(export, 'write_program', lambda *_: None)
+    for pipeline in ([], [WithinRange(25)]):
+        monkeypatch.setattr(export, 'load', lambda *_, steps=pipeline, **__: SimpleNamespace(
+            model=SimpleNamespace(traceable=tuple), pipeline=steps))
+        assert export.export('config.py', tmp_path / 'model.pth') == tmp_path / 'model.pt2'
+    assert len(said) == 1 and 'tested on points after WithinRange, which is not in the file' in said[0]
 
 
 def test_a_program_that_labels_otherwise_is_not_kept(tmp_path, monkeypatch):

@@ -86,6 +86,9 @@ def test_the_table_has_a_row_for_each_class_and_a_column_for_each_bin(monkeypatc
     assert [line.split()[0] for line in lines[2:]] == ['car', 'road', 'building', 'mIoU', 'mIoU', 'accuracy', 'points']
     assert lines[4].split() == ['building', *'-----']
     assert len({len(line) for line in lines[1:]}) == 1
+    data['inputs']['points'][0][:, :3] /= 4  # nothing is left in the last bins
+    evaluate([(data, samples)])
+    assert all(line.split()[-1] == ('0' if line.startswith('points') else '-') for line in logged[1].splitlines()[2:])
 
 
 def test_scans_repeated_to_fill_the_last_round_do_not_count():

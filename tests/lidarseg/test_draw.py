@@ -9,6 +9,9 @@ from perception.common.structures import PointSegSample
 from perception.common.visual import canvas
 from perception.common.visual.points import BEHIND, shaded, visible_points, vulkan_problem
 from perception.lidarseg import draw
+from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
+from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTI, SemanticKITTIMultiScan
+from perception.lidarseg.datasets.waymo.reader import Waymo
 from perception.lidarseg.draw import (
     DrawGains,
     DrawScans,
@@ -44,6 +47,11 @@ def test_labels_out_of_range_are_drawn_as_unlabelled():
     colors = label_colors(np.array([0, 2, 3, 255, -1, 10 ** 12]), PALETTE)
     assert colors.dtype == np.uint8
     assert [tuple(c) for c in colors] == [PALETTE[0], PALETTE[2], *[draw.UNLABELED] * 4]
+
+
+@pytest.mark.parametrize('kind', [SemanticKITTI, SemanticKITTIMultiScan, NuScenesLidarSeg, Waymo])
+def test_points_without_a_class_look_like_no_class(kind):
+    assert np.abs(np.array(kind.METAINFO['palette']) - draw.UNLABELED).max(axis=1).min() > 25
 
 
 def test_error_colours():

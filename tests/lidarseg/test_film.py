@@ -162,6 +162,17 @@ def test_with_prediction_and_truth_errors_stand_beside():
 
 
 @needs_vulkan
+def test_it_is_said_why_points_are_dark(monkeypatch):
+    notes = []
+    monkeypatch.setattr('perception.lidarseg.film.canvas.titled', lambda panel, name, note: notes.append(note) or panel)
+    points, labels = wall()
+    for poses in (None, np.eye(4)[None]):
+        Film('follow', poses, CLASSES, PALETTE).frame(0, points, labels, labels)
+    assert notes == ['', 'wrong red, right grey, ignored dark', 'earlier scans darkened',
+                     'wrong red, right grey, ignored and earlier scans dark']
+
+
+@needs_vulkan
 def test_without_labels_points_are_coloured_by_height_and_empty_scans_are_drawn():
     film = Film('follow', drive(2), CLASSES, PALETTE)
     image = film.frame(0, np.zeros((0, 4)))

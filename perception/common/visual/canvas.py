@@ -56,11 +56,13 @@ def text_width(text: str, size: int = 14) -> int:
 
 
 def fitted(text: str, width: int, size: int = 14) -> str:
-    """The text, or as much of it as fits into so many pixels, with a mark where it was cut."""
+    """The text, or as much of its two ends as fits into so many pixels, with a mark where it was cut."""
     if text_width(text, size) <= width:
         return text
-    length = bisect.bisect(range(len(text)), width, key=lambda n: text_width(f'{text[:n]}\u2026', size)) - 1
-    return f'{text[:length]}\u2026' if length > 0 else ''
+    def cut(length: int) -> str:
+        return f'{text[:(length + 1) // 2]}\u2026{text[len(text) - length // 2:]}'
+    length = bisect.bisect(range(len(text)), width, key=lambda n: text_width(cut(n), size)) - 1
+    return cut(length) if length > 0 else ''
 
 
 def _font(text: str, size: int) -> tuple[ImageFont.FreeTypeFont, str]:

@@ -41,9 +41,10 @@ FRAME_LIST = '3d_semseg_test_set_frames.txt'  # official, CONTEXT,TIMESTAMP a li
 CLASSES = ('car', 'truck', 'bus', 'other-vehicle', 'motorcyclist', 'bicyclist', 'pedestrian', 'sign', 'traffic-light',
            'pole', 'construction-cone', 'bicycle', 'motorcycle', 'building', 'vegetation', 'tree-trunk', 'curb', 'road',
            'lane-marker', 'other-ground', 'walkable', 'sidewalk')  # segmentation.proto, types 1..22
-# Waymo publishes colours for its camera classes; those are taken where a class has the same name, the rest is chosen
+# Waymo publishes colours for its camera classes; those are taken where a class has the same name, the rest is chosen,
+# and that of buildings, whose grey is nearly that of points without a class
 PALETTE = ((0, 0, 142), (0, 0, 70), (0, 60, 100), (61, 133, 198), (180, 0, 0), (255, 0, 0), (220, 20, 60),
-           (246, 178, 107), (250, 170, 30), (153, 153, 153), (230, 145, 56), (119, 11, 32), (0, 0, 230), (70, 70, 70),
+           (246, 178, 107), (250, 170, 30), (153, 153, 153), (230, 145, 56), (119, 11, 32), (0, 0, 230), (0, 190, 190),
            (107, 142, 35), (111, 78, 55), (234, 153, 153), (128, 64, 128), (234, 209, 220), (217, 210, 233),
            (152, 251, 152), (244, 35, 232))
 LIDARS = ('TOP', 'FRONT', 'SIDE_LEFT', 'SIDE_RIGHT', 'REAR')  # in the order of their official numbers
