@@ -13,10 +13,12 @@ from perception.common.predictor import Predictor
 from perception.common.structures import LaneSample, SteeringSample
 from perception.common.visual import canvas
 from perception.common.visual.video import VIDEOS, read_frames
-from perception.steering.predictor import Source, SteeringPredictor, frame_image, source_name
+from perception.steering.predictor import Source, SteeringPredictor, at_least, frame_image, source_name
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice
 from perception.utils.errors import DataError
+
+SHOWN = 640  # pixels that a picture with the names of its classes is wide at least
 
 
 class StreetPredictor(Predictor):
@@ -82,14 +84,17 @@ class StreetPredictor(Predictor):
         return cv2.resize(labels, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
-        """See Predictor; the true classes over the image."""
-        picture = np.ascontiguousarray(sample['inputs']['image'].permute(1, 2, 0).numpy())
+        """See Predictor; the true classes over the image, with their names below."""
+        picture, palette = sample['inputs']['image'].permute(1, 2, 0).numpy(), np.array(self.meta['palette'], np.uint8)
         labels = sample['data_samples'].get('labels')
-        if labels is not None:
-            known = (labels < len(self.meta['palette'])).numpy()
-            colors = np.array(self.meta['palette'], np.uint8)[labels.numpy() * known]
-            picture = np.where(known[..., None], 0.45 * picture + 0.55 * colors, picture).astype(np.uint8)
-        return canvas.titled(picture, title)
+        if labels is None:
+            return canvas.titled(at_least(picture, SHOWN), title)
+        known = (labels < len(palette)).numpy()
+        colors = palette[labels.numpy() * known]
+        picture = at_least(np.where(known[..., None], 0.45 * picture + 0.55 * colors, picture).astype(np.uint8), SHOWN)
+        present = np.bincount(labels.numpy()[known], minlength=len(palette)) > 0
+        names = canvas.legend(self.meta['classes'], palette, picture.shape[1], present)
+        return canvas.stacked([canvas.titled(picture, title), names])
 
 
 class FlowPredictor(SteeringPredictor):

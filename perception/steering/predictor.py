@@ -17,14 +17,14 @@ from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
 from perception.common.visual.video import VIDEOS, frame_rate, read_frames
-from perception.steering.datasets.base import CLIP_LENGTH
+from perception.steering.datasets.base import CLIP_LENGTH, TARGETS
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import DataError
 
-ACTIONS = ('straight', 'slow or stop', 'left', 'right')
+SHOWN = 240  # pixels that a frame is wide at least where several stand side by side
 RATE, MOST_PAST = 10.0, 600  # frames a second where nothing tells it, and how many of them the curve knows
 
 
@@ -201,6 +201,11 @@ class SteeringPredictor(Predictor):
         return ('', self._resized([array])) if array.ndim == 3 else (None, self._resized(list(array)))
 
     @property
+    def actions(self) -> tuple[str, ...]:
+        """Names of a data set's actions."""
+        return self.meta['classes']
+
+    @property
     def input_size(self) -> tuple[int, int]:
         """(H, W) that frames are brought to."""
         return self.model.input_size
@@ -228,7 +233,7 @@ class SteeringPredictor(Predictor):
         """
         check_choice('--save-as', form, self.saves)
         kind, rows = _rows(sample)
-        path, names = folder / f'{name}.{form}', ('angle', 'torque', 'speed') if kind == 'targets' else ACTIONS
+        path, names = folder / f'{name}.{form}', TARGETS if kind == 'targets' else self.actions
         with atomic_path(path, DataError) as part, open(part, 'wb') as file:
             if form == 'npy':
                 np.save(file, rows)
@@ -261,7 +266,7 @@ class SteeringPredictor(Predictor):
         past = [replace(moment, time=k / rate) for k, moment in enumerate(past)]
         if isinstance(source, VideoFrame):
             self._past = past[-MOST_PAST:]
-        return draw_moment(frame_image(source), past, dict(classes=ACTIONS) | self.meta, title or source_name(source))
+        return draw_moment(frame_image(source), past, self.meta, title or source_name(source))
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """See Predictor; some frames of a clip beside each other with the true wheel, or the true action."""
@@ -269,14 +274,21 @@ class SteeringPredictor(Predictor):
         shown = np.unique(np.linspace(0, len(clip) - 1, 4).round().astype(int))
         panels = []
         for i in shown:
-            image = np.ascontiguousarray(clip[i].permute(1, 2, 0).numpy())
+            image = at_least(clip[i].permute(1, 2, 0).numpy(), SHOWN)
             if 'actions' in known:
                 action = int(known.actions[i])
-                panels.append(canvas.titled(image, ACTIONS[action] if action < len(ACTIONS) else 'unknown'))
+                panels.append(canvas.titled(image, self.actions[action] if action < len(self.actions) else 'unknown'))
             else:
-                wheel = draw_wheel(image.shape[1], truth=float(known.targets[i, 0]) if 'targets' in known else np.nan)
-                panels.append(np.concatenate([image, wheel]))
+                angle = float(known.targets[i, 0]) if 'targets' in known else np.nan
+                word = f'{angle:+.1f} deg' if np.isfinite(angle) else 'unknown'
+                panels.append(canvas.titled(np.concatenate([image, draw_wheel(image.shape[1], truth=angle)]), word))
         return canvas.titled(canvas.beside(panels), title)
+
+
+def at_least(image: np.ndarray, width: int) -> np.ndarray:
+    """A picture (H, W, 3) uint8 that is enlarged to a width where it is smaller, so that words have room beside it."""
+    scale = max(width / image.shape[1], 1)
+    return cv2.resize(np.ascontiguousarray(image), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST)
 
 
 def _rows(sample: SteeringSample) -> tuple[str, np.ndarray]:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from perception.common.visual.video import write_video
+from perception.steering.datasets.base import TARGETS
 from perception.steering.datasets.bdd.reader import BDDDriving
 from perception.steering.datasets.cityscapes.reader import Cityscapes
 from perception.steering.datasets.udacity.reader import UdacityCh2
@@ -170,7 +171,7 @@ def test_frames_of_another_size_are_resized(predictor, frames):
 @pytest.mark.parametrize('kind', ['targets', 'actions'])
 def test_pictures_and_files(tiny_net, frames, tmp_path, kind):
     net = tiny_net(kind=ActionNet) if kind == 'actions' else tiny_net(target_mean=[0, 0, 9], target_std=[9, 1, 1])
-    predictor = SteeringPredictor(net.eval(), DATA)
+    predictor = SteeringPredictor(net.eval(), dict(type=BDDDriving if kind == 'actions' else object))
     large = np.full((240, 320, 3), 90, np.uint8)
     sample = predictor(large)
     rows = sample.get(f'pred_{kind}').numpy()
@@ -178,7 +179,7 @@ def test_pictures_and_files(tiny_net, frames, tmp_path, kind):
     assert drawn.shape[1:] == (960, 3) and drawn.shape[0] > 720 + 190 and drawn[:720].std() > 0
     path = predictor.save('json', tmp_path, 'a', large, sample)
     (written,) = json.loads(path.read_text())
-    assert list(written)[0] == ('angle' if kind == 'targets' else 'straight')
+    assert list(written) == list(TARGETS if kind == 'targets' else BDDDriving.METAINFO['classes'])  # as scores have it
     assert list(written.values()) == pytest.approx(rows[0].tolist(), abs=1e-4)
     assert np.array_equal(np.load(predictor.save('npy', tmp_path, 'a', large, sample)), rows)
     with pytest.raises(ConfigError, match='csv'):
