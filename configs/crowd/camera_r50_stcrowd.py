@@ -41,12 +41,9 @@ train_dataloader['dataset'].update(pipeline=camera_pipeline, image_reduce=2)  # 
 val_dataloader['dataset'].update(image_reduce=2)
 test_dataloader['dataset'].update(image_reduce=2)
 submit_dataloader['dataset'].update(image_reduce=2)
-val_evaluator.update(view='camera')
-test_evaluator.update(view='camera')
-submission.update(view='camera')
-more_metrics['tracking'].update(view='camera')
-predictor['counts'].update(view='camera')
-draw['look']['counts'].update(view='camera')
+for part in (val_evaluator, test_evaluator, submission, more_metrics['tracking'], predictor['counts'],
+             draw['look']['counts']):
+    part.update(view='camera')
 
 mini = dict(
     {**mini_loaders, **seen_loaders}, **mini_schedule,
