@@ -116,7 +116,9 @@ def test_arguments_are_checked(tmp_path, name):
     cls = SETS[name][0]
     with pytest.raises(ConfigError, match="split='valid', expected one of train, val, test. Did you mean val"):
         cls(tmp_path, 'valid')
-    with pytest.raises(ConfigError, match=r'input_size=\(0, 5\), expected \(rows, columns\)'):
+    with pytest.raises(ConfigError, match=r'input_size=\(5, 5, 5\), expected \(rows, columns\)'):
+        cls(tmp_path, input_size=(5, 5, 5))
+    with pytest.raises(ConfigError, match='input_size=0, expected a number above 0'):
         cls(tmp_path, input_size=(0, 5))
     with pytest.raises(ConfigError, match='crop_top=-1, expected 0'):
         cls(tmp_path, crop_top=-1)
