@@ -23,9 +23,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from perception.ops.bev_pool_triton import pool_backward, pool_forward
+from perception.ops.launch import try_triton
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.optional import has_triton
 
 REDUCTIONS = ('sum', 'mean', 'max')
 BLOCK = 1 << 22  # numbers of a part of the volume that 'max' looks at, a bound on memory
@@ -174,7 +174,7 @@ def pool_rows(shares: Tensor, rows: Tensor, ranks: Ranks, reduce: str = 'sum') -
     with torch.autocast(rows.device.type, enabled=False):
         if reduce == 'max':
             return _Max.apply(shares, rows, ranks)
-        pooled = (_TritonSum if rows.is_cuda and has_triton() else _Sum).apply(shares, rows, ranks)
+        pooled = _Sum.apply(shares, rows, ranks)
         return pooled / ranks.counts.clamp(min=1)[:, None] if reduce == 'mean' else pooled
 
 
@@ -212,13 +212,19 @@ class _Sum(torch.autograd.Function):
     def forward(ctx, shares: Tensor, rows: Tensor, ranks: Ranks) -> Tensor:
         ctx.ranks = ranks
         ctx.save_for_backward(shares, rows)
-        return _bags(rows, ranks.rows, ranks.starts, shares.index_select(0, ranks.shares))
+        pooled = try_triton(pool_forward, shares, rows, ranks.shares, ranks.rows, ranks.starts)
+        if pooled is None:
+            pooled = _bags(rows, ranks.rows, ranks.starts, shares.index_select(0, ranks.shares))
+        return pooled
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         (shares, rows), grad = ctx.saved_tensors, grad.contiguous()
         bags, places, owners, starts = ctx.ranks.transposed
+        by_triton = try_triton(pool_backward, grad, shares, rows, places, bags, starts)
+        if by_triton is not None:
+            return *by_triton, None
         grad_shares = grad_rows = None
         if ctx.needs_input_grad[0]:
             products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
@@ -227,21 +233,6 @@ class _Sum(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_rows = _bags(grad, bags, starts, shares.index_select(0, places))
         return grad_shares, grad_rows, None
-
-
-class _TritonSum(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, shares: Tensor, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        ctx.save_for_backward(shares, rows)
-        return pool_forward(shares, rows, ranks.shares, ranks.rows, ranks.starts)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        bags, places, _, starts = ctx.ranks.transposed
-        return *pool_backward(grad.contiguous(), *ctx.saved_tensors, places, bags, starts), None
 
 
 class _Max(torch.autograd.Function):

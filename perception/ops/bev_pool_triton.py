@@ -7,14 +7,15 @@ environment before the first call the kernels run on tensors of a CPU, for tests
 Shapes: R rows of C channels, S shares, G bags, P pairs of a bag and a row.
 """
 from functools import cache
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from perception.ops.launch import launch
 from perception.utils.optional import import_optional
 
+FEATURE = 'pooling on CUDA'
 TILE = 1024  # numbers of pairs times channels that a program looks at once
 
 
@@ -32,12 +33,13 @@ def pool_forward(shares: Tensor, rows: Tensor, places: Tensor, row_of: Tensor, s
         (G, C).
 
     Raises:
-        MissingDependency: no Triton.
+        CannotCompile: Triton has no program for this device.
     """
-    kernel, _, triton = _kernels()
+    kernel, _ = _kernels()
     out = rows.new_empty(len(starts) - 1, rows.shape[1])
     if out.numel():
-        kernel[len(out), ](shares, rows, out, places, row_of, starts, rows.shape[1], **_tile(triton, rows.shape[1]))
+        launch(FEATURE, kernel, (len(out),), shares, rows, out, places, row_of, starts, rows.shape[1],
+               **_tile(rows.shape[1]))
     return out
 
 
@@ -57,25 +59,25 @@ def pool_backward(grad: Tensor, shares: Tensor, rows: Tensor, places: Tensor, ba
         (S,) and (R, C).
 
     Raises:
-        MissingDependency: no Triton.
+        CannotCompile: Triton has no program for this device.
     """
-    _, kernel, triton = _kernels()
+    _, kernel = _kernels()
     grad_shares, grad_rows = torch.zeros_like(shares), torch.empty_like(rows)
     if rows.numel():
-        kernel[len(rows), ](grad, shares, rows, grad_shares, grad_rows, places, bag_of, starts, rows.shape[1],
-                            **_tile(triton, rows.shape[1]))
+        launch(FEATURE, kernel, (len(rows),), grad, shares, rows, grad_shares, grad_rows, places, bag_of, starts,
+               rows.shape[1], **_tile(rows.shape[1]))
     return grad_shares, grad_rows
 
 
-def _tile(triton: ModuleType, channels: int) -> dict[str, int]:
-    width = triton.next_power_of_2(channels)
+def _tile(channels: int) -> dict[str, int]:
+    width = 1 << (channels - 1).bit_length()
     return dict(PAIRS=max(1, min(32, TILE // width)), WIDTH=width)
 
 
 @cache
-def _kernels() -> tuple[Any, Any, ModuleType]:
-    triton = import_optional('triton', 'pooling on CUDA', 'pip install triton')
-    tl = import_optional('triton.language', 'pooling on CUDA', 'pip install triton')
+def _kernels() -> tuple[Any, Any]:
+    triton = import_optional('triton', FEATURE, 'pip install triton')
+    tl = import_optional('triton.language', FEATURE, 'pip install triton')
 
     @triton.jit
     def forward(shares, rows, out, places, row_of, starts, channels, PAIRS: tl.constexpr, WIDTH: tl.constexpr):
@@ -116,4 +118,4 @@ def _kernels() -> tuple[Any, Any, ModuleType]:
             tl.store(grad_shares + place, tl.sum(feature[None, :] * value, axis=1), mask=there)
         tl.store(grad_rows + own, total, mask=inside)
 
-    return forward, backward, triton
+    return forward, backward

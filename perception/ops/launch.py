@@ -1,7 +1,16 @@
 """Start Triton kernels, and tell apart what Triton cannot compile for a device from all other errors."""
-import torch
+import logging
+from collections.abc import Callable
+from typing import TypeVar
 
-from perception.utils.optional import import_optional
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+
+from perception.utils.optional import has_triton, import_optional
+
+Made = TypeVar('Made')
+_cannot_compile: set[torch.device] = set()  # GPUs that Triton has no programs for
 
 
 class CannotCompile(RuntimeError):
@@ -9,13 +18,13 @@ class CannotCompile(RuntimeError):
 
 
 def launch(what: str, kernel, grid: tuple[int, ...], *args, **options) -> None:
-    """Start a kernel of `triton.jit`.
+    """Start a kernel of `triton.jit` on the GPU of its tensors, which Triton by itself starts on the current one.
 
     Args:
         what: who asks, for the error.
         kernel: of `triton.jit`.
         grid: numbers of programs; nothing is started where one of them is 0.
-        args: of the kernel.
+        args: of the kernel, a tensor first.
         options: its constants and how it is compiled.
 
     Raises:
@@ -25,13 +34,33 @@ def launch(what: str, kernel, grid: tuple[int, ...], *args, **options) -> None:
         return
     failure = import_optional('triton.errors', what, 'pip install triton').TritonError
     try:
-        kernel[grid](*args, **options)
+        with torch.cuda.device_of(args[0]):
+            kernel[grid](*args, **options)
     except (failure, RuntimeError) as error:
         if isinstance(error, (torch.cuda.OutOfMemoryError, getattr(torch, 'AcceleratorError', ()))) or _recording():
             raise
         lines = str(error).strip().splitlines() or ['']
         raise CannotCompile(f'{what}: Triton cannot compile for this device ({type(error).__name__}: '
                             f'{lines[-1][:200]})') from error
+
+
+def try_triton(function: Callable[..., Made], tensor: Tensor, *args) -> Made | None:
+    """What a function that launches kernels makes; None where PyTorch has to: on a CPU, without Triton, and on a GPU
+    that Triton has no programs for, which is said once.
+
+    Args:
+        function: launches kernels.
+        tensor: its first argument.
+        args: the others.
+    """
+    if not tensor.is_cuda or not has_triton() or tensor.device in _cannot_compile:
+        return None
+    try:
+        return function(tensor, *args)
+    except CannotCompile as error:
+        _cannot_compile.add(tensor.device)
+        print_log(f'{error}; PyTorch does it', 'current', logging.WARNING)
+        return None
 
 
 def _recording() -> bool:

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from perception.ops.sparse import functional, maps
+from perception.ops import launch
+from perception.ops.sparse import functional
 from perception.ops.sparse.backends import torch as torch_backend
 
 
@@ -16,6 +17,6 @@ def gpu(monkeypatch):
         forward=lambda x, weight, kernel_map: torch_backend.implicit(x, weight.flatten(1, 3), kernel_map),
         backward=torch_backend._backward_of_tiles)
     monkeypatch.setattr(functional, '_backend', tables)
-    monkeypatch.setattr(maps, 'has_triton', lambda: False)
+    monkeypatch.setattr(launch, 'has_triton', lambda: False)
     monkeypatch.setattr(torch.Tensor, 'is_cuda', property(lambda tensor: True))
     monkeypatch.setattr(torch.Tensor, 'is_cpu', property(lambda tensor: False))

@@ -1,5 +1,8 @@
 import builtins
 import copy
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import pytest
@@ -7,8 +10,10 @@ import torch
 from torch.profiler import profile
 
 from perception.ops import bev_pool as module
+from perception.ops import launch
 from perception.ops.bev_pool import RankCache, Ranks, bev_pool, make_ranks, pool_rows
 from perception.ops.bev_pool_triton import pool_backward, pool_forward
+from perception.ops.launch import CannotCompile
 from perception.utils.errors import ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -264,14 +269,52 @@ def test_triton_kernels_equal_the_torch_form(dtype, channels, pairs):
             torch.testing.assert_close(a, b.detach(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available() or find_spec('triton') is None, reason='no GPU or no triton here')
-def test_triton_equals_the_torch_form_on_a_gpu():
-    depth, features, points = problem(2, 6, 16, (8, 22), 32, device='cuda')
+@pytest.mark.skipif(find_spec('triton') is None, reason='no triton here')
+@pytest.mark.parametrize('compiles', [True, False])
+def test_on_a_gpu_triton_pools_and_pytorch_where_it_has_no_program(compiles, monkeypatch, as_if_on_gpu):
+    """On a GPU, else by Triton's interpreter with tensors that say they are on one."""
+    depth, features, points = problem(1, 2, 3, (2, 3), 5, device='cuda' if torch.cuda.is_available() else 'cpu')
     ranks, results = make_ranks(points, **GRID), []
-    for form in (module._Sum, module._TritonSum):
-        leaves = [values.clone().requires_grad_()
-                  for values in (depth.reshape(-1), features.movedim(2, -1).flatten(0, 3))]
-        pooled = form.apply(*leaves, ranks)
+    asked = []
+
+    def broken(*args):
+        raise CannotCompile('pooling on CUDA: no such instruction on sm_50')
+
+    for name in ('pool_forward', 'pool_backward'):
+        plain = getattr(module, name) if compiles else broken
+        monkeypatch.setattr(module, name, lambda *args, name=name, plain=plain: asked.append(name) or plain(*args))
+    for triton in (True, False):
+        monkeypatch.setattr(launch, 'has_triton', lambda triton=triton: triton)
+        leaves = [values.clone().requires_grad_() for values in (depth, features)]
+        pooled = bev_pool(*leaves, ranks)
         results.append([pooled, *torch.autograd.grad(pooled.square().sum(), leaves)])
+    assert asked == (['pool_forward', 'pool_backward'] if compiles else ['pool_forward'])
+    assert as_if_on_gpu == ([] if compiles else ['pooling on CUDA: no such instruction on sm_50; PyTorch does it'])
     for found, expected in zip(*results):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(find_spec('triton') is None, reason='no triton here')
+def test_programs_compile_without_a_gpu():
+    """For an old and a new GPU; in a process of its own, since this one interprets them."""
+    env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+    run = subprocess.run([sys.executable, '-c', COMPILED], capture_output=True, text=True, timeout=120,
+                         env=dict(env, PYTHONPATH=os.pathsep.join(sys.path)))
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.split() == 2 * ['forward', 'backward']
+
+
+COMPILED = '''
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from perception.ops.bev_pool_triton import _kernels
+numbers, constants = ('places', 'row_of', 'bag_of', 'starts'), dict(PAIRS=16, WIDTH=64)
+for device in (70, 120):
+    for kernel in _kernels():
+        signature = {word: 'constexpr' if word in constants else 'i32' if word == 'channels' else
+                     '*i32' if word in numbers else '*fp32' for word in kernel.arg_names}
+        made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget('cuda', device, 32))
+        assert made.asm['cubin']
+        print(kernel.fn.__name__)
+'''

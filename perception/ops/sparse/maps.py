@@ -7,7 +7,6 @@ of row numbers, or, where that would be too large, in sorted keys. The same code
 strided level, for its number of voxels; lists of pairs, whose lengths only the device knows, make it wait once more.
 Shape legend: V voxels, K kernel offsets (C order of the three axes, last axis fastest), P pairs.
 """
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from functools import cached_property, partial
@@ -18,17 +17,14 @@ from weakref import ref
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
 from torch import Tensor
 
-from perception.ops.launch import CannotCompile
+from perception.ops.launch import try_triton
 from perception.ops.sparse import maps_triton
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.optional import has_triton
 
 MAX_GRID_CELLS = 64 * 2**20  # above it neighbours are searched in sorted keys instead of a dense int32 table (256 MB)
 MAX_KEY = 2**62
-_cannot_compile: set[torch.device] = set()  # GPUs that Triton has no programs for
 
 
 def triple(value: int | tuple[int, ...], what: str) -> tuple[int, int, int]:
@@ -413,7 +409,7 @@ def build_subm_map(voxels: VoxelSet, kernel_size: tuple[int, ...], dilation: tup
     if volume == 1 or num == 0:
         rows = torch.arange(num, dtype=torch.int32, device=coords.device)
         return KernelMap('subm', num, rows.expand(volume, num).contiguous())
-    table = _by_triton('subm_neighbours', voxels, voxels.grid_shape, kernel_size, dilation)
+    table = _by_triton(maps_triton.subm_neighbours, voxels, voxels.grid_shape, kernel_size, dilation)
     if table is not None:
         return KernelMap('subm', num, table, ordered=voxels.order is None)
     halo = tuple(d * (k // 2) for d, k in zip(dilation, kernel_size))
@@ -435,7 +431,7 @@ def build_strided_map(voxels: VoxelSet, geometry: Geometry) -> tuple[VoxelSet, K
     out_shape = geometry.out_shape(voxels.grid_shape)
     num, (batch, *axes) = len(voxels), voxels.voxel_coords.unbind(1)
     find_parity = partial(parity_classes, axes, geometry)
-    found = _by_triton('strided_neighbours', voxels, out_shape, *astuple(geometry))
+    found = _by_triton(maps_triton.strided_neighbours, voxels, out_shape, *astuple(geometry))
     if found is not None:
         return _strided(voxels, out_shape, *found, find_parity)
     there, keys, offsets = torch.ones_like(batch, dtype=torch.bool), batch, torch.zeros_like(batch)
@@ -469,18 +465,12 @@ def _strided(voxels: VoxelSet, out_shape: tuple[int, int, int], coords: Tensor, 
     return target, kernel_map
 
 
-def _by_triton(name: str, voxels: VoxelSet, grid_shape: tuple[int, int, int], *args) -> 'Tensor | tuple | None':
+def _by_triton(function: Callable, voxels: VoxelSet, grid_shape: tuple[int, int, int],
+               *args) -> 'Tensor | tuple | None':
     """What a function of `maps_triton` makes of voxels on a GPU, None where PyTorch has to."""
-    coords = voxels.voxel_coords
-    fits = prod(grid_shape) * voxels.batch_size <= MAX_GRID_CELLS
-    if not coords.is_cuda or not fits or not has_triton() or coords.device in _cannot_compile:
+    if prod(grid_shape) * voxels.batch_size > MAX_GRID_CELLS:
         return None
-    try:
-        return getattr(maps_triton, name)(coords, grid_shape, voxels.batch_size, *args)
-    except CannotCompile as error:
-        _cannot_compile.add(coords.device)
-        print_log(f'{error}; PyTorch makes the maps', 'current', logging.WARNING)
-        return None
+    return try_triton(function, voxels.voxel_coords, grid_shape, voxels.batch_size, *args)
 
 
 def _table(volume: int, num_out: int, offsets: Tensor, out_rows: Tensor, in_rows: Tensor, there: Tensor,

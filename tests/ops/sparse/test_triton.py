@@ -2,6 +2,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -198,6 +199,21 @@ def test_what_it_cannot_do_is_said(monkeypatch):
         backend.forward(x.cpu(), weight.cpu(), kernel_map)
 
 
+def test_kernels_start_on_the_gpu_of_their_tensors(monkeypatch):
+    """Which need not be the current one: `load(config, checkpoint, device='cuda:1')`."""
+    events, x = [], torch.zeros(1)
+
+    @contextmanager
+    def device_of(tensor):
+        events.append(tensor)
+        yield
+        events.append('left')
+
+    monkeypatch.setattr(torch.cuda, 'device_of', device_of)
+    launch.launch('a test', {(1,): lambda *args: events.append(args)}, (1,), x, 2)
+    assert events == [x, (x, 2), 'left']
+
+
 def test_a_program_that_does_not_compile_hands_over_to_the_next_backend(monkeypatch):
     functional._on_cuda.cache_clear()
     lines = []
@@ -205,11 +221,11 @@ def test_a_program_that_does_not_compile_hands_over_to_the_next_backend(monkeypa
     monkeypatch.setattr(functional, '_choose', lambda x, algorithm: next(
         one for one in functional._on_cuda() if one.serves(x)) if functional._backend is None else backend)
     monkeypatch.setattr(functional, 'ON_CUDA', ('triton', 'torch'))
-    monkeypatch.setattr(backend, '_product', lambda *args: backend._launch({(1,): broken}, (1,)))
+    monkeypatch.setattr(backend, '_product', lambda x, *args: backend._launch({(1,): broken}, (1,), x))
     kernel_map = make_map((1, 1, 1), None, None, (1, 1, 1))
     x, weight, _ = operands(kernel_map, dtype=torch.float32)
 
-    def broken():
+    def broken(x):
         raise TritonError('no such instruction on sm_50')
 
     try:
@@ -230,34 +246,58 @@ def test_a_program_that_does_not_compile_hands_over_to_the_next_backend(monkeypa
 
 
 def test_programs_compile_without_a_gpu():
-    """For tensor cores and without; in a process of its own, since this one interprets them."""
+    """At the sizes of full nets, with tensor cores and sums that stay in registers; in a process of its own, since this
+    one interprets them.
+    """
     env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
     run = subprocess.run([sys.executable, '-c', COMPILED], capture_output=True, text=True, timeout=120,
                          env=dict(env, PYTHONPATH=os.pathsep.join(sys.path)))
     assert run.returncode == 0, run.stderr[-2000:]
-    assert ['mma' in line for line in run.stdout.splitlines()] == [*7 * [False], True, True, False]
+    made = [line.split() for line in run.stdout.splitlines()]
+    assert len(made) == 5 + 3 * 2 and all(stack == 'STACK:0' for *_, stack in made)
+    for device, name, precision, multiplies, _ in made:
+        assert (multiplies != '-') == (int(device) >= 80), (device, name, precision)
+        if name == 'product' and int(device) >= 80:
+            assert multiplies.startswith('wgmma' if device == '90' else 'mma'), (device, multiplies)
 
 
 COMPILED = '''
-import sys
+import re
+import subprocess
+import tempfile
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from perception.ops.sparse.backends.triton import _kernels
-fixed = dict(WIDE=16, DEEP=16, ROWS=64, PAIRS=32, SIZE=256, MIRRORED=True, FINISH='norm', PRECISION='ieee')
-kernels = dict(mask=dict(neighbours='i32', masks='i64'),
-               arrange=dict.fromkeys(('neighbours', 'order', 'rows', 'live', 'counts'), 'i32'),
-               product=dict(x='fp16', weight='fp16', out='fp16', rows='i32', order='i32', live='i32', counts='i32',
-                            **dict.fromkeys(('mean', 'variance', 'scale', 'shift'), 'fp32')),
-               weight_gradient=dict(x='fp16', grad='fp16', out='fp32', ins='i32', outs='i32', counts='i32'),
-               pair=dict.fromkeys(('neighbours', 'ins', 'outs', 'counts'), 'i32'))
-for device in (75, 90):
+whole = dict(PAIRS=32, ROWS=64, SIZE=256, MIRRORED=False, FINISH='norm', stride_channel=1)
+cards = ((70, 'fp32', 'ieee', dict(WIDE=64, DEEP=32)), (80, 'fp16', 'ieee', dict(WIDE=128, DEEP=64)),
+         (90, 'fp32', 'tf32x3', dict(WIDE=64, DEEP=32)), (120, 'bf16', 'ieee', dict(WIDE=128, DEEP=64)))
+for device, dtype, precision, block in cards:
+    kernels = dict(mask=dict(neighbours='i32', masks='i64'),
+                   arrange=dict.fromkeys(('neighbours', 'order', 'rows', 'live', 'counts'), 'i32'),
+                   pair=dict.fromkeys(('neighbours', 'ins', 'outs', 'counts'), 'i32'),
+                   product=dict(x=dtype, weight=dtype, out=dtype, rows='i32', order='i32', live='i32', counts='i32',
+                                **dict.fromkeys(('mean', 'variance', 'scale', 'shift'), 'fp32')),
+                   weight_gradient=dict(x=dtype, grad=dtype, out='fp32', ins='i32', outs='i32', counts='i32'))
     for name, types in kernels.items():
+        if device > 70 and name in ('mask', 'arrange', 'pair'):
+            continue
         kernel = getattr(_kernels(), name)
+        fixed = dict(whole, PRECISION=precision, **(block if name == 'product' else dict(WIDE=64, DEEP=64)))
         constants = {word: value for word, value in fixed.items() if word in kernel.arg_names}
         signature = {word: 'constexpr' if word in constants else '*' + types[word] if word in types
                      else 'fp32' if word in ('epsilon', 'slope') else 'i32'
                      for word in kernel.arg_names}
-        made = triton.compile(ASTSource(kernel, signature, constants), target=GPUTarget('cuda', device, 32))
-        print([line for line in made.asm['ptx'].splitlines() if 'mma' in line][:1], made.metadata.shared)
+        multiples = {(kernel.arg_names.index(word),): [['tt.divisibility', 16]]
+                     for word in (*types, 'channels', 'width', 'padded', 'stride_width', 'stride_offset')
+                     if word in kernel.arg_names}
+        made = triton.compile(ASTSource(kernel, signature, constants, multiples), target=GPUTarget('cuda', device, 32),
+                              options=dict(num_warps=4, num_stages=7 if name == 'product' else 5))
+        with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+            file.write(made.asm['cubin'])
+            file.flush()
+            used = subprocess.run([triton.knobs.nvidia.cuobjdump.path, '-res-usage', file.name], capture_output=True,
+                                  text=True, check=True).stdout
+        multiplies = re.findall(r'(?:wg)?mma\\S*sync\\S*', made.asm['ptx'])
+        print(device, name, precision, (multiplies or ['-'])[-1], re.search(r'STACK:[0-9]+', used)[0])
 '''
