@@ -3,16 +3,18 @@
 A program owns a tile of output rows and a block of output channels. It walks over the kernel offsets that occur in its
 tile, gathers their input rows, multiplies and stores once; there is no buffer of gathered rows and nothing is added by
 atomics, so the same call gives the same bits. Rows are sorted by the set of offsets that they have, so that the rows of
-a tile miss the same offsets and these are skipped. The gradient of the features is the same kernel with the transposed
-weight on the transposed map; that of the weight sums over the exact pairs of an offset, in pieces of fixed length which
-are added in order. Sums are float32; float32 factors are split into three tf32 ones (about float32's own rounding) or
-rounded to tf32 where `torch.backends.cuda.matmul.allow_tf32` says so.
+a tile miss the same offsets and these are skipped. The sets stand in the order of a Gray code, whose neighbours differ
+least. The gradient of the features is the same kernel with the transposed weight on the transposed map; that of the
+weight sums over the exact pairs of an offset, in pieces of fixed length which are added in order. Sums are float32;
+float32 factors are split into three tf32 ones (about float32's own rounding) or rounded to tf32 where
+`torch.backends.cuda.matmul.allow_tf32` says so.
 
 What depends on the map alone, see `Plan`, is made once per map and stays on the device: no call waits for it. With
 `TRITON_INTERPRET=1` in the environment before Triton is imported the kernels run on tensors of a CPU, for tests.
 
 Shapes: N input rows, M output rows, K offsets, T tiles.
 """
+import math
 import os
 from functools import cache
 from types import SimpleNamespace
@@ -114,7 +116,8 @@ class Plan:
         tiles = -(-num_out // ROWS)
         if 1 < volume <= MASK_BITS and tiles > 1:
             masks = torch.empty(num_out, dtype=torch.int64 if volume > 31 else torch.int32, device=device)
-            _launch(kernels.mask, (-(-num_out // 256),), self.neighbours, masks, self.num_in, num_out, volume, SIZE=256)
+            _launch(kernels.mask, (-(-num_out // 256),), self.neighbours, masks, _bits(volume, device), self.num_in,
+                    num_out, volume, SIZE=256)
             self.order = torch.sort(masks, stable=True)[1].int()
         else:
             self.order = torch.arange(num_out, dtype=torch.int32, device=device)
@@ -142,6 +145,18 @@ def plan_of(kernel_map: KernelMap) -> Plan:
     if kernel_map not in _plans:
         _plans[kernel_map] = Plan(kernel_map)
     return _plans[kernel_map]
+
+
+@cache
+def _bits(volume: int, device: torch.device) -> Tensor:
+    """(volume,) int32 bit of each offset in the mask of a row: the rarer, the higher. In kernels of three cells an axis
+    those are rare that leave the middle along more axes, of these the ones that leave it along the last one, height.
+    """
+    axes = round(math.log(volume, 3))
+    if 3**axes != volume:
+        return torch.arange(volume, dtype=torch.int32, device=device)
+    away = torch.cartesian_prod(*[torch.arange(3, device=device)] * axes).view(volume, axes) != 1
+    return (2 * away.sum(1) + away[:, -1]).argsort(stable=True).argsort().int()
 
 
 def _product(x: Tensor, weight: Tensor, kernel_map: KernelMap, mirrored: bool = False,
@@ -217,13 +232,15 @@ def _kernels() -> SimpleNamespace:
                                             'epsilon', 'slope'))
 
     @kernel
-    def mask(neighbours, masks, num_in, num_out, volume, SIZE: tl.constexpr):
-        """A bit for each offset that a row has."""
+    def mask(neighbours, masks, places, num_in, num_out, volume, SIZE: tl.constexpr):
+        """A bit for each offset that a row has, all of them read as a Gray code."""
         row = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
         bits = tl.zeros((SIZE,), dtype=tl.int64)
         for k in range(volume):
             there = tl.load(neighbours + k * num_out + row, mask=row < num_out, other=num_in) < num_in
-            bits = bits | (there.to(tl.int64) << k)
+            bits = bits | (there.to(tl.int64) << tl.load(places + k))
+        for step in tl.static_range(6):
+            bits = bits ^ (bits >> (1 << step))
         tl.store(masks + row, bits.to(masks.dtype.element_ty), mask=row < num_out)
 
     @kernel
