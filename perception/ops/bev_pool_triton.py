@@ -76,6 +76,7 @@ def _tile(channels: int) -> dict[str, int]:
 
 @cache
 def _kernels() -> tuple[Any, Any]:
+    global tl  # where Triton before 3.4 looks for what kernels name
     triton = import_optional('triton', FEATURE, 'pip install triton')
     tl = import_optional('triton.language', FEATURE, 'pip install triton')
 

@@ -28,7 +28,7 @@ def polar_coordinates(points: Tensor) -> Tensor:
     """
     x, y, z = points[:, :3].detach().unbind(1)
     rho = (x ** 2 + y ** 2).double().sqrt().to(points.dtype)  # rounded once; torch's float32 root is not
-    if points.is_cpu and not torch.compiler.is_exporting():
+    if points.is_cpu and not torch.compiler.is_compiling():
         phi = torch.from_numpy(np.arctan2(y.numpy(), x.numpy()))  # torch.atan2 differs in the last digits
     else:
         phi = torch.atan2(y, x)

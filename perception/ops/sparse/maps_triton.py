@@ -88,6 +88,7 @@ def strided_neighbours(coords: Tensor, out_shape: tuple[int, int, int], batch_si
 
 @cache
 def _kernels() -> SimpleNamespace:
+    global tl  # where Triton before 3.4 looks for what kernels name
     triton = import_optional('triton', FEATURE, 'pip install triton')
     tl = import_optional('triton.language', FEATURE, 'pip install triton')
     # numbers that differ from scan to scan and from layer to layer must not cost programs of their own

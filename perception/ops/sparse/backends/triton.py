@@ -225,6 +225,7 @@ def _launch(kernel, grid: tuple[int, ...], *args, **options) -> None:
 
 @cache
 def _kernels() -> SimpleNamespace:
+    global tl  # where Triton before 3.4 looks for what kernels name
     triton = import_optional('triton', "set_backend('triton')", 'pip install triton')
     tl = import_optional('triton.language', "set_backend('triton')", 'pip install triton')
     # a number that is a multiple of 16 by chance must not cost a program of its own
