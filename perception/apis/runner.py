@@ -130,10 +130,10 @@ class Runner(MMEngineRunner):
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """mmengine's.
+        """mmengine's; a sample is read, so that what is wrong with them shows before the first epoch, not after it.
 
         Raises:
-            ConfigError: a metric asks for what the model does not give.
+            ConfigError: a metric asks for what the model does not give, or a step of the pipeline for what it cannot.
             DataError: there is nothing to validate with.
         """
         loop, model = super().build_val_loop(loop), unwrap(self.model)
@@ -144,6 +144,7 @@ class Runner(MMEngineRunner):
             raise DataError(f'val_dataloader: {len(loop.dataloader.dataset)} samples in batches of '
                             f'{loop.dataloader.batch_size} came, expected one batch or more. Correct the split, or '
                             'train without validation (val_dataloader=None val_cfg=None val_evaluator=None).')
+        _ = loop.dataloader.dataset[0]
         return loop
 
     def load_or_resume(self) -> None:
