@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -170,6 +171,8 @@ class Runner(MMEngineRunner):
         A CPU computes with such denormal numbers ten times slower, and tiny losses, or the optimiser's squares of small
         gradients, are full of them. Results change by no more than these numbers; GPUs are not concerned.
         """
+        for kind in (np.float32, np.float64):
+            np.finfo(kind)  # which is kept; first asked for without denormal numbers it warns of that
         torch.set_flush_denormal(True)
         try:
             return super().train()
