@@ -13,7 +13,7 @@ def main() -> None:
     """Parse the command line and export."""
     parser = argparse.ArgumentParser(
         description='Write the net of a checkpoint as ONNX, of a distilled one the student alone, and check that ONNX '
-                    'Runtime and PyTorch agree on random inputs. MinkUNet, and Cylinder3D without refinement, are '
+                    'Runtime and PyTorch agree on random inputs. MinkUNet and Cylinder3D are '
                     'written as a program of torch.export, points in, labels out.',
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='example, after the same config was trained with --mini:\n'

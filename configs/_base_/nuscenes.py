@@ -11,7 +11,14 @@ from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
 from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegSubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.predictor import LidarPredictor
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.transforms import (
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomSector,
+    RandomThin,
+    RandomTranslate,
+)
 from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 data_root = 'data/nuscenes'  # PERCEPTION_DATA replaces the leading data
@@ -52,6 +59,9 @@ saved_model = dict(type=SavedPredictions)  # --save DIR
 more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 submission = dict(type=NuScenesLidarSegSubmission)  # --submit DIR
 draw = [dict(type=DrawKeyFrames), dict(type=DrawCharts)]  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans
+    half=[dict(type=RandomThin, keep=0.5)], tenth=[dict(type=RandomThin, keep=0.1)],
+    sector=[dict(type=RandomSector, degrees=120)], turned=[dict(type=RandomRotate, max_degrees=180)])
 
 mini_data = dict(type=write_nuscenes_mini, root='data/mini/nuscenes')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz

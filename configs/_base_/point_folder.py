@@ -10,7 +10,14 @@ from perception.lidarseg.datasets.folder.reader import PointFolder
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.predictor import LidarPredictor
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.transforms import (
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomSector,
+    RandomThin,
+    RandomTranslate,
+)
 from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 train_pipeline = [
@@ -48,6 +55,9 @@ ensemble_model = dict(type=EnsembleSegmentor)
 saved_model = dict(type=SavedPredictions)  # --save DIR
 more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans
+    half=[dict(type=RandomThin, keep=0.5)], tenth=[dict(type=RandomThin, keep=0.1)],
+    sector=[dict(type=RandomSector, degrees=120)], turned=[dict(type=RandomRotate, max_degrees=180)])
 
 mini_data = dict(type=write_point_folder_mini, root='data/mini/point_folder')
 tiny = dict(mini_data=dict(train_scans=1, val_scans=1, columns=60))  # of tools/benchmark.py fuzz

@@ -18,6 +18,7 @@ from perception.lidarseg.transforms import (
     RandomFlip,
     RandomRotate,
     RandomScale,
+    RandomSector,
     RandomThin,
     RandomTranslate,
     WithinRange,
@@ -64,6 +65,9 @@ saved_model = dict(type=SavedPredictions)  # --save DIR
 more_metrics = dict(distance=dict(type=DistanceMetric), likelihood=dict(type=LikelihoodMetric))  # --metrics
 submission = dict(type=SemanticKITTISubmission)  # --submit DIR
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans
+    half=[dict(type=RandomThin, keep=0.5)], tenth=[dict(type=RandomThin, keep=0.1)],
+    sector=[dict(type=RandomSector, degrees=120)], turned=[dict(type=RandomRotate, max_degrees=180)])
 
 mini_data = dict(type=write_semantickitti_mini, root='data/mini/semantickitti')
 tiny = dict(  # of tools/benchmark.py fuzz

@@ -11,7 +11,14 @@ from perception.lidarseg.datasets.waymo.submission import WaymoSubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.predictor import LidarPredictor
-from perception.lidarseg.transforms import RandomFlip, RandomRotate, RandomScale, RandomTranslate
+from perception.lidarseg.transforms import (
+    RandomFlip,
+    RandomRotate,
+    RandomScale,
+    RandomSector,
+    RandomThin,
+    RandomTranslate,
+)
 from perception.lidarseg.voting import EnsembleSegmentor, TTASegmentor
 
 data_root = 'data/waymo'  # PERCEPTION_DATA replaces the leading data
@@ -55,6 +62,9 @@ submission = dict(  # --submit DIR; the server wants to know who submits what
     type=WaymoSubmission, account_name='', unique_method_name='', authors=[], affiliation='', description='',
     method_link='')
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
+robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans
+    half=[dict(type=RandomThin, keep=0.5)], tenth=[dict(type=RandomThin, keep=0.1)],
+    sector=[dict(type=RandomSector, degrees=120)], turned=[dict(type=RandomRotate, max_degrees=180)])
 
 mini_data = dict(type=write_waymo_mini, root='data/mini/waymo')
 tiny = dict(mini_data=dict(  # of tools/benchmark.py fuzz

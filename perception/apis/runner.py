@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine
+import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
@@ -130,10 +131,10 @@ class Runner(MMEngineRunner):
         return loop
 
     def build_val_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """mmengine's.
+        """mmengine's; a sample is read, so that what is wrong with them shows before the first epoch, not after it.
 
         Raises:
-            ConfigError: a metric asks for what the model does not give.
+            ConfigError: a metric asks for what the model does not give, or a step of the pipeline for what it cannot.
             DataError: there is nothing to validate with.
         """
         loop, model = super().build_val_loop(loop), unwrap(self.model)
@@ -144,6 +145,7 @@ class Runner(MMEngineRunner):
             raise DataError(f'val_dataloader: {len(loop.dataloader.dataset)} samples in batches of '
                             f'{loop.dataloader.batch_size} came, expected one batch or more. Correct the split, or '
                             'train without validation (val_dataloader=None val_cfg=None val_evaluator=None).')
+        _ = loop.dataloader.dataset[0]
         return loop
 
     def load_or_resume(self) -> None:
@@ -169,6 +171,8 @@ class Runner(MMEngineRunner):
         A CPU computes with such denormal numbers ten times slower, and tiny losses, or the optimiser's squares of small
         gradients, are full of them. Results change by no more than these numbers; GPUs are not concerned.
         """
+        for kind in (np.float32, np.float64):
+            np.finfo(kind)  # which is kept; first asked for without denormal numbers it warns of that
         torch.set_flush_denormal(True)
         try:
             return super().train()

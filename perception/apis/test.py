@@ -9,7 +9,7 @@ import hashlib
 import inspect
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from perception.apis.inference import Checkpoints, check_vote, combine, student_
 from perception.apis.resume import text_leaves
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.common.hooks.start import shared_samples
-from perception.registry import DATASETS
+from perception.registry import DATASETS, TRANSFORMS
 from perception.utils.checkpoint import load_checkpoint, unwrap
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, PerceptionError
@@ -247,13 +247,22 @@ def prepare(cfg: Config, submit: str | None = None, draw: str | None = None, met
 
 def _check_whole(cfg: Config) -> None:
     """See that samples of a submission keep all their points, unless its server takes some without a class."""
-    for i, step in enumerate(cfg.submit_dataloader.dataset.get('pipeline') or ()):
+    for place, step in _steps(cfg.submit_dataloader.dataset.get('pipeline'), 'submit_dataloader.dataset.pipeline'):
         kind = step['type'] if isinstance(step, dict) else type(step)
+        kind = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
         if getattr(kind, 'drops_points', False):
-            about = f'--submit: submit_dataloader.dataset.pipeline.{i} is {kind.__name__}, which drops points'
+            about = f'--submit: {place} is {kind.__name__}, which drops points'
             if not (getattr(kind, 'keeps_rows', False) and getattr(cfg.submission.type, 'takes_unlabelled', False)):
                 raise ConfigError(f'{about}, expected a class for each point of a scan. Take it out of that pipeline.')
             print_log(f'{about}: they are submitted as unlabelled and count as wrong.', 'current', logging.WARNING)
+
+
+def _steps(pipeline: Any, place: str) -> Iterator[tuple[str, Any]]:
+    """Place in a config and each step of a pipeline, with those that a step such as OneOf chooses from."""
+    for i, step in enumerate(pipeline if isinstance(pipeline, (list, tuple)) else ()):
+        yield f'{place}.{i}', step
+        inner = step.get('steps') if isinstance(step, dict) else getattr(step, 'steps', None)
+        yield from _steps(inner, f'{place}.{i}.steps')
 
 
 def _drawings(cfg: Config, folder: str | None, submit: bool) -> list[dict]:

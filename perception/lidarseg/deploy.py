@@ -26,7 +26,7 @@ class PointsToLabels(nn.Module):
     """A net with its voxels: (N, 4) float32 x, y, z, intensity of a scan of two points or more to (N,) int64 labels.
 
     Args:
-        model: a Cylinder3D without refinement, or a MinkUNet; it is copied.
+        model: a Cylinder3D or a MinkUNet; it is copied.
 
     Raises:
         ConfigError: another net.
@@ -36,9 +36,9 @@ class PointsToLabels(nn.Module):
         super().__init__()
         self.voxelizer = getattr(model, 'data_preprocessor', None)
         if not isinstance(self.voxelizer, (CubeVoxelizer, CylinderVoxelizer)) or \
-                getattr(model, 'refine', None) is not None or hasattr(model.backbone, 'point_transforms'):
-            raise ConfigError(f'PointsToLabels: {type(model).__name__}, expected a MinkUNet or a Cylinder3D without '
-                              'refinement. Export another net.')
+                hasattr(model.backbone, 'point_transforms'):
+            raise ConfigError(f'PointsToLabels: {type(model).__name__}, expected a MinkUNet or a Cylinder3D. Export '
+                              'another net.')
         self.cylinders = isinstance(self.voxelizer, CylinderVoxelizer)
         self.net = copy.deepcopy(model).eval()
         for name, module in list(self.net.named_modules()):
@@ -59,13 +59,16 @@ class PointsToLabels(nn.Module):
         keys, rows = torch.unique(_keys(cells, shape), sorted=True, return_inverse=True)
         level = Level(keys, shape)
         if self.cylinders:
-            feats, _ = self.net.encoder(point_feats, rows, keys.shape[0])
+            feats, hidden = self.net.encoder(point_feats, rows, keys.shape[0])
         else:
             numbers = torch.arange(points.shape[0], device=points.device)
             first = numbers.new_zeros(keys.shape[0]).scatter_reduce(0, rows, numbers, 'amin', include_self=False)
             feats = points.index_select(0, first)
-        logits = self.net.head(self.net.backbone(PlainTensor(feats, level, {}))).feats
-        return logits[:, :self.net.num_classes].argmax(1).index_select(0, rows)
+        voxels = self.net.backbone(PlainTensor(feats, level, {}))
+        if getattr(self.net, 'refine', None) is not None:
+            logits = self.net.point_head(self.net.refine(voxels.feats, rows, hidden))
+            return logits[:, :self.net.num_classes].argmax(1)
+        return self.net.head(voxels).feats[:, :self.net.num_classes].argmax(1).index_select(0, rows)
 
 
 def traceable(model: nn.Module) -> tuple[nn.Module, Tensor, Callable[[Tensor], Tensor]]:

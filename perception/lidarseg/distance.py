@@ -1,8 +1,9 @@
 """Scores by distance from the sensor, as evaluate_semantics_by_distance.py of SemanticKITTI's development kit has them.
 
-A bin holds the points between two distances, its bounds excluded; distances are three-dimensional. Each bin is scored
-as a whole data set is, see `scores` of `datasets/base.py`: its mean is over all classes, one that does not occur there
-counts as 0, and a second mean is over the classes that do occur.
+A bin holds the points between two distances, its bounds excluded; distances are three-dimensional, from the origin of
+the points' frame: the LiDAR, but Waymo's is on the ground below the vehicle's rear axle. Each bin is scored as a whole
+data set is, see `scores` of `datasets/base.py`: its mean is over all classes, one that does not occur there counts as
+0, and a second mean is over the classes that do occur.
 """
 import itertools
 from collections.abc import Sequence
@@ -70,7 +71,8 @@ class DistanceMetric(BaseMetric):
         counts = np.sum(results, axis=0)
         by_bin = [scores(confusion, classes) for confusion in counts]
         names = bin_names(self.edges)
-        print_log(f'IoU [%] by distance from the sensor\n{distance_table(by_bin, counts, names, classes)}', 'current')
+        table = distance_table(by_bin, counts, names, classes)
+        print_log(f'IoU [%] by distance from x = y = z = 0\n{table}', 'current')
         return {f'{key}_{name}': result[key] for key in ('miou', 'miou_present', 'accuracy')
                 for name, result in zip(names, by_bin)}
 

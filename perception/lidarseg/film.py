@@ -18,6 +18,7 @@ HISTORY = 40  # earlier scans that stay visible
 CELL = 0.2  # m; one point of earlier scans is kept in a cube of this size
 DIM = 0.45  # brightness of earlier scans
 CAR = (255, 255, 255)
+HEIGHT = 1.73  # m above the ground, of the sensor that cameras and the car's outline stand around
 
 
 class Film:
@@ -29,6 +30,7 @@ class Film:
         classes: C class names.
         palette: C RGB colours.
         forward: direction of travel in the LiDAR's frame, rad from x to y.
+        height: of that frame's origin above the ground [m].
 
     Raises:
         ConfigError: an unknown camera.
@@ -36,15 +38,16 @@ class Film:
     """
 
     def __init__(self, camera: str, poses: np.ndarray | None, classes: Sequence[str],
-                 palette: Sequence[Sequence[int]], forward: float = 0.0) -> None:
+                 palette: Sequence[Sequence[int]], forward: float = 0.0, height: float = HEIGHT) -> None:
         check_choice('camera', camera, CAMERAS)
         if camera == 'fixed' and poses is None:
             raise DataError('--view fixed: scans without poses, expected poses.txt and calib.txt beside the folder '
                             'of the scans. Take --view follow, which needs none.')
         self.camera, self.classes, self.palette = camera, classes, palette
         cos, sin = np.cos(forward), np.sin(forward)
-        self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])  # x forward
-        self.poses = None if poses is None else np.asarray(poses) @ self.turn.T
+        lift = height - HEIGHT
+        self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, lift], [0, 0, 0, 1.0]])  # x forward
+        self.poses = None if poses is None else np.asarray(poses) @ np.linalg.inv(self.turn)
         self.past = Past()
         self.fixed = stand_beside(self.poses) if camera == 'fixed' else None
         self.smooth = None if poses is None else smoothed(self.poses)
@@ -63,7 +66,7 @@ class Film:
         Returns:
             (H, W, 3) uint8 RGB, of one size for all frames.
         """
-        here = np.asarray(points, np.float64)[:, :3] @ self.turn[:3, :3].T
+        here = moved(self.turn, np.asarray(points, np.float64)[:, :3])
         kinds = [values for values in (pred_labels, labels) if values is not None]
         values = np.stack(kinds, 1).astype(np.int64) if kinds else np.zeros((len(here), 0), np.int64)
         to_camera, view = self._camera(number)

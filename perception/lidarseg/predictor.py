@@ -207,7 +207,8 @@ class LidarPredictor(Predictor):
             poses = self.scans.scan_poses(files) if plain else None
             if poses is not None:
                 poses = poses @ np.linalg.inv(self.reader.to_frame)  # of the points as the reader turns them
-            self._film = Film(view, poses, meta['classes'], meta['palette'], meta.get('forward', 0.0))
+            self._film = Film(view, poses, meta['classes'], meta['palette'], meta.get('forward', 0.0),
+                              self.scans.FRAME.height)
             self._rows, self._frame = {file: row for row, file in enumerate(files)} if plain else {}, 0
 
     def view(self, view: str, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,

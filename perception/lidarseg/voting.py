@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from scipy.linalg import block_diag
 from torch import Tensor, nn
 
 from perception.lidarseg.models.points import label_points
@@ -17,12 +18,12 @@ MODES = ('flip4', 'grid36')
 
 
 def view_matrices(mode: str, rng: np.random.Generator) -> list[np.ndarray]:
-    """The (2, 2) matrices of x and y of all views.
+    """The matrices of all views, (2, 2) of x and y or (3, 3) of x, y and z.
 
     Args:
         mode: 'flip4', the four votes of PVKD's code: view v has flip v, a rotation from U(-45, 45) degrees and a scale
-            from U(0.95, 1.05). 'grid36', the 36 views of mmdetection3d: 4 flips, rotations by -45, 0, 45 degrees,
-            scales 0.95, 1, 1.05.
+            of x and y from U(0.95, 1.05). 'grid36', the 36 views of mmdetection3d: 4 flips, rotations by -45, 0, 45
+            degrees, scales 0.95, 1, 1.05 of all axes.
         rng: used by flip4.
 
     Raises:
@@ -32,7 +33,7 @@ def view_matrices(mode: str, rng: np.random.Generator) -> list[np.ndarray]:
     if mode == 'flip4':
         return [xy_matrix(rng.uniform(-np.pi / 4, np.pi / 4), flip, rng.uniform(0.95, 1.05)) for flip in range(4)]
     grid = itertools.product(range(4), (-np.pi / 4, 0, np.pi / 4), (0.95, 1.0, 1.05))
-    return [xy_matrix(angle, flip, scale) for flip, angle, scale in grid]
+    return [scale * block_diag(xy_matrix(angle, flip), 1) for flip, angle, scale in grid]
 
 
 @MODELS.register_module()
@@ -67,7 +68,7 @@ class TTASegmentor(nn.Module):
         """Predict a batch as it comes from the data loader.
 
         Args:
-            data: `inputs` with `points`, a list of (N, D) tensors: x, y and further columns, and `data_samples`, a
+            data: `inputs` with `points`, a list of (N, D) tensors: x, y, z and further columns, and `data_samples`, a
                 PointSegSample each.
 
         Returns:
@@ -127,9 +128,9 @@ def view_logits(model: nn.Module, views: Sequence[Tensor]) -> Tensor:
 
 
 def moved(points: Tensor, matrix: np.ndarray) -> Tensor:
-    """A copy of (N, D) points with a (2, 2) matrix applied to x and y."""
-    points = points.clone()
-    points[:, :2] = (points[:, :2].double() @ torch.from_numpy(matrix.T).to(points.device)).to(points.dtype)
+    """A copy of (N, D) points with a (k, k) matrix applied to the first k columns, x, y (and z)."""
+    points, axes = points.clone(), len(matrix)
+    points[:, :axes] = (points[:, :axes].double() @ torch.from_numpy(matrix.T).to(points.device)).to(points.dtype)
     return points
 
 

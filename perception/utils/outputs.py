@@ -128,7 +128,8 @@ def _ledger(folder: Path) -> set[str]:
 
 # --- folders ---------------------------------------------------------------------------------------------------------
 def own_folder(folder: str | Path) -> Path:
-    """Make a folder for results among which nothing else may be, such as a submission.
+    """Make a folder for results among which nothing else may be, such as a submission; half files that a killed run
+    left anywhere in it are removed.
 
     Raises:
         DataError: it cannot be written, or holds things that no command of this project wrote.
@@ -142,6 +143,9 @@ def own_folder(folder: str | Path) -> Path:
         raise DataError(f'{folder}: {len(there):,} things that no command of this project wrote, such as {there[0]}, '
                         'expected an empty folder. They were left as they are; give another folder.')
     _add(folder, WHOLE)
+    for part in folder.rglob('.*.part'):
+        if part.is_file():
+            part.unlink(missing_ok=True)
     return folder
 
 

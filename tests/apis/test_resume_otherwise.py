@@ -189,6 +189,14 @@ def test_a_complete_training_says_so(going_on, log):
     assert 'this training was complete (3 of 3)' in log.text
 
 
+@pytest.mark.parametrize('start', [2, 3])  # the last one is that of the end
+def test_a_training_that_waits_for_a_better_score_ends_where_the_whole_one_did(going_on, start, assert_equal_ends):
+    stop = dict(type='EarlyStoppingHook', monitor='toy/accuracy', rule='greater', min_delta=1000, patience=2)
+    whole, part, runner = going_on(f'epoch_{start}.pth', {'train_cfg.max_epochs': 6, 'custom_hooks': [stop]})
+    assert runner.epoch == 3
+    assert_equal_ends(whole, part, 'epoch_3.pth')
+
+
 def test_a_schedule_that_is_taken_away_gives_the_rate_of_the_config(going_on):
     _, _, runner = going_on('epoch_2.pth', {}, {'param_scheduler': None})
     assert rates(runner) == [0.01]

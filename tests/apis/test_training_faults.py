@@ -43,6 +43,23 @@ def test_what_a_metric_refuses_is_said_before_the_first_step(toy, toy_config, tm
     assert not steps
 
 
+@pytest.mark.parametrize('check', [False, True])
+def test_what_is_wrong_with_samples_of_the_validation_is_said_before_the_first_step(toy, toy_config, tmp_path,
+                                                                                    monkeypatch, check):
+    trained, read = [], toy.ToyDataset.__getitem__
+
+    def damaged(self, item):
+        if len(self) == 11:  # the validation's
+            raise DataError('a damaged sample')
+        trained.append(item)
+        return read(self, item)
+
+    monkeypatch.setattr(toy.ToyDataset, '__getitem__', damaged)
+    with pytest.raises(DataError, match='a damaged sample'):
+        train(toy_config, work_dir=str(tmp_path), check=check)
+    assert not trained
+
+
 # --- losses that are no number ---
 @pytest.fixture
 def bad_steps(toy, monkeypatch):

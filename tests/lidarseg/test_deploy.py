@@ -21,12 +21,13 @@ def small(name):
     if name == 'minkunet':
         net = MinkUNet(CubeVoxelizer(2.), num_classes=5, width=.125, blocks=(1,) * 8)
     else:
+        sharing, _, refine = name.partition(' ')
         net = Cylinder3D(CylinderVoxelizer((48, 36, 8)), num_classes=5, base_channels=2, compression=2,
-                         indice_sharing=name)
+                         point_widths=(4, 8, 8), refine=refine or None, indice_sharing=sharing)
     return net.eval()
 
 
-@pytest.mark.parametrize('name', ['minkunet', 'correct', 'legacy'])
+@pytest.mark.parametrize('name', ['minkunet', 'correct', 'legacy', 'correct mirror'])
 def test_the_graph_labels_points_as_the_net_does(name):
     module, points, eager = traceable(small(name))
     for count in (3000, 2):
@@ -86,5 +87,3 @@ def test_a_program_that_labels_otherwise_is_not_kept(tmp_path, monkeypatch):
 def test_other_nets_are_refused():
     with pytest.raises(ConfigError, match='SPVCNN, expected'):
         PointsToLabels(SPVCNN(CubeVoxelizer(2.), width=.125))
-    with pytest.raises(ConfigError, match='Cylinder3D, expected'):
-        PointsToLabels(Cylinder3D(CylinderVoxelizer((48, 36, 8)), base_channels=2, compression=2, refine='mirror'))

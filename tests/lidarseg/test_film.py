@@ -193,6 +193,18 @@ def test_forward_may_be_another_axis():
 
 
 @needs_vulkan
+@pytest.mark.parametrize('camera', ['follow', 'fixed'])
+def test_the_origin_may_be_at_another_height(camera):
+    points, labels = wall()
+    on_ground, poses = points + [0, 0, 1.73], drive(2)  # Waymo: the frame of the vehicle
+    on_ground_poses = poses @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -1.73], [0, 0, 0, 1.0]])
+    usual = Film(camera, poses, CLASSES, PALETTE)
+    film = Film(camera, on_ground_poses, CLASSES, PALETTE, height=0.0)
+    for i in range(2):
+        assert (usual.frame(i, points, labels) != film.frame(i, on_ground, labels)).any(-1).mean() < 0.01
+
+
+@needs_vulkan
 def test_a_folder_becomes_frames(sequence):
     frames = dict(pictures(sequence / 'velodyne', sequence / 'labels', 'fixed'))
     assert list(frames) == ['000000', '000001', '000002']

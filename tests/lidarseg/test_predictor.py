@@ -21,6 +21,7 @@ from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.points import label_points, masked_cross_entropy
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
+from perception.lidarseg.transforms import WithinRange
 from perception.utils.errors import ConfigError, DataError
 
 needs_vulkan = pytest.mark.skipif(vulkan_problem() is not None, reason=f'{vulkan_problem()} here')
@@ -227,7 +228,7 @@ def test_predictions_of_dropped_rows_are_ignored(net, tmp_path):
 
 def test_a_scan_passes_the_pipeline_of_the_data_set(net, sequence):
     """A net that is tested within a radius predicts within it; its voxels begin at the lowest point that is left."""
-    data = dict(DATA, data_root=str(sequence.parents[1]), pipeline=[dict(type='WithinRange', radius=20.)])
+    data = dict(DATA, data_root=str(sequence.parents[1]), pipeline=[dict(type=WithinRange, radius=20.)])
     tested = net.test_step(pseudo_collate([SemanticKITTI(**{k: v for k, v in data.items() if k != 'type'})[0]]))[0]
     predictor, file = LidarPredictor(net, data), sequence / 'velodyne/000000.bin'
     sample = predictor(file)

@@ -5,10 +5,11 @@ import torch
 
 from perception.apis import test as test_module
 from perception.apis.config import load_config
-from perception.apis.test import prepare
+from perception.apis.test import _check_whole, prepare
+from perception.common.dataset import build_pipeline
 from perception.lidarseg.datasets.base import official_confusion, pack, predictions_of
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
-from perception.lidarseg.mixing import LaserMix
+from perception.lidarseg.mixing import LaserMix, OneOf
 from perception.lidarseg.models.points import label_points
 from perception.lidarseg.preprocessor import CubeVoxelizer
 from perception.lidarseg.transforms import (
@@ -285,3 +286,21 @@ def test_a_submission_that_would_lack_points_is_refused_before_any_net_runs(root
         return
     with pytest.raises(ConfigError, match=rf'--submit: .*pipeline\.1 is {step.__name__}, which drops points'):
         prepare(cfg, submit=str(tmp_path))
+    steps[1] = dict(type=OneOf, steps=[dict(type=RandomFlip), dict(type=step.__name__)])
+    cfg.submit_dataloader.dataset.pipeline = steps
+    with pytest.raises(ConfigError, match=rf'--submit: .*pipeline\.1\.steps\.1 is {step.__name__}, which drops points'):
+        _check_whole(cfg)
+
+
+@pytest.mark.parametrize('name', ['minkunet_kitti', 'cylinder3d_kitti_multiscan', 'minkunet_nuscenes',
+                                  'cylinder3d_waymo', 'minkunet_folder'])
+def test_the_disturbances_of_a_config_change_scans(root, name):
+    robustness, left = load_config(root / f'configs/lidarseg/{name}.py').robustness, {}
+    for disturbance, steps in robustness.items():
+        sample = dict(labelled(), rng=np.random.default_rng(0))
+        for step in build_pipeline(steps):
+            sample = step(sample)
+        left[disturbance] = len(sample['points'])
+        assert len(sample['labels']) == left[disturbance]
+        assert not np.array_equal(sample['points'], labelled()['points'])
+    assert left['half'] == 2000 and left['tenth'] == 400 and left['sector'] < 4000 == left['turned']

@@ -70,10 +70,13 @@ def test_flip4_has_one_view_of_each_flip():
 def test_grid36_has_each_combination_once():
     matrices = np.array(view_matrices('grid36', np.random.default_rng(0)))
     assert len(np.unique(matrices.round(9), axis=0)) == 36
-    np.testing.assert_allclose(np.abs(np.linalg.det(matrices)) ** 0.5, np.tile([0.95, 1, 1.05], 12))
+    scales = np.tile([0.95, 1, 1.05], 12)  # of all three axes, as mmdetection3d's GlobalRotScaleTrans scales
+    np.testing.assert_allclose(matrices @ matrices.transpose(0, 2, 1), scales[:, None, None] ** 2 * np.eye(3),
+                               atol=1e-12)
+    np.testing.assert_allclose(matrices[:, 2], scales[:, None] * [0, 0, 1])
     assert (np.linalg.det(matrices) < 0).sum() == 18
     np.testing.assert_array_equal(view_matrices('grid36', np.random.default_rng(1)), matrices)
-    assert any(np.allclose(matrix, np.eye(2)) for matrix in matrices)
+    assert any(np.allclose(matrix, np.eye(3)) for matrix in matrices)
 
 
 def test_views_are_copies():
@@ -93,7 +96,7 @@ def test_vote_equals_a_loop_over_views(mode):
     for matrix in matrices:
         view = points.clone()
         for i in range(len(view)):
-            view[i, :2] = torch.from_numpy(matrix @ points[i, :2].numpy())
+            view[i, :len(matrix)] = torch.from_numpy(matrix @ points[i, :len(matrix)].numpy())
         logits = model(dict(points=view, batch_size=1))['point_logits'].detach()
         total += logits[:, :3] if mode == 'flip4' else logits.softmax(dim=1)[:, :3] / 36
     torch.testing.assert_close(vote, total, atol=1e-5, rtol=1e-4)

@@ -51,6 +51,11 @@ def test_the_report_is_a_table():
     assert '0.0001 in the loss' in lines[0]
     assert '| peel | 0.5 | 2 | 5.00 | 0.100 | 0.9350 ± 0.0071 | 9.9 |' in lines
     assert '| whole | 1 | 2 | 10.00 | 0.200 | 0.9500 ± 0.0000 | 10.0 |' in lines
+    assert not any('tested alone' in line for line in lines)
+    two = prune.lines_of(dict(init='scratch', sparsity=None, configs={
+        'x.py': dict(rows=rows([0.93, 0.94]) + [dict(row, ratio=0.25) for row in rows([0.93, 0.94])],
+                     rules=dict(top1='greater'), importance=[], machine='')}))
+    assert any('Each of these 2 is tested alone, with 95% confidence' in line for line in two)
     assert '* times: there.' in lines  # where they were measured, not where the report is written
 
 

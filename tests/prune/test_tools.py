@@ -45,6 +45,7 @@ def test_the_table_the_file_and_the_chart(made):
     structure = json.loads((folder / 's.json').read_text())
     assert lines[0].split()[:3] == ['group', 'role', 'full'] and len(structure['groups']) == 12
     assert any('unspent' in line for line in lines)
+    assert lines[-1].endswith(f'train it: tools/train.py {CONFIG} --mini --structure {folder / "s.json"}')
     assert (folder / 's.png').read_bytes()[:4] == b'\x89PNG'
 
 

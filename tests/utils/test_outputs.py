@@ -99,6 +99,14 @@ def test_a_folder_of_a_submission_holds_nothing_else(tmp_path):
     own_folder(tmp_path / 'c')
 
 
+def test_half_files_of_a_killed_run_are_removed_from_a_folder_of_its_own(tmp_path):
+    (own_folder(tmp_path) / 'sequences').mkdir()
+    for name in ('.000000.label.f9bb104f.part', '000000.label'):
+        (tmp_path / 'sequences' / name).write_text('x')
+    own_folder(tmp_path)
+    assert [path.name for path in (tmp_path / 'sequences').iterdir()] == ['000000.label']
+
+
 def test_a_temporary_folder_that_is_not_renamed_goes(tmp_path):
     with pytest.raises(RuntimeError, match='cut'), part_folder(tmp_path / 'a') as part:
         (part / 'x').write_text('x')

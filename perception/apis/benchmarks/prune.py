@@ -19,7 +19,7 @@ import torch
 from mmengine.logging import print_log
 
 from perception.apis.benchmarks import cost
-from perception.apis.benchmarks.distillation_report import judge
+from perception.apis.benchmarks.distillation_report import CONFIDENCE, judge
 from perception.apis.benchmarks.trainings import Job, check_settings, read_run, seeded, to_text, train_jobs, write_json
 from perception.apis.config import load_config, parse_options
 from perception.apis.inference import student_of
@@ -215,8 +215,11 @@ def lines_of(report: dict[str, Any]) -> list[str]:
                      *(f'{row["ms"][clock]:.1f}' if clock in row['ms'] else '' for clock in clocks)]
             lines.append(f'| {" | ".join(cells)} |')
         times = [f'times: {part["machine"]}.'] if part['machine'] else []
-        lines += ['', *(f'* {line}' for line in [*verdicts(rows, rules), *slower(rows), *times,
-                                                 *spread(part['importance'])]), '']
+        told = verdicts(rows, rules)
+        if len(told) > 1:
+            told.append(f'Each of these {len(told)} is tested alone, with {CONFIDENCE:.0%} confidence: the more there '
+                        'are, the likelier one is a gain or a loss by chance.')
+        lines += ['', *(f'* {line}' for line in [*told, *slower(rows), *times, *spread(part['importance'])]), '']
     return lines
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from perception.apis.config import called, load_config, names_config, need
 from perception.apis.inference import dataset_type, student_of
+from perception.apis.runner import write_mini_data
 from perception.common.visual.charts import save_chart
 from perception.prune.graph import Run
 from perception.prune.report import chart, table
@@ -72,6 +73,8 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     if getattr(model, 'structure', None) is not None:
         raise ConfigError(f'{checkpoint}: a pruned net came, expected the whole one. Give the checkpoint that it was '
                           'pruned from.')
+    if mini and source is None and noise_size(peel, model) is None:
+        write_mini_data(cfg)
     found = find(cfg, model, peel, source, method, seed)
     with result_path(out) as part:
         Path(part).write_text(json.dumps(found.structure, indent=1))
@@ -85,7 +88,7 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
             ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
-            f'tools/train.py {config} --structure {out}',
+            f'tools/train.py {config}{" --mini" * mini} --structure {out}',
             *([note] if weights is not None else [])]
 
 
@@ -110,6 +113,11 @@ def find(cfg: Config, model: nn.Module, peel: PEEL, source: str | Path | None = 
     return peel.search(model.eval(), runs_of(cfg, model, peel, source), losses, method, seed)
 
 
+def noise_size(peel: PEEL, model: nn.Module) -> tuple[int, int] | None:
+    """Of the images of noise that a net is run on; None for a net that is run on samples."""
+    return peel.input_shape or getattr(model, 'input_size', None)
+
+
 def runs_of(cfg: Config, model: nn.Module, peel: PEEL, source: str | Path | None = None) -> list[Run]:
     """What runs a net on one input each: a file, images of noise, or samples of the data set that the config tests on.
 
@@ -118,7 +126,7 @@ def runs_of(cfg: Config, model: nn.Module, peel: PEEL, source: str | Path | None
     """
     if source is not None:
         return [_running(batch_of(cfg, model, source))]
-    size = peel.input_shape or getattr(model, 'input_size', None)
+    size = noise_size(peel, model)
     if size is not None:
         noise = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
         return [_running(dict(images=noise))]

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook as MMEngineCheckpointHook
+from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import IterBasedTrainLoop, Runner
 
@@ -24,7 +25,8 @@ class CheckpointHook(MMEngineCheckpointHook):
     Each checkpoint is written to a temporary file, synced and renamed before an old one is deleted. Its message hub is
     turned into plain values, and back after loading. Once a validation is complete the checkpoint of its epoch is
     written again with that knowledge; a run resumed from a checkpoint without it validates first. That a hook ended
-    the training early is noted too, as `step_stopped`.
+    the training early is noted too, as `step_stopped`; mmengine's EarlyStoppingHook is told the scores so far again,
+    by which it knows how long none was better.
 
     The best weights are `ExportHook`'s business; `save_best` and `published_keys` are not offered, nor is `out_dir`.
 
@@ -62,6 +64,10 @@ class CheckpointHook(MMEngineCheckpointHook):
         self.out_dir = runner.work_dir
         self.keep_ckpt_ids = deque(runner.message_hub.get_info('keep_ckpt_ids', []))
         self.last_ckpt = runner.message_hub.get_info('last_ckpt')
+        for hook in runner.hooks:
+            scores = runner.message_hub.log_scalars.get(f'val/{getattr(hook, "monitor", "")}')
+            for score in scores.data[0] if scores and isinstance(hook, EarlyStoppingHook) else ():
+                hook.after_val_epoch(runner, {hook.monitor: float(score)})
         if self._validation_is_due(runner):
             unit = 'iteration' if isinstance(runner.train_loop, IterBasedTrainLoop) else 'epoch'
             runner.logger.info(f'Validation after {unit} {self._validated(runner)} was cut off; repeating it.')

@@ -6,6 +6,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from perception.common.visual.fonts import families, writable
 from perception.utils.checks import check_choice
@@ -129,7 +130,8 @@ def polar_chart(values: np.ndarray, radius: float, title: str = '', note: str = 
         drawn = axes.pcolormesh(np.linspace(-np.pi, np.pi, sectors + 1), np.linspace(0, radius, rings + 1),
                                 np.ma.masked_invalid(values), cmap='inferno_r', vmin=0, vmax=1)
         axes.set_ylim(0, radius)
-        axes.set_rgrids(np.arange(ring, radius + 1e-6, ring), fmt='%g m', angle=22, fontsize=8)
+        axes.set_rgrids(np.arange(ring, radius + 1e-6, ring), fmt='%g m', angle=22, fontsize=8,
+                        path_effects=[withStroke(linewidth=2, foreground='white')])
         axes.set_thetagrids((0, 90, 180, 270), ('forward', 'left', 'behind', 'right'))
         axes.grid(color='0.6', linewidth=0.6)
         figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.1, format=lambda share, _: f'{100 * share:.0f} %')

@@ -92,6 +92,11 @@ class WaymoSubmission(Submission):
             return self.out_dir, problems
         with atomic_path(self.out_dir / ABOUT, DataError) as part:
             part.write_text(json.dumps(dict(self.about, frames=names), indent=1) + '\n')
+        empty = [key for key in ('account_name', 'unique_method_name') if not self.about[key]]
+        if empty:
+            print_log(f'{self.out_dir / ABOUT}: {" and ".join(empty)} is empty, which the server refuses. Set it under '
+                      'submission in the config or by --cfg-options, or there, and then run proto.py.', 'current',
+                      logging.WARNING)
         if not waymo_proto.available():
             print_log(f'{self.out_dir / FRAMES}: no protobuf of them, since waymo-open-dataset is not installed. In an '
                       f'environment that has it run `python {Path(waymo_proto.__file__)} {self.out_dir}`.', 'current',
@@ -100,10 +105,6 @@ class WaymoSubmission(Submission):
         with atomic_path(binary, DataError) as part:
             part.write_bytes(waymo_proto.serialize(self.out_dir, self.about, names))
         self.upload = f'Upload it at {waymo.DOWNLOAD}.'
-        empty = [key for key in ('account_name', 'unique_method_name') if not self.about[key]]
-        if empty:
-            print_log(f'{binary}: {" and ".join(empty)} is empty, which the server refuses. Set it under submission in '
-                      'the config or by --cfg-options.', 'current', logging.WARNING)
         return binary, []
 
 

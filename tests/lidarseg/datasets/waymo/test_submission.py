@@ -70,6 +70,7 @@ def test_without_the_package_checked_frames_are_left(folder, tmp_path, monkeypat
     names = sorted(path.name for path in (tmp_path / 'out').rglob('*.*'))
     assert names == ['9_0_1000.npz', '9_1_1000.npz', 'about.json']
     assert json.loads((tmp_path / 'out/about.json').read_text())['account_name'] == 'a@b.c'
+    assert 'unique_method_name is empty' in lines[-2]
     assert 'waymo-open-dataset is not installed' in lines[-1] and 'waymo/proto.py' in lines[-1]
     with pytest.raises(SystemExit):
         waymo_proto.main([str(tmp_path / 'out')])
