@@ -36,9 +36,10 @@ class VideoFrame(NamedTuple):
         number: of the frame, from 0.
         image: (H, W, 3) uint8 RGB.
         rate: frames a second.
-        clips: images of the clips that it is answered in, this one among them; none where frames are answered as they
-            come.
+        clips: images of the clips that it is answered in, as small as the net sees them; none where frames are answered
+            as they come.
         every: images from one of a clip to its next, so that there are as many clips, one beside the other.
+        place: of its own image among those of the clips.
     """
 
     video: str
@@ -47,6 +48,7 @@ class VideoFrame(NamedTuple):
     rate: float = RATE
     clips: Sequence[np.ndarray] = ()
     every: int = 1
+    place: int = 0
 
 
 Source = str | Path | np.ndarray | Tensor | VideoFrame | Sequence[str | Path]
@@ -123,11 +125,11 @@ class SteeringPredictor(Predictor):
         if self.stream is None or self.live:
             yield from ((name, VideoFrame(str(path), next(number), image, rate)) for name, image in frames)
             return
-        span = self.window * self.stream.every
-        while some := list(itertools.islice(frames, span)):
-            clips = (*clips, *(image for _, image in some))[-span:]  # the last one is moved back, as in a test
-            yield from ((name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every))
-                        for name, image in some)
+        span, small = self.window * self.stream.every, (self._small(image) for _, image in read_frames(path))
+        while some := list(itertools.islice(small, span)):  # read twice: clips of large frames would fill gigabytes
+            clips = (*clips, *some)[-span:]  # the last one is moved back, as in a test
+            yield from ((name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every, place))
+                        for place, (name, image) in zip(range(len(clips) - len(some), len(clips)), frames))
 
     def _apart(self, path: str | Path) -> int:
         """How many frames of a video pass in the time from one frame of the data set to the next."""
@@ -165,8 +167,7 @@ class SteeringPredictor(Predictor):
                     for k, part in enumerate(found):
                         rows[k::source.every] = part
                     self._answered = source.clips, rows
-                place = next(k for k, image in enumerate(source.clips) if image is source.image)
-                rows = self._answered[1][place, None]
+                rows = self._answered[1][source.place, None]
             else:
                 if self._video is not None and video != self._video:
                     self.stream.restart()
@@ -210,11 +211,12 @@ class SteeringPredictor(Predictor):
         """(H, W) that frames are brought to."""
         return self.model.input_size
 
-    def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
+    def _small(self, image: np.ndarray) -> np.ndarray:
         size = self.input_size
-        small = [image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-                 for image in images]
-        return torch.from_numpy(np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2)))
+        return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.stack(list(map(self._small, images))).transpose(0, 3, 1, 2)))
 
     def save(self, form: str, folder: Path, name: str, source: Source, sample: SteeringSample) -> Path:
         """Write what frames come to.

@@ -73,7 +73,7 @@ def test_frames_that_come_faster_are_seen_as_far_apart_as_those_that_it_learned_
 @pytest.mark.parametrize('every', [1, 2])
 def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, tmp_path, every):
     """Each clip by itself, the last one moved back; frames as they come only of a capture device, or with `live`."""
-    net, data = tiny_net().eval(), dict(DATA, clip_length=4)
+    net, data, frames = tiny_net().eval(), dict(DATA, clip_length=4), frames.repeat(2, 1).repeat(2, 2)
     for i, frame in enumerate(frames[:11 * every]):
         cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
     clips = SteeringPredictor(net, data)
@@ -85,6 +85,8 @@ def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, t
     for batch in (1, 3):
         found = list(SteeringPredictor(net, data, every=every).results(tmp_path, batch=batch))
         assert np.allclose(torch.cat([one.sample.pred_targets for one in found]), expected, atol=1e-5)
+    assert found[5].source.image.shape == (64, 64, 3)
+    assert {image.shape for image in found[5].source.clips} == {(32, 32, 3)}  # not gigabytes
     earlier = SteeringPredictor(net, data)  # as --against has it: it sees the frames of another predictor
     assert np.allclose(earlier(found[5].source).pred_targets, expected[5], atol=1e-5)
     live = SteeringPredictor(net, data, every=every, live=True)
