@@ -65,6 +65,7 @@ class ClassImages(SeededDataset):
 
     LABELLED = 0  # images of the official training set
     TESTED = 0  # of the test set
+    num_folds = COUNT
 
     def __init__(self, data_root: str | Path, split: str = 'train', fold: int = 0, folds: str = 'stratified',
                  input_size: Sequence[int] = (224, 224), pipeline: Sequence[dict | Callable] = (),
