@@ -16,7 +16,7 @@ from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
-from perception.common.visual.video import VIDEOS, frame_rate, read_frames
+from perception.common.visual.video import VIDEOS, find_files, frame_rate, read_frames
 from perception.steering.datasets.base import CLIP_LENGTH, TARGETS
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
@@ -121,15 +121,22 @@ class SteeringPredictor(Predictor):
                 yield f'camera{device}_{number:06d}', VideoFrame(f'camera{device}', number, image)
             return
         rate, number = frame_rate(path, default=self.meta.get('rate') or RATE), itertools.count()
-        frames, clips = read_frames(path), ()
-        if self.stream is None or self.live:
-            yield from ((name, VideoFrame(str(path), next(number), image, rate)) for name, image in frames)
-            return
-        span, small = self.window * self.stream.every, (self._small(image) for _, image in read_frames(path))
-        while some := list(itertools.islice(small, span)):  # read twice: clips of large frames would fill gigabytes
-            clips = (*clips, *some)[-span:]  # the last one is moved back, as in a test
-            yield from ((name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every, place))
-                        for place, (name, image) in zip(range(len(clips) - len(some), len(clips)), frames))
+        clips, place = (), 0
+        if self.stream is not None and not self.live:  # read twice: clips of large frames would fill gigabytes
+            span = self.window * self.stream.every
+            small = (self._small(image) for _, image in _frames(path) if isinstance(image, np.ndarray))
+        for name, image in _frames(path):
+            if isinstance(image, Path):
+                yield name, image
+            elif self.stream is None or self.live:
+                yield name, VideoFrame(str(path), next(number), image, rate)
+            else:
+                if place == len(clips):
+                    some = list(itertools.islice(small, span))
+                    clips = (*clips, *some)[-span:]  # the last one is moved back, as in a test
+                    place = len(clips) - len(some)
+                yield name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every, place)
+                place += 1
 
     def _apart(self, path: str | Path) -> int:
         """How many frames of a video pass in the time from one frame of the data set to the next."""
@@ -318,6 +325,18 @@ def frame_image(source: Source) -> np.ndarray:
         return read_image(source, upright=True)
     array = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
     return array if array.ndim == 3 else array[-1]
+
+
+def _frames(path: str | Path) -> Iterator[tuple[str, np.ndarray | Path]]:
+    """Those of `read_frames`; of an image of a folder that cannot be read its path, so that the others are answered."""
+    files = find_files(path, SUFFIXES, 'an image, a video or a folder of images')
+    for file in files:
+        try:
+            yield from read_frames(file)
+        except DataError:
+            if len(files) == 1:
+                raise
+            yield file.stem, file
 
 
 def _device(path: str | Path) -> int | None:

@@ -95,6 +95,21 @@ def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, t
     assert not np.allclose(came, expected, atol=1e-3)
 
 
+@pytest.mark.parametrize('live', [False, True])
+def test_images_of_a_folder_that_cannot_be_read_are_left_out(tiny_net, frames, tmp_path, live):
+    for i, frame in enumerate(frames[:9]):
+        cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
+    predictor = SteeringPredictor(tiny_net().eval(), dict(DATA, clip_length=4), live=live)
+    expected = [one.sample.pred_targets for one in predictor.results(tmp_path)]
+    for name in ('000_.png', '003_.png', '008_.png'):
+        (tmp_path / name).write_bytes(b'no image')
+    found = list(predictor.results(tmp_path, batch=3))
+    assert [one.name for one in found if one.error] == ['000_', '003_', '008_']
+    assert torch.equal(torch.cat([one.sample.pred_targets for one in found if not one.error]), torch.cat(expected))
+    with pytest.raises(DataError, match='bytes that are no image'):
+        list(predictor.results(tmp_path / '003_.png'))
+
+
 @pytest.mark.parametrize(('kind', 'fps', 'every'), [
     (BDDDriving, 30, 10), (BDDDriving, 15, 5), (BDDDriving, 2, 1), (UdacityCh2, 20, 1), (UdacityCh2, 60, 3),
     (Cityscapes, 30, 1)])
