@@ -90,8 +90,8 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
             runner = Runner.from_cfg(cfg)
             runner.allow_nan, runner.options = allow_nan, list(options or {})
             runner.train()
-        except BaseException:
-            put_back(cfg, earlier)
+        except BaseException as error:
+            error.resumable = not put_back(cfg, earlier)  # --resume would go on with the earlier run
             raise
     return runner
 
@@ -154,16 +154,19 @@ def set_aside(cfg: Config) -> Path | None:
     return place[0]
 
 
-def put_back(cfg: Config, earlier: Path | None) -> None:
+def put_back(cfg: Config, earlier: Path | None) -> bool:
     """Undo `set_aside` after a run that ended before it wrote weights.
 
     Args:
         cfg: config of that run.
         earlier: what `set_aside` returned.
+
+    Returns:
+        whether there was something to undo.
     """
     work_dir = Path(cfg.work_dir)
     if earlier is None or not is_main_process() or any(work_dir.glob('*.pth')):
-        return
+        return False
     for dumped in work_dir.glob('*.py'):  # or it would be taken for the config of the earlier weights
         dumped.unlink()
     for path in earlier.iterdir():
@@ -171,6 +174,7 @@ def put_back(cfg: Config, earlier: Path | None) -> None:
     earlier.rmdir()
     print_log(f'The run ended before it wrote weights; those of the earlier run are back in {work_dir}.', 'current',
               logging.WARNING)
+    return True
 
 
 def check_run(cfg: Config) -> Runner:

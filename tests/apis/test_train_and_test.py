@@ -97,8 +97,9 @@ def test_an_earlier_run_is_moved_aside(toy_config, tmp_path):
 def test_a_run_without_weights_leaves_those_of_an_earlier_one_where_they_were(toy_config, tmp_path):
     for name in ('model.pth', 'last_checkpoint', 'earlier.py'):
         (tmp_path / name).write_text(name)
-    with pytest.raises(ConfigError, match='model.num_classes=2'):
+    with pytest.raises(ConfigError, match='model.num_classes=2') as caught:
         train(toy_config, work_dir=str(tmp_path), options={'model.num_classes': 2})
+    assert not caught.value.resumable
     assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {
         name: name for name in ('model.pth', 'last_checkpoint', 'earlier.py')}
     assert not list(tmp_path.glob('before_*'))
