@@ -21,8 +21,8 @@ from perception.steering.datasets.base import CLIP_LENGTH, TARGETS
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
-from perception.utils.checks import check_choice, check_positive
-from perception.utils.errors import DataError
+from perception.utils.checks import check_choice
+from perception.utils.errors import ConfigError, DataError
 
 SHOWN = 240  # pixels that a frame is wide at least where several stand side by side
 RATE, MOST_PAST = 10.0, 600  # frames a second where nothing tells it, and how many of them the curve knows
@@ -91,7 +91,9 @@ class SteeringPredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, window: int = 0, every: int = 0, frames: int = 0,
                  live: bool = False) -> None:
         super().__init__(model, data)
-        check_positive('SteeringPredictor', window=window + 1, every=every + 1, frames=frames + 1)
+        if min(window, every, frames) < 0:
+            raise ConfigError(f'SteeringPredictor: window={window}, every={every}, frames={frames}, expected 0 or more. '
+                              'Correct them.')
         self.every, self.frames = every, frames
         self.window = window or data.get('clip_length') or CLIP_LENGTH
         self.live = live or not self.cuts or getattr(model, 'carry_state', False)

@@ -176,7 +176,7 @@ def test_a_bad_frame_leaves_the_video_as_it_was(predictor, frames):
         with pytest.raises(DataError, match='expected uint8'):
             predictor.predict([frames[1], wrong])
     assert torch.allclose(predictor(frames[1]).pred_targets[0], whole[1], atol=1e-5)
-    with pytest.raises(ConfigError, match='window=0'):
+    with pytest.raises(ConfigError, match='window=-1'):
         SteeringPredictor(None, DATA, window=-1)
 
 
