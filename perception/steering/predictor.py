@@ -92,8 +92,8 @@ class SteeringPredictor(Predictor):
                  live: bool = False) -> None:
         super().__init__(model, data)
         if min(window, every, frames) < 0:
-            raise ConfigError(f'SteeringPredictor: window={window}, every={every}, frames={frames}, expected 0 or more. '
-                              'Correct them.')
+            raise ConfigError(f'SteeringPredictor: window={window}, every={every}, frames={frames}, expected numbers '
+                              'of 0 or more. Correct them.')
         self.every, self.frames = every, frames
         self.window = window or data.get('clip_length') or CLIP_LENGTH
         self.live = live or not self.cuts or getattr(model, 'carry_state', False)
