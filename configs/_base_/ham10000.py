@@ -1,6 +1,7 @@
 """HAM10000 as CRCKD uses it: loaders, scores, submission, pictures, simulated data. The fold is held out:
 --cfg-options {train,val,test}_dataloader.dataset.fold=1, or all five by tools/benchmark.py folds.
---cfg-options {train,val,test}_dataloader.dataset.folds=grouped keeps all images of a lesion in one fold."""
+--cfg-options {train,val,test}_dataloader.dataset.folds=grouped keeps all images of a lesion in one fold,
+test_dataloader.dataset.split=scored tests with the official test images."""
 from mmengine.dataset import DefaultSampler, pseudo_collate
 
 from perception.common.samplers import EpochSampler

@@ -21,7 +21,7 @@ model = dict(
     type=AdversarialModel,
     student=dict(type=StyleGAN3, size=256, channels=[153] * 8 + [108, 76, 54, 38, 27, 19, 19], frequencies=512),
     discriminator=dict(type=StyleGAN2Discriminator, size=256), start='mapping', blocks=(1, 2), mixing=0.0, path=0.0,
-    teachers=dict(teacher=large),
+    ramp=0.05, teachers=dict(teacher=large),
     losses=dict(l1=dict(type=ImageL1Loss, teacher='teacher', weight=3.0),
                 lpips=dict(type=PerceptualLoss, teacher='teacher', weight=3.0),
                 relation=dict(type=RelationLoss, teacher='teacher', layers=(1, 2), weight=30.0)))
@@ -33,5 +33,5 @@ more_metrics.update(consistency=dict(type=ConsistencyMetric, teacher=large))  # 
 mini_large = dict(model=dict(student=mini_free, discriminator=mini_tell), mini=True)
 mini = dict(mini_loaders, **mini_free_schedule, model=dict(
     student=mini_free_slim, discriminator=mini_tell, teachers=dict(teacher=mini_large)),
-    more_metrics=dict(ppl=dict(count=400), consistency=dict(teacher=mini_large)),
+    more_metrics=dict(ppl=dict(count=400), equivariance=dict(count=400), consistency=dict(teacher=mini_large)),
     predictor=dict(teacher=mini_large))

@@ -33,7 +33,8 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
     Args:
         function: what the tool does.
         *args: its arguments.
-        resumable: whether the same command with `--resume` continues after Ctrl-C.
+        resumable: whether the same command with `--resume` continues after Ctrl-C, unless the exception's own
+            `resumable` says no.
         long: a line is written at once, since the libraries that are still to be imported take seconds.
         **kwargs: its arguments.
 
@@ -54,6 +55,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 interrupts.over = True  # torchrun's SIGTERM, of another process that died, must not cut off a sentence
         except (Exception, KeyboardInterrupt) as error:
             cause = None if isinstance(error, PerceptionError) else out_of_memory(error) or ended_elsewhere(error)
+            resumable = resumable and getattr(error, 'resumable', True)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
                 stopped = signal.SIGTERM in interrupts

@@ -85,22 +85,26 @@ def train(config: str | Path, mini: bool = False, work_dir: str | None = None, r
     resume = resume or (cfg.get('resume') and (cfg.get('load_from') or True))
     make_folder(cfg.work_dir)
     with locked(cfg.work_dir):
-        if resume:
-            resume_from(cfg, resume)
-        else:
-            set_aside(cfg)
-        runner = Runner.from_cfg(cfg)
-        runner.allow_nan, runner.options = allow_nan, list(options or {})
-        runner.train()
+        earlier = resume_from(cfg, resume) if resume else set_aside(cfg)
+        try:
+            runner = Runner.from_cfg(cfg)
+            runner.allow_nan, runner.options = allow_nan, list(options or {})
+            runner.train()
+        except BaseException as error:
+            error.resumable = not put_back(cfg, earlier)  # --resume would go on with the earlier run
+            raise
     return runner
 
 
-def resume_from(cfg: Config, resume: str | bool) -> None:
+def resume_from(cfg: Config, resume: str | bool) -> Path | None:
     """Point a config at the checkpoint to continue from, and at its seed; one of another folder sets this one's aside.
 
     Args:
         cfg: the config, changed in place.
         resume: True for the newest readable checkpoint of the work dir, or a path.
+
+    Returns:
+        where what lay here is now, None where nothing moved.
 
     Raises:
         CheckpointError: the file cannot be read or is no training checkpoint, or all those in the work dir are damaged.
@@ -115,35 +119,62 @@ def resume_from(cfg: Config, resume: str | bool) -> None:
                                   f'resume from. {problems[0]}')
         print_log(f'--resume: {cfg.work_dir} holds no checkpoint yet; starting from the beginning.', 'current')
         cfg.resume = False
-        return
+        return None
     meta, seed = training_meta(load_checkpoint(path, mmap=True), path), (cfg.get('randomness') or {}).get('seed')
     if seed not in (None, meta.get('seed')):
         print_log(f'--resume: the seed stays {meta.get("seed")}, as in the checkpoint (the config says {seed}).',
                   'current', logging.WARNING)
     cfg.load_from, cfg.resume = str(path), True
     cfg.randomness = dict(cfg.get('randomness') or {}, seed=meta.get('seed'))
-    if path.parent.resolve() != Path(cfg.work_dir).resolve():  # what lies here is of another run
-        set_aside(cfg)
+    of_another_run = path.parent.resolve() != Path(cfg.work_dir).resolve()
+    return set_aside(cfg) if of_another_run else None
 
 
-def set_aside(cfg: Config) -> None:
-    """Move the weights of an earlier run out of the way of a new one, so that neither is lost nor mistaken.
+def set_aside(cfg: Config) -> Path | None:
+    """Move weights and config of an earlier run out of the way of a new one, so that neither is lost nor mistaken.
 
     Args:
         cfg: config of the new run; its `load_from` follows a file that is moved.
+
+    Returns:
+        the folder that holds them now, None where there were no weights.
     """
     work_dir, place = Path(cfg.work_dir), [None]
     old = sorted(work_dir.glob('*.pth')) if is_main_process() else []
     if old:
         place = [work_dir / f'before_{time.strftime("%Y%m%d_%H%M%S")}']
         place[0].mkdir()
-        for path in [*old, *work_dir.glob('last_checkpoint')]:
+        for path in [*old, *work_dir.glob('last_checkpoint'), *work_dir.glob('*.py')]:
             path.rename(place[0] / path.name)
         print_log(f'{work_dir} held an earlier run; its {len(old)} weight files are now in {place[0]}. Use --resume to '
                   f'continue a run.', 'current')
     broadcast_object_list(place)
     if place[0] and cfg.get('load_from') and Path(cfg.load_from).absolute().parent == work_dir:
         cfg.load_from = str(place[0] / Path(cfg.load_from).name)
+    return place[0]
+
+
+def put_back(cfg: Config, earlier: Path | None) -> bool:
+    """Undo `set_aside` after a run that ended before it wrote weights.
+
+    Args:
+        cfg: config of that run.
+        earlier: what `set_aside` returned.
+
+    Returns:
+        whether there was something to undo.
+    """
+    work_dir = Path(cfg.work_dir)
+    if earlier is None or not is_main_process() or any(work_dir.glob('*.pth')):
+        return False
+    for dumped in work_dir.glob('*.py'):  # or it would be taken for the config of the earlier weights
+        dumped.unlink()
+    for path in earlier.iterdir():
+        path.rename(work_dir / path.name)
+    earlier.rmdir()
+    print_log(f'The run ended before it wrote weights; those of the earlier run are back in {work_dir}.', 'current',
+              logging.WARNING)
+    return True
 
 
 def check_run(cfg: Config) -> Runner:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from perception.registry import LOG_PROCESSORS
 
-MOST = 8  # scores in a line
+MOST, MAIN = 12, 4  # scores in a line; so many where there are more
 
 
 @LOG_PROCESSORS.register_module()
@@ -26,7 +26,7 @@ class LogProcessor(MMEngineLogProcessor):
         scores = [item for item in items if not item.startswith(('time: ', 'data_time: '))]
         if len(scores) > MOST:
             left = [item for item in items if item not in scores]
-            line = '  '.join([head, '', *scores[:MOST // 2], f'({len(scores) - MOST // 2} more)', *left])
+            line = '  '.join([head, '', *scores[:MAIN], f'({len(scores) - MAIN} more)', *left])
         return tag, line
 
 

@@ -16,13 +16,13 @@ from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
 from perception.common.visual import canvas
-from perception.common.visual.video import VIDEOS, frame_rate, read_frames
+from perception.common.visual.video import VIDEOS, find_files, frame_rate, read_frames
 from perception.steering.datasets.base import CLIP_LENGTH, TARGETS
 from perception.steering.draw import Moment, draw_moment, draw_wheel
 from perception.steering.models.stream import Stream
 from perception.utils.checkpoint import atomic_path
-from perception.utils.checks import check_choice, check_positive
-from perception.utils.errors import DataError
+from perception.utils.checks import check_choice
+from perception.utils.errors import ConfigError, DataError
 
 SHOWN = 240  # pixels that a frame is wide at least where several stand side by side
 RATE, MOST_PAST = 10.0, 600  # frames a second where nothing tells it, and how many of them the curve knows
@@ -36,9 +36,10 @@ class VideoFrame(NamedTuple):
         number: of the frame, from 0.
         image: (H, W, 3) uint8 RGB.
         rate: frames a second.
-        clips: images of the clips that it is answered in, this one among them; none where frames are answered as they
-            come.
+        clips: images of the clips that it is answered in, as small as the net sees them; none where frames are answered
+            as they come.
         every: images from one of a clip to its next, so that there are as many clips, one beside the other.
+        place: of its own image among those of the clips.
     """
 
     video: str
@@ -47,6 +48,7 @@ class VideoFrame(NamedTuple):
     rate: float = RATE
     clips: Sequence[np.ndarray] = ()
     every: int = 1
+    place: int = 0
 
 
 Source = str | Path | np.ndarray | Tensor | VideoFrame | Sequence[str | Path]
@@ -89,7 +91,9 @@ class SteeringPredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, window: int = 0, every: int = 0, frames: int = 0,
                  live: bool = False) -> None:
         super().__init__(model, data)
-        check_positive('SteeringPredictor', window=window + 1, every=every + 1, frames=frames + 1)
+        if min(window, every, frames) < 0:
+            raise ConfigError(f'SteeringPredictor: window={window}, every={every}, frames={frames}, expected numbers '
+                              'of 0 or more. Correct them.')
         self.every, self.frames = every, frames
         self.window = window or data.get('clip_length') or CLIP_LENGTH
         self.live = live or not self.cuts or getattr(model, 'carry_state', False)
@@ -119,15 +123,22 @@ class SteeringPredictor(Predictor):
                 yield f'camera{device}_{number:06d}', VideoFrame(f'camera{device}', number, image)
             return
         rate, number = frame_rate(path, default=self.meta.get('rate') or RATE), itertools.count()
-        frames, clips = read_frames(path), ()
-        if self.stream is None or self.live:
-            yield from ((name, VideoFrame(str(path), next(number), image, rate)) for name, image in frames)
-            return
-        span = self.window * self.stream.every
-        while some := list(itertools.islice(frames, span)):
-            clips = (*clips, *(image for _, image in some))[-span:]  # the last one is moved back, as in a test
-            yield from ((name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every))
-                        for name, image in some)
+        clips, place = (), 0
+        if self.stream is not None and not self.live:  # read twice: clips of large frames would fill gigabytes
+            span = self.window * self.stream.every
+            small = (self._small(image) for _, image in _frames(path) if isinstance(image, np.ndarray))
+        for name, image in _frames(path):
+            if isinstance(image, Path):
+                yield name, image
+            elif self.stream is None or self.live:
+                yield name, VideoFrame(str(path), next(number), image, rate)
+            else:
+                if place == len(clips):
+                    some = list(itertools.islice(small, span))
+                    clips = (*clips, *some)[-span:]  # the last one is moved back, as in a test
+                    place = len(clips) - len(some)
+                yield name, VideoFrame(str(path), next(number), image, rate, clips, self.stream.every, place)
+                place += 1
 
     def _apart(self, path: str | Path) -> int:
         """How many frames of a video pass in the time from one frame of the data set to the next."""
@@ -165,8 +176,7 @@ class SteeringPredictor(Predictor):
                     for k, part in enumerate(found):
                         rows[k::source.every] = part
                     self._answered = source.clips, rows
-                place = next(k for k, image in enumerate(source.clips) if image is source.image)
-                rows = self._answered[1][place, None]
+                rows = self._answered[1][source.place, None]
             else:
                 if self._video is not None and video != self._video:
                     self.stream.restart()
@@ -210,11 +220,12 @@ class SteeringPredictor(Predictor):
         """(H, W) that frames are brought to."""
         return self.model.input_size
 
-    def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
+    def _small(self, image: np.ndarray) -> np.ndarray:
         size = self.input_size
-        small = [image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-                 for image in images]
-        return torch.from_numpy(np.ascontiguousarray(np.stack(small).transpose(0, 3, 1, 2)))
+        return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+    def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(np.stack(list(map(self._small, images))).transpose(0, 3, 1, 2)))
 
     def save(self, form: str, folder: Path, name: str, source: Source, sample: SteeringSample) -> Path:
         """Write what frames come to.
@@ -316,6 +327,18 @@ def frame_image(source: Source) -> np.ndarray:
         return read_image(source, upright=True)
     array = source.numpy(force=True) if isinstance(source, Tensor) else np.asarray(source)
     return array if array.ndim == 3 else array[-1]
+
+
+def _frames(path: str | Path) -> Iterator[tuple[str, np.ndarray | Path]]:
+    """Those of `read_frames`; of an image of a folder that cannot be read its path, so that the others are answered."""
+    files = find_files(path, SUFFIXES, 'an image, a video or a folder of images')
+    for file in files:
+        try:
+            yield from read_frames(file)
+        except DataError:
+            if len(files) == 1:
+                raise
+            yield file.stem, file
 
 
 def _device(path: str | Path) -> int | None:

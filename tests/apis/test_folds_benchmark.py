@@ -59,7 +59,8 @@ def test_some_folds_at_full_scale(trained, tmp_path):
 
 
 @pytest.mark.parametrize(('values', 'match'), [
-    (dict(folds='0,x'), "'0,x'"), (dict(last=0), 'last=0'),
+    (dict(folds='0,x'), "'0,x'"), (dict(folds='0,7'), r'7 came, expected 0\.\.4 of'), (dict(last=0), 'last=0'),
+    (dict(report_only=True), 'no fold of 0,1,2,3,4 is finished'),
     (dict(config='configs/lanes/enet_culane.py'), 'train_dataloader.dataset has no fold')])
 def test_what_has_no_folds_is_said(values, match, tmp_path):
     with pytest.raises(ConfigError, match=match):

@@ -94,6 +94,20 @@ def test_an_earlier_run_is_moved_aside(toy_config, tmp_path):
     assert sorted(p.name for p in tmp_path.glob('*.pth')) == ['epoch_1.pth', 'model.pth']
 
 
+def test_a_run_without_weights_leaves_those_of_an_earlier_one_where_they_were(toy_config, tmp_path):
+    for name in ('model.pth', 'last_checkpoint', 'earlier.py'):
+        (tmp_path / name).write_text(name)
+    with pytest.raises(ConfigError, match='model.num_classes=2') as caught:
+        train(toy_config, work_dir=str(tmp_path), options={'model.num_classes': 2})
+    assert not caught.value.resumable
+    assert {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()} == {
+        name: name for name in ('model.pth', 'last_checkpoint', 'earlier.py')}
+    assert not list(tmp_path.glob('before_*'))
+    train(toy_config, work_dir=str(tmp_path), options={'train_cfg.max_epochs': 1})
+    assert {path.name for path in tmp_path.glob('before_*/*')} == {'model.pth', 'last_checkpoint', 'earlier.py'}
+    assert [path.name for path in tmp_path.glob('*.py')] == ['toy_config.py']
+
+
 def test_a_work_dir_that_cannot_be_written_is_refused(toy_config, tmp_path):
     (tmp_path / 'file').write_text('')
     with pytest.raises(DataError, match=r'file/run: Not a directory where results are to be written'):

@@ -73,7 +73,7 @@ def test_frames_that_come_faster_are_seen_as_far_apart_as_those_that_it_learned_
 @pytest.mark.parametrize('every', [1, 2])
 def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, tmp_path, every):
     """Each clip by itself, the last one moved back; frames as they come only of a capture device, or with `live`."""
-    net, data = tiny_net().eval(), dict(DATA, clip_length=4)
+    net, data, frames = tiny_net().eval(), dict(DATA, clip_length=4), frames.repeat(2, 1).repeat(2, 2)
     for i, frame in enumerate(frames[:11 * every]):
         cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
     clips = SteeringPredictor(net, data)
@@ -85,12 +85,29 @@ def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, t
     for batch in (1, 3):
         found = list(SteeringPredictor(net, data, every=every).results(tmp_path, batch=batch))
         assert np.allclose(torch.cat([one.sample.pred_targets for one in found]), expected, atol=1e-5)
+    assert found[5].source.image.shape == (64, 64, 3)
+    assert {image.shape for image in found[5].source.clips} == {(32, 32, 3)}  # not gigabytes
     earlier = SteeringPredictor(net, data)  # as --against has it: it sees the frames of another predictor
     assert np.allclose(earlier(found[5].source).pred_targets, expected[5], atol=1e-5)
     live = SteeringPredictor(net, data, every=every, live=True)
     came = torch.cat([one.sample.pred_targets for one in live.results(tmp_path)])
     assert torch.allclose(came, answers(SteeringPredictor(net, data, every=every), frames[:11 * every]), atol=1e-5)
     assert not np.allclose(came, expected, atol=1e-3)
+
+
+@pytest.mark.parametrize('live', [False, True])
+def test_images_of_a_folder_that_cannot_be_read_are_left_out(tiny_net, frames, tmp_path, live):
+    for i, frame in enumerate(frames[:9]):
+        cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
+    predictor = SteeringPredictor(tiny_net().eval(), dict(DATA, clip_length=4), live=live)
+    expected = [one.sample.pred_targets for one in predictor.results(tmp_path)]
+    for name in ('000_.png', '003_.png', '008_.png'):
+        (tmp_path / name).write_bytes(b'no image')
+    found = list(predictor.results(tmp_path, batch=3))
+    assert [one.name for one in found if one.error] == ['000_', '003_', '008_']
+    assert torch.equal(torch.cat([one.sample.pred_targets for one in found if not one.error]), torch.cat(expected))
+    with pytest.raises(DataError, match='bytes that are no image'):
+        list(predictor.results(tmp_path / '003_.png'))
 
 
 @pytest.mark.parametrize(('kind', 'fps', 'every'), [
@@ -159,7 +176,7 @@ def test_a_bad_frame_leaves_the_video_as_it_was(predictor, frames):
         with pytest.raises(DataError, match='expected uint8'):
             predictor.predict([frames[1], wrong])
     assert torch.allclose(predictor(frames[1]).pred_targets[0], whole[1], atol=1e-5)
-    with pytest.raises(ConfigError, match='window=0'):
+    with pytest.raises(ConfigError, match='window=-1'):
         SteeringPredictor(None, DATA, window=-1)
 
 

@@ -7,6 +7,7 @@ was cut off is resumed, so the same command continues after any interruption.
 """
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,11 +42,12 @@ def run(args: argparse.Namespace) -> dict:
         the report, as written to <work dir>/report.json.
 
     Raises:
-        ConfigError: a config without folds, folds that are no numbers, or a work dir with runs of other settings.
+        ConfigError: a config without folds, folds that it does not have, a work dir with runs of other settings, or
+            no finished fold to report.
     """
     check_positive('folds', last=args.last, jobs=args.jobs)
     folds, cfg = parse_folds(args.folds), load_config(args.config, args.mini)
-    check_config(cfg, args.config)
+    check_config(cfg, args.config, folds)
     path = Path(args.config)
     name = f'{path.parent.name}_{path.stem}{"_mini" if args.mini else ""}'
     folder = make_folder(args.work_dir or from_root(f'work_dirs/folds/{name}')).absolute()
@@ -55,6 +57,9 @@ def run(args: argparse.Namespace) -> dict:
             for fold in folds]
     if not args.report_only:
         train_jobs([job for job in jobs if read_run(job) is None], args.jobs, lambda: None)
+    elif not any(map(read_run, jobs)):
+        raise ConfigError(f'--report-only: no fold of {args.folds} is finished in {folder}, expected one or more. '
+                          'Train them by the same command without --report-only.')
     report = make_report(jobs, args.last, name)
     (folder / 'report.json').write_text(json.dumps(report, indent=1) + '\n')
     text = to_markdown(report)
@@ -75,8 +80,8 @@ def parse_folds(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def check_config(cfg: Config, name: str) -> None:
-    """See that all data sets of a config take a fold.
+def check_config(cfg: Config, name: str, folds: Sequence[int]) -> None:
+    """See that all data sets of a config take a fold, and have these.
 
     Raises:
         ConfigError: one does not.
@@ -85,6 +90,9 @@ def check_config(cfg: Config, name: str) -> None:
     if without:
         raise ConfigError(f'{name}: {without[0]}.dataset has no fold, expected a data set that is split into folds. '
                           'Choose such a config, or set the fold there.')
+    count = min(getattr(cfg[loader].dataset['type'], 'num_folds', math.inf) for loader in LOADERS)
+    if folds[-1] >= count:
+        raise ConfigError(f'--folds: {folds[-1]} came, expected 0..{count - 1} of {name}. Correct it.')
 
 
 def make_report(jobs: Sequence[Job], last: int, title: str) -> dict:

@@ -20,10 +20,10 @@ from perception.utils.checks import check_positive
 SIDE = 128  # pixels that smaller images are enlarged to
 
 
-def to_array(image: Tensor) -> np.ndarray:
-    """(H, W, 3) uint8 of an image (3, H, W), enlarged to SIDE pixels where it is smaller."""
+def to_array(image: Tensor, side: int = SIDE) -> np.ndarray:
+    """(H, W, 3) uint8 of an image (3, H, W), enlarged to about `side` pixels where it is smaller."""
     image = np.ascontiguousarray(image.cpu().permute(1, 2, 0).numpy())
-    factor = max(1, SIDE // image.shape[0])
+    factor = max(1, side // image.shape[0])
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
 
 

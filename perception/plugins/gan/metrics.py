@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from perception.plugins.gan.losses import Perceptual
 from perception.plugins.gan.models.generator import Generator, generator_of, to_bytes
 from perception.plugins.gan.models.inception import InceptionFeatures
+from perception.plugins.gan.models.stylegan3 import StyleGAN3
 from perception.registry import HOOKS, METRICS, MODELS
 from perception.utils.checkpoint import unwrap
 from perception.utils.checks import check_positive
-from perception.utils.errors import DataError
+from perception.utils.errors import ConfigError, DataError
 
 SEED = 20220818
 ROWS = 1000  # of distances at once: those of 50,000 images to each other would take 20 GB
@@ -309,6 +310,70 @@ def path_scores(net: Generator, distance: Callable[[Tensor, Tensor], Tensor], co
                                         [part[i * own] for part in noise]).image) for i in (0, 1)]
             found[name].append(distance(*pair) / (1 if own else step ** 2))
     return {name: trimmed(torch.cat(parts).double().cpu().numpy()) for name, parts in found.items()}
+
+
+@HOOKS.register_module()
+class EquivarianceHook(Hook):
+    """Adds `EQ-T` [dB] to the scores of a test of a StyleGAN3, see `translation_score`.
+
+    Args:
+        count: images.
+        batch: images at once, which move alike.
+        seed: of what is drawn.
+
+    Raises:
+        ConfigError: a number below 1.
+    """
+
+    priority = 'HIGHEST'  # before the scores are logged and written
+
+    def __init__(self, count: int = 50000, batch: int = 16, seed: int = 0) -> None:
+        check_positive('EquivarianceHook', count=count, batch=batch)
+        self.count, self.batch, self.seed = count, batch, seed
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, Any] | None = None) -> None:
+        """Measure, and put the score beside the others.
+
+        Raises:
+            ConfigError: the net has no features that could be moved.
+        """
+        net = generator_of(unwrap(runner.model))
+        if not isinstance(net, StyleGAN3):
+            raise ConfigError(f'EquivarianceHook: {type(net).__name__} came, expected StyleGAN3, whose input can be '
+                              'moved. Leave the metric out.')
+        metrics['EQ-T'] = translation_score(net, self.count, self.batch, self.seed)
+
+
+@torch.no_grad()
+def translation_score(net: StyleGAN3, count: int, batch: int = 16, seed: int = 0, farthest: float = 0.125) -> float:
+    """How nearly an image moves as its Fourier features do: EQ-T of T. Karras et al. Alias-Free Generative Adversarial
+    Networks, NeurIPS 2021, appendix E.1; whole pixels.
+
+    Args:
+        net: the generator.
+        count: images.
+        batch: images at once, which move alike.
+        seed: of what is drawn.
+        farthest: share of the image's size that they move to each side at most.
+
+    Returns:
+        the PSNR [dB] of images of -1..1 of moved features beside moved images, of all pixels that both have.
+    """
+    draw, way, error, pixels = torch.Generator().manual_seed(seed), net.input.transform, 0.0, 0
+    for start in range(0, count, batch):
+        z = torch.randn(min(batch, count - start), net.style_dim, generator=draw).to(way.device)
+        shift = ((torch.rand(2, generator=draw) * 2 - 1) * farthest * net.size).round()
+        latents, here = net.mix(net.mapping(z)), way[:2, 2].clone()
+        images = net.synthesis(latents).image
+        way[:2, 2] -= shift.to(way) / net.size
+        moved = net.synthesis(latents).image
+        way[:2, 2] = here
+        x, y = map(int, shift)
+        rows, columns = ((slice(max(by, 0), net.size + min(by, 0)), slice(max(-by, 0), net.size - max(by, 0)))
+                         for by in (y, x))
+        apart = (moved[..., rows[0], columns[0]] - images[..., rows[1], columns[1]]).double().square()
+        error, pixels = error + float(apart.sum()), pixels + apart.numel()
+    return float(10 * np.log10(4 * pixels / max(error, 1e-30)))
 
 
 def small(images: Tensor, size: int = 256) -> Tensor:

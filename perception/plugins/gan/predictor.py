@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from perception.common.predictor import Predictor
 from perception.common.visual import canvas
-from perception.plugins.gan.draw import draw_grid, to_array
+from perception.plugins.gan.draw import SIDE, draw_grid, to_array
 from perception.plugins.gan.models.generator import generator_of, to_bytes
 from perception.plugins.gan.structures import ImageSample
 from perception.registry import MODELS
@@ -135,7 +135,7 @@ class SeedPredictor(Predictor):
 
     def draw_sample(self, sample: dict, title: str = '') -> np.ndarray:
         """A real image."""
-        return canvas.titled(to_array(sample['inputs']['image']), title)
+        return canvas.titled(to_array(sample['inputs']['image'], 3 * SIDE), title)
 
 
 def ways_of(source: Source) -> list[Way]:

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from perception.apis.config import load_config
 from perception.apis.export import compare, to_onnx
 from perception.common.measure import count_parameters
+from perception.plugins.gan.metrics import translation_score
 from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.plugins.gan.models.generator import Synthesis
 from perception.plugins.gan.models.stylegan3 import StyleGAN3, filtered_leaky_relu, low_pass, signals
 from perception.plugins.gan.students import begin, latent_directions
 from perception.utils.errors import ConfigError
@@ -79,6 +81,25 @@ def test_the_image_moves_with_its_features(options):
     off = (before[..., 4:-4, 4:-7] - after[..., 4:-4, 7:-4]).square().mean()
     assert before.shape == (2, 3, 32, 32) and 10 * torch.log10(before.var() / off) > 60
     assert (before[..., 4:-4, 4:-7] - after[..., 4:-4, 4:-7]).square().mean() > 1e3 * off
+
+
+@pytest.mark.parametrize('shift', [(0.99, 0.2), (-0.7, -0.99)])
+def test_equivariance_is_the_psnr_of_moved_features_beside_moved_images(monkeypatch, shift):
+    torch.manual_seed(0)
+    net = StyleGAN3(32, num_layers=6, base=2048, most=8, style_dim=12).eval()
+    assert translation_score(net, 3, 2) > 60 and torch.equal(net.input.transform, torch.eye(3))
+    monkeypatch.setattr(torch, 'rand', lambda *size, generator: (torch.tensor(shift) + 1) / 2)
+    x, y = (int(round(4 * by)) for by in shift)  # columns, rows
+
+    def synthesis(latents):
+        by = [int(n) for n in (-32 * net.input.transform[:2, 2]).round()]
+        image = torch.arange(1024.).view(1, 1, 32, 32) / 1024
+        made = torch.full_like(image, 7.)  # what comes in at the borders does not count
+        made[..., max(by[1], 0):32 + min(by[1], 0), max(by[0], 0):32 + min(by[0], 0)] = image[
+            ..., max(-by[1], 0):32 - max(by[1], 0), max(-by[0], 0):32 - max(by[0], 0)] + 0.1 * (by == [x, y])
+        return Synthesis(made, [], [])
+    monkeypatch.setattr(net, 'synthesis', synthesis)
+    assert translation_score(net, 3, 2) == pytest.approx(10 * np.log10(4 / 0.01), abs=1e-3)
 
 
 def test_turned_input_turns_the_image_of_r():

@@ -118,6 +118,21 @@ def test_what_learns_in_a_step(adversarial):
     assert 'loss_r1' not in logs and 'loss_path' not in logs
 
 
+def test_the_mean_of_a_short_training_is_not_of_the_weights_it_began_with(adversarial):
+    model = adversarial(taught=False, ramp=0.5)
+    weight, mean = model.generator.style[1].weight, model.student.style[1].weight
+    torch.nn.init.zeros_(mean)
+    torch.nn.init.ones_(weight)
+    model._average(0)
+    assert (mean == 1).all()
+    torch.nn.init.zeros_(weight)
+    model._average(4)  # a half-life of two iterations
+    torch.testing.assert_close(mean, torch.full_like(mean, 0.5 ** 0.5))
+    torch.nn.init.ones_(mean)
+    model._average(10 ** 6)
+    torch.testing.assert_close(mean, torch.full_like(mean, model.decay))
+
+
 def test_features_are_mimicked_through_learned_adapters(adversarial):
     model = adversarial(losses=dict(mimic=FeatureMimicLoss('t', {0: (4, 8), 1: (4, 8)})), directions='random')
     before = model.losses['mimic'].adapters['0'].weight.detach().clone()
@@ -197,7 +212,7 @@ def test_training_starts_from_the_weights_of_a_generator(adversarial):
 def test_arguments_that_do_not_fit(adversarial):
     with pytest.raises(ConfigError, match="start='mapping' without a teacher"):
         adversarial(taught=False, start='mapping')
-    for name, value in dict(mixing=2, r1=float('nan'), path=float('inf'), seed=-1).items():
+    for name, value in dict(mixing=2, r1=float('nan'), path=float('inf'), ramp=-1, seed=-1).items():
         with pytest.raises(ConfigError, match=f'{name}={value}'):
             adversarial(**{name: value})
     with pytest.raises(ConfigError, match='positive rates'):

@@ -53,6 +53,23 @@ def test_both_layouts_of_ham10000_name_the_same(ham10000, tmp_path):
     assert np.array_equal(first.read(3)['image'], second.read(3)['image'])
 
 
+def test_images_of_the_test_that_isic_scores(ham10000, tmp_path):
+    root = shutil.copytree(ham10000, tmp_path / 'ham')
+    with pytest.raises(DataError, match='Test_GroundTruth.csv: no such file'):
+        HAM10000(root, 'scored')
+    (root / f'{TASK}_Test_GroundTruth').mkdir()
+    images = sorted((root / f'{TASK}_Test_Input').iterdir())
+    names = [*(f'ISIC_{i:07d}' for i in range(7)), 'ISIC_0035068']  # the last one is in the table and does not count
+    for name in names:
+        shutil.copy(images[0], root / f'{TASK}_Test_Input' / f'{name}.jpg')
+    rows = [','.join(map(str, (name, *np.eye(7)[i % 7]))) for i, name in enumerate(names)]
+    table = root / f'{TASK}_Test_GroundTruth' / f'{TASK}_Test_GroundTruth.csv'
+    table.write_text('\n'.join([f'image,{",".join(CLASSES)}', *rows]))
+    scored = HAM10000(root, 'scored')
+    assert scored.ids == names[:7] and scored.labels.tolist() == [*range(7)] and scored.official_size == 1511
+    assert set(HAM10000(root, 'test').ids) > set(names)  # a submission holds it
+
+
 def test_classes_of_ham10000_are_told_by_name(ham10000, tmp_path):
     root = shutil.copytree(ham10000, tmp_path / 'ham')
     table = root / f'{TASK}_Training_GroundTruth' / f'{TASK}_Training_GroundTruth.csv'
@@ -199,8 +216,9 @@ def test_wrong_arguments_and_places_are_refused(aptos, tmp_path):
         APTOS2019(aptos, fold=5)
     with pytest.raises(ConfigError, match="folds='lesions'"):
         APTOS2019(aptos, folds='lesions')
-    with pytest.raises(ConfigError, match='split'):
-        APTOS2019(aptos, 'vall')
+    for split in ('vall', 'scored'):
+        with pytest.raises(ConfigError, match='split'):
+            APTOS2019(aptos, split)
     with pytest.raises(DataError, match=r'kaggle.com/c/aptos2019.*--mini'):
         APTOS2019(tmp_path / 'nowhere')
     with pytest.raises(DataError, match=r'neither .*GroundTruth.csv nor HAM10000_metadata.csv'):

@@ -43,6 +43,7 @@ def test_incomplete_submissions_are_refused(tmp_path, names, wanted, match):
     (ISICSubmission, 'image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,0,0,0,0,0,0,nan\n', 'a confidence is nan'),
     (ISICSubmission, 'image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,0,0,0,0,0,0,x\n', "'x'"),
     (ISICSubmission, 'image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,0,0,0,0,0,0,0_1\n', 'a confidence is 0_1'),
+    (ISICSubmission, 'image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\na,1,.1,.1,.1,.1,.1,.1\nb,0,.1,1,.1,.1,.1,.1', 'MEL are all'),
     (ISICSubmission, 'image,NV,MEL,BCC,AKIEC,BKL,DF,VASC\na,0,0,0,0,0,0,1\n', 'header')])
 def test_the_check_names_what_a_server_refuses(tmp_path, kind, text, match):
     path = tmp_path / 'x.csv'

@@ -59,6 +59,8 @@ class AdversarialModel(BaseModel):
         path_shrink: share of the batch that path lengths are taken of, 1 / path_shrink.
         mixing: probability of two latents in an image.
         decay: of the running mean of weights.
+        ramp: the mean's half-life is at most this share of the iterations so far, without which that of a short run
+            holds much of the weights that it began with; None for `decay` from the start.
         seed: of what is drawn.
 
     Raises:
@@ -71,17 +73,17 @@ class AdversarialModel(BaseModel):
                  directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
-                 seed: int = 0):
+                 ramp: float | None = None, seed: int = 0):
         teachers = {name: _build(cfg) for name, cfg in (teachers or {}).items()}  # first, or the same seed would give a
         student = _build(student)  # student the weights that its teacher began with, and so nearly its mapping
         super().__init__(data_preprocessor=student.data_preprocessor)
         check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
         check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
-        if not all(0 <= value < math.inf for value in (r1, path, offset, seed)) or not 0 <= mixing <= 1 or not (
-                0 <= decay < 1):
+        if not all(0 <= value < math.inf for value in (r1, path, offset, seed, ramp or 0)) or not (
+                0 <= mixing <= 1 and 0 <= decay < 1):
             raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
-                              f'decay={decay}, seed={seed}, expected weights and a seed of 0 or more, and shares of '
-                              '0..1. Correct them.')
+                              f'decay={decay}, ramp={ramp}, seed={seed}, expected weights, a ramp and a seed of 0 or '
+                              'more, and shares of 0..1. Correct them.')
         self.teachers = nn.ModuleDict(teachers)
         self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items() if cfg is not None})
         self._check(student)
@@ -96,7 +98,7 @@ class AdversarialModel(BaseModel):
                               f'of {student.size}, expected equal sizes. Correct one.')
         self.directions, self.blocks, self.offset, self.share_noise = directions, blocks, offset, share_noise
         self.r1, self.r1_every, self.path, self.path_every = r1, r1_every, path, path_every
-        self.path_shrink, self.mixing, self.decay, self.seed = path_shrink, mixing, decay, seed
+        self.path_shrink, self.mixing, self.decay, self.ramp, self.seed = path_shrink, mixing, decay, ramp, seed
         if self.teacher is not None and mixing and self.teacher.num_latents != student.num_latents:
             raise ConfigError(f'AdversarialModel: mixing={mixing} with {self.teacher.num_latents} latents of the '
                               f'teacher and {student.num_latents} of the student, expected as many, for the place '
@@ -171,7 +173,7 @@ class AdversarialModel(BaseModel):
         logs |= self._learn_to_make(len(real), now, draw, optim_wrapper['generator'])
         if self.path and now % self.path_every == 0:
             logs |= self._learn_paths(max(1, len(real) // self.path_shrink), draw, optim_wrapper['generator'])
-        self._average()
+        self._average(now)
         self.iteration += 1
         return dict(logs, loss=sum(value for name, value in logs.items() if name.startswith('loss_')))
 
@@ -238,11 +240,12 @@ class AdversarialModel(BaseModel):
         return {name: value.detach() for name, value in logs.items() if name != 'loss'}
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _average(self, now: int) -> None:
+        decay = self.decay if self.ramp is None else min(self.decay, 0.5 ** (1 / max(self.ramp * now, 1e-8)))
         for mean, value in zip(self.student.buffers(), self.generator.buffers()):
             mean.copy_(value)
         for mean, value in zip(self.student.parameters(), self.generator.parameters()):
-            mean.lerp_(value, 1 - self.decay)
+            mean.lerp_(value, 1 - decay)
 
     # --- what is drawn, on the CPU, the same for any device ---
     def _plan(self, batch: int, draw: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:

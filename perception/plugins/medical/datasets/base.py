@@ -18,8 +18,6 @@ from perception.utils.checks import check_choice, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
-SPLITS = ('train', 'val', 'all', 'test')
-
 
 @dataclass
 class Images:
@@ -65,13 +63,16 @@ class ClassImages(SeededDataset):
 
     LABELLED = 0  # images of the official training set
     TESTED = 0  # of the test set
+    SCORED = 0  # of those, with classes that are public
+    num_folds = COUNT
+    splits = ('train', 'val', 'all', 'test')
 
     def __init__(self, data_root: str | Path, split: str = 'train', fold: int = 0, folds: str = 'stratified',
                  input_size: Sequence[int] = (224, 224), pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0) -> None:
         super().__init__(pipeline, seed)
         name = type(self).__name__
-        check_choice(f'{name}: split', split, SPLITS)
+        check_choice(f'{name}: split', split, self.splits)
         if not 0 <= fold < COUNT:
             raise ConfigError(f'{name}: fold={fold}, expected 0..{COUNT - 1}. Correct it.')
         self.data_root, self.split, self.fold, self.folds = data_path(data_root), split, fold, folds
@@ -79,7 +80,7 @@ class ClassImages(SeededDataset):
         if not self.data_root.is_dir():
             raise DataError(f'{self.data_root}: no such folder, expected {name}. {self.advice()} '
                             'Or train with --mini, on simulated data.')
-        images = self.unlabelled() if split == 'test' else self.labelled()
+        images = dict(test=self.unlabelled, scored=self.scored).get(split, self.labelled)()
         rows = np.arange(len(images.ids))
         if split in ('train', 'val'):
             held_out = self._folds(images) == fold
@@ -106,6 +107,10 @@ class ClassImages(SeededDataset):
     def unlabelled(self) -> Images:
         """Those of the official test set."""
         raise NotImplementedError(f'{type(self).__name__} has no unlabelled; write one that gives Images.')
+
+    def scored(self) -> Images:
+        """Those of the official test set that count, with their classes, for data sets with the split `scored`."""
+        raise NotImplementedError(f'{type(self).__name__} has no scored; write one that gives Images.')
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -139,7 +144,7 @@ class ClassImages(SeededDataset):
     def _official(self) -> int | None:
         """Samples of the split of the official data, None where the folds are not those that are published."""
         held_out = self.LABELLED // COUNT + (self.fold < self.LABELLED % COUNT)
-        sizes = dict(test=self.TESTED, all=self.LABELLED)
+        sizes = dict(test=self.TESTED, scored=self.SCORED, all=self.LABELLED)
         if self.folds == 'stratified':
             sizes |= dict(train=self.LABELLED - held_out, val=held_out)
         return sizes.get(self.split)

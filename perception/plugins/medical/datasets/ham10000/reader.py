@@ -9,6 +9,7 @@ Either layout is read as it is unpacked; classes are told by their names, never 
     Dataverse   HAM10000_metadata.csv                           lesion_id,image_id,dx,...
                 HAM10000_images_part_1/ISIC_00xxxxx.jpg, HAM10000_images_part_2/
     test        ISIC2018_Task3_Test_Input/ISIC_00xxxxx.jpg      1,512 images, of both
+                ISIC2018_Task3_Test_GroundTruth/ISIC2018_Task3_Test_GroundTruth.csv     for the split `scored`
 """
 from pathlib import Path
 
@@ -22,18 +23,21 @@ from perception.utils.errors import DataError
 CLASSES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')  # in ISIC's order
 TASK = 'ISIC2018_Task3'
 METADATA = 'HAM10000_metadata.csv'
+NOT_SCORED = 'ISIC_0035068'  # of the test, by ISIC's own program
 
 
 @DATASETS.register_module()
 class HAM10000(ClassImages):
     """Seven kinds of lesions; see `ClassImages` for the arguments. Folds follow the order of the table that is there.
 
-    Where both layouts lie in the folder, the ISIC one is read.
+    Where both layouts lie in the folder, the ISIC one is read. The split `scored` are the images of the test that ISIC
+    scores, with their classes.
     """
 
     METAINFO = dict(classes=CLASSES, palette=(
         (90, 60, 50), (230, 160, 120), (220, 90, 130), (240, 130, 40), (200, 190, 70), (80, 160, 170), (190, 40, 60)))
-    LABELLED, TESTED = 10015, 1512
+    LABELLED, TESTED, SCORED = 10015, 1512, 1511
+    splits = (*ClassImages.splits, 'scored')
 
     def advice(self) -> str:
         return 'It is at https://challenge.isic-archive.com/data/#2018 and https://doi.org/10.7910/DVN/DBW86T.'
@@ -47,8 +51,16 @@ class HAM10000(ClassImages):
             images = self._dataverse(self.data_root / METADATA, truth)
         return check_images(images, folders, '.jpg', len(CLASSES))
 
+    def scored(self) -> Images:
+        truth = self.data_root / f'{TASK}_Test_GroundTruth' / f'{TASK}_Test_GroundTruth.csv'
+        if not truth.is_file():
+            raise DataError(f'{truth}: no such file, expected the classes of the test. Unpack '
+                            f'{TASK}_Test_GroundTruth.zip there, or take another split.')
+        return check_images(self._isic(truth), [self.data_root / f'{TASK}_Test_Input'], '.jpg', len(CLASSES))
+
     def _isic(self, path: Path) -> Images:
         header, rows = read_csv(path)
+        rows = [row for row in rows if row[0] != NOT_SCORED]
         if header[0] != 'image' or sorted(header[1:]) != sorted(CLASSES):
             raise DataError(f'{path}: the columns {",".join(header)[:100]}, expected image,{",".join(CLASSES)}. Unpack '
                             'the official file again.')
