@@ -55,7 +55,8 @@ class CrowdPredictor(Predictor):
         min_score: predictions below it are not drawn.
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
         tracker: name or config of the Tracker of the view 'tracks'.
-        interval: s between scans that are followed; times in their names tell where some are missing.
+        interval: s between scans that are followed, and between frames of a film; times in their names tell where some
+            are missing.
         counts: whom the test counts, see Filters; pictures with the truth count the same people.
 
     Raises:
@@ -267,6 +268,10 @@ class CrowdPredictor(Predictor):
         boxes = geometry.translate(boxes, move[:3, 3])
         return dict(boxes=boxes, labels=np.zeros(len(boxes), np.int64), track_ids=annotations.track_ids[own],
                     num_points=annotations.num_points[own], ignore=boxes[:, 5] < self.data.get('min_height', 1.2))
+
+    def rate(self, path: str | Path) -> float:
+        """See Predictor; scans follow each other after the tracker's `interval`."""
+        return 1 / self.tracker.interval
 
     def begin(self, path: str | Path, view: str) -> None:
         """See Predictor; tracks begin anew.
