@@ -166,7 +166,8 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     layers = [
         BoxLayer(boxes[ignored], IGNORED, dashed=True, name='ignored'),
         BoxLayer(boxes[~missed & ~ignored], TRUTH, dashed=True, name='person'),
-        BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)]),
+        BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)],
+                 name='ignored prediction'),
         BoxLayer(preds[found], FOUND, [scores[i] for i in np.flatnonzero(found)], name='found'),
         BoxLayer(preds[wrong], WRONG, [scores[i] for i in np.flatnonzero(wrong)], name='wrong'),
         BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed, with its points')]

@@ -1,4 +1,5 @@
 """Finds people in scans with a trained net and draws them in the image, from above and in space."""
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from perception.common import boxes as geometry
 from perception.common.dataset import build_pipeline
-from perception.common.formats.images import SUFFIXES, read_image
+from perception.common.formats.images import SUFFIXES, read_header, read_image
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
 from perception.common.predictor import Found, Predictor
@@ -334,7 +335,10 @@ class CrowdPredictor(Predictor):
 
     @staticmethod
     def _all(known: Mapping, sample: BoxSample | None, truth: Mapping | None) -> dict:
-        """What is known of a scan, predicted and true."""
+        """What is known of a scan, predicted and true, and the size of its image, beyond which some tests count nobody."""
+        if known['image_path'] and Path(known['image_path']).is_file():
+            with contextlib.suppress(DataError):  # said where it is looked at
+                known = dict(known, image_size=read_header(known['image_path']).size[::-1])
         predicted = {} if sample is None else arrays_of(
             {key: sample.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels', 'pred_track_ids')})
         return {**known, **predicted, **(truth or {})}

@@ -113,8 +113,9 @@ def test_each_kind_has_its_colour_dashes_and_text():
     layers, score = layers_of(sample(), PALETTE, LOOK)
     seen = {layer.name: (tuple(layer.ink), layer.dashed, list(layer.texts)) for layer in layers if layer.name}
     assert seen == dict(ignored=(IGNORED, True, []), person=(TRUTH, True, []), found=(FOUND, False, ['0.60']),
-                        wrong=(WRONG, False, ['0.70', '0.80']),
-                        **{'missed, with its points': (MISSED, True, ['17 pt'])})
+                        wrong=(WRONG, False, ['0.70', '0.80']), **{
+                            'ignored prediction': (IGNORED, False, []),
+                            'missed, with its points': (MISSED, True, ['17 pt'])})
     assert score == 'found 1 of 2, 1 missed, 2 wrong (within 0.5 m, score 0.3 or more)'
 
 
