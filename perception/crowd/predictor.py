@@ -335,7 +335,7 @@ class CrowdPredictor(Predictor):
 
     @staticmethod
     def _all(known: Mapping, sample: BoxSample | None, truth: Mapping | None) -> dict:
-        """What is known of a scan, predicted and true, and the size of its image, beyond which some tests count nobody."""
+        """What is known of a scan, predicted and true; and the size of its image, as some tests count nobody beyond."""
         if known['image_path'] and Path(known['image_path']).is_file():
             with contextlib.suppress(DataError):  # said where it is looked at
                 known = dict(known, image_size=read_header(known['image_path']).size[::-1])

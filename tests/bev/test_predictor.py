@@ -1,5 +1,6 @@
 """Predictions of any rig, of one moment or a sequence, drawn and saved; the net is a stand-in that knows the truth."""
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -105,11 +106,16 @@ def test_any_number_of_cameras_from_python(mini_rig, num):
         assert picture.shape[1] == 1600 and picture.dtype == np.uint8
 
 
-def test_chosen_cameras_and_batches(mini_rig, folder):
+def test_chosen_cameras_and_batches(mini_rig, folder, tmp_path):
     net = Oracle()
     predictor = RigPredictor(net, config(mini_rig), cameras='CAM_BACK,CAM_FRONT')
     whole = RigPredictor(net, config(mini_rig))
     assert predictor(folder).cameras == ['CAM_BACK', 'CAM_FRONT']
+    few = shutil.copytree(folder, tmp_path / 'few')
+    next(few.glob('*CAM_FRONT_LEFT*')).unlink()  # an image that this net does not see
+    assert [sample.cameras for sample in map(predictor, (few, few / 'rig.json'))] == 2 * [['CAM_BACK', 'CAM_FRONT']]
+    assert predictor(next(predictor.sources(few))[1]).cameras == ['CAM_BACK', 'CAM_FRONT']
+    net.seen[1:] = []
     whole(folder)
     assert torch.equal(net.seen[0][1], net.seen[1][whole(folder).cameras.index('CAM_FRONT')])
     net.seen.clear()

@@ -85,7 +85,7 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
             ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
-            f'tools/train.py {config} --structure {out}',
+            f'tools/train.py {config} {"--mini " * mini}--structure {out}',
             *([note] if weights is not None else [])]
 
 
