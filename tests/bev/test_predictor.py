@@ -134,6 +134,7 @@ def test_sequences(mini_rig, tmp_path, capfd):
     assert [name for name, _ in pictures] == ['0', '1'] and pictures[0][1].shape == pictures[1][1].shape
     scene = RigPredictor(Oracle(), config(mini_rig), scene='scene-0103')
     names = [name for name, _ in scene.sources(mini_rig)]
+    assert scene.rate(mini_rig) == 2  # key frames a second
     assert names == ['scene-0103_000']
     (name, picture), = scene.pictures(mini_rig, labels=mini_rig)
     assert picture.shape[1] == 1600

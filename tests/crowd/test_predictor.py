@@ -244,6 +244,11 @@ def test_a_sample_of_the_data_set_is_drawn(monkeypatch, folder):
     assert picture.ndim == 3 and picture.shape[1] > 1280
 
 
+def test_a_film_is_as_fast_as_scans_are_followed(predictor):
+    rates = [one.rate('pcd/33') for one in (predictor, CrowdPredictor(None, DATA, interval=.1))]
+    assert rates == pytest.approx([2.5, 10])
+
+
 def test_the_view_of_tracks_follows_people_through_scans(predictor, pictures, tmp_path):
     drawn = [picture for _, picture in predictor.pictures(pictures / 'pcd/33', pictures / 'anno', 'tracks')]
     assert len(drawn) == 2 and drawn[0].shape == drawn[1].shape
