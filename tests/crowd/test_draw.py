@@ -192,10 +192,12 @@ def test_the_view_in_space_looks_forward_whatever_the_frame():
     assert (pictures[0] == pictures[1]).all(-1).mean() > .98 and len(colors_in(pictures[0])) > 3
 
 
-def test_each_scan_of_a_batch_gets_its_file(tmp_path):
+@pytest.mark.parametrize('bad', ['none.png', 'bad.png'])
+def test_each_scan_of_a_batch_gets_its_file(tmp_path, bad):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((90, 160, 3), 77, np.uint8))
     first = dict(sample(), sample_id='33_0004', image_path=str(tmp_path / 'a.png'), lidar_to_image=CAMERA)
-    second = dict(sample(), sample_id='33_0005', image_path=str(tmp_path / 'none.png'), lidar_to_image=CAMERA)
+    (tmp_path / 'bad.png').write_bytes((tmp_path / 'a.png').read_bytes()[:40])
+    second = dict(sample(), sample_id='33_0005', image_path=str(tmp_path / bad), lidar_to_image=CAMERA)
     metric = DrawPeople(tmp_path / 'out', views=['bev', 'image'], look=dict(width=320), num_colors=32, max_scans=2)
     evaluator = Evaluator([metric])
     evaluator.dataset_meta = dict(classes=('pedestrian',), palette=PALETTE)
