@@ -73,7 +73,8 @@ def main() -> None:
     parser.add_argument('--show', action='store_true', help='also open a window for each, if there is a display')
     parser.add_argument('--mini', action='store_true', help='CKPT was trained with --mini')
     parser.add_argument('--colors', type=int, metavar='N', help='reduce each PNG to N colours, for small files')
-    parser.add_argument('--fps', type=float, help='frames per second of a film (default: as the input, else 10)')
+    parser.add_argument('--fps', type=float, help='frames per second of a film (default: of the input video, else as '
+                        "CONFIG's data set was taken, such as 2 of nuScenes' key frames, else 10)")
     parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
                         help='override single values of CONFIG, as tools/train.py does')
     words, flags = split_flags(sys.argv[1:], parser)

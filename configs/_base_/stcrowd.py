@@ -76,7 +76,7 @@ mini_loaders = dict(
     test_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     submit_dataloader=dict(num_workers=0, dataset=dict(mini_place, pipeline=mini_test)),
     val_evaluator=mini_score, test_evaluator=mini_score,
-    more_metrics=dict(tracking=dict(max_range=19), in_image=dict(max_range=19)),
+    more_metrics=dict(tracking=dict(max_range=19), in_image=dict(max_range=19)), submission=dict(max_range=19),
     predictor=dict(counts=dict(max_range=19)), draw=dict(look=dict(counts=dict(max_range=19))),
     train_cfg=dict(max_epochs=mini_epochs, val_interval=mini_epochs))
 

@@ -29,7 +29,7 @@ model = dict(
     heads=dict(map=dict(type=MapHead, classes=['vehicle'], layers=0, loss='bce', pos_weight=2.13)))
 
 size = (128, 352)
-labels = dict(map_preset='lss_vehicle', bev_frame='ego', motion=False, balance=False)
+labels = dict(map_preset='lss_vehicle', bev_frame='ego', motion=False, balance=False)  # motion as LSS's code has it
 train_dataloader.update(batch_size=4)
 train_dataloader['dataset'].update(pipeline=[
     dict(type=ImageAug, size=size, scale=(0.877, 1.023), bottom=(0, 0.22), degrees=5.4, flip=0.5),

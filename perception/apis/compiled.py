@@ -3,7 +3,8 @@ import logging
 
 import torch
 from mmengine.logging import print_log
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from perception.utils.errors import ConfigError
 
@@ -46,6 +47,6 @@ def _compile(net: nn.Module) -> None:
                       'runs as it is.', 'current', logging.WARNING)
             return plain(*args, **kwargs)
         # a graph writes the next batch's outputs to the same place
-        return {name: value.clone() for name, value in outputs.items()} if graph else outputs
+        return tree_map_only(Tensor, Tensor.clone, outputs) if graph else outputs  # of grids also lists and tuples
 
     net.compute = compute

@@ -34,7 +34,7 @@ from perception.common.hooks.start import check_classes
 from perception.common.predictor import Found, Predictor
 from perception.common.visual.canvas import save_png, stacked, titled
 from perception.common.visual.recording import Recording
-from perception.common.visual.video import check_film, frame_rate, is_film, write_video
+from perception.common.visual.video import check_film, is_film, write_video
 from perception.registry import DATASETS, MODELS
 from perception.utils.checkpoint import load_weights
 from perception.utils.checks import check_choice, check_positive, close_matches
@@ -245,7 +245,7 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
         mini: the checkpoints were trained with `--mini`.
         show: also open a window for each, where there is a display.
         num_colors: reduce each picture to a palette of so many colours.
-        fps: frames per second of a video; those of the source, else 10.
+        fps: frames per second of a film; what the predictor's `rate` says by default.
         save: folder of the predictions as files.
         save_as: kinds of these files, of the predictor's `saves`; its first by default.
         batch: how many are predicted at once.
@@ -262,7 +262,6 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
     """
     out = None if out is None else Path(out).expanduser()
     film = viewer is None and out is not None and is_film(out)
-    rate = frame_rate(source) if fps is None else fps
     _check_outputs(out, save, save_as, viewer, show)
     if checkpoint is None and (against or tta or ensemble or save):
         raise ConfigError('visualize: no checkpoint came, expected one beside --against, --tta, --ensemble or --save. '
@@ -272,7 +271,7 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
         if out.exists() and Path(source).expanduser().exists() and out.samefile(Path(source).expanduser()):
             raise DataError(f'--out {out}: the source itself, expected another file for the film that is made of it. '
                             'Choose another name.')
-        check_film(out, rate)
+        check_film(out, 10.0 if fps is None else fps)
     predictor = load(config, checkpoint, device, mini, tta, ensemble, options)
     check_choice('--view', view, predictor.views)
     forms = list(dict.fromkeys(save_as)) or list(predictor.saves[:1]) if save else []
@@ -295,7 +294,7 @@ def visualize(config: str | Path, source: str | Path, out: str | Path | None = N
             work.recording = stack.enter_context(Recording(out, Path(source).name))
         done = work.run(labels, batch, draw=out is not None and viewer is None)
         if film:
-            yield from work.film(done, Path(out), rate)
+            yield from work.film(done, Path(out), predictor.rate(source) if fps is None else fps)
         else:
             for found, picture, files in done:
                 if picture is not None:

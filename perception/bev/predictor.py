@@ -172,7 +172,9 @@ class RigPredictor(Predictor):
             if not Path(source).is_dir() and Path(source).name != NAME:
                 dataset, number = self._key_frame(Path(source))
                 return dataset.read(number)
-            source = self._rig(Path(source))
+            folder = Path(source) if Path(source).is_dir() else Path(source).parent
+            places = (place / NAME for place in (folder, folder.parent))
+            source = self._rig(folder, next((file for file in places if file.is_file()), folder / NAME))
         rig = source.rig if self.cameras is None else source.rig.choose(self.cameras)
         images = source.images
         if rig is not source.rig and len(images) == len(source.rig.cameras):
@@ -182,12 +184,10 @@ class RigPredictor(Predictor):
         files = [image if isinstance(image, (str, Path)) else '' for image in images]
         return rig_sample(rig, pixels, self.bev_frame, source.name, files)
 
-    @staticmethod
-    def _rig(path: Path) -> RigSource:
-        """The source of a folder of images, or of a `rig.json` beside them."""
-        folder = path if path.is_dir() else path.parent
-        file = next((place / NAME for place in (folder, folder.parent) if (place / NAME).is_file()), folder / NAME)
+    def _rig(self, folder: Path, file: Path) -> RigSource:
+        """The source of a folder of images and its `rig.json`, of the cameras that the net sees."""
         rig = read_rig(file)
+        rig = rig if self.cameras is None else rig.choose(self.cameras)
         return RigSource(rig, tuple(image_files(rig, folder)), folder.name)
 
     def _key_frame(self, file: Path) -> tuple[NuScenesRig, int]:
@@ -251,8 +251,7 @@ class RigPredictor(Predictor):
         elif path.is_dir() or path.name == NAME:
             for folder, file in find_rigs(path if path.is_dir() else path.parent):
                 try:
-                    rig = read_rig(file)
-                    yield folder.name, RigSource(rig, tuple(image_files(rig, folder)), folder.name)
+                    yield folder.name, self._rig(folder, file)
                 except DataError as error:  # said where it is predicted, the others go on
                     print_log(str(error), 'current', logging.WARNING)
                     yield folder.name, folder

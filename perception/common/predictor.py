@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from perception.common.visual.recording import Recording
-from perception.common.visual.video import find_files, show_image
+from perception.common.visual.video import find_files, frame_rate, show_image
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
@@ -125,6 +125,10 @@ class Predictor:
         """
         raise ConfigError(f'--labels: {labels} came for {self.data["type"].__name__}, expected a data set whose labels '
                           'stand in one file for each source. Draw it with its labels by tools/test.py --draw.')
+
+    def rate(self, path: str | Path) -> float:
+        """Frames per second of a film of what `sources` finds: a video's own, else the data set's `rate`, else 10."""
+        return frame_rate(path, self.meta.get('rate') or 10.0)
 
     def begin(self, path: str | Path, view: str) -> None:
         """Called before the pictures of a file or a folder are drawn, for views that need to know the whole.

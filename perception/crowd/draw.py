@@ -166,7 +166,8 @@ def layers_of(sample: Mapping, palette: Sequence[Sequence[int]], look: Look) -> 
     layers = [
         BoxLayer(boxes[ignored], IGNORED, dashed=True, name='ignored'),
         BoxLayer(boxes[~missed & ~ignored], TRUTH, dashed=True, name='person'),
-        BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)]),
+        BoxLayer(preds[~found & ~wrong], IGNORED, [scores[i] for i in np.flatnonzero(~found & ~wrong)],
+                 name='ignored prediction'),
         BoxLayer(preds[found], FOUND, [scores[i] for i in np.flatnonzero(found)], name='found'),
         BoxLayer(preds[wrong], WRONG, [scores[i] for i in np.flatnonzero(wrong)], name='wrong'),
         BoxLayer(boxes[missed], MISSED, [texts[i] for i in np.flatnonzero(missed)], True, 'missed, with its points')]
@@ -333,11 +334,20 @@ class DrawPeople(BaseMetric):
         for points, sample in zip(data_batch['inputs']['points'], data_samples):
             if self.max_scans is not None and len(self.results) >= self.max_scans:
                 return
-            image = image_of(sample) if 'image' in self.views else None
+            image = self._image(sample) if 'image' in self.views else None
             picture = draw_people(points.cpu().numpy(), sample, meta['palette'], look, image, sample['sample_id'],
                                   self.views)
             path = canvas.save_png(self.out_dir / f'{sample["sample_id"]}.png', picture, self.num_colors)
             self.results.append(str(path))
+
+    @staticmethod
+    def _image(sample: Mapping) -> np.ndarray | None:
+        """The image of a sample, None where it has none or a damaged one, which ends no test of a net of scans."""
+        try:
+            return image_of(sample)
+        except DataError as error:
+            print_log(f'{error} The scan is drawn without it.', 'current', logging.WARNING)
+            return None
 
     def compute_metrics(self, results: list[str]) -> dict:
         """No score comes from pictures."""

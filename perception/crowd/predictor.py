@@ -1,4 +1,5 @@
 """Finds people in scans with a trained net and draws them in the image, from above and in space."""
+import contextlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from perception.common import boxes as geometry
 from perception.common.dataset import build_pipeline
-from perception.common.formats.images import SUFFIXES, read_image
+from perception.common.formats.images import SUFFIXES, read_header, read_image
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
 from perception.common.predictor import Found, Predictor
@@ -55,7 +56,8 @@ class CrowdPredictor(Predictor):
         min_score: predictions below it are not drawn.
         front, back, side: m before, behind and at each side of the sensor that is drawn from above.
         tracker: name or config of the Tracker of the view 'tracks'.
-        interval: s between scans that are followed; times in their names tell where some are missing.
+        interval: s between scans that are followed, and between frames of a film; times in their names tell where some
+            are missing.
         counts: whom the test counts, see Filters; pictures with the truth count the same people.
 
     Raises:
@@ -268,6 +270,10 @@ class CrowdPredictor(Predictor):
         return dict(boxes=boxes, labels=np.zeros(len(boxes), np.int64), track_ids=annotations.track_ids[own],
                     num_points=annotations.num_points[own], ignore=boxes[:, 5] < self.data.get('min_height', 1.2))
 
+    def rate(self, path: str | Path) -> float:
+        """See Predictor; scans follow each other after the tracker's `interval`."""
+        return 1 / self.tracker.interval
+
     def begin(self, path: str | Path, view: str) -> None:
         """See Predictor; tracks begin anew.
 
@@ -329,7 +335,10 @@ class CrowdPredictor(Predictor):
 
     @staticmethod
     def _all(known: Mapping, sample: BoxSample | None, truth: Mapping | None) -> dict:
-        """What is known of a scan, predicted and true."""
+        """What is known of a scan, predicted and true; and the size of its image, as some tests count nobody beyond."""
+        if known['image_path'] and Path(known['image_path']).is_file():
+            with contextlib.suppress(DataError):  # said where it is looked at
+                known = dict(known, image_size=read_header(known['image_path']).size[::-1])
         predicted = {} if sample is None else arrays_of(
             {key: sample.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels', 'pred_track_ids')})
         return {**known, **predicted, **(truth or {})}

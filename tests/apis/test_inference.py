@@ -117,6 +117,15 @@ def test_pictures_make_a_video(toy_config, folder, tmp_path):
     assert len(list(read_frames(tmp_path / 'a/out.mp4'))) == 3 and frame_rate(tmp_path / 'a/out.mp4') == 4
 
 
+@pytest.mark.parametrize('rate', [None, 2.0])
+def test_a_film_is_as_fast_as_its_source_was_taken(toy, toy_config, folder, tmp_path, monkeypatch, rate):
+    monkeypatch.setitem(toy.ToyDataset.METAINFO, 'rate', rate)
+    film = next(visualize(toy_config, folder, tmp_path / 'out.mp4'))
+    assert frame_rate(film) == (rate or 10)
+    predictor = load(toy_config)
+    assert predictor.rate(next(visualize(toy_config, folder, tmp_path / 'quick.mp4', fps=25))) == 25  # of a video
+
+
 def test_a_film_does_not_replace_its_own_source(toy_config, folder, tmp_path):
     film = next(visualize(toy_config, folder, tmp_path / 'out.mp4', fps=4))
     before = film.read_bytes()

@@ -1,5 +1,6 @@
 """Predictions of any rig, of one moment or a sequence, drawn and saved; the net is a stand-in that knows the truth."""
 import json
+import shutil
 
 import cv2
 import numpy as np
@@ -105,11 +106,16 @@ def test_any_number_of_cameras_from_python(mini_rig, num):
         assert picture.shape[1] == 1600 and picture.dtype == np.uint8
 
 
-def test_chosen_cameras_and_batches(mini_rig, folder):
+def test_chosen_cameras_and_batches(mini_rig, folder, tmp_path):
     net = Oracle()
     predictor = RigPredictor(net, config(mini_rig), cameras='CAM_BACK,CAM_FRONT')
     whole = RigPredictor(net, config(mini_rig))
     assert predictor(folder).cameras == ['CAM_BACK', 'CAM_FRONT']
+    few = shutil.copytree(folder, tmp_path / 'few')
+    next(few.glob('*CAM_FRONT_LEFT*')).unlink()  # an image that this net does not see
+    assert [sample.cameras for sample in map(predictor, (few, few / 'rig.json'))] == 2 * [['CAM_BACK', 'CAM_FRONT']]
+    assert predictor(next(predictor.sources(few))[1]).cameras == ['CAM_BACK', 'CAM_FRONT']
+    net.seen[1:] = []
     whole(folder)
     assert torch.equal(net.seen[0][1], net.seen[1][whole(folder).cameras.index('CAM_FRONT')])
     net.seen.clear()
@@ -128,6 +134,7 @@ def test_sequences(mini_rig, tmp_path, capfd):
     assert [name for name, _ in pictures] == ['0', '1'] and pictures[0][1].shape == pictures[1][1].shape
     scene = RigPredictor(Oracle(), config(mini_rig), scene='scene-0103')
     names = [name for name, _ in scene.sources(mini_rig)]
+    assert scene.rate(mini_rig) == 2  # key frames a second
     assert names == ['scene-0103_000']
     (name, picture), = scene.pictures(mini_rig, labels=mini_rig)
     assert picture.shape[1] == 1600

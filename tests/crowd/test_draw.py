@@ -113,8 +113,9 @@ def test_each_kind_has_its_colour_dashes_and_text():
     layers, score = layers_of(sample(), PALETTE, LOOK)
     seen = {layer.name: (tuple(layer.ink), layer.dashed, list(layer.texts)) for layer in layers if layer.name}
     assert seen == dict(ignored=(IGNORED, True, []), person=(TRUTH, True, []), found=(FOUND, False, ['0.60']),
-                        wrong=(WRONG, False, ['0.70', '0.80']),
-                        **{'missed, with its points': (MISSED, True, ['17 pt'])})
+                        wrong=(WRONG, False, ['0.70', '0.80']), **{
+                            'ignored prediction': (IGNORED, False, []),
+                            'missed, with its points': (MISSED, True, ['17 pt'])})
     assert score == 'found 1 of 2, 1 missed, 2 wrong (within 0.5 m, score 0.3 or more)'
 
 
@@ -191,10 +192,12 @@ def test_the_view_in_space_looks_forward_whatever_the_frame():
     assert (pictures[0] == pictures[1]).all(-1).mean() > .98 and len(colors_in(pictures[0])) > 3
 
 
-def test_each_scan_of_a_batch_gets_its_file(tmp_path):
+@pytest.mark.parametrize('bad', ['none.png', 'bad.png'])
+def test_each_scan_of_a_batch_gets_its_file(tmp_path, bad):
     cv2.imwrite(str(tmp_path / 'a.png'), np.full((90, 160, 3), 77, np.uint8))
     first = dict(sample(), sample_id='33_0004', image_path=str(tmp_path / 'a.png'), lidar_to_image=CAMERA)
-    second = dict(sample(), sample_id='33_0005', image_path=str(tmp_path / 'none.png'), lidar_to_image=CAMERA)
+    (tmp_path / 'bad.png').write_bytes((tmp_path / 'a.png').read_bytes()[:40])
+    second = dict(sample(), sample_id='33_0005', image_path=str(tmp_path / bad), lidar_to_image=CAMERA)
     metric = DrawPeople(tmp_path / 'out', views=['bev', 'image'], look=dict(width=320), num_colors=32, max_scans=2)
     evaluator = Evaluator([metric])
     evaluator.dataset_meta = dict(classes=('pedestrian',), palette=PALETTE)

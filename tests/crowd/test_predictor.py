@@ -11,7 +11,7 @@ from perception.common.boxes import points_in_boxes
 from perception.common.predictor import Found
 from perception.common.visual.video import read_frames, write_video
 from perception.crowd.datasets.stcrowd.reader import STCrowd
-from perception.crowd.draw import layers_of
+from perception.crowd.draw import DrawPeople, layers_of
 from perception.crowd.predictor import CrowdPredictor
 from perception.utils.errors import ConfigError, DataError
 
@@ -61,6 +61,29 @@ def test_files_arrays_and_tensors_are_alike(predictor, folder):
     for source in (points, torch.from_numpy(points)):
         assert predictor(source).sample_id == 'scan' and (predictor.model.came[0].numpy() == seen).all()
     assert points[:, 3].max() > 1  # what was given is not changed
+
+
+@pytest.mark.parametrize('size', [(1280, 720), (660, 400)])
+def test_pictures_of_a_scan_are_those_of_its_test(folder, size):
+    """Boxes, colours, texts and legend, also where the camera shows less than STCrowd's."""
+    counts = dict(view='camera')
+    for frame in json.loads((folder / 'anno/33.json').read_text())['frames']:
+        path = folder / frame['images'][0]['image_name']
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((*size[::-1], 3), np.uint8))
+    dataset, predictor = STCrowd(folder, 'val', sequences=[33]), CrowdPredictor(Finder(), DATA, counts=counts)
+    drawn = DrawPeople('unused', look=dict(counts=counts))
+    for index in range(len(dataset)):
+        tested, scan = dataset[index]['data_samples'], dataset.path(index)
+        found = predictor(scan)
+        tested.set_data({key: found.get(key) for key in ('pred_boxes', 'pred_scores', 'pred_labels')})
+        shown = predictor._all(predictor.known(scan), found, predictor.truth(folder / 'anno', '', scan))
+        (ours, score), (theirs, wanted) = (layers_of(one, PALETTE, look) for one, look in (
+            (shown, predictor.look), (tested.to_dict(), drawn.look)))
+        assert score == wanted and [layer.name for layer in ours] == [layer.name for layer in theirs]
+        for one, other in zip(ours, theirs):
+            assert np.array_equal(one.boxes, other.boxes, equal_nan=True) and list(one.texts) == list(other.texts)
+            assert np.array_equal(one.rgb, other.rgb)
 
 
 def test_the_net_gets_what_it_gets_from_the_data_set(folder):
@@ -219,6 +242,11 @@ def test_a_sample_of_the_data_set_is_drawn(monkeypatch, folder):
     monkeypatch.setattr(draw, 'visible_points', lambda points, view, width, height: np.full((height, width), -1))
     picture = CrowdPredictor(None, DATA).draw_sample(STCrowd(folder, 'val')[0], 'a')
     assert picture.ndim == 3 and picture.shape[1] > 1280
+
+
+def test_a_film_is_as_fast_as_scans_are_followed(predictor):
+    rates = [one.rate('pcd/33') for one in (predictor, CrowdPredictor(None, DATA, interval=.1))]
+    assert rates == pytest.approx([2.5, 10])
 
 
 def test_the_view_of_tracks_follows_people_through_scans(predictor, pictures, tmp_path):

@@ -6,7 +6,9 @@ All run at their mini scale on the tiny data sets of `tests/conftest.py`, which 
 without an entry there gets what its writer makes by default.
 """
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -90,12 +92,26 @@ def submit(cfg: Config, model: nn.Module, folder: Path) -> None:
 
 
 def same_predictions(found: BaseDataElement, tested: BaseDataElement) -> None:
-    """A user's file is predicted as the test of the data set that it belongs to predicts it."""
-    for name in found.keys():  # noqa: SIM118
-        ours, theirs = found.get(name), tested.get(name)
-        if name.startswith('pred_') and isinstance(theirs, torch.Tensor):
-            assert ours.shape == theirs.shape, name
-            torch.testing.assert_close(ours, theirs, equal_nan=True, msg=lambda text, name=name: f'{name}: {text}')
+    """A user's file is predicted as the test of the data set that it belongs to predicts it, lists of lanes too."""
+    def plain(value: Any) -> Any:
+        return torch.from_numpy(value.copy()) if isinstance(value, np.ndarray) else [plain(one) for one in value] \
+            if isinstance(value, (list, tuple)) else value
+    ours, theirs = ({name: plain(value) for name, value in sample.items() if name.startswith('pred_')}
+                    for sample in (found, tested))
+    torch.testing.assert_close(ours, theirs, equal_nan=True)
+
+
+def test_predictions_are_compared_wherever_they_stand():
+    def sample(**found) -> BaseDataElement:
+        return BaseDataElement(**{f'pred_{name}': value for name, value in found.items()})
+    lanes = [np.array([[1., 2.]]), np.array([[3., np.nan]])]
+    same_predictions(sample(lanes=lanes, path=np.zeros(2)), sample(lanes=[lane.copy() for lane in lanes],
+                                                                   path=np.zeros(2)))
+    for other in (lanes[:1], [lanes[0], lanes[1] + 1], [lanes[0], lanes[1][:0]]):
+        with pytest.raises(AssertionError, match='lanes'):
+            same_predictions(sample(lanes=lanes), sample(lanes=other))
+    with pytest.raises(AssertionError, match='path'):
+        same_predictions(sample(lanes=lanes, path=np.zeros(2)), sample(lanes=lanes))
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: p.relative_to(ROOT / 'configs').as_posix())

@@ -1,5 +1,6 @@
 """Nets compiled for evaluation give the same, and one that cannot be compiled runs as it is."""
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -70,6 +71,26 @@ def test_where_there_is_no_compiler_the_net_runs_as_it_is(net, monkeypatch):
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     line, = said
     assert 'Net cannot be compiled here' in line and 'No working C++ compiler found' in line
+
+
+def test_the_next_batch_of_a_graph_leaves_outputs_as_they_are(monkeypatch):
+    """A CUDA graph writes each batch to the same place; those of grids stand in lists and tuples (BEVNet)."""
+    place = torch.zeros(2)
+
+    class Grid(nn.Module):
+        deployable = True
+
+        def parameters(self, recurse=True):
+            return iter([SimpleNamespace(is_cuda=True)])
+
+        def compute(self, value):
+            return dict(seen=(place.fill_(value), None), boxes=[dict(heatmap=place)])
+
+    monkeypatch.setattr(torch, 'compile', lambda compute, **options: compute)
+    net = Grid()
+    compile_net(net)
+    first, _ = net.compute(1), net.compute(2)
+    assert first['seen'][0].tolist() == first['boxes'][0]['heatmap'].tolist() == [1, 1] and first['seen'][1] is None
 
 
 def test_a_net_without_a_dense_part_is_refused():

@@ -19,6 +19,9 @@ from perception.utils.errors import ConfigError
 class FPN(nn.Module):
     """Lateral 1 x 1 convolutions, sums from coarse to fine, 3 x 3 convolutions.
 
+    Coarse maps are enlarged to the size of the finer ones, which need not be twice theirs, by the nearest cell, as in
+    mmdet.
+
     Attributes:
         out_channels: of every output.
 

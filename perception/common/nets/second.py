@@ -82,8 +82,17 @@ class SECONDFPN(nn.Module):
         init_convs(self)
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
-        """(B, in_channels[i], H_i, W_i) to (B, out_channels, H, W)."""
-        return torch.cat([block(x) for block, x in zip(self.deblocks, inputs, strict=True)], dim=1)
+        """(B, in_channels[i], H_i, W_i) to (B, out_channels, H, W).
+
+        Raises:
+            ConfigError: maps that the strides do not bring to one size.
+        """
+        maps = [block(x) for block, x in zip(self.deblocks, inputs, strict=True)]
+        sizes = sorted({tuple(x.shape[2:]) for x in maps})
+        if len(sizes) > 1:
+            raise ConfigError(f'SECONDFPN: maps of {" and ".join(f"{h} x {w}" for h, w in sizes)} cells, expected one '
+                              'size. Take images or a grid that all strides divide, such as multiples of 32.')
+        return torch.cat(maps, dim=1)
 
 
 def _stage(in_channels: int, channels: int, layers: int, stride: int) -> nn.Sequential:

@@ -124,6 +124,14 @@ def test_fpn_may_give_the_finest_map_alone():
     assert torch.equal(net(maps), whole(maps)[0]) and net.out_channels == whole.out_channels == 2
 
 
+def test_maps_that_do_not_meet_are_refused():
+    """Such as those of an image 70 pixels high: 18 rows at stride 4, 9 at 8, 5 at 16, 3 at 32."""
+    neck = SECONDFPN((2, 2, 2), (2, 2, 2), (0.5, 1, 2))
+    with pytest.raises(ConfigError, match=r'maps of 4 x 8 and 5 x 8 and 6 x 8 cells, expected one size'):
+        neck([torch.zeros(1, 2, rows, columns) for rows, columns in ((9, 16), (5, 8), (3, 4))])
+    assert neck([torch.zeros(1, 2, 16 // n, 16 // n) for n in (1, 2, 4)]).shape == (1, 6, 8, 8)
+
+
 @pytest.mark.parametrize(('make', 'message'), [
     (lambda: FPN((4, 8), outputs=3, finest_only=True), '3 outputs of 2 inputs'),
     (lambda: SECOND(4, (8, 8), (1,), (1, 2)), '2 channels, 1 layers, 2 strides'),

@@ -129,7 +129,7 @@ class NuScenesRig(SeededDataset):
         DataError: missing or damaged tables, no scene of the split, nothing to learn.
     """
 
-    METAINFO = dict(classes=CLASSES, palette=PALETTE, attributes=ATTRIBUTES)
+    METAINFO = dict(classes=CLASSES, palette=PALETTE, attributes=ATTRIBUTES, rate=2.0)  # key frames a second
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', bev_frame: str = 'lidar',
                  cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,

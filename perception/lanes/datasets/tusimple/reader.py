@@ -50,7 +50,7 @@ class TuSimple(RoadImages):
 
     METAINFO = dict(classes=('background', *(f'lane {slot}' for slot in range(1, NUM_LANES + 1))),
                     palette=((0, 0, 0), (160, 60, 220), (255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255),
-                             (0, 200, 200)))
+                             (0, 200, 200)), rate=20.0)  # images of a clip a second
     IMAGE_SIZE = SIZE
     HORIZON = 255
     OFFICIAL_SIZES = dict(train=3268, val=358, test=2782)

@@ -182,7 +182,7 @@ class NuScenesLidarSeg(LidarScans):
         DataError: missing or damaged tables, no scene of the split, key frames without labels.
     """
 
-    METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2)  # forward: rad from x to y
+    METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2, rate=2.0)  # rad from x to y; a second
     FRAME = Frame(NUSCENES_COLUMNS, forward=np.pi / 2, height=1.84, strongest=255.0)
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
