@@ -190,6 +190,13 @@ def test_predictions_become_files(predictor, noise, tmp_path):
         predictor.save('xml', tmp_path, 'x', noise, sample)
 
 
+def test_a_net_without_lanes_saves_classes_by_default(predictor, monkeypatch):
+    assert predictor.saves[0] == 'json'
+    monkeypatch.setattr(predictor.model, 'lane_decoder', None)
+    assert LanePredictor(predictor.model, predictor.data).saves == ('png', 'probabilities')
+    assert LanePredictor(None, predictor.data).saves == LanePredictor.saves
+
+
 # --- kinds of image files ---
 @pytest.mark.parametrize('suffix', ['.jpg', '.webp', '.tif', '.png'])
 def test_phones_pictures_are_turned_upright(painter, noise, suffix, tmp_path):
