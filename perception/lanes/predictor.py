@@ -63,7 +63,7 @@ class LanePredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, crop: str | Sequence[int] | None = None,
                  horizon: float | None = None) -> None:
         super().__init__(model, data)
-        if getattr(model, 'lane_decoder', self) is None:  # it tells classes of pixels, no lanes
+        if not getattr(model, 'finds_lanes', True):
             self.saves = ('png', 'probabilities')
         self.crop, self.horizon = parse_crop(crop), None
         if horizon is not None:

@@ -190,11 +190,12 @@ def test_predictions_become_files(predictor, noise, tmp_path):
         predictor.save('xml', tmp_path, 'x', noise, sample)
 
 
-def test_a_net_without_lanes_saves_classes_by_default(predictor, monkeypatch):
-    assert predictor.saves[0] == 'json'
-    monkeypatch.setattr(predictor.model, 'lane_decoder', None)
-    assert LanePredictor(predictor.model, predictor.data).saves == ('png', 'probabilities')
-    assert LanePredictor(None, predictor.data).saves == LanePredictor.saves
+@pytest.mark.parametrize('config, form', [
+    ('enet_culane', 'json'), ('enet_bdd100k', 'png'), ('agnostic_bdd100k', 'json'), ('enet_apolloscape', 'png')])
+def test_a_net_without_lanes_saves_classes_by_default(config, form):
+    cfg = load_config(f'configs/lanes/{config}.py', mini=True)
+    predictor = LanePredictor(MODELS.build(cfg.model), dict(cfg.test_dataloader.dataset))
+    assert predictor.saves[0] == form and set(predictor.saves) <= set(LanePredictor.saves)
 
 
 # --- kinds of image files ---
