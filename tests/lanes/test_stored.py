@@ -60,6 +60,7 @@ def test_tusimple(score, shared, tmp_path):
         with pytest.raises(DataError, match=message):
             TuSimpleResults(changed).check(len(lines))
     changed.write_text('\n'.join([*lines[:-1], json.dumps(last | dict(lanes=[[1, 2]]))]))
+    assert TuSimpleResults(tmp_path).results == TuSimpleResults(changed).results  # a folder that --submit wrote
     with pytest.raises(DataError, match=r'pred.json:33: lanes \[\[1, 2\]\], expected lists of .* numbers'):
         score('enet_tusimple', changed, data)
 

@@ -16,6 +16,8 @@ from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 
+NAME = 'pred.json'
+
 
 @METRICS.register_module()
 class TuSimpleSubmission(LaneSubmission):
@@ -40,7 +42,7 @@ class TuSimpleSubmission(LaneSubmission):
                     h_samples=list(rows))
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
-        path = self.out_dir / 'pred.json'
+        path = self.out_dir / NAME
         self.out_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(path, DataError) as part:
             part.write_text(''.join(f'{json.dumps(record)}\n' for record in results), encoding='ascii')
@@ -52,13 +54,14 @@ class TuSimpleResults(StoredResults):
     """The lanes of a file of predictions, of anybody, each with its time, which the score looks at.
 
     Args:
-        path: the file, a JSON object a line.
+        path: the file, a JSON object a line, or the folder with it that `TuSimpleSubmission` wrote.
 
     Raises:
         DataError: it cannot be read, or something is wrong with it; lanes are looked at as they are asked for.
     """
 
     def read(self, path: Path) -> dict[str, Prediction]:
+        path = path / NAME if path.is_dir() else path
         return {name.lstrip('/').rsplit('.', 1)[0]: found for name, found in read_predictions(path).items()}
 
     def fields(self, stored: Prediction, sample: Any) -> dict[str, Any]:
