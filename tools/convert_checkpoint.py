@@ -12,19 +12,23 @@ from perception.apis.listing import add_options, converters
 
 def main() -> None:
     """Parse the command line and convert."""
-    known = converters().values()
+    found = converters()
+    known = found.values()
     parser = argparse.ArgumentParser(
         description='Convert published weights to weights of this project:\n  '
-                    + '\n  '.join(found.summary for found in known),
+                    + '\n  '.join(one.summary for one in known),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  python tools/convert_checkpoint.py cyl_sem_1.0x_71_8.pt work_dirs/cylinder3d_pvkd.pth\n'
                '  python tools/convert_checkpoint.py enet_baseline_culane.pt work_dirs/enet_culane.pth\n'
                '  python tools/convert_checkpoint.py vgg_SCNN_DULR_w9.pth work_dirs/scnn_culane.pth')
     parser.add_argument('source', metavar='SOURCE', help='checkpoint to read; nothing in it is executed')
     parser.add_argument('target', metavar='TARGET', help='file to write')
+    parser.add_argument('--room', choices=sorted({name.split('/')[-3] for name in found}),
+                        help="of which room's nets the weights are to be, where several take them, such as prune for "
+                             "torchvision's ResNets with their classifier")
     options = {}
-    for found in known:
-        options.update(found.options)  # nets of one project share theirs
+    for one in known:
+        options.update(one.options)  # nets of one project share theirs
     add_options(parser, options)
     run_command(convert, parser.parse_args())
 

@@ -24,8 +24,9 @@ def main() -> None:
     parser.add_argument('config', metavar='CONFIG', help='config file: net, data and metric')
     parser.add_argument('checkpoints', nargs='*', metavar='CKPT',
                         help='model.pth, student.pth or a training checkpoint of this config; several vote')
-    parser.add_argument('--predictions', metavar='FILE',
-                        help="score a file of anybody's results without a net, where the data set has such files")
+    parser.add_argument('--predictions', metavar='PATH',
+                        help="score a file or folder of anybody's results without a net, where the data set has such "
+                             'files')
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--mini', action='store_true', help='small model, simulated data (written at first use)')

@@ -9,7 +9,7 @@ from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.apolloscape.metric import ApolloScapeMetric
 from perception.lanes.datasets.apolloscape.mini import write_apolloscape_mini
 from perception.lanes.datasets.apolloscape.reader import ApolloScapeLaneMark
-from perception.lanes.datasets.apolloscape.submission import ApolloScapeSubmission
+from perception.lanes.datasets.apolloscape.submission import ApolloScapeResults, ApolloScapeSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
@@ -44,6 +44,7 @@ submit_dataloader = dict(
 val_evaluator = dict(type=ApolloScapeMetric)
 test_evaluator = dict(type=ApolloScapeMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=ApolloScapeResults)  # --predictions DIR
 submission = dict(type=ApolloScapeSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 

@@ -9,7 +9,7 @@ from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.bdd100k.metric import BDD100KMetric
 from perception.lanes.datasets.bdd100k.mini import write_bdd100k_mini
 from perception.lanes.datasets.bdd100k.reader import BDD100K
-from perception.lanes.datasets.bdd100k.submission import BDD100KSubmission
+from perception.lanes.datasets.bdd100k.submission import BDD100KResults, BDD100KSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
@@ -42,6 +42,7 @@ submit_dataloader = test_dataloader  # masks of the official validation images
 val_evaluator = dict(type=BDD100KMetric)
 test_evaluator = dict(type=BDD100KMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=BDD100KResults)  # --predictions DIR
 submission = dict(type=BDD100KSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 

@@ -10,7 +10,7 @@ from perception.lanes.datasets.culane.decoder import CULaneDecoder
 from perception.lanes.datasets.culane.metric import CULaneMetric
 from perception.lanes.datasets.culane.mini import write_culane_mini
 from perception.lanes.datasets.culane.reader import CULane
-from perception.lanes.datasets.culane.submission import CULaneSubmission
+from perception.lanes.datasets.culane.submission import CULaneResults, CULaneSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.pixels import LabelMapMetric
@@ -45,6 +45,7 @@ submit_dataloader = test_dataloader  # there is no server: text files for the of
 val_evaluator = [dict(type=CULaneMetric), dict(type=LabelMapMetric)]
 test_evaluator = dict(type=CULaneMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=CULaneResults)  # --predictions DIR
 submission = dict(type=CULaneSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 

@@ -8,7 +8,7 @@ from perception.common.image_preprocessor import ImagePreprocessor
 from perception.common.samplers import EpochSampler
 from perception.lanes.datasets.culane.decoder import CULaneDecoder
 from perception.lanes.datasets.culane.metric import CULaneMetric
-from perception.lanes.datasets.culane.submission import CULaneSubmission
+from perception.lanes.datasets.culane.submission import CULaneResults, CULaneSubmission
 from perception.lanes.datasets.folder.mini import write_lane_folder_mini
 from perception.lanes.datasets.folder.reader import LaneFolder
 from perception.lanes.draw import DrawLanes
@@ -46,6 +46,7 @@ submit_dataloader = test_dataloader
 val_evaluator = dict(type=CULaneMetric)
 test_evaluator = dict(type=CULaneMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=CULaneResults)  # --predictions DIR
 submission = dict(type=CULaneSubmission)  # --submit DIR: lines for CULane's tool
 draw = dict(type=DrawLanes)  # --draw DIR
 

@@ -1,5 +1,5 @@
-"""Optimiser of the lane nets (SAD's code: SGD 0.01, Nesterov momentum 0.9, weight decay 1e-4); the length of a training
-and its rate, poly with power 0.9 per iteration, stand with each data set."""
+"""Optimiser of the lane nets: SGD 0.01, momentum 0.9, weight decay 1e-4, with Nesterov as in SAD's code, on ApolloScape
+without it as in IntRA-KD's. The length of a training and its rate, poly with power 0.9, stand with each data set."""
 from mmengine.optim import OptimWrapper
 from mmengine.runner import TestLoop, ValLoop
 from torch.optim import SGD

@@ -10,7 +10,7 @@ from perception.lanes.datasets.llamas.decoder import LLAMASDecoder
 from perception.lanes.datasets.llamas.metric import LLAMASMetric
 from perception.lanes.datasets.llamas.mini import write_llamas_mini
 from perception.lanes.datasets.llamas.reader import LLAMAS
-from perception.lanes.datasets.llamas.submission import LLAMASSubmission
+from perception.lanes.datasets.llamas.submission import LLAMASResults, LLAMASSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
@@ -46,6 +46,7 @@ submit_dataloader = dict(
 val_evaluator = dict(type=LLAMASMetric)
 test_evaluator = dict(type=LLAMASMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=LLAMASResults)  # --predictions DIR
 submission = dict(type=LLAMASSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 

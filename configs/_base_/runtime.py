@@ -5,7 +5,7 @@ Beside what a training needs, a config names what the tools use; each `dict(type
     tta_model = dict(type=...)       --tta MODE: called with model, mode
     ensemble_model = dict(type=...)  several checkpoints, --ensemble: called with models
     saved_model = dict(type=...)     --save DIR, --submit DIR: called with model, folder, stamp, replace
-    predictions = dict(type=...)     --predictions FILE: called with path
+    predictions = dict(type=...)     --predictions PATH: called with path
     submission = dict(type=...)      --submit DIR, with submit_dataloader: a Submission, called with out_dir
     draw = dict(type=...)            --draw DIR: a metric or hook, or a list of them, called with out_dir
     more_metrics = dict(NAME=dict(type=...))    --metrics NAME: a metric or a hook

@@ -7,7 +7,7 @@ from perception.lidarseg.charts import DrawCharts
 from perception.lidarseg.datasets.semantickitti.metric import SemanticKITTIMetric
 from perception.lidarseg.datasets.semantickitti.mini import draw_sheet, write_multiscan_mini
 from perception.lidarseg.datasets.semantickitti.reader import SemanticKITTIMultiScan
-from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTISubmission
+from perception.lidarseg.datasets.semantickitti.submission import SemanticKITTIResults, SemanticKITTISubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.draw import DrawScans
 from perception.lidarseg.predictor import LidarPredictor
@@ -59,6 +59,7 @@ tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
 ensemble_model = dict(type=EnsembleSegmentor)
 saved_model = dict(type=SavedPredictions)  # --save DIR
 more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
+predictions = dict(type=SemanticKITTIResults, multi=True)  # --predictions DIR
 submission = dict(type=SemanticKITTISubmission, multi=True)  # --submit DIR
 draw = [dict(type=DrawScans), dict(type=DrawCharts)]  # --draw DIR
 robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans

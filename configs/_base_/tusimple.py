@@ -10,7 +10,7 @@ from perception.lanes.datasets.tusimple.decoder import TuSimpleDecoder
 from perception.lanes.datasets.tusimple.metric import TuSimpleMetric
 from perception.lanes.datasets.tusimple.mini import write_tusimple_mini
 from perception.lanes.datasets.tusimple.reader import TuSimple
-from perception.lanes.datasets.tusimple.submission import TuSimpleSubmission
+from perception.lanes.datasets.tusimple.submission import TuSimpleResults, TuSimpleSubmission
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
@@ -43,6 +43,7 @@ submit_dataloader = test_dataloader  # the labels are public now; the server tak
 val_evaluator = dict(type=TuSimpleMetric)
 test_evaluator = dict(type=TuSimpleMetric)
 predictor = dict(type=LanePredictor)
+predictions = dict(type=TuSimpleResults)  # --predictions FILE
 submission = dict(type=TuSimpleSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
 

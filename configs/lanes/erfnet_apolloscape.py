@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ERFNet, **net)
+optim_wrapper['optimizer'].update(nesterov=False)  # IntRA-KD's code
 
 mini = dict(mini_loaders, model=mini_net, **mini_schedule)

@@ -13,7 +13,7 @@ model = dict(type=PSPNet, depth=101, **net)
 
 # IntRA-KD's code: rate 0.005, tenfold for the new layers, double for biases; no decay of biases and norms
 optim_wrapper.update(
-    optimizer=dict(optim_wrapper['optimizer'], lr=0.005),
+    optimizer=dict(optim_wrapper['optimizer'], lr=0.005, nesterov=False),
     paramwise_cfg=dict(bias_lr_mult=2, bias_decay_mult=0, norm_decay_mult=0, custom_keys={  # these rule out the others
         'context': dict(lr_mult=10), 'classifier': dict(lr_mult=10), 'classifier.bias': dict(lr_mult=20, decay_mult=0),
         'context.branches.0.1': dict(lr_mult=10, decay_mult=0), 'context.branches.1.1': dict(lr_mult=10, decay_mult=0),

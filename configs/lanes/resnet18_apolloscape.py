@@ -9,5 +9,6 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=ResNetSeg, depth=18, **net)
+optim_wrapper['optimizer'].update(nesterov=False)  # IntRA-KD's code
 
 mini = dict(mini_loaders, model=dict(mini_net, base_channels=16), **mini_schedule)

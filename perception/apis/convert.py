@@ -6,6 +6,7 @@ A converter is a module `perception/<room>/convert/<net>.py` whose docstring beg
 """
 import argparse
 from pathlib import Path
+from types import ModuleType
 
 from perception.apis.listing import converters
 from perception.utils.checkpoint import check_finite, load_checkpoint, save_atomic, weights_of
@@ -19,7 +20,7 @@ def convert(options: argparse.Namespace) -> str:
     """Convert one file.
 
     Args:
-        options: `source`, `target`, and the options of all converters.
+        options: `source`, `target`, perhaps `room`, and the options of all converters.
 
     Returns:
         what was written and how to use it, for people.
@@ -35,15 +36,25 @@ def convert(options: argparse.Namespace) -> str:
     checkpoint = load_checkpoint(options.source)
     inner = next((checkpoint[key] for key in PARTS if key in checkpoint), None)
     weights = weights_of(inner if isinstance(inner, dict) else checkpoint, options.source)
-    known = converters().values()
-    module = next((module for module in (found.load() for found in known) if module.fits(weights)), None)
-    if module is None:
-        projects = '; '.join(found.summary for found in known)
+    wanted = getattr(options, 'room', None)
+    known = {name: found for name, found in converters().items() if wanted in (None, room_of(name))}
+    fitting: dict[str, ModuleType] = {}
+    for name, found in known.items():
+        if (module := found.load()).fits(weights):
+            fitting.setdefault(room_of(name), module)
+    if not fitting:
+        projects = '; '.join(found.summary for found in known.values())
         raise CheckpointError(f'{options.source}: names such as {", ".join(list(weights)[:3])}, expected weights of '
                               f'{projects}. Give a file of one of them; weights of this project need no conversion.')
+    (_, module), *others = fitting.items()
     weights, usage = module.convert(weights, options)
     check_finite(weights, str(options.source))
     with result_path(target) as part:
         save_atomic(weights, part)
     return (f'{target}: {len(weights)} tensors, {sum(value.numel() for value in weights.values()):,} numbers\n'
-            f'use with: {usage}')
+            f'use with: {usage}' + ''.join(f'\nfor nets of {room}: --room {room}' for room, _ in others))
+
+
+def room_of(name: str) -> str:
+    """The room of a converter, such as `prune` of `prune/convert/torchvision`."""
+    return name.split('/')[-3]

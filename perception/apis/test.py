@@ -56,7 +56,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
         save: folder for the predictions of each scan; a run that was cut off continues from it.
         ensemble: config and checkpoint of further models that vote; data and metric are those of `config`.
         metrics: names of further scores, of the config's `more_metrics`.
-        predictions: a file of anybody's results in the place of a net.
+        predictions: a file or folder of anybody's results in the place of a net.
         compiled: compile nets of images first, or have those of LiDAR scans replay CUDA graphs, see `compile_net`.
 
     Returns:

@@ -46,12 +46,14 @@ class LaneSample(Sample):
         exist_probs: (L,) float32.
         pred_labels: (H, W) int64 classes.
         pred_lanes: list of (P, 2) float64 arrays as `lanes`.
+        stored: True where predictions are those of a file, to be scored as they are.
 
     Meta information: `sample_id` (official relative path without extension), `image_path`, `original_shape` (H0, W0),
     `label_shape` (rows and columns that the files of the data set count in; another size where images were scaled),
     `crop_top` (rows cut off the original before resizing, 0 = none), `input_shape` (H, W), `category` (CULane test),
     `h_samples` (TuSimple, in pixels of the image), `own_classes` (True where predictions are of classes of the net, not
-    of those that the data set names), `masks` (True where `full_labels` are official masks of BDD100K, no classes).
+    of those that the data set names), `masks` (the sub-task whose classes `labels` are where `full_labels` are official
+    masks of BDD100K).
     """
 
 

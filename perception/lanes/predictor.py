@@ -58,11 +58,13 @@ class LanePredictor(Predictor):
     noun = 'image'
     reads = (*IMAGES, *VIDEOS)
     views = ('plain', 'attention')
-    saves = ('json', 'lines', 'png', 'probabilities')
+    saves: tuple[str, ...] = ('json', 'lines', 'png', 'probabilities')
 
     def __init__(self, model: nn.Module | None, data: dict, crop: str | Sequence[int] | None = None,
                  horizon: float | None = None) -> None:
         super().__init__(model, data)
+        if not getattr(model, 'finds_lanes', True):
+            self.saves = ('png', 'probabilities')
         self.crop, self.horizon = parse_crop(crop), None
         if horizon is not None:
             own = self.data.get('horizon') or self.data['type'].HORIZON

@@ -203,9 +203,12 @@ class _StandIn(nn.Module):
 def _traceable(model: nn.Module) -> nn.Module:
     model = copy.deepcopy(model).eval()
     for name, module in list(model.named_modules()):
-        if isinstance(module, SPARSE):
+        same = _StandIn(module) if isinstance(module, SPARSE) else None
+        if isinstance(module, nn.PReLU) and module.num_parameters == 1:  # else its slope counts as an input of channels
+            same = nn.LeakyReLU(module.weight.item())
+        if same is not None:
             owner, _, key = name.rpartition('.')
-            setattr(model.get_submodule(owner), key, _StandIn(module))
+            setattr(model.get_submodule(owner), key, same)
     return model.requires_grad_(True)
 
 

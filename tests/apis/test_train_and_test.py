@@ -361,7 +361,7 @@ def test_a_file_of_predictions_is_scored_without_a_net(toy, toy_config, answers,
     assert evaluate(toy_config, predictions=answers, options=options, submit=str(tmp_path / 'out')) == {
         'toy/written': 7}
     answers.write_text('{"0": 1}')
-    with pytest.raises(DataError, match=r'answers\.json: no results of 1, expected'):
+    with pytest.raises(DataError, match=r'answers\.json: predictions of 1 samples, expected some of each of the 11'):
         evaluate(toy_config, predictions=answers, options=options)
 
 

@@ -33,5 +33,5 @@ def test_results_of_anybody(root, mini_rig, tmp_path):
     assert evaluate(both, predictions=path, options=dict(options, draw=None)) == scores
     results.popitem()
     path.write_text(json.dumps(dict(meta=dict.fromkeys(FLAGS, False), results=results)))
-    with pytest.raises(DataError, match='no results of'):
+    with pytest.raises(DataError, match='expected some of each of the'):
         evaluate(config, predictions=path, options=options)

@@ -190,6 +190,14 @@ def test_predictions_become_files(predictor, noise, tmp_path):
         predictor.save('xml', tmp_path, 'x', noise, sample)
 
 
+@pytest.mark.parametrize('config, form', [
+    ('enet_culane', 'json'), ('enet_bdd100k', 'png'), ('agnostic_bdd100k', 'json'), ('enet_apolloscape', 'png')])
+def test_a_net_without_lanes_saves_classes_by_default(config, form):
+    cfg = load_config(f'configs/lanes/{config}.py', mini=True)
+    predictor = LanePredictor(MODELS.build(cfg.model), dict(cfg.test_dataloader.dataset))
+    assert predictor.saves[0] == form and set(predictor.saves) <= set(LanePredictor.saves)
+
+
 # --- kinds of image files ---
 @pytest.mark.parametrize('suffix', ['.jpg', '.webp', '.tif', '.png'])
 def test_phones_pictures_are_turned_upright(painter, noise, suffix, tmp_path):

@@ -112,9 +112,11 @@ def test_published_sizes(net, groups, macs, parameters):
         assert found.groups[1 if net == 'resnet18' else 3].role in ('inner', 'stream')
 
 
-def test_enet_keeps_the_channels_whose_places_its_decoder_uses():
+@pytest.mark.parametrize('extra_stage', [False, True])  # ENet-SAD's joins two streams
+def test_enet_keeps_the_channels_whose_places_its_decoder_uses(extra_stage):
     """Streams that are padded with zeros or unpooled stay whole, the inner widths of the blocks go."""
-    model, run = trained(ENet(num_lanes=0, num_classes=3, input_size=(32, 32))), running(images(32, 32))
+    model = trained(ENet(num_lanes=0, num_classes=3, input_size=(32, 32), extra_stage=extra_stage))
+    run = running(images(32, 32))
     ignore = [r'stem', r'down\d\.expand', r'stage\d\.\d\.expand', r'decoder\.up\d\.(main|expand)']
     found = PEEL(divisor=2, ignore=ignore, target=dict(ratio=0.6)).search(model, [run])
     assert {group.name.rsplit('.', 2)[-2] for group in found.graph.groups} <= {'reduce', 'conv'}

@@ -108,7 +108,7 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
             video.release()
         if not count:
             raise DataError(f'{file}: no frame can be read from {file.stat().st_size:,} bytes, expected a video. '
-                            'Convert it to MP4 (H.264).')
+                            'It is truncated, or of a kind that is not read: copy it again, or convert it to MP4.')
         if count < WHOLE * stated:
             print_log(f'{file}: {count:,} of the {stated:,.0f} frames that it states can be read, expected all. It is '
                       'truncated or damaged; copy it again if you need the rest.', 'current', logging.WARNING)

@@ -1,6 +1,6 @@
-"""ResNet (torchvision; the backbone of ResNetSeg).
+"""ResNet (torchvision; the backbone of ResNetSeg, PSPNet and SCNN).
 
-Its classifier is left out; ResNetSeg takes the rest as `init_cfg` of type Pretrained.
+Its classifier is left out; a training takes the rest by `load_from`.
 """
 import argparse
 
@@ -20,7 +20,7 @@ def fits(weights: dict[str, Tensor]) -> bool:
 
 
 def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
-    """Published weights as ours, and the line of a config that builds their net.
+    """Published weights as ours, and how nets start from them.
 
     Args:
         weights: a published state dict.
@@ -30,7 +30,9 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
         CheckpointError: incomplete or mis-shaped weights.
     """
     weights = {name: value for name, value in weights.items() if name not in CLASSIFIER}
-    return take_weights(weights, read_net(weights), 'ResNet (torchvision)')
+    found = read_net(weights)
+    return take_weights(weights, found, 'ResNet (torchvision)')[0], (
+        f'a net with ResNet-{found.arguments["depth"]}: tools/train.py CONFIG --cfg-options load_from=FILE')
 
 
 def read_net(source: dict[str, Tensor]) -> Conversion:

@@ -1,12 +1,13 @@
-"""SCNN with VGG-16 (SCNN_Pytorch, scnn_pytorch: the paper's Lua weights or those trained there; PytorchAutoDrive)."""
+"""SCNN with VGG-16 (SCNN_Pytorch, scnn_pytorch: the paper's Lua weights or those trained there; PytorchAutoDrive), and
+its backbone, VGG-16 with batch norm (torchvision)."""
 import argparse
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perception.common.image_preprocessor import ImagePreprocessor
-from perception.lanes.models.scnn import SCNN
+from perception.lanes.models.scnn import SCNN, vgg16_stages
 from perception.lanes.old_names import IMAGENET, Conversion, lane_arguments, make_renamer, size_of, take_weights
 
 OPTIONS = {'--input-size': {'type': 'int', 'nargs': 2, 'metavar': ('H', 'W'), 'help': 'lanes; the size of the images '
@@ -16,17 +17,26 @@ VGG = {f'{stage}.{k}': first + k for stage, first, places in (
     ('stem', 0, (0, 3, 7, 10)), ('stage1', 14, (0, 3, 6)), ('stage2', 23, (1, 4, 7)), ('stage3', 34, (0, 3, 6)))
     for k in places}
 VGG_BLOCKS = ('1_1', '1_2', '2_1', '2_2', '3_1', '3_2', '3_3', '4_1', '4_2', '4_3', '5_1', '5_2', '5_3')
+VGG_MARK = 'features.40.weight'  # of torchvision's nets, the last convolution of VGG-16 with batch norm
 DIRECTIONS = ('down', 'up', 'right', 'left')
 CULANE = dict(type=ImagePreprocessor, mean=(91.75, 93.15, 93.38), std=(65.61, 67.91, 70.28))
 
 
+class _VGG(nn.Module):
+    """The backbone of SCNN alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.stage1, self.stage2, self.stage3 = vgg16_stages()
+
+
 def fits(weights: dict[str, Tensor]) -> bool:
-    """Whether weights have the names of one of the three projects."""
-    return any(mark in weights for mark in PROJECTS)
+    """Whether weights have the names of one of the three projects, or of torchvision's VGG-16 with batch norm."""
+    return any(mark in weights for mark in (*PROJECTS, VGG_MARK))
 
 
 def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[dict[str, Tensor], str]:
-    """Published weights as ours, and the line of a config that builds their net.
+    """Published weights as ours, and the line of a config that builds their net; of a backbone how SCNN starts from it.
 
     Args:
         weights: a published state dict.
@@ -35,6 +45,11 @@ def convert(weights: dict[str, Tensor], options: argparse.Namespace) -> tuple[di
     Raises:
         CheckpointError: incomplete or mis-shaped weights.
     """
+    if VGG_MARK in weights:
+        weights = {name: value for name, value in weights.items() if not name.startswith('classifier.')}
+        found = Conversion(_VGG, {}, make_renamer(_vgg('features')))
+        return take_weights(weights, found, 'VGG-16 with batch norm (torchvision)')[0], (
+            'SCNN: tools/train.py configs/lanes/scnn_culane.py --cfg-options load_from=FILE')
     weights = dict(weights)  # some are reshaped
     name, read_net = next(project for mark, project in PROJECTS.items() if mark in weights)
     return take_weights(weights, read_net(weights), f'SCNN with VGG-16 ({name})', options.input_size)

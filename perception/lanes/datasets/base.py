@@ -252,6 +252,14 @@ def in_label_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.nda
     return [np.round(np.asarray(lane, np.float64) * (label[1] / own[1], label[0] / own[0]), 6) for lane in lanes]
 
 
+def in_image_pixels(lanes: Sequence[np.ndarray], sample: Mapping) -> list[np.ndarray]:
+    """Lanes of a file of the data set in the pixels of the image of a sample; arguments as of `in_label_pixels`."""
+    own, label = sample.get('original_shape'), sample.get('label_shape')
+    if own is None or label is None or tuple(own) == tuple(label):
+        return list(lanes)
+    return [lane * (own[1] / label[1], own[0] / label[0]) for lane in lanes]
+
+
 def resize(sample: dict, size: Sequence[int]) -> dict:
     """A sample of (H, W), the image resized bilinearly, the labels to the nearest, as published."""
     height, width = size

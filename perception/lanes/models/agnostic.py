@@ -102,6 +102,11 @@ class AgnosticLaneNet(LaneNet):
         self.stage4 = encoder.stage4
         return channels
 
+    @property
+    def finds_lanes(self) -> bool:
+        """See LaneNet."""
+        return self.clustering is not None
+
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """See the class and LaneNet."""
         x = self.stem(images)

@@ -58,6 +58,11 @@ class LaneNet(BaseModel):
         self.lane_decoder = TASK_UTILS.build(decoder) if isinstance(decoder, dict) else decoder
         self.logits = nn.Identity()
 
+    @property
+    def finds_lanes(self) -> bool:
+        """Whether predictions have `pred_lanes`, not classes of pixels alone."""
+        return self.lane_decoder is not None
+
     def compute(self, images: Tensor) -> dict[str, Tensor]:
         """Run the network.
 

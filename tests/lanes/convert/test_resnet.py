@@ -5,6 +5,7 @@ import torch
 from perception.common.nets.resnet import ResNet
 from perception.lanes.convert import resnet
 from perception.lanes.models.resnet_seg import ResNetSeg
+from perception.utils.checkpoint import start_from
 from perception.utils.errors import CheckpointError
 
 
@@ -23,26 +24,26 @@ def torchvision_names(depth):
 
 
 @pytest.mark.parametrize('depth', [18, 50])
-def test_torchvisions_names_in_their_order(depth, convert):
+def test_torchvisions_names_in_their_order(depth):
     net = ResNet(depth)
     names = torchvision_names(depth)
     source = {name: torch.rand_like(value.float()) for name, value in zip(names, net.state_dict().values())}
     assert len(source) == len(net.state_dict())
     classifier = {'fc.weight': torch.rand(9, 9), 'fc.bias': torch.rand(9)}
-    weights, kind, arguments = convert(resnet, source | classifier)
-    assert kind is ResNet and arguments == dict(depth=depth)
+    weights, usage = resnet.convert(source | classifier, None)
+    assert resnet.fits(source) and f'a net with ResNet-{depth}: ' in usage and 'load_from=FILE' in usage
     assert all(torch.equal(ours, theirs) for ours, theirs in zip(weights.values(), source.values()))
 
 
 def test_a_network_starts_from_a_converted_backbone(tmp_path):
     backbone = ResNet(18).state_dict()
     torch.save(backbone, tmp_path / 'resnet18.pth')
-    net = ResNetSeg(init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'resnet18.pth')))
-    net.init_weights()
+    net = ResNetSeg()
+    assert '120 of 131 weights loaded' in start_from(net, tmp_path / 'resnet18.pth')
     assert all(torch.equal(net.state_dict()[name], value) for name, value in backbone.items())
 
 
-def test_a_resnet_of_other_depth_is_refused(convert):
+def test_a_resnet_of_other_depth_is_refused():
     source = {f'layer{n}.{k}.conv1.weight': torch.rand(1) for n in (1, 2, 3, 4) for k in range(5)}
     with pytest.raises(CheckpointError, match=r'\(5, 5, 5, 5\) blocks, expected one of depth 18, 34, 50, 101'):
-        convert(resnet, source)
+        resnet.convert(source, None)

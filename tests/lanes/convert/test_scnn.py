@@ -5,6 +5,7 @@ import torch
 
 from perception.lanes.convert import scnn
 from perception.lanes.models.scnn import SCNN, MessagePassing
+from perception.utils.checkpoint import start_from
 from perception.utils.errors import CheckpointError
 
 PROJECTS = ('SCNN_Pytorch', 'PytorchAutoDrive', 'scnn_pytorch')
@@ -122,3 +123,16 @@ def test_the_weights_that_came_stay_as_they_are(convert, scnn_weights, project):
     shapes = {name: value.shape for name, value in source.items()}
     convert(scnn, source)
     assert {name: value.shape for name, value in source.items()} == shapes
+
+
+def test_scnn_starts_from_torchvisions_vgg():
+    net, source = SCNN(), {}
+    for place, (into, out) in VGG_CONVS.items():
+        source |= {f'features.{place}.weight': torch.rand(out, into, 3, 3), f'features.{place}.bias': torch.rand(out)}
+        source |= {f'features.{place + 1}.{leaf}': torch.rand(out) for leaf in ('weight', 'bias', 'running_mean',
+                                                                              'running_var')}
+    weights, usage = scnn.convert(source | {'classifier.0.weight': torch.rand(1)}, None)
+    assert scnn.fits(source) and 'load_from=FILE' in usage and len(weights) == len(source) + len(VGG_CONVS)
+    assert not torch.equal(net.stage3[6].weight, source['features.40.weight'])
+    assert start_from(net, weights).startswith('checkpoint: 91 of 111 weights loaded')
+    assert torch.equal(net.stage3[6].weight, source['features.40.weight'])

@@ -1,4 +1,5 @@
 """tools/convert_checkpoint.py on weights of lane nets, as their projects save them."""
+import re
 import runpy
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from perception.lanes.models.enet import ENet
+from perception.prune.models.classifier import ImageClassifier, ResNetClassifier
 
 
 @pytest.fixture
@@ -36,3 +38,15 @@ def test_checkpoints_of_training_runs_are_taken(convert_file, published):
 def test_weights_may_stand_under_the_name_net(convert_file, published):
     printed = convert_file(dict(epoch=0, net=published('erfnet_A'), optim=None))[1]
     assert 'use with: model = dict(type=ERFNet' in printed and 'input_size=(208, 976))' in printed
+
+
+def test_a_file_that_two_rooms_take(convert_file):
+    net = ResNetClassifier(18, 10)
+    theirs = {re.sub(r'^backbone\.', '', name).replace('stem.0', 'conv1').replace('stem.1', 'bn1').replace(
+        'stage', 'layer'): value for name, value in net.state_dict().items()}
+    weights, printed = convert_file(theirs)
+    assert 'a net with ResNet-18' in printed and 'for nets of prune: --room prune' in printed
+    assert 'stem.0.weight' in weights
+    weights, printed = convert_file(theirs, '--room', 'prune')
+    assert 'dict(type=ImageClassifier' in printed and '--room' not in printed
+    ImageClassifier(net='resnet18', num_classes=10).load_state_dict(weights)

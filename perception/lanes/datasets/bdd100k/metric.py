@@ -58,7 +58,7 @@ class BDD100KMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `full_labels` (H0, W0) 0 and 1, and with `lane_probs` (2, h, w) or,
-                from a network that gives only classes, `pred_labels` (h, w).
+                from a network or a file that gives only classes, `pred_labels` (h, w).
 
         Raises:
             DataError: labels or predictions are missing.
@@ -162,12 +162,14 @@ class BDD100KOfficialMetric(BaseMetric):
         self.codes = check_codes('BDD100KOfficialMetric', codes)
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
-        """Compare some images: `full_labels` the official masks, predictions as in `BDD100KMetric`."""
+        """Compare some images: `full_labels` are official masks; a `pred_mask`, or what `BDD100KMetric` takes."""
         for sample in data_samples:
             true = np.asarray(need(sample, 'full_labels', 'BDD100KOfficialMetric').cpu())
-            classes = full_classes(sample, true.shape, 'BDD100KOfficialMetric').cpu().numpy()
+            pred = sample.get('pred_mask')
+            if pred is None:
+                pred = to_mask(full_classes(sample, true.shape, 'BDD100KOfficialMetric').cpu().numpy(), self.codes)
             scale = sample.get('original_shape', BDD100K.IMAGE_SIZE)[1] / BDD100K.IMAGE_SIZE[1]
-            self.results.append(mask_scores(to_mask(classes, self.codes), true, scale))
+            self.results.append(mask_scores(pred, true, scale))
 
     def compute_metrics(self, results: list[np.ndarray]) -> dict[str, float]:
         """Means over all images; a line goes to the log."""

@@ -157,7 +157,8 @@ class BDD100K(RoadImages):
         if self.split == 'test':
             return Truth(), {}
         mask = check_size(read_label_image(entry[2]), size, entry[2])
-        return Truth(mask_labels(mask, self.task), full_labels=mask if self.split == 'val' else None), dict(masks=True)
+        full = mask if self.split == 'val' else None
+        return Truth(mask_labels(mask, self.task), full_labels=full), dict(masks=self.task)
 
 
 def mask_labels(mask: np.ndarray, task: str) -> np.ndarray:

@@ -1,13 +1,19 @@
-"""Predictions for BDD100K: official masks."""
+"""Predictions for BDD100K: official masks, written, checked, read again."""
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from perception.common.image_submission import check_zip, write_png, write_zip
 from perception.common.submission import Submission
 from perception.lanes.datasets.base import label_frame
 from perception.lanes.datasets.bdd100k.metric import full_classes
-from perception.lanes.datasets.bdd100k.reader import BDD100K, check_codes, to_mask
-from perception.registry import METRICS
+from perception.lanes.datasets.bdd100k.reader import BACKGROUND_BIT, BDD100K, check_codes, mask_labels, to_mask
+from perception.lanes.submission import StoredImages
+from perception.registry import METRICS, MODELS
+from perception.utils.errors import DataError
 
 
 @METRICS.register_module()
@@ -36,6 +42,34 @@ class BDD100KSubmission(Submission):
     def finish(self, results: list) -> tuple[Path, list[str]]:
         path = write_zip(self.out_dir, results)
         return path, validate_bdd100k(path, [Path(name).stem for name in results])
+
+
+@MODELS.register_module()
+class BDD100KResults(StoredImages):
+    """The predictions of a folder of `<id>.png`, of anybody.
+
+    SAD's protocol takes images of lanes, 0 and another number, or official masks, in which all that is no background is
+    lane; the official protocol takes official masks. What most pixels have is background, which tells both apart.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        DataError: see StoredImages; an image that is neither.
+    """
+
+    def predictions(self, image: np.ndarray, where: Path, sample: Any) -> dict[str, Any]:
+        task, counts = sample.get('masks'), np.bincount(image.ravel(), minlength=256)
+        common, numbers = int(counts.argmax()), np.flatnonzero(counts)
+        is_mask = bool(common & BACKGROUND_BIT)
+        if not is_mask and (task or common or len(numbers) > 2):
+            raise DataError(f'{where}: most pixels are {common}, others {numbers[numbers != common].tolist()[:8]}, '
+                            f'expected an official mask with background {BACKGROUND_BIT} or 255'
+                            f'{"" if task else ", or 0 and one other number on lanes"}. Convert it.')
+        if task:
+            return dict(pred_mask=image, pred_labels=torch.from_numpy(mask_labels(image, task)))
+        lanes = mask_labels(image, 'category') if is_mask else image
+        return dict(pred_labels=torch.from_numpy((lanes > 0).astype(np.uint8)))
 
 
 def validate_bdd100k(path: str | Path, names: Sequence[str], size: tuple[int, int] = BDD100K.IMAGE_SIZE) -> list[str]:

@@ -215,7 +215,8 @@ class CULaneMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `original_shape`, and
-                `category` if it has one. A predicted lane without points is a slot without lane.
+                `category` if it has one. A predicted lane without points is a slot without lane, but one of a file
+                (`stored`) counts, as in the original.
 
         Raises:
             DataError: lanes or predictions are missing or broken, or an unknown category.
@@ -232,7 +233,8 @@ class CULaneMetric(BaseMetric):
             raise DataError(f'CULaneMetric: {name} has the category {category!r}, expected a category of CULane. '
                             f'{close_matches(category, CATEGORIES)}')
         size = self.size or (label_frame(sample)[0] if sample.get('original_shape') else SIZE)
-        preds = [quantise(lane, f'CULaneMetric: {name}') for lane in preds if len(lane)]
+        if not sample.get('stored'):
+            preds = [quantise(lane, f'CULaneMetric: {name}') for lane in preds if len(lane)]
         return lanes, preds, tuple(size), self.width or lane_width(size), category
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:

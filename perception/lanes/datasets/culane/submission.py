@@ -1,14 +1,17 @@
-"""Predictions for CULane: the text files that its original tool reads."""
+"""Predictions for CULane: the text files that its original tool reads, written, checked, read again."""
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from perception.common.image_submission import check_files
+from perception.common.results import StoredFiles
+from perception.lanes.datasets.base import in_image_pixels
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.polylines import DECIMALS
 from perception.lanes.submission import MAX_PIXEL, LaneSubmission
-from perception.registry import METRICS
+from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
 
@@ -23,6 +26,23 @@ class CULaneSubmission(LaneSubmission):
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
         return self.out_dir, validate_culane(self.out_dir, results)
+
+
+@MODELS.register_module()
+class CULaneResults(StoredFiles):
+    """The lanes of a folder of `<sample_id>.lines.txt`, of anybody; every line of text is a lane, also an empty one.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        DataError: see StoredFiles; a damaged file.
+    """
+
+    suffix = '.lines.txt'
+
+    def fields(self, stored: Path, sample: Any) -> dict[str, Any]:
+        return dict(pred_lanes=in_image_pixels(read_lanes(stored), sample), stored=True)
 
 
 def write_lanes(path: Path, lanes: Sequence[np.ndarray]) -> None:

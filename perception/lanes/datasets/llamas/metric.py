@@ -212,29 +212,42 @@ class LLAMASMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `lanes` and `pred_lanes`, four (P, 2) arrays each, for the
-                segmentation with `lane_probs` (5, h, w), `full_labels` (717, 1276) and `crop_top`.
+                segmentation with `lane_probs` (5, h, w), `full_labels` (717, 1276) and `crop_top`. Those of files
+                (`stored`, the parts that there are) have any number of `pred_lanes`, `pred_columns` (4, 417) and
+                `pred_grey` (5, 717, 1276) uint8.
 
         Raises:
             DataError: something is missing or broken.
         """
         for sample in data_samples:
-            lanes = distances = areas = None
-            if 'segmentation' in self.parts:
-                probs, labels = (need(sample, key, 'LLAMASMetric') for key in ('lane_probs', 'full_labels'))
+            self.results.append(self._compare(sample, f'LLAMASMetric: {sample.get("sample_id", "an image")}'))
+
+    def _compare(self, sample: dict, where: str) -> ImageScores:
+        lanes = distances = areas = None
+        stored = sample.get('stored')
+        parts = [part for part in self.parts if part in (stored or PARTS)]
+        if not parts:
+            raise DataError(f'{where} has predictions for {", ".join(stored)}, expected some for '
+                            f'{", ".join(self.parts)}. Set parts of LLAMASMetric.')
+        if 'segmentation' in parts:
+            labels, grey = need(sample, 'full_labels', 'LLAMASMetric'), sample.get('pred_grey')
+            if grey is None:
+                probs = need(sample, 'lane_probs', 'LLAMASMetric')
                 grey = to_grey(probs, labels.shape, sample.get('crop_top', 0))
-                labels = np.asarray(labels.cpu())
-                areas = [precision_recall(grey[k], labels == k).auc for k in range(len(grey))]
-            if set(self.parts) - {'segmentation'}:
-                where = f'LLAMASMetric: {sample.get("sample_id", "an image")}'
-                true, pred = ([form(lane, where) for lane in
-                               in_label_pixels(need(sample, key, 'LLAMASMetric'), sample)]
-                              for key, form in (('lanes', checked), ('pred_lanes', quantise)))
-            if 'f1' in self.parts:
-                lanes = compare_lanes(true, pred)[0]
-            if 'regression' in self.parts:
-                stored = np.round(lane_columns(pred, extend=True), DECIMALS)  # as a submission holds them
-                distances = column_distance(lane_columns(true), stored)
-            self.results.append(ImageScores(lanes, distances, areas))
+            labels = np.asarray(labels.cpu())
+            areas = [precision_recall(grey[k], labels == k).auc for k in range(len(grey))]
+        if parts != ['segmentation']:
+            true, pred = (in_label_pixels(need(sample, key, 'LLAMASMetric'), sample) for key in ('lanes', 'pred_lanes'))
+            true = [checked(lane, where) for lane in true]
+            pred = pred if stored else [quantise(lane, where) for lane in pred]
+        if 'f1' in parts:
+            lanes = compare_lanes(true, pred)[0]
+        if 'regression' in parts:
+            columns = sample.get('pred_columns')
+            if columns is None:
+                columns = np.round(lane_columns(pred, extend=True), DECIMALS)  # as a submission holds them
+            distances = column_distance(lane_columns(true), columns)
+        return ImageScores(lanes, distances, areas)
 
     def compute_metrics(self, results: list[ImageScores]) -> dict[str, float]:
         """Scores over all images; they go to the log."""

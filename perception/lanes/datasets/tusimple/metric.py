@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import in_label_pixels, label_frame, need
 from perception.lanes.datasets.tusimple.reader import ROWS, SIZE, file_rows
-from perception.lanes.polylines import at_rows, quantise
+from perception.lanes.polylines import at_rows, checked, quantise
 from perception.registry import METRICS
 from perception.utils.errors import DataError
 
@@ -93,7 +93,7 @@ class TuSimpleMetric(BaseMetric):
     """Official accuracy, rates of false positives and negatives, and their F1.
 
     Each image leaves its three numbers, so results of several processes merge without loss and the images that a
-    sampler repeats to fill the last round are dropped. The time of a prediction is not looked at.
+    sampler repeats to fill the last round are dropped. The time of a prediction is looked at where a file tells it.
 
     Args:
         rows: v of the points where an image has no `h_samples`.
@@ -113,20 +113,22 @@ class TuSimpleMetric(BaseMetric):
         Args:
             data_batch: not used.
             data_samples: for each image a dict with `lanes` and `pred_lanes`, lists of (P, 2), `h_samples` and
-                `original_shape`. A predicted lane without points is a slot without lane.
+                `original_shape`. A predicted lane without points is a slot without lane, but one of a file (`stored`)
+                counts, as in the benchmark's code, and so does its `run_time`.
 
         Raises:
             DataError: lanes or predictions are missing or broken.
         """
         for sample in data_samples:
-            name = sample.get('sample_id', 'an image')
+            where = f'TuSimpleMetric: {sample.get("sample_id", "an image")}'
             rows = file_rows(sample, self.rows)
-            lanes, preds = ([at_rows(quantise(lane, f'TuSimpleMetric: {name}'), rows)
-                             for lane in in_label_pixels(need(sample, key, 'TuSimpleMetric'), sample)]
+            lanes, preds = (in_label_pixels(need(sample, key, 'TuSimpleMetric'), sample)
                             for key in ('lanes', 'pred_lanes'))
-            preds = [u for u, lane in zip(preds, sample['pred_lanes']) if len(lane)]
+            if not sample.get('stored'):
+                preds = [quantise(lane, where) for lane in preds if len(lane)]
+            lanes, preds = ([at_rows(checked(lane, where), rows) for lane in group] for group in (lanes, preds))
             scale = label_frame(sample)[0][1] / SIZE[1] if sample.get('original_shape') else 1.0
-            self.results.append(compare_image(lanes, preds, rows, scale=scale))
+            self.results.append(compare_image(lanes, preds, rows, sample.get('run_time') or 0.0, scale))
 
     def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
         """Scores over all images; a line goes to the log."""
@@ -157,22 +159,52 @@ def evaluate_files(pred_path: str | Path, label_path: str | Path) -> list[ImageR
         if not len(rows):
             raise DataError(f'{where}: no h_samples, expected rows. Correct the line.')
         labels[record['raw_file']] = (_columns(record.get('lanes'), len(rows), where), rows)
-    preds = read_json_lines(pred_path, 'predictions for TuSimple')
-    results = {}
-    for where, record in preds:
+    preds = read_predictions(pred_path)
+    for name, (where, _, _) in preds.items():
+        if name not in labels:
+            raise DataError(f'{where}: an unknown raw_file {name[:80]!r}, expected each name of {label_path} once. '
+                            'Correct the line.')
+    if len(preds) != len(labels):
+        raise DataError(f'{pred_path}: {len(preds):,} predictions for {len(labels):,} labelled images, expected as '
+                        f'many. Predict every image.')
+    return [compare_image(lanes, lane_columns(preds[name], rows), rows, preds[name].run_time)
+            for name, (lanes, rows) in labels.items()]
+
+
+class Prediction(NamedTuple):
+    """A line of a submission: where it stands, its lanes as they were read, milliseconds."""
+
+    where: str
+    lanes: object
+    run_time: float
+
+
+def read_predictions(path: str | Path) -> dict[str, Prediction]:
+    """raw_file -> its line of a submission.
+
+    Raises:
+        DataError: a damaged file, or two lines of an image.
+    """
+    found: dict[str, Prediction] = {}
+    for where, record in read_json_lines(path, 'predictions for TuSimple'):
         name, run_time = record.get('raw_file'), record.get('run_time')
-        if not isinstance(name, str) or name not in labels or name in results:
-            kind = 'a second' if str(name) in results else 'an unknown'
-            raise DataError(f'{where}: {kind} raw_file {str(name)[:80]!r}, expected each name of '
-                            f'{label_path} once. Correct the line.')
+        if not isinstance(name, str) or name in found:
+            kind = 'a second' if isinstance(name, str) else 'an unknown'
+            raise DataError(f'{where}: {kind} raw_file {str(name)[:80]!r}, expected each name of an image once. '
+                            'Correct the line.')
         if type(run_time) not in (int, float):
             raise DataError(f'{where}: run_time {str(run_time)[:40]}, expected milliseconds. Correct the line.')
-        lanes, rows = labels[name]
-        results[name] = compare_image(lanes, _columns(record.get('lanes'), len(rows), where), rows, run_time)
-    if len(results) != len(labels):
-        raise DataError(f'{pred_path}: {len(results):,} predictions for {len(labels):,} labelled images, expected as '
-                        f'many. Predict every image.')
-    return [results[name] for name in labels]
+        found[name] = Prediction(where, record.get('lanes'), run_time)
+    return found
+
+
+def lane_columns(prediction: Prediction, rows: Sequence[float]) -> np.ndarray:
+    """(P, R) u of the lanes of a prediction at the rows of its image.
+
+    Raises:
+        DataError: they are no lists of so many numbers.
+    """
+    return _columns(prediction.lanes, len(rows), prediction.where)
 
 
 def _columns(lanes: object, length: int | None, where: str) -> np.ndarray:

@@ -1,17 +1,22 @@
-"""Predictions for TuSimple: the file that its server takes."""
+"""Predictions for TuSimple: the file that its server takes, written, checked, read again."""
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from perception.common.formats.text import read_json_lines
-from perception.lanes.datasets.tusimple.metric import MAX_MILLISECONDS
+from perception.common.results import StoredResults
+from perception.lanes.datasets.base import in_image_pixels
+from perception.lanes.datasets.tusimple.metric import MAX_MILLISECONDS, Prediction, lane_columns, read_predictions
 from perception.lanes.datasets.tusimple.reader import file_rows
 from perception.lanes.polylines import DECIMALS, at_rows
 from perception.lanes.submission import MAX_PIXEL, LaneSubmission
-from perception.registry import METRICS
+from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
+
+NAME = 'pred.json'
 
 
 @METRICS.register_module()
@@ -37,11 +42,32 @@ class TuSimpleSubmission(LaneSubmission):
                     h_samples=list(rows))
 
     def finish(self, results: list) -> tuple[Path, list[str]]:
-        path = self.out_dir / 'pred.json'
+        path = self.out_dir / NAME
         self.out_dir.mkdir(parents=True, exist_ok=True)
         with atomic_path(path, DataError) as part:
             part.write_text(''.join(f'{json.dumps(record)}\n' for record in results), encoding='ascii')
         return path, validate_tusimple(path, {record['raw_file']: len(record['h_samples']) for record in results})
+
+
+@MODELS.register_module()
+class TuSimpleResults(StoredResults):
+    """The lanes of a file of predictions, of anybody, each with its time, which the score looks at.
+
+    Args:
+        path: the file, a JSON object a line, or the folder with it that `TuSimpleSubmission` wrote.
+
+    Raises:
+        DataError: it cannot be read, or something is wrong with it; lanes are looked at as they are asked for.
+    """
+
+    def read(self, path: Path) -> dict[str, Prediction]:
+        path = path / NAME if path.is_dir() else path
+        return {name.lstrip('/').rsplit('.', 1)[0]: found for name, found in read_predictions(path).items()}
+
+    def fields(self, stored: Prediction, sample: Any) -> dict[str, Any]:
+        rows = np.array(file_rows(sample), np.float64)
+        lanes = [np.stack([u, rows], axis=1)[u >= 0][::-1] for u in lane_columns(stored, rows)]
+        return dict(pred_lanes=in_image_pixels(lanes, sample), run_time=stored.run_time, stored=True)
 
 
 def validate_tusimple(path: str | Path, tasks: str | Path | dict[str, int]) -> list[str]:

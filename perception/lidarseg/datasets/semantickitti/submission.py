@@ -1,17 +1,21 @@
-"""Submissions to the SemanticKITTI server: label files as predictions arrive, then one checked zip."""
+"""Submissions to the SemanticKITTI server: label files as predictions arrive, then one checked zip; label files of
+anybody as predictions."""
 import logging
 import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from mmengine.logging import print_log
 
-from perception.common.formats.kitti import POINT_BYTES
+from perception.common.formats.kitti import POINT_BYTES, read_labels
+from perception.common.results import StoredFiles
 from perception.common.submission import ZIP_DAMAGE, Submission, parents, zip_files
 from perception.lidarseg.datasets.base import predictions_of
 from perception.lidarseg.datasets.semantickitti import reader as kitti
-from perception.registry import METRICS
+from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
 
@@ -65,6 +69,35 @@ class SemanticKITTISubmission(Submission):
         if data_root is None:
             raise ConfigError('SemanticKITTISubmission: no data_root, expected the folder of the data set. Pass it.')
         return write_zip(self.out_dir, sorted(set(results)), data_root)
+
+
+@MODELS.register_module()
+class SemanticKITTIResults(StoredFiles):
+    """The predictions of a folder of `sequences/SS/predictions/FFFFFF.label` with raw ids, of anybody.
+
+    Args:
+        path: the folder.
+        multi: the 25 classes of the multi-scan task instead of 19.
+
+    Raises:
+        DataError: see StoredFiles; a damaged file. A number of labels that is not that of the points is said by the
+            metric.
+    """
+
+    suffix = '.label'
+
+    def __init__(self, path: str | Path, multi: bool = False) -> None:
+        super().__init__(path)
+        self.table = kitti.learning_map(multi)
+
+    def name(self, sample_id: str) -> str:
+        """`SS_FFFFFF` of a path too; files in other folders, such as the true labels, are of no scan."""
+        sequence, folder, frame = ('', '', *sample_id.split('/'))[-3:]
+        return f'{sequence}_{frame}' if folder == 'predictions' else sample_id
+
+    def fields(self, stored: Path, sample: Any) -> dict[str, Any]:
+        ids = kitti.to_train_ids(read_labels(stored), stored, strict=False, table=self.table)
+        return dict(pred_labels=torch.from_numpy(ids.astype(np.int64)))
 
 
 def prediction_name(sample_id: str) -> str:

@@ -3,9 +3,11 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
+from perception.lanes.cluster import ClusterDecoder
 from perception.lanes.datasets.tusimple.metric import compare_image, evaluate_files
-from perception.lanes.datasets.tusimple.reader import ROWS
+from perception.lanes.datasets.tusimple.reader import ROWS, TuSimple
 from perception.lanes.datasets.tusimple.submission import TuSimpleSubmission, validate_tusimple
 from perception.utils.errors import DataError
 
@@ -74,3 +76,25 @@ def test_incomplete_tusimple(tusimple):
     tasks.write_text('{"raw_file": "clips/1/20.jpg", "h_samples": 3}')
     with pytest.raises(DataError, match='tasks.json:1: .* h_samples 3'):
         validate_tusimple(path, tasks)
+
+
+def test_any_number_of_lanes_at_the_rows_of_each_task(official, tmp_path):
+    root, rows = official('tusimple'), ([20, 24, 33, 60], [10, 40, 41, 42, 71])
+    (root / 'test_label.json').unlink()
+    tasks = [dict(raw_file='clips/abel/0/20.jpg', h_samples=rows[0]), dict(raw_file='clips/0313/1/20.jpg',
+                                                                           h_samples=rows[1])]
+    (root / 'test_tasks_0627.json').write_text('\n'.join(map(json.dumps, tasks)))
+    samples = [sample['data_samples'] for sample in TuSimple(root, 'test', input_size=(36, 64))]
+    probs, embeddings = torch.zeros(2, 36, 64), torch.zeros(2, 4, 18, 32)
+    for u in (10, 30, 50):  # three lanes from row 32 of the image down
+        probs[:, 16:, u:u + 2], embeddings[:, :, :, u // 2] = 1, float(u)
+    lanes = ClusterDecoder(min_share=0)(probs, embeddings, [sample.metainfo for sample in samples])
+    submit(TuSimpleSubmission(tmp_path / 'out'), [dict(sample.to_dict(), pred_lanes=some)
+                                                  for sample, some in zip(samples, lanes)])
+    records = [json.loads(line) for line in (tmp_path / 'out/pred.json').read_text().splitlines()]
+    assert [(record['raw_file'], record['h_samples']) for record in records] == [
+        (task['raw_file'], task['h_samples']) for task in tasks]
+    assert validate_tusimple(tmp_path / 'out/pred.json', root / 'test_tasks_0627.json') == []
+    for record, there in zip(records, ([False, False, True, True], [False, True, True, True, True])):
+        assert [lane == [pytest.approx(2 * u + 1.5, abs=.01) if known else -2 for known in there]
+                for lane, u in zip(record['lanes'], (10, 30, 50), strict=True)] == [True] * 3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from perception.apis.test import test as run_test
 from perception.common.formats.kitti import read_labels, write_labels
 from perception.common.metrics import confusion as module
 from perception.lidarseg.datasets.base import official_confusion, score_table, scores
@@ -200,3 +201,19 @@ def test_multi_scan_labels_need_the_multi_scan_metric():
     assert evaluate([scan(moving.tolist(), moving.tolist())], multi=True)['iou_moving-car'] == pytest.approx(1)
     with pytest.raises(DataError, match='expected 0..19'):
         evaluate([scan(moving.tolist(), moving.tolist())])
+
+
+def test_files_of_anybody_are_scored_without_a_net(golden, folder, root, tmp_path):
+    for path in (folder / 'dataset/sequences/08/labels').glob('*.label'):
+        for name, data in ((f'labels/{path.name}', path.read_bytes()),
+                           (f'velodyne/{path.stem}.bin', bytes(4 * path.stat().st_size))):
+            (tmp_path / 'sequences/08' / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / 'sequences/08' / name).write_bytes(data)
+    options = {'work_dir': str(tmp_path / 'w'), 'test_dataloader.num_workers': 0,
+               'test_dataloader.dataset.data_root': str(tmp_path)}
+    config = root / 'configs/lidarseg/minkunet_half_kitti.py'
+    scores = run_test(config, predictions=folder / 'preds', options=options)
+    full = golden['single_full']
+    assert (scores['miou'], scores['accuracy']) == pytest.approx((full['miou'], full['acc']), abs=1e-12)
+    with pytest.raises(DataError, match=r'no results of 08_000000 \(the first there are of sequences/08/labels/'):
+        run_test(config, predictions=tmp_path, options=options)
