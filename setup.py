@@ -14,7 +14,7 @@ setup(
     packages=find_packages(include=['perception', 'perception.*']),
     python_requires='>=3.10,<3.13',
     install_requires=[
-        'torch>=2.6',
+        'torch>=2.7',
         'numpy>=1.24,<2',
         'scipy',
         'mmengine>=0.10.4',
@@ -37,7 +37,7 @@ setup(
         'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
         'shapely': ['shapely>=2.0'],  # to measure beside it
         'spconv': ['spconv>=2.3.6'],
-        'triton': ['triton>=3.0; sys_platform == "linux"'],  # torch's builds for CUDA bring theirs
+        'triton': ['triton>=3.3; sys_platform == "linux"'],  # torch's builds for CUDA bring theirs
         'mmdet3d': ['mmdet>=3.0.0,<3.4.0', 'mmdet3d>=1.4.0,<2.0.0'],
         'tensorboard': ['tensorboard'],
         'wandb': ['wandb'],

@@ -1,17 +1,8 @@
 """What tests of operators share."""
 import pytest
 import torch
-from mmengine.utils import digit_version
 
 from perception.ops import launch
-
-
-@pytest.fixture
-def new_triton():
-    """Skips with Triton before 3.3, which knows no sm_120 and whose interpreter copies what it is given."""
-    triton = pytest.importorskip('triton', reason='triton is not installed')
-    if digit_version(triton.__version__) < digit_version('3.3'):
-        pytest.skip(f'Triton {triton.__version__}, before 3.3')
 
 
 @pytest.fixture

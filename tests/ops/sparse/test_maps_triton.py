@@ -74,8 +74,7 @@ def test_no_voxels():
     assert (coords.shape, down.shape, up.shape) == ((0, 4), (8, 0), (8, 0))
 
 
-def test_on_a_gpu_kernels_make_what_fits_a_grid_with_one_wait_a_level(by_torch, monkeypatch, as_if_on_gpu, waits,
-                                                                      new_triton):
+def test_on_a_gpu_kernels_make_what_fits_a_grid_with_one_wait_a_level(by_torch, monkeypatch, as_if_on_gpu, waits):
     geometry = Geometry((3, 3, 3), (2, 2, 2), (1, 1, 1))
     expected = by_torch(maps.build_strided_map, make_voxels(True), geometry)[1]
     voxels, asked = make_voxels(True), []
@@ -108,7 +107,7 @@ def test_a_gpu_without_programs_is_said_once_and_pytorch_goes_on(by_torch, monke
     assert as_if_on_gpu == ['kernel maps on CUDA: no such instruction on sm_50; PyTorch does it']
 
 
-def test_programs_compile_without_a_gpu(new_triton):
+def test_programs_compile_without_a_gpu():
     """For an old and a new GPU; in a process of its own, since this one interprets them."""
     env = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
     run = subprocess.run([sys.executable, '-c', COMPILED], capture_output=True, text=True, timeout=120,

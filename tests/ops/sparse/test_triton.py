@@ -117,7 +117,7 @@ def test_rows_are_sorted_and_tiles_skip_offsets_that_none_of_their_rows_has():
     check(kernel_map, torch.float32)
 
 
-def test_a_plan_waits_for_nothing(waits, new_triton):
+def test_a_plan_waits_for_nothing(waits):
     kernel_map = make_map((3, 1, 3), None, None, (1, 1, 1), grid=(9, 9, 4))
     backend._bits.cache_clear()
     with waits() as found:
@@ -270,7 +270,7 @@ def test_a_program_that_does_not_compile_hands_over_to_the_next_backend(monkeypa
         functional._on_cuda.cache_clear()
 
 
-def test_programs_compile_without_a_gpu(new_triton):
+def test_programs_compile_without_a_gpu():
     """At the sizes of full nets, with tensor cores and sums that stay in registers; in a process of its own, since this
     one interprets them.
     """
