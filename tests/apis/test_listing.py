@@ -59,13 +59,19 @@ def test_the_first_converter_that_fits_writes_the_weights(options, monkeypatch, 
 
     import torch
     seen = []
-    found = dict(never=types.SimpleNamespace(fits=lambda weights: False), fits=types.SimpleNamespace(
+    fits = types.SimpleNamespace(
         fits=lambda weights: 'a.weight' in weights,
-        convert=lambda weights, given: seen.append(given) or (dict(new=weights['b']), 'model = dict(type=X)')))
+        convert=lambda weights, given: seen.append(given) or (dict(new=weights['b']), 'model = dict(type=X)'))
+    other = types.SimpleNamespace(fits=fits.fits, convert=lambda weights, given: (dict(new=weights['c']), 'Y'))
+    found = {'a/convert/never': types.SimpleNamespace(fits=lambda weights: False), 'a/convert/fits': fits,
+             'a/convert/late': other, 'plugins/b/convert/x': other}
     monkeypatch.setattr(convert_module, 'converters', lambda: {name: Listed(name, '', {}) for name in found})
     monkeypatch.setattr(Listed, 'load', lambda self: found[self.path])
-    convert_module.convert(options)
+    said = convert_module.convert(options)
     assert seen == [options] and torch.equal(torch.load(options.target)['new'], torch.ones(3))
+    assert said.endswith('use with: model = dict(type=X)\nfor nets of b: --room b')
+    options.room = 'b'
+    assert convert_module.convert(options).endswith('use with: Y') and len(torch.load(options.target)['new']) == 1
 
 
 def test_unknown_weights_are_refused_by_what_would_be_known(options):
