@@ -110,7 +110,7 @@ def write_program(module: nn.Module, points: Tensor, eager: Callable[[Tensor], T
         raise ConfigError(f'--out: {out.name} came, expected a name that ends with .pt2. Programs have no other.')
     with _quiet():
         program = torch.export.export(module, (points,), strict=False,
-                                      dynamic_shapes=({0: torch.export.Dim('points', min=2)},))
+                                      dynamic_shapes=({0: torch.export.Dim('points', min=2, max=2**31 - 1)},))
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:  # the writer wants the ending
         part = str(Path(folder, 'program.pt2'))
         torch.export.save(program, part)
