@@ -50,6 +50,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
             try:
                 result = function(*args, **kwargs)
                 sys.stdout.flush()
+                _leave_others()
                 return result
             finally:
                 interrupts.over = True  # torchrun's SIGTERM, of another process that died, must not cut off a sentence
@@ -82,6 +83,13 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 raise
             sys.stderr.write(f'{cause}{hint}\n')
             sys.exit(1)
+
+
+def _leave_others() -> None:
+    """End the group of this run's processes, if there is one; threads of a group that lives on may abort the exit."""
+    distributed = sys.modules.get('torch.distributed')
+    if distributed and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Interrupts(list):

@@ -65,8 +65,8 @@ def main():
     allow = 1 if fault == 'nan' and (folder / 'allow').exists() else 0
     run_command(train, CONFIG, work_dir=str(folder), launcher='pytorch', allow_nan=allow, resumable=True)
     torch.save(buffers.notes, folder / f'buffers_{RANK}.pth')
+    assert not torch.distributed.is_initialized()
 
 
 if __name__ == '__main__':
     main()
-    torch.distributed.destroy_process_group()
