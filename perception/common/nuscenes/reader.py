@@ -29,8 +29,9 @@ from perception.utils.optional import import_optional
 CACHE_VERSION = 4     # goes up when the cached file changes
 LARGE = 1 << 28       # bytes of tables from which on the user is told that this takes a while
 SLOW = 5.0            # seconds from which on the index is cached
-# It asks for NumPy 1 and works with 2, which nothing here shall take away; of what else it asks for, the imported part.
-INSTALL_KIT = 'pip install nuscenes-devkit --no-deps; pip install cachetools descartes pyquaternion scikit-learn shapely'
+# It asks for NumPy 1 and works with 2, which is left alone; of its requirements those that it imports here.
+INSTALL_KIT = ('pip install nuscenes-devkit --no-deps; '
+               'pip install cachetools descartes pyquaternion scikit-learn shapely')
 
 
 def read_index(data_root: str | Path, version: str) -> Index:
