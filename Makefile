@@ -2,6 +2,8 @@
 .PHONY: setup demo test lint clean
 PYTHON ?= python3
 export PYTHON TORCH_INDEX OPS
+# compiled once, not by each of the hundreds of processes that tests start
+unexport PYTHONDONTWRITEBYTECODE
 
 RUN := .venv/bin/python
 STUDENT := configs/lidarseg/minkunet_half_kitti.py

@@ -12,10 +12,10 @@ setup(
     description='LiDAR, lane, crowd, BEV and steering perception with the distillation methods of their papers',
     license='Apache-2.0',
     packages=find_packages(include=['perception', 'perception.*']),
-    python_requires='>=3.10,<3.13',
+    python_requires='>=3.10,<3.14',
     install_requires=[
         'torch>=2.7',
-        'numpy>=1.24,<2',
+        'numpy>=1.24',
         'scipy',
         'mmengine>=0.10.4',
         'open3d>=0.20',
@@ -27,14 +27,15 @@ setup(
     ],
     extras_require={
         'points': ['pypcd4>=1.4', 'plyfile>=1.0', 'laspy[lazrs]>=2.4', 'rosbags>=0.10'],
-        'nuscenes': ['nuscenes-devkit>=1.1.11', 'shapely>=2.0'],
+        # it asks for NumPy 1, which Python 3.13 does not have; there `make setup` brings it without its requirements
+        'nuscenes': ['nuscenes-devkit>=1.1.11; python_version < "3.13"', 'shapely>=2.0'],
         'heic': ['pillow-heif'],
         'steering': ['h5py>=3.8', 'rosbags>=0.10'],  # Comma.ai's files; bags of Udacity's challenge
         'gan': ['lmdb>=1.4', 'scikit-learn'],  # images in LMDB; real digits
         'medical': ['scikit-learn'],  # t-SNE
         'onnx': ['onnx>=1.16', 'onnxscript>=0.3', 'onnxruntime>=1.18'],
         'prune': ['torch-pruning>=1.6', 'scikit-learn'],  # channel groups; real digits to try it on
-        'rerun': ['rerun-sdk>=0.23', 'pyarrow<21'],  # later ones of pyarrow want NumPy 2
+        'rerun': ['rerun-sdk>=0.23', 'pyarrow<21; python_version < "3.13"'],  # later ones want NumPy 2
         'shapely': ['shapely>=2.0'],  # to measure beside it
         'spconv': ['spconv>=2.3.6'],
         'triton': ['triton>=3.3; sys_platform == "linux"'],  # torch's builds for CUDA bring theirs

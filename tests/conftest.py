@@ -44,14 +44,14 @@ _IMAGES = dict(detail=.1, length=180.0, workers=1)  # blurred, from short street
 TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     # scans of few columns: sequences 00 (3 scans), 08 (2), 11 to 21 (1 each)
     semantickitti=dict(train_scans=[3], val_scans=[2], columns=260, interval=0.8, workers=1),
-    semantickitti_multiscan=dict(train_scans=[3], val_scans=[1], columns=130, workers=1),
+    semantickitti_multiscan=dict(train_scans=[3], val_scans=[1], columns=60, workers=1),
     # 1 training, 2 validation, 1 test scene of 1, 2, 1 frames
     nuscenes=dict(train_frames=1, val_frames=2, test_frames=1, train_scenes=1, test_scenes=1, columns=150, detail=.02,
                   workers=1),
     # 2 training and 2 validation scenes of 1 key frame, 1 of test
     nuscenes_rig=dict(train_frames=1, val_frames=1, test_frames=1, train_scenes=2, columns=120, width=160, detail=.05,
                       workers=1),
-    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=130,
+    waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=60,
                workers=1),
     street=dict(train=11, val=10),
     point_folder=dict(train_scans=1, val_scans=1, columns=130, workers=1),

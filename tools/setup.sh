@@ -35,14 +35,14 @@ install() {
 version_of() { "$1" -c 'import sys; print(".".join(map(str, sys.version_info[:3])))' 2>/dev/null; }
 known() {
     case "$1" in
-        3.10.* | 3.11.* | 3.12.*) ;;
-        *) die "Python $1 found, expected 3.10 to 3.12. Run \`$2make setup PYTHON=python3.11\`" ;;
+        3.10.* | 3.11.* | 3.12.* | 3.13.*) ;;
+        *) die "Python $1 found, expected 3.10 to 3.13. Run \`$2make setup PYTHON=python3.11\`" ;;
     esac
 }
 if [ ! -e "$python" ] && [ ! -L "$python" ]; then
     base=${PYTHON:-python3}
     version=$(version_of "$base") ||
-        die "$base does not run, expected Python 3.10 to 3.12. Run \`make setup PYTHON=python3.11\`"
+        die "$base does not run, expected Python 3.10 to 3.13. Run \`make setup PYTHON=python3.11\`"
     known "$version" ''
     "$base" -c 'import ensurepip, venv' 2>/dev/null ||
         die "$base has no venv, expected Python with it. Run \`sudo apt-get install python${version%.*}-venv\`"
@@ -52,6 +52,10 @@ fi
 version=$(version_of "$python") ||
     die "$python does not run (its Python is gone?), expected a whole environment. Run \`rm -r $venv; make setup\`"
 known "$version" "rm -r $venv; "
+case "$version$ops" in
+    3.13.*operators) die "OPS=1 came with Python $version, expected 3.10 to 3.12: what mmdet3d's own models require asks" \
+        "for NumPy 1. Run \`rm -r $venv; make setup OPS=1 PYTHON=python3.11\`" ;;
+esac
 rm -f "$stamp"
 : >"$log"
 pip --version || "$python" -m ensurepip --default-pip >>"$log" 2>&1 ||
@@ -87,6 +91,10 @@ install torch ${TORCH_INDEX:+--index-url "$TORCH_INDEX"}
 #    tests the kernels in its interpreter.
 say "installing perception and its requirements"
 install --no-build-isolation --editable '.[gan,nuscenes,onnx,points,prune,steering,test]'
+case "$version" in 3.13.*)  # nuscenes-devkit asks for NumPy 1, which 3.13 does not have, and works with 2
+    install --no-deps nuscenes-devkit
+    install cachetools descartes pyquaternion scikit-learn shapely ;;
+esac
 (install spconv) 2>/dev/null || say "spconv is not to be had here; its comparison is skipped"
 (install triton) 2>/dev/null || say "triton is not to be had here; its kernels are not tested"
 

@@ -1,4 +1,4 @@
-"""Cylinder3D and MinkUNet as one graph, points in, labels out, for torch.export.
+"""LiDAR nets as one graph, points in, labels out, for torch.export.
 
 The graph holds the same layers and weights, but its tensors carry no cache and its maps are made of operators whose
 sizes the compiler may leave open: voxels are sorted keys, a neighbour is found by bisection, and a convolution is one
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.ops.sparse.maps import Geometry, coords_of_keys, halo_keys
+from perception.ops.point_voxel import corner_weights
+from perception.ops.sparse.maps import Geometry, PointVoxelMap, coords_of_keys, halo_keys
 from perception.ops.sparse.modules import SparseConv3d, SparseInverseConv3d, SubMConv3d
 from perception.ops.voxelize import cylinder_features
 from perception.utils.errors import ConfigError
@@ -26,7 +27,7 @@ class PointsToLabels(nn.Module):
     """A net with its voxels: (N, 4) float32 x, y, z, intensity of a scan of two points or more to (N,) int64 labels.
 
     Args:
-        model: a Cylinder3D or a MinkUNet; it is copied.
+        model: a Cylinder3D, MinkUNet, SPVCNN or SPVNAS; it is copied.
 
     Raises:
         ConfigError: another net.
@@ -35,9 +36,8 @@ class PointsToLabels(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.voxelizer = getattr(model, 'data_preprocessor', None)
-        if not isinstance(self.voxelizer, (CubeVoxelizer, CylinderVoxelizer)) or \
-                hasattr(model.backbone, 'point_transforms'):
-            raise ConfigError(f'PointsToLabels: {type(model).__name__}, expected a MinkUNet or a Cylinder3D. Export '
+        if not isinstance(self.voxelizer, (CubeVoxelizer, CylinderVoxelizer)):
+            raise ConfigError(f'PointsToLabels: {type(model).__name__}, expected a net on cubes or cylinders. Export '
                               'another net.')
         self.cylinders = isinstance(self.voxelizer, CylinderVoxelizer)
         self.net = copy.deepcopy(model).eval()
@@ -45,6 +45,8 @@ class PointsToLabels(nn.Module):
             if isinstance(module, (SubMConv3d, SparseConv3d, SparseInverseConv3d)):
                 parent, _, child = name.rpartition('.')
                 setattr(self.net.get_submodule(parent), child, PlainConv(module))
+            elif hasattr(module, 'find_map'):
+                module.find_map = plain_map
 
     def forward(self, points: Tensor) -> Tensor:
         """(N, 4) to (N,)."""
@@ -65,6 +67,8 @@ class PointsToLabels(nn.Module):
             first = numbers.new_zeros(keys.shape[0]).scatter_reduce(0, rows, numbers, 'amin', include_self=False)
             feats = points.index_select(0, first)
         voxels = self.net.backbone(PlainTensor(feats, level, {}))
+        if isinstance(voxels, tuple):  # of points and of voxels, and points are what is labelled
+            voxels, _ = voxels
         if getattr(self.net, 'refine', None) is not None:
             logits = self.net.point_head(self.net.refine(voxels.feats, rows, hidden))
             return logits[:, :self.net.num_classes].argmax(1)
@@ -156,6 +160,15 @@ class PlainConv(nn.Module):
             feats = torch.cat((feats, feats.new_zeros(1, feats.shape[1])))
             feats = feats.index_select(0, rows.flatten()).view(rows.shape[0], rows.shape[1] * feats.shape[1])
         return x.replace(F.linear(feats, layer.weight.flatten(1), layer.bias), level)
+
+
+def plain_map(finest: PlainTensor, x: PlainTensor, stride: int) -> PointVoxelMap:
+    """As `finest_map`: between the voxels of the finest level and those of a coarser one."""
+    scaled = finest.level.coords.to(torch.float64) / stride
+    base = scaled.floor()
+    rows = x.level.rows_at(base.long()[:, None] + _offsets((2, 2, 2), (1, 1, 1), x.level.keys))
+    here = rows < x.level.keys.shape[0]
+    return PointVoxelMap(rows[:, 0], rows.where(here, 0), corner_weights(scaled - base, here), x.level.keys.shape[0])
 
 
 def _keys(cells: Tensor, shape: tuple[int, int, int]) -> Tensor:

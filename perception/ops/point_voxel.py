@@ -3,7 +3,6 @@
 Shapes: N points, V voxels of one level. Point coordinates are in cells of the finest level; a level of stride s has
 cells of s x s x s of them. Both directions depend on the geometry alone, so it is computed once for each level.
 """
-from itertools import product
 from math import prod
 
 import torch
@@ -29,7 +28,7 @@ def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet,
     """
     scaled = point_coords.to(torch.float64) / stride
     base = scaled.floor()
-    fraction = (scaled - base).unbind(1)
+    fraction = scaled - base
     base = torch.cat([point_batch[:, None], base.long()], dim=1)
     halo = (1, 1, 1)
     keys = halo_keys(voxels.voxel_coords, voxels.grid_shape, voxels.batch_size, halo)
@@ -45,12 +44,23 @@ def point_voxel_map(point_coords: Tensor, point_batch: Tensor, voxels: VoxelSet,
         lost = int((~here[:, 0]).sum())
         raise DataError(f'point_voxel_map: {lost} of {len(rows)} points in no voxel of stride {stride}, expected every '
                         'point in one. Build the voxels from the same points.')
-    weights = here.to(torch.float64)
-    for corner, cell in enumerate(product((0, 1), repeat=3)):
-        for part, side in zip(fraction, cell):
-            weights[:, corner] *= part if side else 1 - part
-    weights = weights / (weights.sum(1, keepdim=True) + 1e-8)
-    return PointVoxelMap(rows[:, 0], rows.where(here, 0), weights.float(), len(voxels))
+    return PointVoxelMap(rows[:, 0], rows.where(here, 0), corner_weights(fraction, here), len(voxels))
+
+
+def corner_weights(fraction: Tensor, here: Tensor) -> Tensor:
+    """Trilinear weights of the voxels around points, those that are there summing to 1.
+
+    Args:
+        fraction: (N, 3) float64 in [0, 1), from the lowest corner on.
+        here: (N, 8) whether the voxel of a corner is there; the last axis changes fastest.
+
+    Returns:
+        (N, 8) float32.
+    """
+    sides = torch.stack((1 - fraction, fraction), 2)  # (N, 3, 2)
+    x, y, z = sides.unbind(1)
+    weights = ((x[:, :, None] * y[:, None])[..., None] * z[:, None, None]).flatten(1) * here
+    return (weights / (weights.sum(1, keepdim=True) + 1e-8)).float()
 
 
 def finest_map(finest: VoxelSet, voxels: VoxelSet, stride: int) -> PointVoxelMap:

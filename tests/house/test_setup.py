@@ -162,7 +162,7 @@ def test_setup_builds_nothing_unless_asked(root):
     script = (root / 'tools/setup.sh').read_text()
     plain = re.sub(r'(?ms)^if \[ -n "\$ops" \].*?^fi$', '', script)
     assert plain != script
-    for word in ('build-essential', '-dev', 'ninja', 'c++', 'MMCV_WITH_OPS'):
+    for word in ('build-essential', '-dev"', 'ninja', 'c++', 'MMCV_WITH_OPS'):
         assert word in script and word not in plain, word
 
 
@@ -209,7 +209,7 @@ def test_an_environment_whose_python_is_gone_is_named(project):
     assert '`rm -r .venv; make setup`' in lines[0]
 
 
-@pytest.mark.parametrize(('version', 'what'), [('3.13.1', 'Python 3.13.1 found'), ('3.9.2', 'Python 3.9.2 found'),
+@pytest.mark.parametrize(('version', 'what'), [('3.14.1', 'Python 3.14.1 found'), ('3.9.2', 'Python 3.9.2 found'),
                                                (None, 'does not run')])
 def test_another_python_is_refused(project, version, what):
     shutil.rmtree(project / '.venv')
@@ -218,6 +218,13 @@ def test_another_python_is_refused(project, version, what):
     assert code == 1 and len(lines) == 1
     assert what in lines[0] and '`make setup PYTHON=python3.11`' in lines[0]
     assert not (project / '.venv').exists()
+
+
+def test_operators_are_refused_where_their_packages_do_not_exist(project):
+    program(project / '.venv/bin/python', 'echo 3.13.1')
+    code, lines = setup(project, OPS='1')
+    assert code == 1 and len(lines) == 1
+    assert 'OPS=1 came with Python 3.13.1' in lines[0] and '`rm -r .venv; make setup OPS=1 PYTHON=' in lines[0]
 
 
 def test_a_tool_uses_the_package_beside_it(root, tmp_path):

@@ -1,4 +1,4 @@
-"""Cylinder3D and MinkUNet as a graph of points to labels: the labels of the nets themselves."""
+"""LiDAR nets as a graph of points to labels: the labels of the nets themselves."""
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +11,7 @@ from perception.lidarseg.deploy import PointsToLabels, traceable
 from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.minkunet import MinkUNet
 from perception.lidarseg.models.spvcnn import SPVCNN
+from perception.lidarseg.models.spvnas import SPVNAS
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.lidarseg.transforms import WithinRange
 from perception.utils.errors import ConfigError, DataError
@@ -18,8 +19,11 @@ from perception.utils.errors import ConfigError, DataError
 
 def small(name):
     torch.manual_seed(0)
-    if name == 'minkunet':
-        net = MinkUNet(CubeVoxelizer(2.), num_classes=5, width=.125, blocks=(1,) * 8)
+    if name in ('minkunet', 'spvcnn'):
+        net = dict(minkunet=MinkUNet, spvcnn=SPVCNN)[name](CubeVoxelizer(2.), num_classes=5, width=.125,
+                                                           blocks=(1,) * 8)
+    elif name == 'spvnas':
+        net = SPVNAS(CubeVoxelizer(2.), num_classes=5, ratio=.25)
     else:
         sharing, _, refine = name.partition(' ')
         net = Cylinder3D(CylinderVoxelizer((48, 36, 8)), num_classes=5, base_channels=2, compression=2,
@@ -27,7 +31,7 @@ def small(name):
     return net.eval()
 
 
-@pytest.mark.parametrize('name', ['minkunet', 'correct', 'legacy', 'correct mirror'])
+@pytest.mark.parametrize('name', ['minkunet', 'spvcnn', 'spvnas', 'correct', 'legacy', 'correct mirror'])
 def test_the_graph_labels_points_as_the_net_does(name):
     module, points, eager = traceable(small(name))
     for count in (3000, 2):
@@ -38,7 +42,7 @@ def test_the_graph_labels_points_as_the_net_does(name):
 
 
 def test_a_program_takes_any_number_of_points(tmp_path):
-    module, points, eager = traceable(small('minkunet'))
+    module, points, eager = traceable(small('spvcnn'))  # a MinkUNet is part of it
     write_program(module, points[:3000], eager, tmp_path / 'net.pt2', trials=2)  # which compares 3000 and 1500 labels
     assert {path.name for path in tmp_path.iterdir()} == {'net.pt2', '.perception'}
     with pytest.raises(ConfigError, match=r'net.onnx came'):
@@ -85,5 +89,5 @@ def test_a_program_that_labels_otherwise_is_not_kept(tmp_path, monkeypatch):
 
 
 def test_other_nets_are_refused():
-    with pytest.raises(ConfigError, match='SPVCNN, expected'):
-        PointsToLabels(SPVCNN(CubeVoxelizer(2.), width=.125))
+    with pytest.raises(ConfigError, match='Linear, expected'):
+        PointsToLabels(torch.nn.Linear(4, 2))

@@ -29,7 +29,7 @@ assert MODELS.get('ENet').__name__ == 'ENet'
 @pytest.mark.parametrize('plugin', PLUGINS)
 def test_the_core_works_without_it(root, tmp_path, plugin):
     for name in ('perception', 'configs'):
-        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__', '*.png'))
+        shutil.copytree(root / name, tmp_path / name, ignore=shutil.ignore_patterns('*.png'))
     shutil.rmtree(tmp_path / 'perception/plugins' / plugin)
     run = subprocess.run([sys.executable, '-W', 'ignore', '-c', CHECK], cwd=tmp_path, capture_output=True, text=True,
                          env=dict(os.environ, PYTHONPATH=str(tmp_path), OMP_NUM_THREADS='1'))

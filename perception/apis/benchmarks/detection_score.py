@@ -16,6 +16,7 @@ from mmengine.logging import print_log
 
 from perception.common.measure import machine
 from perception.common.metrics.detection import Boxes, Curve, average_precision, evaluate, mean_error
+from perception.common.nuscenes.reader import INSTALL_KIT
 from perception.utils.checks import check_positive
 from perception.utils.optional import import_optional
 
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> Result:
         MissingDependency: nuscenes-devkit is not installed.
     """
     check_positive('detection_score', samples=args.samples, preds=args.preds, truth=args.truth)
-    purpose, install = 'the benchmark detection_score', 'pip install "perception[nuscenes]"'
+    purpose, install = 'the benchmark detection_score', INSTALL_KIT
     kit = {
         'detection.algo': import_optional('nuscenes.eval.detection.algo', purpose, install),
         'detection.data_classes': import_optional('nuscenes.eval.detection.data_classes', purpose, install),

@@ -29,6 +29,9 @@ from perception.utils.optional import import_optional
 CACHE_VERSION = 4     # goes up when the cached file changes
 LARGE = 1 << 28       # bytes of tables from which on the user is told that this takes a while
 SLOW = 5.0            # seconds from which on the index is cached
+# It asks for NumPy 1 and works with 2, which is left alone; of its requirements those that it imports here.
+INSTALL_KIT = ('pip install nuscenes-devkit --no-deps; '
+               'pip install cachetools descartes pyquaternion scikit-learn shapely')
 
 
 def read_index(data_root: str | Path, version: str) -> Index:
@@ -79,7 +82,7 @@ def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]
     """
     check_choice('nuScenes: split', split, VERSIONS)
     index = read_index(data_root, VERSIONS[split])
-    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', 'pip install nuscenes-devkit')
+    splits = import_optional('nuscenes.utils.splits', 'the official splits of nuScenes', INSTALL_KIT)
     scenes = set(splits.create_splits_scenes()[split])
     frames = [frame for frame in index.frames if frame.scene in scenes]
     if not frames:

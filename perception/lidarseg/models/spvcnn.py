@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from perception.lidarseg.models.minkunet import Architecture, MinkBackbone, MinkUNet, SparseLinear
 from perception.ops.point_voxel import finest_map, points_to_voxels, voxels_to_points
+from perception.ops.sparse.maps import PointVoxelMap
 from perception.ops.sparse.tensor import SparseTensor
 from perception.registry import MODELS
 
@@ -76,9 +77,14 @@ class SPVBackbone(MinkBackbone):
         y = self.up4(self.up3(y, x1), x0)
         return y.replace(y.feats + self.point_transforms[2](points2)), y
 
+    @staticmethod
+    def find_map(finest: SparseTensor, x: SparseTensor, stride: int) -> PointVoxelMap:
+        """Between the voxels of the finest level, which are the points, and those of x; a deployed net has its own."""
+        return finest_map(finest.voxels, x.voxels, stride)
+
     def _exchange(self, finest: SparseTensor, x: SparseTensor, points: Tensor, number: int,
                   stride: int) -> tuple[Tensor, SparseTensor]:
         """Interpolated voxels and transformed points are summed (V, C), and averaged into the voxels of x."""
-        where = finest_map(finest.voxels, x.voxels, stride)
+        where = self.find_map(finest, x, stride)
         points = voxels_to_points(x.feats, where) + self.point_transforms[number](points)
         return points, x.replace(F.dropout(points_to_voxels(points, where), self.dropout, self.training))

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from perception.common.measure import interleave, machine
 from perception.common.nuscenes.maps import map_mask, read_map
+from perception.common.nuscenes.reader import INSTALL_KIT
 from perception.utils.checks import check_positive
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> dict[str, float]:
     """
     check_positive('map_labels', patches=args.patches, rounds=args.rounds)
     api = import_optional('nuscenes.map_expansion.map_api', 'the masks of the development kit',
-                          'pip install nuscenes-devkit')
+                          INSTALL_KIT)
     root = data_path(args.data_root)
     data = read_map(root, args.location)
     kit = api.NuScenesMap(str(root), args.location)

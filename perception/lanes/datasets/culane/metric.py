@@ -77,7 +77,11 @@ def lane_width(size: Sequence[int], official: int = WIDTH) -> int:
 
 
 def draw_lane(lane: np.ndarray, size: tuple[int, int] = SIZE, width: int = WIDTH) -> Stroke | None:
-    """The official drawing of a lane; None for one of fewer than two points."""
+    """The official drawing of a lane; None for one of fewer than two points.
+
+    A lane that names a point twice has a curve that goes where numbers overflow. OpenCV draws that as the official tool
+    does up to 4.12, and otherwise from 4.13 on; other lanes are the same in all versions that were tried, to 5.0.
+    """
     return draw_stroke(to_pixels(curve(lane)), size, width) if len(lane) > 1 else None
 
 

@@ -14,6 +14,9 @@ from perception.lanes.datasets.culane.submission import CULaneSubmission, write_
 from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
 from perception.utils.errors import DataError
 
+# whether a line to nowhere, as of a lane that names a point twice, is not that of the OpenCV of the original tool
+OVERFLOWS = cv2.line(np.zeros((590, 1640), np.uint8), (100, 100), (-2**31, -2**31), 1, 30).sum() != 2195
+
 
 def vertical(u, top=250, bottom=590, step=10):
     v = np.arange(bottom, top - 1, -step, dtype=float)
@@ -48,6 +51,8 @@ def check_images(folder, images):
 
 @pytest.mark.parametrize('name, number', [('culane_eval', 45), ('culane_eval_ties', 3), ('culane_eval_degenerate', 6)])
 def test_each_iou_and_match_of_the_original_tool(shared, name, number):
+    if name.endswith('degenerate') and OVERFLOWS:
+        pytest.skip(f'OpenCV {cv2.__version__} draws such lines otherwise')
     folder = shared / 'goldens' / name
     path = folder / ('results.json' if name.endswith('ties') else 'per_image.json')
     images = json.loads(path.read_text())
