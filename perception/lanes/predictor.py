@@ -28,7 +28,8 @@ from perception.lanes.attention import attention_map, draw_attention, record_sta
 from perception.lanes.datasets.base import check_size, resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
-from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
+from perception.lanes.datasets.folder.labelling import lanes_of, read_labelme
+from perception.lanes.datasets.folder.reader import LABEL_IMAGES
 from perception.lanes.draw import MAPS, PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
@@ -170,7 +171,7 @@ class LanePredictor(Predictor):
             return dict(lanes=read_lanes(path))
         shape = read(source).shape[:2]
         if path.suffix.lower() == '.json':
-            return dict(lanes=read_labelme(path, shape, self.data.get('shapes')))
+            return dict(lanes=lanes_of(read_labelme(path), shape, self.data.get('shapes')))
         labels = check_size(read_label_image(path), shape, path)
         return dict(lanes=None, labels=cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
