@@ -71,6 +71,7 @@ def load(config: str | Path, checkpoint: Checkpoints | None = None, device: str 
     """
     cfg = load_config(config, mini, options)
     need(cfg, 'predicting', 'predictor', 'test_dataloader')
+    augment_data(cfg, tta)
     model = None
     if checkpoint is not None:
         model = MODELS.build(student_of(cfg))
@@ -160,6 +161,12 @@ def check_vote(cfg: Config, checkpoints: Sequence[str | Path], ensemble: Sequenc
         need(cfg, '--tta', 'tta_model')
     if len(checkpoints) > 1 or ensemble:
         need(cfg, f'a vote of {len(checkpoints) + len(ensemble)} models', 'ensemble_model')
+
+
+def augment_data(cfg: Config, tta: str | None) -> None:
+    """Have the tested data set give what test-time augmentation wants to see, by the config's `tta_dataset`."""
+    if tta and cfg.get('tta_dataset'):
+        cfg.test_dataloader.dataset.update(cfg.tta_dataset)
 
 
 def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool) -> nn.Module:
