@@ -283,6 +283,9 @@ class LanePredictor(Predictor):
         fitted, (left, top, width, height) = self._fit(pixels, source)
         with record_stages(self.model) as found:
             self._run([fitted], [source])
+        if not found:
+            raise ConfigError(f'--view attention: {type(self.model).__name__} has no stages to look at, expected a net '
+                              'with modules stage1, stage2, ... and its own weights. Draw the plain view.')
         cut = self.crop_top(height)
         for name, feats in found.items():
             maps[name] = np.zeros(pixels.shape[:2], np.float32)
