@@ -6,8 +6,9 @@
 Labels are told by the end of their pattern; the stars stand for the same in both patterns:
 
     **/*.lines.txt    CULane's lines: a lane a line, u v u v ...
-    **/*.png          label images, 0 = background, 1..L = lanes from left to right, 255 = ignored; palette images are
-                      read by index; for one lane also masks of 0 and 255, where no label has another number
+    **/*.png          label images, 0 = background, 1..L = lanes from left to right, or with `instances=True` any number
+                      for each lane, 255 = ignored; palette images are read by index; for one lane also masks of 0 and
+                      255, where no label has another number
     **/*.json         labelme: line strips and lines, or polygons around lanes, whose middle counts
     lanes.json        without a star: TuSimple's lines, {"raw_file": ..., "h_samples": [...], "lanes": [...]}
     annotations.xml   without a star: "CVAT for images 1.1", polylines, or polygons around lanes
@@ -29,7 +30,7 @@ from perception.common.formats.images import SUFFIXES, read_header, read_label_i
 from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import IGNORE, PROBED, RoadImages, Truth, check_size, image_name, same_shape
 from perception.lanes.datasets.culane.metric import lane_width
-from perception.lanes.datasets.culane.reader import LABEL_WIDTH, check_slots, read_lanes
+from perception.lanes.datasets.culane.reader import LABEL_WIDTH, read_lanes
 from perception.lanes.datasets.folder.labelling import Drawing, lanes_of, middle, of_files, read_cvat, read_labelme
 from perception.lanes.datasets.tusimple.reader import parse_lanes
 from perception.lanes.polylines import draw_instances, draw_lanes, ego_slots
@@ -73,6 +74,8 @@ class LaneFolder(RoadImages):
             file does not tell either whether such an image has no lanes or was not labelled yet.
         all_lanes: number the lanes 1, 2, ... from left to right, however many there are, instead of slots; without
             `exist`. For networks that tell any number of lanes apart.
+        instances: label images hold a number for each lane, any one, such as LaneNet's 20, 70, 120, 170, not its slot,
+            which is found as that of lines is.
 
     Raises:
         ConfigError: patterns, numbers or splits that cannot be.
@@ -87,8 +90,8 @@ class LaneFolder(RoadImages):
                  splits: Mapping[str, int | str | Sequence | set] | None = None,
                  image_size: Sequence[int] | None = None, horizon: float | None = None, thickness: int | None = None,
                  shapes: Sequence[str] | None = None, unlabelled: str = 'refuse', all_lanes: bool = False,
-                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
-                 seed: int = 0) -> None:
+                 instances: bool = False, pipeline: Sequence[dict | Callable] = (),
+                 input_size: Sequence[int] | None = None, crop_top: int = 0, seed: int = 0) -> None:
         described = self.describe(dict(num_lanes=num_lanes))
         if labels is not None and not str(labels).lower().endswith(LABELS):
             raise ConfigError(f'LaneFolder: labels={labels!r}, expected a pattern that ends in {", ".join(LABELS)}, '
@@ -103,7 +106,7 @@ class LaneFolder(RoadImages):
         check_choice('LaneFolder: unlabelled', unlabelled, UNLABELLED)
         self.horizon, self.unlabelled = horizon, unlabelled
         self.images, self.label_pattern, self.splits, self.num_lanes = images, labels, splits, num_lanes
-        self.thickness, self.shapes, self.all_lanes = thickness, shapes, all_lanes
+        self.thickness, self.shapes, self.all_lanes, self.instances = thickness, shapes, all_lanes, instances
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
         self.metainfo.update(described)
         if split == 'train':
@@ -236,10 +239,17 @@ class LaneFolder(RoadImages):
             labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
         if self.num_lanes == 1 and not _numbers(labels) and self.masks:
             labels = labels // IGNORE
-        slots = np.where(labels == IGNORE, 0, labels)
-        if not self.all_lanes:
-            check_slots(slots, self.num_lanes, label)
-        lanes = [middle(slots == k) for k in range(1, int(slots.max(initial=0)) + 1)]
+        numbers = [int(k) for k in np.unique(labels) if 0 < k < IGNORE]
+        lanes = [middle(labels == k) for k in numbers]
+        if self.instances and not self.all_lanes:
+            slots = np.where(np.arange(256) == IGNORE, IGNORE, 0).astype(np.uint8)
+            for i, slot in ego_slots(lanes, self.num_lanes).items():
+                slots[numbers[i]] = slot
+            labels = slots[labels]
+        elif not self.all_lanes and max(numbers, default=0) > self.num_lanes:
+            raise DataError(f'{label}: label {max(numbers)} at {(labels == max(numbers)).sum():,} pixels, expected '
+                            f'0..{self.num_lanes}, the slots of the lanes. Say instances=True where each lane has a '
+                            'number that is no slot, or give num_lanes.')
         return labels, [lane for lane in lanes if len(lane) > 1]
 
 

@@ -84,8 +84,27 @@ def test_label_images_have_lanes_in_the_middle_of_their_slots(tmp_path, form):
     metric = CULaneMetric()
     metric.process(None, [dict(before.all_items(), pred_lanes=sample.lanes)])
     assert metric.compute_metrics(metric.results)['f1_75'] == 1
-    with pytest.raises(DataError, match=r'label 4 at .* expected 0\.\.3'):
+    with pytest.raises(DataError, match=r'label 4 at .* expected 0\.\.3, .*instances=True'):
         make(root, labels='**/*.png', num_lanes=3)
+
+
+def test_label_images_of_instances_have_their_slots_found(tmp_path):
+    """LaneNet's, whose numbers say nothing of the place of a lane."""
+    root = folder(tmp_path)
+    before = make(root)[0]['data_samples']
+    numbers = np.array([0, 120, 20, 170, 70], np.uint8)[before.labels.numpy()]
+    numbers[:20] = 255
+    for path in root.rglob('*.jpg'):
+        cv2.imwrite(str(path.with_suffix('.png')), numbers)
+    sample = make(root, labels='**/*.png', instances=True)[0]['data_samples']
+    assert (sample.labels[20:] == before.labels[20:]).all() and (sample.labels[:20] == 255).all()
+    assert sample.exist.tolist() == [1] * 4 and len(sample.lanes) == 4
+    few = make(root, labels='**/*.png', instances=True, num_lanes=2)[0]['data_samples']
+    assert set(few.labels.unique().tolist()) == {0, 1, 2, 255} and len(few.lanes) == 4
+    every = make(root, labels='**/*.png', all_lanes=True)[0]['data_samples']
+    assert set(every.labels.unique().tolist()) == {0, 20, 70, 120, 170, 255}
+    with pytest.raises(DataError, match=r'label 170 at .* expected 0\.\.4, .*instances=True'):
+        make(root, labels='**/*.png')
 
 
 def test_ignored_pixels_and_masks_of_one_lane(tmp_path):
