@@ -151,7 +151,8 @@ class LanePredictor(Predictor):
         """True lanes of an image: CULane's lines, a file of labelme or CVAT, or a label image, see `LaneFolder`.
 
         Args:
-            labels: the file, CVAT's of all images, or the folder that holds `<name>.lines.txt`, `<name>.json` or `<name>.png`.
+            labels: the file, CVAT's of all images, or the folder that holds `<name>.lines.txt`, `<name>.json` or
+                `<name>.png`.
             name: of the image.
             source: the image.
 
