@@ -73,8 +73,11 @@ class TuSimple(RoadImages):
             files = [self._find(TASKS)]
         if not self.data_root.is_dir() or not files or not files[0].is_file():
             raise missing_root(files[0] if files else self.data_root, self.data_root, 'TuSimple', LAYOUT, DOWNLOAD)
-        entries = [self._entry(record, where, self._home(path))
-                   for path in files for where, record in read_json_lines(path, 'labels of TuSimple')]
+        entries = []
+        for path in files:
+            rows = read_json_lines(path, 'labels of TuSimple')
+            home = self._home(path, str(rows[0][1].get('raw_file')))
+            entries += [self._entry(record, where, home) for where, record in rows]
         check_files([entry[1] for entry in entries], ', '.join(map(str, files)))
         return entries
 
@@ -83,10 +86,10 @@ class TuSimple(RoadImages):
         places = [self.data_root / folder / name for folder in ('', *ARCHIVES)]
         return next((path for path in places if path.is_file()), places[0])
 
-    def _home(self, file: Path) -> Path:
-        """The folder with the `clips` of a label file: beside it, or in that of the split's archive."""
-        archive = self.data_root / ARCHIVES[self.split == 'test']
-        return archive if not (file.parent / 'clips').is_dir() and archive.is_dir() else file.parent
+    def _home(self, file: Path, first: str) -> Path:
+        """The folder with the images of a label file, of which `first` is one: beside it, or that of an archive."""
+        places = [file.parent, *(self.data_root / folder for folder in ('', *ARCHIVES))]
+        return next((place for place in places if (place / first.lstrip('/')).is_file()), places[0])
 
     def _entry(self, record: dict, where: str, home: Path) -> tuple:
         name = record.get('raw_file')
