@@ -60,7 +60,7 @@ class ExportedNet(nn.Module):
                 raise
             raise CheckpointError(f'{path}: not readable ({str(error).splitlines()[0][:100]}), expected a file of '
                                   'tools/export.py. Export it again.') from error  # onnxruntime's share no class
-        module, inputs, names = net.deployable()
+        module, inputs, names = net.cpu().deployable()  # its examples are made there
         with torch.no_grad():
             ours = dict(inputs, **dict(zip(names, module(*inputs.values()))))
         ours = {name: tuple(value.shape[1:]) for name, value in ours.items()}
