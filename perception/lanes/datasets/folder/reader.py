@@ -157,7 +157,11 @@ class LaneFolder(RoadImages):
         pattern = self.label_pattern
         if pattern is None:
             return [None] * len(files)
-        if '*' in pattern or '?' in pattern:
+        starred = '*' in pattern or '?' in pattern
+        if starred and pattern.lower().endswith('.xml'):
+            raise ConfigError(f'LaneFolder: labels={pattern!r}, expected one file of CVAT for all images, such as '
+                              "'annotations.xml'. Name it without stars; of several tasks export their project.")
+        if starred:
             paths = [folders.pair(self.data_root, path, self.images, pattern, 'LaneFolder: labels')
                      for path in files.values()]
             return [str(path) if path.is_file() else None for path in paths]

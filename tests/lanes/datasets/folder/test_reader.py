@@ -315,7 +315,7 @@ def test_numbers_order_images_and_endings_may_be_capital(tmp_path):
 def test_what_cannot_be_is_said_at_once(tmp_path):
     root = folder(tmp_path)
     for more, message in ((dict(labels='**/*.csv'), 'labels=.*expected a pattern that ends in .lines.txt'),
-                          (dict(unlabelled='all'), 'unlabelled'),
+                          (dict(unlabelled='all'), 'unlabelled'), (dict(labels='**/*.xml'), 'Name it without stars'),
                           (dict(images='**/*.npy'), 'LaneFolder: images='), (dict(images='../*.jpg'), 'images='),
                           (dict(labels='*.lines.txt'), r'1 stars for .* with 2'), (dict(num_lanes=0), 'num_lanes=0'),
                           (dict(labels=None), 'labels=None for the split train'), (dict(image_size=(5,)), 'image_size'),
