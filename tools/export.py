@@ -26,14 +26,18 @@ def main() -> None:
     parser.add_argument('--trials', type=int, default=3, help='random batches to compare on (default: 3)')
     parser.add_argument('--source', metavar='PATH', help='whose cameras the graph is for, such as a folder of images '
                         'with rig.json; nets that see a map from several cameras need one')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', default=[], metavar='KEY=VALUE',
+                        help='override single values of the config, those that CKPT was trained with')
     args = parser.parse_args()
     run_command(run, args)
 
 
 def run(args: argparse.Namespace) -> None:
     """Export; imported only now, since importing torch takes seconds."""
+    from perception.apis.config import parse_options
     from perception.apis.export import export
-    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source)
+    export(args.config, args.checkpoint, args.out, args.mini, args.trials, args.source,
+           parse_options(args.cfg_options))
 
 
 if __name__ == '__main__':

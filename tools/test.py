@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument('--compile', action='store_true',
                         help='compile nets of images, such as those of lanes, which takes a minute or more; nets that '
                              'label LiDAR scans replay CUDA graphs')
-    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4, grid36; for people flip')
+    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation: flip4, grid36; for people flip; '
+                        "for ApolloScape's marks scales")
     parser.add_argument('--metrics', nargs='+', action='extend', default=[], metavar='NAME',
                         help="further scores, of the config's more_metrics, such as distance of LiDAR configs")
     parser.add_argument('--save', metavar='DIR',

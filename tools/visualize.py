@@ -65,7 +65,8 @@ def main() -> None:
                              'classifier; of people plain, tracks, image, bev or 3d; of cameras around a car plain, '
                              'image, bev, depth, frustum, cell or map')
     parser.add_argument('--against', metavar='CKPT', help='an earlier checkpoint, whose picture is drawn above each')
-    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4, grid36; for people flip')
+    parser.add_argument('--tta', metavar='MODE', help='test-time augmentation of scans: flip4, grid36; '
+                        "for people flip; for ApolloScape's marks scales")
     parser.add_argument('--ensemble', nargs='+', action='extend', default=[], metavar='CONFIG:CKPT',
                         help='further models that vote, of other configs with the same classes')
     parser.add_argument('--viewer', choices=['rerun'],

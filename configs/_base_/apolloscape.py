@@ -13,6 +13,7 @@ from perception.lanes.datasets.apolloscape.submission import ApolloScapeResults,
 from perception.lanes.draw import DrawLanes
 from perception.lanes.mini import draw_sheet
 from perception.lanes.predictor import LanePredictor
+from perception.lanes.scales import ScaledWindows
 from perception.lanes.transforms import RandomCrop, RandomImageRotate, RandomImageScale
 
 data_root = 'data/apolloscape'  # PERCEPTION_DATA replaces the leading data
@@ -47,6 +48,9 @@ predictor = dict(type=LanePredictor)
 predictions = dict(type=ApolloScapeResults)  # --predictions DIR
 submission = dict(type=ApolloScapeSubmission)  # --submit DIR
 draw = dict(type=DrawLanes)  # --draw DIR
+tta_model = dict(  # --tta scales | scales_released | windows: sizes (H, W) and window of IntRA-KD's code
+    type=ScaledWindows, sizes=((505, 1692), (556, 1861), (485, 1624), (606, 2030)), window=(480, 1440))
+tta_dataset = dict(input_size=None)  # what it scales is the image as it is
 
 # as IntRA-KD's code: 24 epochs, the rate falls after each of them
 train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=24, val_interval=1)
@@ -66,7 +70,8 @@ mini_loaders = dict(
     val_dataloader=dict(num_workers=0, persistent_workers=False,
                         dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
     test_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
-    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))))
+    submit_dataloader=dict(num_workers=0, dataset=dict(data_root='data/mini/apolloscape', input_size=(96, 320))),
+    tta_model=dict(sizes=((96, 320), (104, 352), (92, 306), (114, 384)), window=(88, 272)))
 mini_schedule = dict(
     optim_wrapper=dict(optimizer=dict(type=Adam, lr=1e-2)),
     train_cfg=dict(max_epochs=30, val_interval=10),

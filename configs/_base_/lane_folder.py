@@ -25,7 +25,8 @@ data = dict(
     image_size=None, horizon=None, input_size=input_size, crop_top=0)
 net = dict(
     data_preprocessor=dict(type=ImagePreprocessor, mean=(91.75, 93.15, 93.38), std=(65.61, 67.91, 70.28)),
-    num_classes=num_lanes + 1, num_lanes=num_lanes, input_size=input_size, decoder=dict(type=CULaneDecoder))
+    num_classes=num_lanes + 1, num_lanes=num_lanes, input_size=input_size,
+    decoder=dict(type=CULaneDecoder, num_points=30))  # on all rows: lanes may end above CULane's, row 250 of 590
 
 train_dataloader = dict(
     batch_size=8, num_workers=4, persistent_workers=True,
@@ -56,7 +57,7 @@ param_scheduler = [dict(type=PolyLR, power=0.9, eta_min=0, end=60, convert_to_it
 mini_data = dict(type=write_lane_folder_mini, root='data/mini/lane_folder')
 tiny = dict(mini_data=dict(train=2, val=1, test=1, detail=0.1, length=180.0, workers=1))  # of tools/benchmark.py fuzz
 mini_sheet = dict(type=draw_sheet, dataset=LaneFolder)
-mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3))
+mini_net = dict(input_size=(80, 240), background_weight=0.1, decoder=dict(kernel=3, num_points=18))
 # without the sky: of whole images so small, nets learn next to nothing in this time
 mini_folder = dict(
     data_root='data/mini/lane_folder', image_size=(1080, 1920), horizon=464, input_size=(80, 240), crop_top=420)

@@ -3,6 +3,7 @@
 Beside what a training needs, a config names what the tools use; each `dict(type=CLASS, ...)` may hold arguments more:
     predictor = dict(type=...)       tools/visualize.py, Python: a Predictor, called with model, data
     tta_model = dict(type=...)       --tta MODE: called with model, mode
+    tta_dataset = dict(KEY=VALUE)    there too: overrides of the data set that is tested, such as images of full size
     ensemble_model = dict(type=...)  several checkpoints, --ensemble: called with models
     saved_model = dict(type=...)     --save DIR, --submit DIR: called with model, folder, stamp, replace
     predictions = dict(type=...)     --predictions PATH: called with path

@@ -10,6 +10,7 @@ with read_base():
     from .._base_.runtime import *
 
 model = dict(type=PSPNet, depth=101, **net)
+tta_model.update(window=(470, 1410))  # IntRA-KD's code
 
 # IntRA-KD's code: rate 0.005, tenfold for the new layers, double for biases; no decay of biases and norms
 optim_wrapper.update(

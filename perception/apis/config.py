@@ -32,9 +32,9 @@ from perception.utils.values import Quoted, arguments, check_values, default_of,
 
 # names of a config that something reads, beside the arguments of mmengine's Runner; any other is a helper of its file
 _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_lr', 'compile', 'custom_imports',
-         'detect_anomalous_params', 'predictor', 'tta_model', 'ensemble_model', 'saved_model', 'predictions',
-         'submission', 'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet', 'published', 'evidence',
-         'prune', 'structure', 'robustness')
+         'detect_anomalous_params', 'predictor', 'tta_model', 'tta_dataset', 'ensemble_model', 'saved_model',
+         'predictions', 'submission', 'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet',
+         'published', 'evidence', 'prune', 'structure', 'robustness')
 _file2dict = Config._file2dict
 
 

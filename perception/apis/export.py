@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.apis.config import names_config
+from perception.apis.exported import INSTALL, open_session
 from perception.apis.inference import load
 from perception.common.measure import interleave
 from perception.utils.errors import ConfigError, DataError
@@ -30,14 +32,13 @@ from perception.utils.outputs import check_free, result_path
 from perception.utils.paths import make_folder
 
 OPSET = 18
-INSTALL = "pip install -e '.[onnx]'"
 TOLERANCE = 1e-3  # of an output's largest value
 DIFFERENT = 1e-3  # share of labels
 
 
 @names_config
 def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = None, mini: bool = False,
-           trials: int = 3, source: str | Path | None = None) -> Path:
+           trials: int = 3, source: str | Path | None = None, options: dict[str, Any] | None = None) -> Path:
     """Export the deployable net of a config with the weights of a checkpoint.
 
     Args:
@@ -48,6 +49,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         trials: batches of random inputs, of 1, 2, ... samples, on which ONNX Runtime and PyTorch are compared.
         source: what a predictor takes, such as a folder of images with `rig.json`; a net whose graph holds the
             calibration of its cameras takes that of this source.
+        options: overrides of single values of the config.
 
     Returns:
         path of the file; it appears only if both agree.
@@ -63,7 +65,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
     if out is not None and out.is_dir():
         raise DataError(f'{out}: a folder came, expected the name of the file to write. Add a file name.')
     make_folder(Path(checkpoint if out is None else out).parent)
-    predictor = load(config, checkpoint, device='cpu', mini=mini)
+    predictor = load(config, checkpoint, device='cpu', mini=mini, options=options)
     program = hasattr(predictor.model, 'traceable')
     out = out or Path(checkpoint).expanduser().with_suffix('.pt2' if program else '.onnx')
     check_free(out)
@@ -194,22 +196,6 @@ def compare(module: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, t
                                 f'{TOLERANCE:.0e}. Report it with the versions of torch and onnxruntime.')
             worst = max(worst, difference)
     return worst
-
-
-def open_session(path: str | Path, threads: int | None = None):
-    """An ONNX Runtime session on the CPU.
-
-    Args:
-        path: the file.
-        threads: as many as torch uses by default.
-
-    Raises:
-        MissingDependency: onnxruntime is missing.
-    """
-    runtime = import_optional('onnxruntime', 'ONNX Runtime', INSTALL)
-    options = runtime.SessionOptions()
-    options.intra_op_num_threads = threads or torch.get_num_threads()
-    return runtime.InferenceSession(str(path), options, providers=['CPUExecutionProvider'])
 
 
 @contextmanager

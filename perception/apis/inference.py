@@ -30,6 +30,7 @@ from mmengine.config import Config
 from torch import nn
 
 from perception.apis.config import called, load_config, names_config, need
+from perception.apis.exported import SUFFIX, ExportedNet
 from perception.common.hooks.start import check_classes
 from perception.common.predictor import Found, Predictor
 from perception.common.visual.canvas import save_png, stacked, titled
@@ -56,7 +57,8 @@ def load(config: str | Path, checkpoint: Checkpoints | None = None, device: str 
     Args:
         config: the config file; of a distillation config the student predicts.
         checkpoint: `model.pth`, `student.pth` or a training checkpoint; of several the mean of probabilities decides.
-            None builds no model: sources and labels can be drawn.
+            A file of tools/export.py, `model.onnx`, is run by ONNX Runtime where the net sees single images. None
+            builds no model: sources and labels can be drawn.
         device: such as `'cuda:1'`; `'auto'` takes the GPU where there is one.
         mini: build what `--mini` trained.
         tta: mode of test-time augmentation, None for none.
@@ -71,6 +73,7 @@ def load(config: str | Path, checkpoint: Checkpoints | None = None, device: str 
     """
     cfg = load_config(config, mini, options)
     need(cfg, 'predicting', 'predictor', 'test_dataloader')
+    augment_data(cfg, tta)
     model = None
     if checkpoint is not None:
         model = MODELS.build(student_of(cfg))
@@ -137,9 +140,8 @@ def combine(cfg: Config, net: nn.Module, checkpoints: Checkpoints,
     """
     checkpoints = [checkpoints] if isinstance(checkpoints, (str, Path)) else list(checkpoints)
     check_vote(cfg, checkpoints, ensemble, tta)
-    nets = [net, *(copy.deepcopy(net) for _ in checkpoints[1:])]
-    for one, checkpoint in zip(nets, checkpoints):
-        load_weights(one, checkpoint)
+    nets = [_with_weights(one, checkpoint)
+            for one, checkpoint in zip([net, *(copy.deepcopy(net) for _ in checkpoints[1:])], checkpoints)]
     check_classes(net, describe(cfg).get('classes'), f'the test data ({dataset_type(cfg).__name__})', student_of(cfg))
     nets += [_member(cfg, config, checkpoint, mini) for config, checkpoint in ensemble]
     if tta:
@@ -158,8 +160,26 @@ def check_vote(cfg: Config, checkpoints: Sequence[str | Path], ensemble: Sequenc
         raise ConfigError(f'{cfg.filename}: no checkpoint came, expected at least one. Name a model.pth.')
     if tta:
         need(cfg, '--tta', 'tta_model')
+    for path in (*checkpoints, *(path for _, path in ensemble)):
+        if tta and str(path).lower().endswith(SUFFIX):
+            raise ConfigError(f'--tta {tta}: {path} came, expected a checkpoint, since an exported file sees images of '
+                              'one size. Leave one of them out.')
     if len(checkpoints) > 1 or ensemble:
         need(cfg, f'a vote of {len(checkpoints) + len(ensemble)} models', 'ensemble_model')
+
+
+def augment_data(cfg: Config, tta: str | None) -> None:
+    """Have the tested data set give what test-time augmentation wants to see, by the config's `tta_dataset`."""
+    if tta and cfg.get('tta_dataset'):
+        cfg.test_dataloader.dataset.update(cfg.tta_dataset)
+
+
+def _with_weights(net: nn.Module, checkpoint: str | Path) -> nn.Module:
+    """The net with the weights of a checkpoint, or what runs an exported file in its place."""
+    if str(checkpoint).lower().endswith(SUFFIX):
+        return ExportedNet(net, checkpoint)
+    load_weights(net, checkpoint)
+    return net
 
 
 def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool) -> nn.Module:
@@ -170,9 +190,7 @@ def _member(cfg: Config, config: str | Path, checkpoint: str | Path, mini: bool)
         raise ConfigError(f'--ensemble {other.filename}: {len(theirs)} classes of {dataset_type(other).__name__}, '
                           f'expected the {len(ours)} of {dataset_type(cfg).__name__} as in {cfg.filename}. Take '
                           'configs of one data set and task.')
-    net = MODELS.build(student_of(other))
-    load_weights(net, checkpoint)
-    return net
+    return _with_weights(MODELS.build(student_of(other)), checkpoint)
 
 
 def parse_members(texts: Sequence[str]) -> list[tuple[str, str]]:

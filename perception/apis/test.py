@@ -19,7 +19,7 @@ from mmengine.logging import print_log
 
 from perception.apis.compiled import compile_net
 from perception.apis.config import called, load_config, names_config, need
-from perception.apis.inference import Checkpoints, check_vote, combine, student_of
+from perception.apis.inference import Checkpoints, augment_data, check_vote, combine, student_of
 from perception.apis.resume import text_leaves
 from perception.apis.runner import Runner, start_processes, use_amp, write_mini_data
 from perception.common.hooks.start import shared_samples
@@ -76,6 +76,7 @@ def test(config: str | Path, checkpoint: Checkpoints = (), mini: bool = False, a
     train_set, val_set = (copy.deepcopy((cfg.get(name) or {}).get('dataset'))
                           for name in ('train_dataloader', 'val_dataloader'))
     prepare(cfg, submit, draw, metrics)
+    augment_data(cfg, tta)
     checkpoints = [checkpoint] if isinstance(checkpoint, (str, Path)) else list(checkpoint)
     if predictions is None:
         check_vote(cfg, checkpoints, ensemble, tta)

@@ -200,6 +200,8 @@ def draw_sample(image: np.ndarray, classes: Sequence[str], palette: Sequence[Seq
     if shrink < 1:  # curves on a photograph of 48 megapixels would take seconds
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
         prediction, truth = (_shrunk(found, shrink, image.shape) for found in (prediction, truth))
+    if prediction is not None and truth is not None and prediction.get('lanes') is None:
+        truth = dict(truth, lanes=truth.get('lanes') if truth.get('labels') is None else None)  # alike in both panels
     known = [found for found in (prediction, truth) if found is not None and found.get('lanes') is not None]
     numbered = not all(named_slots(_whole(found['lanes']), found, classes)[1] for found in known)
     for name, found in (('prediction', prediction), ('ground truth', truth)):

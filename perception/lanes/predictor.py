@@ -6,6 +6,7 @@ The part is scaled to the net's size once, as a test scales the data set's image
 set whose images have any size shows the net whole images, and so do predictions. Lanes come back in pixels of the image
 that was given, turned upright where a phone's note asks for that.
 """
+import functools
 import inspect
 import json
 from collections.abc import Iterator, Sequence
@@ -28,7 +29,8 @@ from perception.lanes.attention import attention_map, draw_attention, record_sta
 from perception.lanes.datasets.base import check_size, resize, to_tensors
 from perception.lanes.datasets.culane.reader import read_lanes
 from perception.lanes.datasets.culane.submission import write_lanes as write_lines
-from perception.lanes.datasets.folder.reader import LABEL_IMAGES, read_labelme
+from perception.lanes.datasets.folder.labelling import Drawing, lanes_of, of_files, read_cvat, read_labelme
+from perception.lanes.datasets.folder.reader import LABEL_IMAGES
 from perception.lanes.draw import MAPS, PALETTE, draw_sample, drawable, named_slots
 from perception.lanes.polylines import quantise
 from perception.utils.checkpoint import atomic_path
@@ -146,10 +148,11 @@ class LanePredictor(Predictor):
                 yield file.stem, file
 
     def truth(self, labels: str | Path, name: str, source: Any) -> dict:
-        """True lanes of an image: CULane's lines, a file of labelme, or a label image, see `LaneFolder`.
+        """True lanes of an image: CULane's lines, a file of labelme or CVAT, or a label image, see `LaneFolder`.
 
         Args:
-            labels: the file, or the folder that holds `<name>.lines.txt`, `<name>.json` or `<name>.png`.
+            labels: the file, CVAT's of all images, or the folder that holds `<name>.lines.txt`, `<name>.json` or
+                `<name>.png`.
             name: of the image.
             source: the image.
 
@@ -166,11 +169,15 @@ class LanePredictor(Predictor):
         if not path.is_file():
             raise DataError(f'{path}: no such file, expected the lanes of {name}. An empty file says that there are '
                             'none; without --labels predictions alone are drawn.')
-        if path.suffix.lower() not in ('.json', *LABEL_IMAGES):
+        if path.suffix.lower() not in ('.json', '.xml', *LABEL_IMAGES):
             return dict(lanes=read_lanes(path))
         shape = read(source).shape[:2]
+        if path.suffix.lower() == '.xml':
+            image = Path(source).as_posix() if isinstance(source, (str, Path)) else name
+            drawing, = of_files(_cvat(path, path.stat().st_mtime), [image], path)
+            return dict(lanes=[] if drawing is None else lanes_of(drawing, shape, self.data.get('shapes')))
         if path.suffix.lower() == '.json':
-            return dict(lanes=read_labelme(path, shape, self.data.get('shapes')))
+            return dict(lanes=lanes_of(read_labelme(path), shape, self.data.get('shapes')))
         labels = check_size(read_label_image(path), shape, path)
         return dict(lanes=None, labels=cv2.resize(labels, shape[::-1], interpolation=cv2.INTER_NEAREST))
 
@@ -282,6 +289,9 @@ class LanePredictor(Predictor):
         fitted, (left, top, width, height) = self._fit(pixels, source)
         with record_stages(self.model) as found:
             self._run([fitted], [source])
+        if not found:
+            raise ConfigError(f'--view attention: {type(self.model).__name__} has no stages to look at, expected a net '
+                              'with modules stage1, stage2, ... and its own weights. Draw the plain view.')
         cut = self.crop_top(height)
         for name, feats in found.items():
             maps[name] = np.zeros(pixels.shape[:2], np.float32)
@@ -295,6 +305,12 @@ class LanePredictor(Predictor):
         truth = None if labels is None else dict(lanes=None, labels=labels.numpy())
         return draw_sample(sample['inputs']['image'].permute(1, 2, 0).numpy(), self.meta['classes'],
                            self.meta['palette'], None, truth, title)
+
+
+@functools.lru_cache(1)
+def _cvat(path: Path, _: float) -> dict[str, Drawing]:
+    """CVAT's file of all images, which is read once until it is another one."""
+    return read_cvat(path)
 
 
 def read(image: Image) -> np.ndarray:

@@ -117,7 +117,8 @@ def discover(model: nn.Module, run: Run, ignore: Sequence[str] = ()) -> ChannelG
     if _idle(model, order, ignored):
         run = _with_training_branches(run)
         order = forward_order(model, run)
-    if idle := _idle(model, order, ignored):
+    by_hand = _computed_with(model, run, _idle(model, order, ignored))
+    if idle := _idle(model, order, ignored | by_hand):
         raise ConfigError(f'{type(model).__name__}: {", ".join(idle[:3])} ({len(idle)} layers) did not run, expected '
                           'every layer that is trained to: what it reads is not known. Leave out what only training '
                           'runs, or name it in ignore if nothing that is pruned leads to it.')
@@ -126,6 +127,7 @@ def discover(model: nn.Module, run: Run, ignore: Sequence[str] = ()) -> ChannelG
         if any(member.module in ignored and member.side == 'out' for member in group.members):
             groups.remove(group)
             kept[group.name] = 'ignored'
+    kept.update(dict.fromkeys(by_hand, 'its weights are computed with outside of it'))
     return _tried(model, run, ChannelGraph(_with_roles(model, groups, order), kept, order))
 
 
@@ -158,6 +160,18 @@ def _idle(model: nn.Module, order: list[str], ignored: set[str]) -> list[str]:
     ran = set(order)
     return [name for name, module in model.named_modules() if isinstance(module, LAYERS) and name not in ran | ignored
             and any(parameter.requires_grad for parameter in module.parameters())]
+
+
+def _computed_with(model: nn.Module, run: Run, idle: Sequence[str]) -> set[str]:
+    """Those of some layers that did not run whose weights the outputs depend on all the same, such as one whose kernel
+    is cut in pieces: they stay whole, and what leads to them does too, as the trial finds."""
+    weights = {name: model.get_submodule(name).weight for name in idle}
+    if not weights:
+        return set()
+    with torch.enable_grad():
+        total = sum(output.sum() for output in tensors_of(run(model)))
+        found = torch.autograd.grad(total, list(weights.values()), allow_unused=True) if total.requires_grad else ()
+    return {name for name, gradient in zip(weights, found) if gradient is not None}
 
 
 def _with_training_branches(run: Run) -> Run:

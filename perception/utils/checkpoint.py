@@ -466,8 +466,9 @@ def _advice(weights: dict[str, Tensor], names_differ: list, shapes: dict) -> str
     outputs = {(a[0], b[0]) for a, b in shapes.values() if a and b and a[1:] == b[1:]}
     if shapes and not names_differ and len(outputs) == 1 and all(a[1:] == b[1:] for a, b in shapes.values()):
         theirs, ours = outputs.pop()
-        return (f'It was trained with {theirs} class outputs, the model has {ours}: use the config it was trained '
-                f'with, or set num_classes.')
+        layers = _some(list(dict.fromkeys(k.rpartition('.')[0] or k for k in shapes)))
+        return (f'{layers} of it has {theirs} outputs, that of the model {ours}: use the config it was trained with, '
+                'or set what they count, such as num_classes.')
     if any(sorted(a) == sorted(b) for a, b in shapes.values()):
         return 'The axes of kernels are ordered otherwise: convert it with tools/convert_checkpoint.py.'
     if shapes and not names_differ:

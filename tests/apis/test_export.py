@@ -9,11 +9,13 @@ import pytest
 import torch
 
 from perception.apis import export as module
+from perception.apis.compiled import compile_net
 from perception.apis.config import load_config
 from perception.apis.export import compare, export, open_session, to_onnx
+from perception.apis.exported import ExportedNet
 from perception.apis.inference import load
 from perception.registry import MODELS
-from perception.utils.errors import ConfigError, DataError, MissingDependency
+from perception.utils.errors import CheckpointError, ConfigError, DataError, MissingDependency
 
 onnx = pytest.importorskip('onnx', reason='the extra onnx is not installed')
 pytest.importorskip('onnxruntime', reason='the extra onnx is not installed')
@@ -118,3 +120,33 @@ def test_no_file_of_other_origin_is_replaced(exported, monkeypatch):
     with pytest.raises(DataError, match=r'alone.pth: a file that no command of this project wrote is there'):
         export(CONFIGS['alone'], exported / 'alone.pth', exported / 'alone.pth', mini=True)
     assert (exported / 'alone.pth').read_bytes() == weights
+
+
+def test_a_file_stands_in_for_the_checkpoint(exported):
+    """The two have equal weights: the same seed, and the distiller builds its student first."""
+    image = np.random.default_rng(0).integers(0, 255, (590, 1640, 3), np.uint8)
+    predictor = load(CONFIGS['distilled'], exported / 'distilled.onnx', mini=True)
+    ours = predictor(image)
+    theirs = load(CONFIGS['distilled'], exported / 'distilled.pth', 'cpu', mini=True)(image)
+    torch.testing.assert_close(ours.lane_probs, theirs.lane_probs, atol=1e-4, rtol=0)
+    assert ours.lane_probs.std() > 1e-3 and set(ours.keys()) == set(theirs.keys())
+    with pytest.raises(DataError, match=r'images of \(3, 48, 90\), expected \(3, 112, 320\)'):
+        predictor.model.test_step(dict(inputs=dict(image=[torch.zeros(3, 48, 90, dtype=torch.uint8)])))
+    for use, message in ((lambda: compile_net(predictor.model), 'Leave the option out'),
+                         (lambda: predictor.stage_maps(image), 'ExportedNet has no stages'),
+                         (lambda: ExportedNet(torch.nn.Linear(1, 1), exported / 'distilled.onnx'), 'Linear came with')):
+        with pytest.raises(ConfigError, match=message):
+            use()
+    with pytest.raises(ConfigError, match='--tta scales: .*distilled.onnx came'):
+        load('configs/lanes/erfnet_apolloscape.py', exported / 'distilled.onnx', mini=True, tta='scales')
+
+
+def test_a_file_that_does_not_fit_is_refused(exported, tmp_path):
+    path = exported / 'distilled.onnx'
+    (tmp_path / 'bad.onnx').write_bytes(path.read_bytes()[:999])
+    for file, options, message in (
+            (path, {'model.input_size': (48, 96)}, r'images \(B, 3, 112, 320\), .*expected images \(B, 3, 48, 96\)'),
+            (path, {'model.num_classes': 4}, r'logits \(B, 5, 112, .*expected .*\(B, 4, 112'),
+            (tmp_path / 'bad.onnx', {}, 'bad.onnx: not readable'), (tmp_path / 'no.onnx', {}, 'no.onnx: no such file')):
+        with pytest.raises(CheckpointError, match=message):
+            load(CONFIGS['alone'], file, mini=True, options=options)

@@ -418,7 +418,7 @@ def test_pictures_come_from_a_metric_or_a_hook(toy, toy_config, trained, tmp_pat
 def test_weights_of_another_width_are_refused_by_name(score, toy_config, trained, tmp_path):
     with pytest.raises(CheckpointError, match=r'model.pth: 7 mis-shaped .*The widths differ.*--mini'):
         evaluate(toy_config, trained / 'model.pth', options=dict(work_dir=str(tmp_path)))
-    with pytest.raises(CheckpointError, match='trained with 3 class outputs, the model has 5'):
+    with pytest.raises(CheckpointError, match='of it has 3 outputs, that of the model 5: .*num_classes'):
         score(options={'model.num_classes': 5})
 
 

@@ -185,6 +185,18 @@ def test_label_maps_are_drawn_where_there_are_no_lanes():
     assert near(picture[150, 100], 0.65 * np.array(PALETTE[3]) + 0.35 * 90, 2)
 
 
+def test_where_a_net_tells_no_lanes_the_truth_is_drawn_by_its_labels_too():
+    labels = np.zeros((200, 320), np.uint8)
+    labels[:, 100:140] = 1
+    truth = dict(lanes=[line(60, 60), line(250, 250)], labels=labels)
+    found, classes = dict(lanes=None, labels=labels), ('background', 'lane')
+    picture = draw_sample(road(), classes, PALETTE[:2], found, truth, width=320)
+    left, right = picture[-220:-20, :320], picture[-220:-20, -320:]
+    assert (left == right).mean() > .95 and near(right[100, 120], .65 * np.array(PALETTE[1]) + .35 * 90, 2)
+    lanes = draw_sample(road(), classes, PALETTE[:2], found, dict(truth, labels=None), width=320)
+    assert (lanes != picture).any()  # lanes are all that is known of it
+
+
 # --- test runs ---
 @pytest.fixture
 def samples(tmp_path):

@@ -274,6 +274,17 @@ def test_labels_that_are_not_there_are_no_empty_labels(painter, tmp_path):
         painter.truth(tmp_path / 'none.txt', 'a', None)
 
 
+def test_labels_may_be_of_cvat(painter, noise, tmp_path):
+    path, source = tmp_path / 'annotations.xml', tmp_path / 'drive/a.png'
+    source.parent.mkdir()
+    cv2.imwrite(str(source), noise)
+    text = '<annotations><image name="drive/a.png" width="328" height="118">{}</image></annotations>'
+    path.write_text(text.format('<polyline label="lane" points="5,6;7,100"/>'))
+    assert painter.truth(path, 'a', source)['lanes'][0].tolist() == [[5, 6], [7, 100]]
+    cv2.imwrite(str(tmp_path / 'drive/b.png'), noise)
+    assert painter.truth(path, 'b', tmp_path / 'drive/b.png')['lanes'] == []
+
+
 def test_labels_may_be_of_labelme_or_an_image(painter, noise, tmp_path):
     labels = np.zeros((118, 328), np.uint8)
     labels[60:, 100:110] = 2

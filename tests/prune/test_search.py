@@ -296,6 +296,29 @@ def test_branches_that_only_training_has_become_slim_too():
     assert found.structure['macs']['full'] == 36 * 8 * (27 + 2)  # of what tests run
 
 
+class Cut(nn.Module):
+    """Joins two maps by a convolution whose kernel it cuts in two, as DHA does, so that the layer itself never runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 3)
+        self.fuse, self.last, self.head = nn.Conv2d(8, 6, 1, bias=False), nn.Conv2d(6, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        x = self.conv(self.inner(x).relu())
+        left, right = self.fuse.weight.split(4, dim=1)
+        return self.head(self.last(nn.functional.conv2d(x, left) + nn.functional.conv2d(x, right)).relu())
+
+
+def test_a_layer_whose_weights_are_computed_with_outside_of_it_stays_whole():
+    torch.manual_seed(0)
+    model = Cut().eval()
+    with torch.no_grad():  # as searches run
+        graph = discover(model, lambda net: net(torch.ones(1, 3, 8, 8)))
+    assert {group.name for group in graph.groups} == {'inner', 'last'}
+    assert graph.kept['fuse'] == 'its weights are computed with outside of it' and 'conv' in graph.kept
+
+
 @pytest.mark.parametrize(('model', 'named'), [
     (Recurrent(nn.LSTMCell(8, 4)), 'cell is a LSTMCell'), (Recurrent(nn.LSTM(8, 4)), 'cell is a LSTM'),
     (Idle(ever=False).eval(), 'extra')])

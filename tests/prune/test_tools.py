@@ -1,6 +1,7 @@
 """From a trained net by the search to a slim one that is trained, resumed, scored and exported, as the tools do it."""
 import argparse
 import json
+import shlex
 
 import cv2
 import numpy as np
@@ -45,7 +46,10 @@ def test_the_table_the_file_and_the_chart(made):
     structure = json.loads((folder / 's.json').read_text())
     assert lines[0].split()[:3] == ['group', 'role', 'full'] and len(structure['groups']) == 12
     assert any('unspent' in line for line in lines)
-    assert lines[-1].endswith(f'train it: tools/train.py {CONFIG} --mini --structure {folder / "s.json"}')
+    advised = f'train it: tools/train.py {CONFIG} --mini --structure {folder / "s.json"} --cfg-options '
+    assert advised in lines[-1]  # with the overrides of the search but its own, of which divisor is one
+    assert parse_options(shlex.split(lines[-1].partition(advised)[2])) == {
+        key: value for key, value in OPTIONS.items() if key != 'prune.divisor'}
     assert (folder / 's.png').read_bytes()[:4] == b'\x89PNG'
 
 

@@ -296,7 +296,7 @@ def test_weights_that_do_not_fit_are_listed_and_nothing_is_loaded():
 
 
 def test_a_wrong_class_count_is_named():
-    with pytest.raises(CheckpointError, match='trained with 17 class outputs, the model has 3'):
+    with pytest.raises(CheckpointError, match='of it has 17 outputs, that of the model 3: .*num_classes'):
         load_weights(model(), model(outputs=17).state_dict())
 
 

@@ -1,6 +1,7 @@
 """Find the widths of a slim net for a config, a checkpoint and a budget; the body of tools/prune.py."""
 import json
 import logging
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -84,11 +85,13 @@ def search(config: str | Path, checkpoint: str | Path | None, out: str | Path, r
         apply_structure(model, found.structure)
         with result_path(weights) as part:
             save_atomic(dict(state_dict=model.state_dict(), meta=dict(structure=model.structure)), part)
+    rest = [f'{key}={value}' for key, value in (options or {}).items() if key.split('.')[0] != 'prune']
+    rest = f' --cfg-options {shlex.join(rest)}' if rest else ''
     note = f'{weights}: scores tell little before it is trained, for its batch norms have the statistics of the whole.'
     return [*table(found.structure),
             f'graph, trial and measurement {found.seconds[0]:.2f} s, search {found.seconds[1]:.3f} s',
             ', '.join(map(str, filter(None, (out, pictures[0], weights)))) + ' were written; train it: '
-            f'tools/train.py {config}{" --mini" * mini} --structure {out}',
+            f'tools/train.py {config}{" --mini" * mini} --structure {out}{rest}',
             *([note] if weights is not None else [])]
 
 

@@ -88,8 +88,9 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
     """Name and picture (H, W, 3) of an image file, of each image of a folder, or of each frame of a video.
 
     Args:
-        path: of the file or folder; frames of a video are called `<name>_000000` and so on. A video with fewer frames
-            than it states is read as far as it goes, with a warning.
+        path: of the file or folder; frames of a video are called `<name>_000000` and so on. Pictures and videos of
+            phones are turned upright. A video with fewer frames than it states is read as far as it goes, with a
+            warning.
 
     Raises:
         DataError: nothing there that can be read.
@@ -99,6 +100,7 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
             yield file.stem, read_image(file, upright=True)
             continue
         video, count = cv2.VideoCapture(str(file)), 0
+        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
         stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
         try:
             while (frame := video.read())[0]:

@@ -1,5 +1,6 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -336,16 +337,35 @@ def inside(root: Path, name: str, where: str) -> str:
     return f'{root}/{relative}'  # no Path: lists have tens of thousands of lines
 
 
-def check_first_image(entries: Sequence[tuple], where: str | Path) -> None:
-    """Make sure that a list belongs to the images beside it.
+def missing_files(paths: Sequence[str]) -> list[str]:
+    """Those of some files that are not there. Each folder is listed once, which takes a moment for a whole data set."""
+    @functools.cache
+    def names(folder: str) -> frozenset[str]:
+        try:
+            return frozenset(os.listdir(folder))
+        except OSError:
+            return frozenset()
+
+    return [path for path in paths  # upper and lower case are the same on some disks
+            if os.path.basename(path) not in names(os.path.dirname(path)) and not os.path.isfile(path)]
+
+
+def check_files(paths: Sequence[str], where: str | Path, noun: str = 'images') -> None:
+    """Make sure that the files are there that a list names, before a training finds out in its first epoch.
+
+    Args:
+        paths: of the files.
+        where: the list.
+        noun: what they are.
 
     Raises:
-        DataError: the first image is not there.
+        DataError: some are not there.
     """
-    path = entries[0][1]
-    if not os.path.isfile(path):
-        raise DataError(f'{path}: no such file, expected the first of {len(entries):,} images that {where} names. '
-                        'Unpack the missing archive, or use the list that belongs to these images.')
+    missing = missing_files(paths)
+    if missing:
+        raise DataError(f'{missing[0]}: no such file, expected the {len(paths):,} {noun} that {where} names, of which '
+                        f'{len(missing):,} are missing. Unpack the missing archives, use the list that belongs to '
+                        'these images, or take the lines of those that are missing out of it.')
 
 
 def check_size(labels: np.ndarray, size: tuple[int, int], path: str | Path) -> np.ndarray:

@@ -94,13 +94,21 @@ class ImageClassifier(BaseModel):
         if mode == 'loss':
             return dict(loss_class=F.cross_entropy(logits.float(), self._labels(data_samples, logits.device),
                                                    label_smoothing=self.smoothing))
-        if mode == 'predict':
-            probs = logits.float().softmax(dim=1)
-            samples = data_samples or [ImageSample() for _ in probs]
-            for sample, row in zip(samples, probs):
-                sample.scores, sample.pred_label = row, row.argmax()
-            return samples
-        return dict(logits=logits)
+        return self.predict(dict(logits=logits), data_samples) if mode == 'predict' else dict(logits=logits)
+
+    @staticmethod
+    def predict(outputs: dict[str, Tensor], data_samples: list | None = None) -> list:
+        """Write `scores` (C,) and `pred_label` into each image's sample.
+
+        Args:
+            outputs: `logits` (B, C).
+            data_samples: an ImageSample for each, or None.
+        """
+        probs = outputs['logits'].float().softmax(dim=1)
+        samples = data_samples or [ImageSample() for _ in probs]
+        for sample, row in zip(samples, probs):
+            sample.scores, sample.pred_label = row, row.argmax()
+        return samples
 
     def deployable(self) -> tuple[nn.Module, dict[str, Tensor], list[str]]:
         """What runs without its training side; see `LaneNet.deployable`."""

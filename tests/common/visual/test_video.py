@@ -1,5 +1,6 @@
 """Frames from images and videos, and videos from frames."""
 import contextlib
+import subprocess
 from pathlib import Path
 
 import cv2
@@ -162,6 +163,22 @@ def test_a_truncated_video_is_read_as_far_as_it_goes_and_said(tmp_path, monkeypa
     path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
     count = len(list(read_frames(path)))
     assert 0 < count < 38 and f'a.avi: {count} of the 40 frames' in said[0]
+
+
+@pytest.mark.parametrize('turn', [0, 90, 180, 270])
+def test_a_video_of_a_turned_phone_is_upright(tmp_path, turn):
+    """The pixels stay as the sensor gave them, and a note in the file says how to show them."""
+    picture = np.zeros((64, 96, 3), np.uint8)
+    picture[:32, :48], picture[32:, 48:] = (250, 0, 0), (0, 0, 250)
+    plain, turned = write_video(tmp_path / 'plain.mp4', [picture] * 3), tmp_path / 'turned.mp4'
+    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-display_rotation', str(turn), '-i',
+                           str(plain), '-c', 'copy', str(turned)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f'this ffmpeg writes no such note: {done.stderr[:80]}')
+    frames = [frame for _, frame in read_frames(turned)]
+    expected = np.rot90(picture, turn // 90)
+    assert len(frames) == 3 and frames[0].shape == expected.shape
+    assert np.abs(frames[0].astype(int) - expected)[16::32, 24::24].max() < 30
 
 
 def test_what_is_a_video_and_its_rate(tmp_path):

@@ -19,7 +19,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.images import read_header, read_image, read_label_image
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, missing_root
+from perception.lanes.datasets.base import RoadImages, Truth, check_files, check_size, missing_root
 from perception.registry import DATASETS
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import walk
@@ -120,7 +120,7 @@ class ApolloScapeLaneMark(RoadImages):
     def list_samples(self) -> list[tuple]:
         entries = [entry for road in self.roads for entry in self._road(road)]
         if self.split == 'test':
-            check_first_image(entries, self.data_root)
+            check_files([entry[1] for entry in entries], self.data_root)
             return entries
         labelled = [entry for entry in entries if entry[2]]
         if not labelled:

@@ -26,7 +26,7 @@ import numpy as np
 
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_json, read_json_array
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, check_size, inside, missing_root
+from perception.lanes.datasets.base import RoadImages, Truth, check_files, check_size, inside, missing_root
 from perception.lanes.polylines import dilate, draw_instances
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
@@ -131,7 +131,7 @@ class BDD100K(RoadImages):
             if not entries:
                 raise DataError(f'{listed}: fewer than {VAL_SHARE} images, expected enough for a training and a '
                                 'validation split. Unpack the whole data set.')
-        check_first_image(entries, listed)
+        check_files([entry[1] for entry in entries], listed)
         return entries
 
     def _entry(self, frame: dict, text: str, folder: str, where: str) -> tuple:

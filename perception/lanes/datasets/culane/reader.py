@@ -12,20 +12,23 @@ The official folders are read as they are unpacked:
 
 Train and val labels were corrected on 16 April 2018 (`annotations_new`).
 """
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common.formats.images import read_label_image
 from perception.common.formats.text import read_rows
 from perception.lanes.datasets.base import (
     RoadImages,
     Truth,
-    check_first_image,
+    check_files,
     check_size,
     image_name,
     inside,
+    missing_files,
     missing_root,
 )
 from perception.lanes.polylines import draw_instances
@@ -45,8 +48,9 @@ class CULane(RoadImages):
     """CULane in its official layout; see `RoadImages` for the other arguments.
 
     Train and val have `labels` (0..4), `exist` (4,) and `lanes`; test has `lanes` and, from `list/test_split`, the
-    meta information `category`. A missing or empty `.lines.txt` means no lanes, as in the official tool; every line of
-    the file is a lane, also an empty one.
+    meta information `category`. A missing or empty `.lines.txt` means no lanes, as in the official tool, but where all
+    are missing val is refused, and so is train with `all_lanes`, and test has no `lanes`; every line of the file is a
+    lane, also an empty one.
 
     Args:
         all_lanes: number the lanes of the `.lines.txt` 1, 2, ... from left to right, however many there are, instead of
@@ -79,8 +83,25 @@ class CULane(RoadImages):
             entries = [(*entry, categories.get(line.lstrip('/'))) for entry, (_, line) in zip(entries, rows)]
         else:
             entries = [self._labelled(line, where) for where, line in rows]
-        check_first_image(entries, path)
+        check_files([entry[1] for entry in entries], path)
+        if self.split != 'test' and not self.all_lanes:
+            check_files([entry[2] for entry in entries], path, 'label images')
+        self._check_lines(entries)
         return entries
+
+    def _check_lines(self, entries: Sequence[tuple]) -> None:
+        """See whether the `.lines.txt` are there; an image without lanes has an empty one."""
+        missing = missing_files([str(_lines_path(entry[1])) for entry in entries])
+        self.has_lines = len(missing) < len(entries)
+        if not missing or self.split == 'train' and not self.all_lanes:  # learns from label images
+            return
+        some = f'as {len(missing):,} of {len(entries):,}' if self.has_lines else f'nor any of {len(entries):,}'
+        came = f'{missing[0]}: no such file, {some} of the {self.split} split'
+        if not self.has_lines and self.split != 'test':
+            raise DataError(f"{came}, expected the lanes of its images. Unpack CULane's annotations_new into "
+                            f'{self.data_root}.')
+        print_log(f'{came}. ' + ('These images count as without lanes, as in the official tool.' if self.has_lines else
+                                 'There are no lanes to compare with.'), 'current', logging.WARNING)
 
     def _image(self, line: str, where: str, expected: str = '/image.jpg') -> tuple[str, str]:
         name = image_name(line, where, expected)
@@ -107,7 +128,7 @@ class CULane(RoadImages):
         return [float(lane[:, 1].max()) for lane in read_lanes(_lines_path(entry[1])) if len(lane)]
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
-        lanes = read_lanes(_lines_path(entry[1]))
+        lanes = read_lanes(_lines_path(entry[1])) if self.has_lines else None
         if self.split == 'test':
             return Truth(lanes=lanes), dict(category=entry[2]) if entry[2] else {}
         if self.all_lanes:

@@ -6,13 +6,16 @@
 Labels are told by the end of their pattern; the stars stand for the same in both patterns:
 
     **/*.lines.txt    CULane's lines: a lane a line, u v u v ...
-    **/*.png          label images, 0 = background, 1..L = lanes from left to right, 255 = ignored; palette images are
-                      read by index; for one lane also masks of 0 and 255, where no label has another number
+    **/*.png          label images, 0 = background, 1..L = lanes from left to right, or with `instances=True` any number
+                      for each lane, 255 = ignored; palette images are read by index; for one lane also masks of 0 and
+                      255, where no label has another number
     **/*.json         labelme: line strips and lines, or polygons around lanes, whose middle counts
     lanes.json        without a star: TuSimple's lines, {"raw_file": ..., "h_samples": [...], "lanes": [...]}
+    annotations.xml   without a star: "CVAT for images 1.1", polylines, or polygons around lanes
 """
 import contextlib
 import itertools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,24 +23,26 @@ from typing import Any
 
 import cv2
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common import folders
 from perception.common.formats.images import SUFFIXES, read_header, read_label_image
-from perception.common.formats.text import read_json, read_json_lines
+from perception.common.formats.text import read_json_lines
 from perception.lanes.datasets.base import IGNORE, PROBED, RoadImages, Truth, check_size, image_name, same_shape
 from perception.lanes.datasets.culane.metric import lane_width
-from perception.lanes.datasets.culane.reader import LABEL_WIDTH, check_slots, read_lanes
+from perception.lanes.datasets.culane.reader import LABEL_WIDTH, read_lanes
+from perception.lanes.datasets.folder.labelling import Drawing, lanes_of, middle, of_files, read_cvat, read_labelme
 from perception.lanes.datasets.tusimple.reader import parse_lanes
-from perception.lanes.polylines import LIMIT, draw_instances, draw_lanes, ego_slots
+from perception.lanes.polylines import draw_instances, draw_lanes, ego_slots
 from perception.registry import DATASETS
-from perception.utils.checks import check_positive, rows_and_columns
+from perception.utils.checks import check_choice, check_positive, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
 
 LABEL_IMAGES = ('.png', '.bmp', '.tif', '.tiff', '.webp')
 LINES = ('.lines.txt', '.txt')
-LABELS = (*LINES, '.json', *LABEL_IMAGES)
+LABELS = (*LINES, '.json', '.xml', *LABEL_IMAGES)
+UNLABELLED = ('refuse', 'skip', 'empty')  # what becomes of images that have no labels
 MAX_LANES = 64
-POINTS = 60  # of a lane that is taken from a label image, at most
 PALETTE = ((255, 140, 0), (255, 60, 60), (60, 190, 75), (60, 120, 255), (160, 60, 220), (0, 200, 200), (255, 105, 180),
            (170, 220, 60))
 
@@ -63,9 +68,14 @@ class LaneFolder(RoadImages):
             were scaled since; by default they belong to each image as it is.
         horizon: row of the horizon, about; for predictions that are to show the net the same part of a picture.
         thickness: pixels of a lane in label images drawn from lines; by default as 16 are of CULane's 1,640 columns.
-        shapes: labels of labelme's shapes that are lanes; all by default.
+        shapes: labels of the shapes of labelme or CVAT that are lanes; all by default.
+        unlabelled: what becomes of images without labels: 'refuse' all (test images have no lanes then), 'skip' these
+            images, or take them as 'empty', without lanes. Labelme saves no file where nothing is drawn, and CVAT's
+            file does not tell either whether such an image has no lanes or was not labelled yet.
         all_lanes: number the lanes 1, 2, ... from left to right, however many there are, instead of slots; without
             `exist`. For networks that tell any number of lanes apart.
+        instances: label images hold a number for each lane, any one, such as LaneNet's 20, 70, 120, 170, not its slot,
+            which is found as that of lines is.
 
     Raises:
         ConfigError: patterns, numbers or splits that cannot be.
@@ -79,9 +89,9 @@ class LaneFolder(RoadImages):
                  labels: str | None = '**/*.lines.txt', num_lanes: int = 4,
                  splits: Mapping[str, int | str | Sequence | set] | None = None,
                  image_size: Sequence[int] | None = None, horizon: float | None = None, thickness: int | None = None,
-                 shapes: Sequence[str] | None = None, all_lanes: bool = False,
-                 pipeline: Sequence[dict | Callable] = (), input_size: Sequence[int] | None = None, crop_top: int = 0,
-                 seed: int = 0) -> None:
+                 shapes: Sequence[str] | None = None, unlabelled: str = 'refuse', all_lanes: bool = False,
+                 instances: bool = False, pipeline: Sequence[dict | Callable] = (),
+                 input_size: Sequence[int] | None = None, crop_top: int = 0, seed: int = 0) -> None:
         described = self.describe(dict(num_lanes=num_lanes))
         if labels is not None and not str(labels).lower().endswith(LABELS):
             raise ConfigError(f'LaneFolder: labels={labels!r}, expected a pattern that ends in {", ".join(LABELS)}, '
@@ -93,9 +103,10 @@ class LaneFolder(RoadImages):
             self.IMAGE_SIZE = rows_and_columns('LaneFolder: image_size', image_size)
         if thickness is not None:
             check_positive('LaneFolder', thickness=thickness)
-        self.horizon = horizon
+        check_choice('LaneFolder: unlabelled', unlabelled, UNLABELLED)
+        self.horizon, self.unlabelled = horizon, unlabelled
         self.images, self.label_pattern, self.splits, self.num_lanes = images, labels, splits, num_lanes
-        self.thickness, self.shapes, self.all_lanes = thickness, shapes, all_lanes
+        self.thickness, self.shapes, self.all_lanes, self.instances = thickness, shapes, all_lanes, instances
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
         self.metainfo.update(described)
         if split == 'train':
@@ -115,12 +126,18 @@ class LaneFolder(RoadImages):
         files = self.files = folders.find(self.data_root, self.images, SUFFIXES, 'LaneFolder: images')
         ids = folders.choose(files, self.splits, self.split, self.data_root, 'LaneFolder')
         labels = self._label_files({name: files[name] for name in ids})
-        if None in labels and self.split != 'test':
-            raise DataError(f'{files[ids[labels.index(None)]]}: no labels by {self.label_pattern!r} '
-                            f'({labels.count(None):,} of {len(ids):,} images have none), expected some for each image; '
-                            'an empty file says that there are no lanes. Correct the pattern, or leave these images '
-                            'out by splits.')
-        return [(name, str(files[name]), label) for name, label in zip(ids, labels)]
+        entries = [(name, str(files[name]), label) for name, label in zip(ids, labels)]
+        lacking = [path for _, path, label in entries if label is None]
+        if not lacking or self.split == 'test' and (self.unlabelled == 'refuse' or len(lacking) == len(ids)):
+            return entries
+        came = f'no labels by {self.label_pattern!r} ({len(lacking):,} of {len(ids):,} images have none)'
+        if self.unlabelled == 'refuse' or len(lacking) == len(ids):
+            raise DataError(f"{lacking[0]}: {came}, expected some for each image. Correct the pattern, or say what "
+                            "these images are: unlabelled='skip' leaves them out, 'empty' takes them as without lanes.")
+        if self.unlabelled == 'empty':
+            return [(name, path, [] if label is None else label) for name, path, label in entries]
+        print_log(f'{self.data_root}: {came}; they are left out.', 'current', logging.WARNING)
+        return [entry for entry in entries if entry[2] is not None]
 
     def label_size(self, size: tuple[int, int]) -> tuple[int, int]:
         """The `image_size` that was given, else that of each image itself.
@@ -135,30 +152,41 @@ class LaneFolder(RoadImages):
                             'to each image as it is.')
         return told or size
 
-    def _label_files(self, files: Mapping[str, Path]) -> list[str | list[np.ndarray] | None]:
-        """The label file of each image, or its lanes where one file holds them all; None where there is none."""
+    def _label_files(self, files: Mapping[str, Path]) -> list[str | Drawing | list[np.ndarray] | None]:
+        """The label file of each image, or what one file that holds them all has of it; None where there is none."""
         pattern = self.label_pattern
         if pattern is None:
             return [None] * len(files)
-        if '*' in pattern or '?' in pattern:
+        starred = '*' in pattern or '?' in pattern
+        if starred and pattern.lower().endswith('.xml'):
+            raise ConfigError(f'LaneFolder: labels={pattern!r}, expected one file of CVAT for all images, such as '
+                              "'annotations.xml'. Name it without stars; of several tasks export their project.")
+        if starred:
             paths = [folders.pair(self.data_root, path, self.images, pattern, 'LaneFolder: labels')
                      for path in files.values()]
             return [str(path) if path.is_file() else None for path in paths]
+        if pattern.lower().endswith('.xml'):  # of all images, since those of other splits may be called alike
+            paths = [path.relative_to(self.data_root).as_posix() for path in self.files.values()]
+            found = of_files(read_cvat(self.data_root / pattern), paths, self.data_root / pattern)
+            drawn = dict(zip(self.files, found))
+            return [drawn[name] for name in files]
         if not pattern.lower().endswith('.json'):
             raise ConfigError(f'LaneFolder: labels={pattern!r}, expected a star for the name of each image, or one '
-                              "file of TuSimple's form that ends in .json. Correct it.")
+                              "file, of TuSimple's form that ends in .json or of CVAT's that ends in .xml. Correct it.")
         lanes = {}
         for where, record in read_json_lines(self.data_root / pattern, "lanes in TuSimple's form"):
             name = image_name(str(record.get('raw_file')), f'{where}: raw_file').removeprefix('./').lstrip('/')
             if name in lanes:
                 raise DataError(f'{where}: a second line of {name}, expected all lanes of an image in one. Join the '
                                 'lines, or take out the one that is wrong.')
-            lanes[name] = parse_lanes(record, where)[1]
+            found = parse_lanes(record, where)[1]
+            lanes[name] = found and [lane for lane in found if len(lane)]  # tools fill up with lanes that are absent
         return [lanes.get(path.relative_to(self.data_root).as_posix()) for path in files.values()]
 
     def _check_labelled(self) -> None:
         """See that there is something to learn."""
-        probed = self.samples[::-(-len(self.samples) // PROBED)]
+        labelled = [entry for entry in self.samples if entry[2] != []]
+        probed = labelled[::-(-len(labelled) // PROBED)]
         for _, path, label in probed:
             if any(len(lane) > 1 for lane in self.read_lanes(label, read_header(path).size)[1]):
                 return
@@ -190,12 +218,12 @@ class LaneFolder(RoadImages):
         present = np.bincount(labels.ravel(), minlength=self.num_lanes + 1)[1:self.num_lanes + 1] > 0
         return Truth(labels, present.astype(np.float32), lanes), {}
 
-    def read_lanes(self, label: str | list[np.ndarray], size: tuple[int, int],
+    def read_lanes(self, label: str | Drawing | list[np.ndarray], size: tuple[int, int],
                    ) -> tuple[np.ndarray | None, list[np.ndarray]]:
         """Label image, where it is one, and lanes of an image.
 
         Args:
-            label: file, or the lanes themselves.
+            label: file, what a labelling tool saved, or the lanes themselves.
             size: (rows, columns) of the pixels that they count in.
 
         Returns:
@@ -204,10 +232,10 @@ class LaneFolder(RoadImages):
         Raises:
             DataError: a file that cannot be read or belongs to another image.
         """
-        if not isinstance(label, str):
+        if isinstance(label, list):
             return None, label
-        if label.lower().endswith('.json'):
-            return None, read_labelme(label, size, self.shapes)
+        if isinstance(label, Drawing) or label.lower().endswith('.json'):
+            return None, lanes_of(label if isinstance(label, Drawing) else read_labelme(label), size, self.shapes)
         if not label.lower().endswith(LABEL_IMAGES):
             return None, read_lanes(label)
         labels = check_size(read_label_image(label), size, label)
@@ -215,76 +243,20 @@ class LaneFolder(RoadImages):
             labels = cv2.resize(labels, size[::-1], interpolation=cv2.INTER_NEAREST)
         if self.num_lanes == 1 and not _numbers(labels) and self.masks:
             labels = labels // IGNORE
-        slots = np.where(labels == IGNORE, 0, labels)
-        if not self.all_lanes:
-            check_slots(slots, self.num_lanes, label)
-        lanes = [middle(slots == k) for k in range(1, int(slots.max(initial=0)) + 1)]
+        numbers = [int(k) for k in np.unique(labels) if 0 < k < IGNORE]
+        lanes = [middle(labels == k) for k in numbers]
+        if self.instances and not self.all_lanes:
+            slots = np.where(np.arange(256) == IGNORE, IGNORE, 0).astype(np.uint8)
+            for i, slot in ego_slots(lanes, self.num_lanes).items():
+                slots[numbers[i]] = slot
+            labels = slots[labels]
+        elif not self.all_lanes and max(numbers, default=0) > self.num_lanes:
+            raise DataError(f'{label}: label {max(numbers)} at {(labels == max(numbers)).sum():,} pixels, expected '
+                            f'0..{self.num_lanes}, the slots of the lanes. Say instances=True where each lane has a '
+                            'number that is no slot, or give num_lanes.')
         return labels, [lane for lane in lanes if len(lane) > 1]
 
 
 def _numbers(labels: np.ndarray) -> bool:
     """Whether a label image has other numbers than 0 and 255."""
     return bool(((labels > 0) & (labels < IGNORE)).any())
-
-
-def middle(mask: np.ndarray) -> np.ndarray:
-    """The middle of the pixels of a lane in each of some rows.
-
-    Args:
-        mask: (H, W) bool.
-
-    Returns:
-        (P, 2) float64 u, v, bottom to top, `POINTS` about at most.
-    """
-    counts = mask.sum(axis=1)
-    rows = np.flatnonzero(counts)[::-1]
-    if len(rows) > POINTS:
-        rows = np.append(rows[::-(-len(rows) // POINTS)], rows[-1])
-        rows = rows[np.append(True, np.diff(rows) < 0)]
-    return np.stack([mask[rows] @ np.arange(mask.shape[1]) / counts[rows], rows], axis=1).astype(np.float64)
-
-
-def read_labelme(path: str | Path, size: tuple[int, int], shapes: Sequence[str] | None = None) -> list[np.ndarray]:
-    """Lanes of a file of labelme.
-
-    Args:
-        path: the file: `shapes`, each with `label`, `points` and `shape_type`, `imageHeight` and `imageWidth`.
-        size: (rows, columns) of the pixels that are asked for.
-        shapes: labels of the shapes that are lanes; all by default.
-
-    Returns:
-        (P, 2) float64 lanes: points of line strips and lines, the middle of polygons.
-
-    Raises:
-        DataError: no file of labelme, one of another image, or a shape that is no lane.
-    """
-    record = read_json(path, 'a file of labelme')
-    found, own = record.get('shapes'), (record.get('imageHeight'), record.get('imageWidth'))
-    if not isinstance(found, list) or not all(isinstance(shape, dict) for shape in found):
-        raise DataError(f'{path}: shapes {str(found)[:60]}, expected the list of labelme. Save it by labelme, or name '
-                        'the labels by another pattern.')
-    own = tuple(size) if None in own else own
-    if not all(type(n) is int and n > 0 for n in own) or own != tuple(size) and not same_shape(own, size):
-        raise DataError(f'{path}: made on an image of {own[0]} x {own[1]} pixels, expected {size[0]} x {size[1]}. It '
-                        'belongs to another image, or that was cut or turned.')
-    scale, lanes = np.array([size[1] / own[1], size[0] / own[0]]), []
-    for number, shape in enumerate(found):
-        where, kind = f'{path}: shapes[{number}]', shape.get('shape_type', 'polygon')
-        if shapes is not None and shape.get('label') not in shapes:
-            continue
-        if kind not in ('linestrip', 'line', 'polygon'):
-            raise DataError(f'{where}: {str(shape.get("label"))[:40]!r} is a {str(kind)[:40]}, expected a linestrip, '
-                            'line or polygon. Draw lanes as line strips, or name the labels that are lanes by shapes.')
-        try:
-            points = np.array(shape.get('points'), np.float64).reshape(-1, 2)
-        except (TypeError, ValueError, OverflowError):
-            points = np.array([[np.nan, 0]])
-        if not (np.abs(points) < 1e6).all():
-            raise DataError(f'{where}: points {str(shape.get("points"))[:60]}, expected [u, v] pixels. Correct them.')
-        points = points * scale
-        if kind == 'polygon':
-            mask = np.zeros(size, np.uint8)
-            cv2.fillPoly(mask, [np.rint(np.clip(points, -LIMIT, LIMIT)).astype(np.int32)], 1)
-            points = middle(mask > 0)
-        lanes.append(points)
-    return lanes

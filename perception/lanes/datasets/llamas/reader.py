@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from perception.common.formats.text import read_json
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, missing_root
+from perception.lanes.datasets.base import RoadImages, Truth, check_files, missing_root
 from perception.lanes.polylines import LIMIT, draw_lanes
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
@@ -111,7 +111,7 @@ class LLAMAS(RoadImages):
             raise missing_root(listed / f'*/*{suffix}', self.data_root, 'LLAMAS', LAYOUT, DOWNLOAD)
         names = [f'{path.parent.name}/{path.name[:-len(suffix)]}' for path in paths]
         entries = [(name, str(images / f'{name}{SUFFIX}'), str(labels / f'{name}.json')) for name in names]
-        check_first_image(entries, listed)
+        check_files([entry[1] for entry in entries], listed)
         return entries
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:

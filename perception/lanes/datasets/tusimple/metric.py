@@ -5,6 +5,8 @@ Each true lane takes the accuracy of the predicted lane that fits best: the shar
 `h_samples`, negative where the lane is absent. No exclusive matching takes place, so the rate of false positives can
 become negative.
 """
+import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -44,6 +46,13 @@ def angle(u: np.ndarray, rows: np.ndarray) -> float:
     return float(np.arctan((v * u).sum() / (v * v).sum()))
 
 
+def refusal(num_lanes: int, num_preds: int, run_time: float) -> str:
+    """Why the predictions of an image count as nothing found, '' where they count."""
+    if run_time > MAX_MILLISECONDS:
+        return f'predicted in more than {MAX_MILLISECONDS} ms'
+    return f'with more than {MAX_EXTRA} lanes beyond the true ones' if num_preds > num_lanes + MAX_EXTRA else ''
+
+
 def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[float], run_time: float = 0.0,
                   scale: float = 1.0) -> ImageResult:
     """Compare the true lanes of an image with the predicted ones.
@@ -56,7 +65,7 @@ def compare_image(lanes: np.ndarray, pred_lanes: np.ndarray, rows: Sequence[floa
         scale: width of the image as a multiple of TuSimple's.
     """
     num_lanes, num_preds, rows = len(lanes), len(pred_lanes), np.asarray(rows, np.float64)
-    if run_time > MAX_MILLISECONDS or num_preds > num_lanes + MAX_EXTRA:
+    if refusal(num_lanes, num_preds, run_time):
         return ImageResult(0.0, 0.0, 1.0)
     if not num_lanes or not num_preds:
         missed = num_lanes - (num_lanes > 4)
@@ -128,11 +137,18 @@ class TuSimpleMetric(BaseMetric):
                 preds = [quantise(lane, where) for lane in preds if len(lane)]
             lanes, preds = ([at_rows(checked(lane, where), rows) for lane in group] for group in (lanes, preds))
             scale = label_frame(sample)[0][1] / SIZE[1] if sample.get('original_shape') else 1.0
-            self.results.append(compare_image(lanes, preds, rows, sample.get('run_time') or 0.0, scale))
+            run_time = sample.get('run_time') or 0.0
+            self.results.append((compare_image(lanes, preds, rows, run_time, scale),
+                                 refusal(len(lanes), len(preds), run_time)))
 
-    def compute_metrics(self, results: list[ImageResult]) -> dict[str, float]:
-        """Scores over all images; a line goes to the log."""
-        result = scores(results)
+    def compute_metrics(self, results: list[tuple[ImageResult, str]]) -> dict[str, float]:
+        """Scores over all images; a line goes to the log, and one on images that count as nothing found."""
+        reasons = Counter(reason for _, reason in results if reason)
+        if reasons:
+            print_log(f'{sum(reasons.values()):,} of {len(results):,} images count as nothing found, by the rules of '
+                      'the benchmark: ' + ', '.join(f'{count:,} {reason}' for reason, count in reasons.items()) + '.',
+                      'current', logging.WARNING)
+        result = scores([image for image, _ in results])
         print_log(f'{len(results):,} images: accuracy {100 * result["accuracy"]:.2f} %, FP {result["fp"]:.4f}, '
                   f'FN {result["fn"]:.4f}, F1 {100 * result["f1"]:.2f} % (66.67 % where nothing is found)', 'current')
         return result

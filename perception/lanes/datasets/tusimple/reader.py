@@ -1,6 +1,7 @@
 """TuSimple lane detection challenge (2017).
 
-The official folders are read as they are unpacked, both archives into one folder:
+The official folders are read as they are unpacked, both archives into one folder, or each into its own, `train_set` and
+`test_set`, as the copy on Kaggle has them:
 
     <data_root>/clips/<date>/<clip>/20.jpg                              1280 x 720
     <data_root>/label_data_{0313,0531,0601}.json, test_label.json       a JSON object a line
@@ -17,7 +18,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json_lines
-from perception.lanes.datasets.base import RoadImages, Truth, check_first_image, image_name, inside, missing_root
+from perception.lanes.datasets.base import RoadImages, Truth, check_files, image_name, inside, missing_root
 from perception.lanes.polylines import DECIMALS, draw_instances, draw_lanes, ego_slots
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
@@ -31,6 +32,7 @@ ROWS = tuple(range(160, 720, 10))  # of the test set
 LABEL_FILES = dict(train=('label_data_0313.json', 'label_data_0601.json'), val=('label_data_0531.json',),
                    test=('test_label.json',))
 TASKS = 'test_tasks_0627.json'
+ARCHIVES = ('train_set', 'test_set')  # folders of those who unpack each archive into its own
 
 
 @DATASETS.register_module()
@@ -64,24 +66,37 @@ class TuSimple(RoadImages):
         super().__init__(data_root, split, pipeline, input_size, crop_top, seed)
 
     def list_samples(self) -> list[tuple]:
-        files = [self.data_root / name for name in self.label_files]
-        if self.split == 'test' and not files[0].is_file() and (self.data_root / TASKS).is_file():
+        files = [self._find(name) for name in self.label_files]
+        if self.split == 'test' and not files[0].is_file() and self._find(TASKS).is_file():
             print_log(f'{files[0]}: no such file; the test split has no lanes to compare with.', 'current',
                       logging.WARNING)
-            files = [self.data_root / TASKS]
+            files = [self._find(TASKS)]
         if not self.data_root.is_dir() or not files or not files[0].is_file():
             raise missing_root(files[0] if files else self.data_root, self.data_root, 'TuSimple', LAYOUT, DOWNLOAD)
-        rows = [row for path in files for row in read_json_lines(path, 'labels of TuSimple')]
-        entries = [self._entry(record, where) for where, record in rows]
-        check_first_image(entries, files[0])
+        entries = []
+        for path in files:
+            rows = read_json_lines(path, 'labels of TuSimple')
+            home = self._home(path, str(rows[0][1].get('raw_file')))
+            entries += [self._entry(record, where, home) for where, record in rows]
+        check_files([entry[1] for entry in entries], ', '.join(map(str, files)))
         return entries
 
-    def _entry(self, record: dict, where: str) -> tuple:
+    def _find(self, name: str) -> Path:
+        """A label file, at the root or in the folder of an archive."""
+        places = [self.data_root / folder / name for folder in ('', *ARCHIVES)]
+        return next((path for path in places if path.is_file()), places[0])
+
+    def _home(self, file: Path, first: str) -> Path:
+        """The folder with the images of a label file, of which `first` is one: beside it, or that of an archive."""
+        places = [file.parent, *(self.data_root / folder for folder in ('', *ARCHIVES))]
+        return next((place for place in places if (place / first.lstrip('/')).is_file()), places[0])
+
+    def _entry(self, record: dict, where: str, home: Path) -> tuple:
         name = record.get('raw_file')
         if not isinstance(name, str) or image_name(name, f'{where}: raw_file', '"clips/.../20.jpg"') != name:
             raise DataError(f'{where}: raw_file {name!r:.80}, expected "clips/.../20.jpg". Correct the line.')
         rows, lanes = parse_lanes(record, where)
-        return name.lstrip('/').rsplit('.', 1)[0], inside(self.data_root, name, where), rows, lanes
+        return name.lstrip('/').rsplit('.', 1)[0], inside(home, name, where), rows, lanes
 
     def read_truth(self, entry: Sequence, size: tuple[int, int]) -> tuple[Truth, dict]:
         _, _, rows, lanes = entry

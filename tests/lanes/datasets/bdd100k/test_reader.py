@@ -209,7 +209,7 @@ def test_wrong_files_and_arguments(official, tmp_path):
     with pytest.raises(DataError, match=r"lane_train\.json: item 0: name '\.\./x\.jpg', expected"):
         BDD100K(root, 'train')
     path.write_text(json.dumps([dict(name='other.jpg', labels=None)]))
-    with pytest.raises(DataError, match=r'other\.jpg: no such file, expected the first'):
+    with pytest.raises(DataError, match=r'other\.jpg: no such file, expected the 1 images'):
         BDD100K(root, 'train')
 
 

@@ -10,6 +10,7 @@ from perception.lanes.datasets.culane.decoder import CULaneDecoder
 from perception.lanes.datasets.culane.metric import compare_image, count
 from perception.lanes.datasets.culane.reader import LABEL_WIDTH
 from perception.lanes.mini import draw_polyline
+from perception.registry import TASK_UTILS
 from perception.utils.errors import ConfigError, DataError
 
 DEVICES = ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU here'))]
@@ -53,6 +54,15 @@ def test_culane_stripe():
     lane, = CULaneDecoder()(probs, None, [CULANE])[0]
     assert lane[:, 1].tolist() == list(range(589, 248, -20)) and len(set(lane[:, 0])) == 1
     assert abs(lane[0, 0] - 404.5 * 1640 / 800) < 2.05
+
+
+def test_lanes_of_other_cameras_are_followed_to_the_top():
+    """CULane's lanes end at row 250 of 590; those of a camera that looks down would be cut at 42 % of its rows."""
+    probs = torch.zeros(1, 5, 288, 512)
+    probs[0, 2, :, 200:209] = 1
+    decoder = TASK_UTILS.build(load_config('configs/lanes/erfnet_folder.py').model.decoder)
+    lane, = decoder(probs, None, [dict(original_shape=(1080, 1920))])[0]
+    assert lane[0, 1] == 1079 and 0 <= lane[-1, 1] < 40 and len(lane) == 30
 
 
 def test_images_of_different_sizes_in_a_batch(random_probs):

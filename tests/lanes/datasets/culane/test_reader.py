@@ -5,6 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
+from perception.lanes.datasets.culane import reader
 from perception.lanes.datasets.culane.reader import CULane, read_categories, read_lanes, read_list
 from perception.utils.errors import DataError
 
@@ -86,7 +87,7 @@ def test_lists_may_name_png_files_and_folders_with_spaces(official):
 def test_a_list_of_other_images_is_refused(official):
     root = official('culane')
     (root / 'list/test.txt').write_text('/driver_100_30frame/a.MP4/00000.jpg\n')
-    with pytest.raises(DataError, match=r'00000\.jpg: no such file, expected the first of 1 images that .*test\.txt'):
+    with pytest.raises(DataError, match=r'00000\.jpg: no such file, expected the 1 images that .*test\.txt'):
         CULane(root, 'test')
     (root / 'list/test.txt').write_text('\n \n')
     with pytest.raises(DataError, match=r'test\.txt: an empty file'):
@@ -94,6 +95,30 @@ def test_a_list_of_other_images_is_refused(official):
     (root / 'list/test.txt').unlink()
     with pytest.raises(DataError, match=r"test\.txt: no such file, expected CULane's list of test images"):
         CULane(root, 'test')
+
+
+@pytest.mark.parametrize(('lost', 'message'), [
+    ('driver_161_30frame/05151649_0422.MP4/00001.jpg', '2 images that .*train_gt.txt names, of which 1 are missing'),
+    ('laneseg_label_w16', '2 label images that .*train_gt.txt names, of which 2 are missing')])
+def test_files_that_were_not_unpacked_are_counted_before_a_training(official, lost, message):
+    root = official('culane')
+    (root / lost).rename(root / 'gone')
+    with pytest.raises(DataError, match=f'no such file, expected the {message}'):
+        CULane(root, 'train')
+
+
+def test_without_the_lanes_of_any_image_there_is_no_score_of_them(official, monkeypatch):
+    root, said = official('culane'), []
+    monkeypatch.setattr(reader, 'print_log', lambda text, *_: said.append(text))
+    for path in root.rglob('*.lines.txt'):
+        path.unlink()
+    assert 'lanes' not in CULane(root, 'test')[0]['data_samples'] and 'nor any of 2 of the test split' in said[0]
+    assert CULane(root, 'train')[0]['data_samples'].exist.tolist() == [0, 1, 1, 0]  # learns from label images
+    for split, all_lanes in (('val', False), ('train', True)):
+        with pytest.raises(DataError, match=f'nor any of . of the {split} split, expected .*annotations_new'):
+            CULane(root, split, all_lanes=all_lanes)
+    (root / 'driver_37_30frame/05151649_0422.MP4/00003.lines.txt').touch()
+    assert CULane(root, 'test')[1]['data_samples'].lanes == [] and 'as 1 of 2 of the test split' in said[1]
 
 
 def test_label_images_that_do_not_fit(official):

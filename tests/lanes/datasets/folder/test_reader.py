@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from perception.lanes.datasets.culane.metric import CULaneMetric
-from perception.lanes.datasets.folder.reader import LaneFolder, middle
+from perception.lanes.datasets.folder.labelling import middle
+from perception.lanes.datasets.folder.reader import LaneFolder
 from perception.utils.errors import ConfigError, DataError
 
 SIZE = (108, 192)
@@ -83,8 +84,27 @@ def test_label_images_have_lanes_in_the_middle_of_their_slots(tmp_path, form):
     metric = CULaneMetric()
     metric.process(None, [dict(before.all_items(), pred_lanes=sample.lanes)])
     assert metric.compute_metrics(metric.results)['f1_75'] == 1
-    with pytest.raises(DataError, match=r'label 4 at .* expected 0\.\.3'):
+    with pytest.raises(DataError, match=r'label 4 at .* expected 0\.\.3, .*instances=True'):
         make(root, labels='**/*.png', num_lanes=3)
+
+
+def test_label_images_of_instances_have_their_slots_found(tmp_path):
+    """LaneNet's, whose numbers say nothing of the place of a lane."""
+    root = folder(tmp_path)
+    before = make(root)[0]['data_samples']
+    numbers = np.array([0, 120, 20, 170, 70], np.uint8)[before.labels.numpy()]
+    numbers[:20] = 255
+    for path in root.rglob('*.jpg'):
+        cv2.imwrite(str(path.with_suffix('.png')), numbers)
+    sample = make(root, labels='**/*.png', instances=True)[0]['data_samples']
+    assert (sample.labels[20:] == before.labels[20:]).all() and (sample.labels[:20] == 255).all()
+    assert sample.exist.tolist() == [1] * 4 and len(sample.lanes) == 4
+    few = make(root, labels='**/*.png', instances=True, num_lanes=2)[0]['data_samples']
+    assert set(few.labels.unique().tolist()) == {0, 1, 2, 255} and len(few.lanes) == 4
+    every = make(root, labels='**/*.png', all_lanes=True)[0]['data_samples']
+    assert set(every.labels.unique().tolist()) == {0, 20, 70, 120, 170, 255}
+    with pytest.raises(DataError, match=r'label 170 at .* expected 0\.\.4, .*instances=True'):
+        make(root, labels='**/*.png')
 
 
 def test_ignored_pixels_and_masks_of_one_lane(tmp_path):
@@ -142,7 +162,7 @@ def test_labelme_is_read(tmp_path):
             at = np.interp(ours[::-1, 1], theirs[::-1, 1], theirs[::-1, 0])
             np.testing.assert_allclose(ours[::-1, 0], at, atol=atol)
         assert sample.exist.tolist() == [1] * 4
-    for content, message in ((labelme(SIZE, other), "'car' is a rectangle, expected a linestrip"),
+    for content, message in ((labelme(SIZE, other), "'car' is a rectangle, expected a line of points"),
                              (labelme((50, 50), strips), 'made on an image of 50 x 50 pixels, expected 108 x 192'),
                              ('{"a": 1}', 'expected the list of labelme'),
                              (labelme(SIZE, [dict(points=[[1, 'x']], shape_type='line')]), r"points \[\[1, 'x'\]\]")):
@@ -152,6 +172,79 @@ def test_labelme_is_read(tmp_path):
     double = [dict(shape, points=(2 * np.array(shape['points'])).tolist()) for shape in strips]
     (root / 'train/a.json').write_text(labelme((216, 384), double))  # drawn on a larger copy
     np.testing.assert_allclose(make(root, labels='**/*.json')[0]['data_samples'].lanes[0], before.lanes[0])
+
+
+def cvat(images, size=SIZE, shape='polyline', more=''):
+    """CVAT's file of images, name -> lanes."""
+    parts = ['<?xml version="1.0" encoding="utf-8"?>\n<annotations><version>1.1</version><meta><task/></meta>']
+    for k, (name, found) in enumerate(images.items()):
+        shapes = [f'<{shape} label="lane" source="manual" occluded="0" points="'
+                  f'{";".join(f"{u:.2f},{v:.2f}" for u, v in lane)}" z_order="0"></{shape}>' for lane in found]
+        parts += [f'<image id="{k}" name="{name}" width="{size[1]}" height="{size[0]}">', *shapes, more, '</image>']
+    return ''.join([*parts, '</annotations>\n'])
+
+
+def test_cvat_is_read(tmp_path):
+    root = folder(tmp_path)
+    before, path = make(root)[0]['data_samples'], root / 'annotations.xml'
+    names = ('train/a.jpg', 'train/b.jpg', 'val/a.jpg')
+    drawn = [lane[::-1] for lane in before.lanes]
+    around = [np.concatenate([lane - (2, 0), lane[::-1] + (2, 0)]) for lane in before.lanes]
+    box = '<tag label="day"/><box label="car" xtl="1" ytl="2" xbr="3" ybr="4"></box>'
+    for text, more, atol in (
+            (cvat(dict.fromkeys(names, drawn)), {}, .01),
+            (cvat(dict.fromkeys(names, around), shape='polygon'), {}, 4),
+            (cvat(dict.fromkeys(names, drawn), more=box), dict(shapes=['lane']), .01),
+            (cvat(dict.fromkeys(names, [2 * lane for lane in drawn]), (216, 384)), {}, .01)):
+        path.write_text(text)
+        sample = make(root, labels='annotations.xml', **more)[0]['data_samples']
+        assert sample.exist.tolist() == [1] * 4
+        for ours, theirs in zip(sample.lanes, before.lanes):
+            np.testing.assert_allclose(ours[::-1, 0], np.interp(ours[::-1, 1], theirs[::-1, 1], theirs[::-1, 0]),
+                                       atol=atol)
+    path.write_text(cvat({'a': drawn, 'b.jpg': drawn}))  # a frame of a video, and an image without its folder
+    alone = dict(images='train/*.jpg', labels='annotations.xml', splits=dict(train='*'))
+    assert make(root, **alone)[1]['data_samples'].exist.sum() == 4
+    with pytest.raises(DataError, match=r'a may be test/a\.jpg or train/a\.jpg, expected one image of each name'):
+        make(root, labels='annotations.xml')
+    twice = '<annotations><image name="a"/><image name="a"/></annotations>'
+    for text, message in (
+            (cvat(dict.fromkeys(names, drawn), (50, 50)), r'xml, train/a.jpg: made on an image of 50 x 50 .*108 x 192'),
+            (cvat(dict.fromkeys(names, drawn), more=box), "box 6: 'car' is a box, expected a line of points"),
+            (cvat({'train/a.jpg': [np.array([[1, np.nan]])]}), "polyline 1: points .*'nan'"),
+            ('<annotations><track id="0"/></annotations>', 'tracks of a video, expected .* "CVAT for images'),
+            ('<annotation><folder/></annotation>', '<annotation> without <image>, expected'),
+            (cvat({'a.jpg': []})[:-20], 'no valid XML .*Export them again'), (twice, 'a second <image> of this name'),
+            ('<!DOCTYPE x []>' + cvat({'a.jpg': []})[40:], r'no valid XML \(a DOCTYPE\)')):
+        path.write_text(text)
+        with pytest.raises(DataError, match=message):
+            make(root, labels='annotations.xml', unlabelled='skip')
+
+
+def test_images_without_labels_are_refused_left_out_or_without_lanes(tmp_path):
+    root = folder(tmp_path, [f'{split}/{k}' for split in ('train', 'val', 'test') for k in range(40)])
+    for path in [*root.glob('*/[1-3]*.lines.txt'), *root.glob('*/[4-9].lines.txt')]:
+        path.unlink()  # 0 is labelled
+    with pytest.raises(DataError, match=r"train/1\.jpg: no labels by .*39 of 40 .*unlabelled='skip' .*'empty'"):
+        make(root)
+    assert [len(make(root, split, unlabelled='skip')) for split in ('train', 'val', 'test')] == [1, 1, 1]
+    dataset = make(root, unlabelled='empty')  # the one that has lanes is found
+    assert [len(dataset[k]['data_samples'].lanes) for k in (0, 1)] == [4, 0] and len(dataset) == 40
+    assert 'lanes' not in make(root, 'test')[1]['data_samples']
+    assert make(root, 'test', unlabelled='empty')[1]['data_samples'].lanes == []
+    (root / 'annotations.xml').write_text(cvat({'train/0.jpg': lanes(), 'train/1.jpg': []}))
+    with pytest.raises(DataError, match=r"train/1\.jpg: no labels by 'annotations.xml' \(39 of 40"):
+        make(root, labels='annotations.xml')
+
+
+def test_absent_lanes_of_tusimples_form_are_none(tmp_path):
+    """Tools fill their lists up to four lanes of -2, which a score would count as missed."""
+    root, rows = folder(tmp_path), list(range(44, 108, 4))
+    lane = [round(96 - (row - 40) / 2) for row in rows]
+    records = [dict(raw_file=f'{name}.jpg', h_samples=rows, lanes=[lane, *3 * [[-2] * len(rows)]])
+               for name in ('train/a', 'train/b')]
+    (root / 'lanes.json').write_text('\n'.join(map(json.dumps, records)))
+    assert [len(one) for one in make(root, labels='lanes.json')[0]['data_samples'].lanes] == [len(rows)]
 
 
 def test_one_file_in_tusimples_form(tmp_path):
@@ -221,7 +314,8 @@ def test_numbers_order_images_and_endings_may_be_capital(tmp_path):
 
 def test_what_cannot_be_is_said_at_once(tmp_path):
     root = folder(tmp_path)
-    for more, message in ((dict(labels='**/*.xml'), 'labels=.*expected a pattern that ends in .lines.txt'),
+    for more, message in ((dict(labels='**/*.csv'), 'labels=.*expected a pattern that ends in .lines.txt'),
+                          (dict(unlabelled='all'), 'unlabelled'), (dict(labels='**/*.xml'), 'Name it without stars'),
                           (dict(images='**/*.npy'), 'LaneFolder: images='), (dict(images='../*.jpg'), 'images='),
                           (dict(labels='*.lines.txt'), r'1 stars for .* with 2'), (dict(num_lanes=0), 'num_lanes=0'),
                           (dict(labels=None), 'labels=None for the split train'), (dict(image_size=(5,)), 'image_size'),
@@ -236,7 +330,7 @@ def test_what_cannot_be_is_said_at_once(tmp_path):
     with pytest.raises(DataError, match=r'no file \*\*/\*\.png in it \(files that end in \.jpg, \.txt'):
         make(root, images='**/*.png')
     (root / 'train/b.lines.txt').unlink()
-    with pytest.raises(DataError, match=r'b\.jpg: no labels .*1 of 2 images have none.*an empty file'):
+    with pytest.raises(DataError, match=r'b\.jpg: no labels .*1 of 2 images have none.*unlabelled'):
         make(root)
     for name in 'ab':
         (root / f'train/{name}.lines.txt').write_text('')

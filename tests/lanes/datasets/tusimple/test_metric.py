@@ -114,6 +114,18 @@ def test_metric(tmp_path):
             evaluate([{**images[0], key: None}])
 
 
+def test_images_whose_predictions_do_not_count_are_told(monkeypatch):
+    said = []
+    monkeypatch.setattr(tusimple, 'print_log', lambda text, *_: said.append(text))
+    lanes = [lane(u) for u in (300, 600)]
+    image = dict(sample_id='clips/0/20', lanes=lanes, pred_lanes=lanes, h_samples=tuple(ROWS), run_time=200)
+    assert evaluate([image])['accuracy'] == 1 and len(said) == 1
+    assert evaluate([image, {**image, 'run_time': 201}, {**image, 'pred_lanes': lanes * 3}])['accuracy'] == \
+        pytest.approx(1 / 3)
+    assert said[1] == ('2 of 3 images count as nothing found, by the rules of the benchmark: 1 predicted in more than '
+                       '200 ms, 1 with more than 2 lanes beyond the true ones.')
+
+
 LINE = dict(raw_file='clips/a/20.jpg', lanes=[[600] * len(ROWS)], run_time=10, h_samples=list(ROWS))
 
 

@@ -111,6 +111,37 @@ def test_the_test_split_takes_the_tasks_where_there_are_no_labels(official):
     assert 'lanes' not in sample and sample.h_samples == tuple(range(16, 72, 4))
 
 
+def test_archives_may_lie_in_folders_of_their_own(official):
+    """As Kaggle's copy has them: `test_label.json` stands at the root, tasks and clips in `test_set`."""
+    root = official('tusimple')
+    before = {split: [entry[0] for entry in TuSimple(root, split).samples] for split in ('train', 'val', 'test')}
+    for folder, files in (('train_set', ['label_data_0313.json', 'label_data_0531.json', 'label_data_0601.json']),
+                          ('test_set', ['test_tasks_0627.json'])):
+        (root / folder / 'clips').mkdir(parents=True)
+        for name in files:
+            (root / name).rename(root / folder / name)
+    for clip in list((root / 'clips').iterdir()):
+        clip.rename(root / ('test_set' if clip.name == 'abel' else 'train_set') / 'clips' / clip.name)
+    (root / 'clips').rmdir()
+    for split, names in before.items():
+        dataset = TuSimple(root, split)
+        assert [entry[0] for entry in dataset.samples] == names and dataset[0]['data_samples'].sample_id == names[0]
+    for path in list((root / 'train_set').iterdir()):  # the archive of the test alone has its own
+        path.rename(root / path.name)
+    for split, names in before.items():
+        assert TuSimple(root, split)[0]['data_samples'].sample_id == names[0]
+    (root / 'test_label.json').unlink()
+    assert 'lanes' not in TuSimple(root, 'test')[0]['data_samples']
+
+
+def test_clips_that_were_not_unpacked_are_counted_before_a_training(official):
+    root = official('tusimple')
+    (root / 'clips/0601/0/20.jpg').unlink()
+    with pytest.raises(DataError, match=r'0601/0/20\.jpg: no such file, expected the 3 images that .*0313\.json, '
+                                        r'.*0601\.json names, of which 1 are missing'):
+        TuSimple(root, 'train')
+
+
 def test_other_label_files(official):
     root = official('tusimple')
     files = ['label_data_0313.json', 'label_data_0531.json', 'label_data_0601.json']
