@@ -15,7 +15,7 @@ from perception.lanes.overlap import ImageResult, count, draw_stroke, iou_matrix
 from perception.utils.errors import DataError
 
 # whether a line to nowhere, as of a lane that names a point twice, is not that of the OpenCV of the original tool
-OVERFLOWS = cv2.line(np.zeros((590, 1640), np.uint8), (100, 100), (-2**31, -2**31), 1, 30).sum() != 2195
+OVERFLOWS = tuple(map(int, cv2.__version__.split('.')[:2])) >= (4, 13)
 
 
 def vertical(u, top=250, bottom=590, step=10):
