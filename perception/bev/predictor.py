@@ -222,7 +222,8 @@ class RigPredictor(Predictor):
                 if self.cameras or 'cameras' in self.data:
                     options['cameras'] = self.cameras or self.data['cameras']
                 try:
-                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], training=False, **options)
+                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], training=False,
+                                                                incomplete='keep', **options)
                     break
                 except (ConfigError, DataError) as error:
                     if not isinstance(error, ConfigError) or 'scene=' not in str(error):
@@ -244,7 +245,7 @@ class RigPredictor(Predictor):
             raise DataError(f'{path}: no such file or folder, expected images with {NAME}, or nuScenes. Correct the '
                             'path.')
         if path.is_dir() and any(path.glob('v1.0-*/sample_data.json')):
-            dataset = NuScenesRig(path, self._split(path), training=False,
+            dataset = NuScenesRig(path, self._split(path), training=False, incomplete='keep',
                                   scenes=None if self.scene is None else [self.scene])
             for number, frame in enumerate(dataset.frames):
                 yield f'{frame.scene}_{number:03d}', path / frame.points

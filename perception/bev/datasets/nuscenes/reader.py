@@ -37,7 +37,8 @@ from perception.common.formats.point_columns import NUSCENES_COLUMNS
 from perception.common.nuscenes.index import CAMERAS, Boxes, Index, KeyFrame, View
 from perception.common.nuscenes.maps import read_map
 from perception.common.nuscenes.poses import inverse_rigid, rotations
-from perception.common.nuscenes.reader import read_split
+from perception.common.nuscenes.reader import absent_files, read_split
+from perception.common.nuscenes.tables import DOWNLOAD
 from perception.common.structures import RigSample
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
@@ -119,6 +120,8 @@ class NuScenesRig(SeededDataset):
         map_grid: other `x` and `y` of its grid, low, high and cell [m] each.
         balance: repeat samples such that each class is in as many (CBGS); for training.
         scenes: names of those to be read of the split, all by default.
+        incomplete: what becomes of key frames of which a file is not there, such as those of archives that were never
+            unpacked: `'refuse'` the data set, `'leave_out'`, or `'keep'` them, so that reading one raises.
         training: whether empty truth is refused and what the official score needs is left out; by default, for the two
             train splits.
         pipeline: augmentations, callables or their configs, applied in turn.
@@ -126,7 +129,7 @@ class NuScenesRig(SeededDataset):
 
     Raises:
         ConfigError: an unknown split, frame, camera or scene.
-        DataError: missing or damaged tables, no scene of the split, nothing to learn.
+        DataError: missing or damaged tables, no scene of the split, files that are not there, nothing to learn.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, attributes=ATTRIBUTES, rate=2.0)  # key frames a second
@@ -135,9 +138,10 @@ class NuScenesRig(SeededDataset):
                  cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,
                  sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
                  map_grid: Mapping[str, Sequence[float]] | None = None, balance: bool = False,
-                 scenes: Sequence[str] | None = None, training: bool | None = None,
+                 scenes: Sequence[str] | None = None, incomplete: str = 'refuse', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         super().__init__(pipeline, seed)
+        check_choice('NuScenesRig: incomplete', incomplete, ('refuse', 'leave_out', 'keep'))
         check_choice('NuScenesRig: bev_frame', bev_frame, FRAMES)
         check_choice('NuScenesRig: reduce', reduce, (1, 2, 4, 8))
         for camera in cameras:
@@ -159,6 +163,8 @@ class NuScenesRig(SeededDataset):
             if not len(scenes):
                 raise ConfigError('NuScenesRig: scenes=[], expected some, or None for all of the split. Name them.')
             self.frames = [frame for frame in self.frames if frame.scene in scenes]
+        if incomplete != 'keep':
+            self.frames = self._complete(incomplete == 'leave_out')
         names = [DETECTION.get(name) for name in self.index.category_names.tolist()]
         self.label_of = np.array([-1 if name is None else CLASSES.index(name) for name in names], np.int64)
         self.attribute_of = np.array([ATTRIBUTES.index(name) if name in ATTRIBUTES else -1
@@ -184,6 +190,33 @@ class NuScenesRig(SeededDataset):
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def _complete(self, leave_out: bool) -> list[KeyFrame]:
+        """The key frames of which all files are there, of the cameras and, where it is read, of the LiDAR.
+
+        Raises:
+            DataError: there are others, which are not to be left out, or no such.
+        """
+        channels = [0] * self.with_points + [1 + CAMERAS.index(camera) for camera in self.cameras]
+        records = self.index.sample_records[[frame.row for frame in self.frames]][:, channels]  # -1: never taken
+        files = [[self.index.record_files[record].decode() if record >= 0 else '' for record in row]
+                 for row in records.tolist()]
+        absent = absent_files(self.data_root, (file for row in files for file in row if file)) | {''}
+        whole = [absent.isdisjoint(row) for row in files]
+        if all(whole):
+            return self.frames
+        row = whole.index(False)
+        first = next(file for file in files[row] if file in absent)
+        if not leave_out and not first:
+            self.index.views(self.frames[row].row, self.cameras)  # which tells whose image the tables lack
+        said = (f'{self.data_root}: {whole.count(False):,} of {len(whole):,} key frames of the {self.split} split lack '
+                f'files{f", such as {first}" if first else ""}')
+        if not leave_out or not any(whole):
+            cure = ", or give the data set incomplete='leave_out' to do without them; scores are not official then"
+            raise DataError(f'{said}, expected those of {", ".join(self.cameras)}{", LIDAR_TOP" * self.with_points}. '
+                            f'Unpack the missing archives of {DOWNLOAD}{cure if any(whole) else ""}.')
+        print_log(f'{said}, and are left out.', 'current', logging.WARNING)
+        return [frame for frame, good in zip(self.frames, whole) if good]
 
     def _check_labelled(self) -> None:
         """Raise a DataError if no training sample has a box of any class, or if a split that needs boxes has none."""
