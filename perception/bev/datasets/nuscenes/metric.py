@@ -47,7 +47,8 @@ class Predictions(NamedTuple):
     """Predictions of a sample in the world's frame.
 
     Attributes:
-        boxes: (P, 9) float64, see `Annotations`; velocities that are unknown are 0.
+        boxes: (P, 9) float64, see `Annotations`; velocities that a net does not tell are 0, those that a results file
+            calls NaN stay so, and their errors are left out, as officially.
         scores: (P,) float64.
         labels: (P,) int64.
         attributes: (P,) int64, -1 none.
@@ -177,10 +178,11 @@ def predictions_of(sample: Mapping, where: str) -> Predictions:
                         f'{len(boxes):,} predictions, expected a finite number and a class 0 to {len(CLASSES) - 1} for '
                         'each. Correct the model.')
     boxes = np.pad(boxes, ((0, 0), (0, 9 - boxes.shape[1])))
-    boxes[:, 7:] = np.nan_to_num(boxes[:, 7:], posinf=0, neginf=0)
     attributes = sample.get('pred_attributes')
-    attributes = guess_attributes(labels, boxes[:, 7:]) if attributes is None else \
-        np.asarray(attributes.cpu() if hasattr(attributes, 'cpu') else attributes).astype(np.int64)
+    if attributes is None:  # of a net
+        boxes[:, 7:] = np.nan_to_num(boxes[:, 7:], posinf=0, neginf=0)
+        attributes = guess_attributes(labels, boxes[:, 7:])
+    attributes = np.asarray(attributes.cpu() if hasattr(attributes, 'cpu') else attributes).astype(np.int64)
     return Predictions(to_world_boxes(boxes, to_world), scores, labels, attributes)
 
 
