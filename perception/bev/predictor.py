@@ -23,7 +23,17 @@ from perception.bev.datasets.nuscenes.reader import (
     to_world_boxes,
 )
 from perception.bev.draw import CameraView, arrays_of, draw_rig, from_above, input_views, make_look
-from perception.bev.rig import NAME, Rig, find_rigs, image_files, parse_rig, read_images, read_rig, rig_sample
+from perception.bev.rig import (
+    NAME,
+    Rig,
+    find_moments,
+    find_rigs,
+    image_files,
+    parse_rig,
+    read_images,
+    read_rig,
+    rig_sample,
+)
 from perception.bev.seen import CELL, draw_cell, draw_frustum, look_through
 from perception.bev.transforms import SweepDepth, image_matrices
 from perception.common.dataset import build_pipeline
@@ -250,14 +260,25 @@ class RigPredictor(Predictor):
             for number, frame in enumerate(dataset.frames):
                 yield f'{frame.scene}_{number:03d}', path / frame.points
         elif path.is_dir() or path.name == NAME:
-            for folder, file in find_rigs(path if path.is_dir() else path.parent):
-                try:
-                    yield folder.name, self._rig(folder, file)
-                except DataError as error:  # said where it is predicted, the others go on
-                    print_log(str(error), 'current', logging.WARNING)
-                    yield folder.name, folder
+            yield from self._rigs(path if path.is_dir() else path.parent)
         else:
             yield path.stem, path
+
+    def _rigs(self, path: Path) -> Iterator[tuple[str, Source]]:
+        """Name and source of each moment of a folder of images, or of such folders."""
+        if (path / NAME).is_file():
+            rig = read_rig(path / NAME)
+            rig = rig if self.cameras is None else rig.choose(self.cameras)
+            moments = find_moments(rig, path)
+            if moments:
+                yield from ((name, RigSource(rig, images, name)) for name, images in moments)
+                return
+        for folder, file in find_rigs(path):
+            try:
+                yield folder.name, self._rig(folder, file)
+            except DataError as error:  # said where it is predicted, the others go on
+                print_log(str(error), 'current', logging.WARNING)
+                yield folder.name, folder
 
     def _split(self, root: Path) -> str:
         """The data set's split, or the first one of what is there."""
