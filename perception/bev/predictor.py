@@ -11,6 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.bev.datasets.folder.reader import label_map_of, read_boxes
 from perception.bev.datasets.nuscenes.map_presets import view_of
 from perception.bev.datasets.nuscenes.metric import guess_attributes
 from perception.bev.datasets.nuscenes.reader import (
@@ -18,6 +19,7 @@ from perception.bev.datasets.nuscenes.reader import (
     NuScenesRig,
     bounds_of,
     frame_to_world,
+    from_world,
     pack_rig,
     preset_with,
     to_world_boxes,
@@ -29,6 +31,7 @@ from perception.bev.rig import (
     find_moments,
     find_rigs,
     image_files,
+    moments_of,
     parse_rig,
     read_images,
     read_rig,
@@ -73,9 +76,10 @@ Source = str | Path | RigSource
 class RigPredictor(Predictor):
     """Takes a moment of a drive: a folder of images with `rig.json`, see `perception/bev/rig.py`, or a key frame.
 
-    A key frame of nuScenes is named by a file of it, such as that of its front camera or of its LiDAR. From Python also
-    `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays and what `rig.json` holds, its path or a Rig. A
-    film comes of a folder of such folders, or of the folder of nuScenes, where `scene` names one.
+    A key frame of nuScenes is named by a file of it, such as that of its front camera or of its LiDAR, a moment of a
+    rig by one of its images too. From Python also `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays
+    and what `rig.json` holds, its path or a Rig. A film comes of a folder of such folders, or of the folder of nuScenes,
+    where `scene` names one.
 
     Pictures (`--view`): 'plain', images with boxes and the view from above; 'image' and 'bev', one of both; 'depth',
     what the net sees; 'frustum', the points of its view transform in 3D; 'cell', the pixels that feed a cell; 'map',
@@ -180,6 +184,9 @@ class RigPredictor(Predictor):
         """
         if not isinstance(source, RigSource):
             if not Path(source).is_dir() and Path(source).name != NAME:
+                moment = self._moment(Path(source))
+                if moment is not None:
+                    return self.read(moment)
                 dataset, number = self._key_frame(Path(source))
                 return dataset.read(number)
             folder = Path(source) if Path(source).is_dir() else Path(source).parent
@@ -199,6 +206,15 @@ class RigPredictor(Predictor):
         rig = read_rig(file)
         rig = rig if self.cameras is None else rig.choose(self.cameras)
         return RigSource(rig, tuple(image_files(rig, folder)), folder.name)
+
+    def _moment(self, file: Path) -> RigSource | None:
+        """The moment that an image belongs to, where there is a `rig.json` beside it or in the folder above."""
+        file = file.expanduser().absolute()
+        for place in (file.parent, file.parent.parent):
+            for name, rig, images in moments_of(place, self.cameras) if (place / NAME).is_file() else ():
+                if file in images:
+                    return RigSource(rig, images, name)
+        return None
 
     def _key_frame(self, file: Path) -> tuple[NuScenesRig, int]:
         """The data set, and the number in it, of the key frame that a file belongs to.
@@ -290,12 +306,18 @@ class RigPredictor(Predictor):
         """Boxes and, where the data have a preset, map of a key frame, by the names of RigSample.
 
         Args:
-            labels: the folder of nuScenes.
+            labels: the folder of nuScenes; of a rig the folder of its boxes, see RigFolder, or one file of them.
             name, source: of `sources`.
 
         Raises:
-            DataError: the source is no key frame.
+            DataError: there is none of the source.
         """
+        if isinstance(source, RigSource):
+            path, rig = Path(labels).expanduser(), source.rig
+            found = read_boxes(path / f'{name}.json' if path.is_dir() else path, label_map_of(self.data))
+            world = np.eye(4) if rig.car_to_world is None else rig.car_to_world
+            boxes = from_world(to_world_boxes(found.boxes, world), world @ rig.frame_to_car(self.bev_frame))
+            return dict(boxes=boxes, labels=found.labels)
         dataset, number = self._labelled(f'--labels {labels}', name, source)
         frame = dataset.frames[number]
         to_world = frame_to_world(dataset.index, frame.row, self.bev_frame)

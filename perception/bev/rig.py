@@ -356,6 +356,29 @@ def find_moments(rig: Rig, folder: Path) -> list[tuple[str, tuple[Path, ...]]]:
     return [(name, tuple(own[name] for own in files)) for name in sorted(names, key=natural_order)]
 
 
+def moments_of(folder: Path, cameras: Sequence[str] | None = None) -> list[tuple[str, Rig, tuple[Path, ...]]]:
+    """Name, rig and images of each moment of a folder, in any of the layouts above.
+
+    Args:
+        folder: of images, or of such folders.
+        cameras: names of those that are wanted, in this order; all by default.
+
+    Raises:
+        DataError: nothing there, or a moment that cannot be read.
+    """
+    def chosen(file: Path) -> Rig:
+        rig = read_rig(file)
+        return rig if cameras is None else rig.choose(cameras)
+
+    if (folder / NAME).is_file():
+        rig = chosen(folder / NAME)
+        moments = find_moments(rig, folder)
+        if moments:
+            return [(name, rig, files) for name, files in moments]
+    rigs = [(place, chosen(file)) for place, file in find_rigs(folder)]
+    return [(place.name, rig, tuple(image_files(rig, place))) for place, rig in rigs]
+
+
 def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
     """The image of each camera in a folder.
 
@@ -408,13 +431,25 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
             raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of '
                             f'{camera.name}. Scale the image, or correct size and K.')
         pixels = reduced(pixels, reduce // factor)  # as a file of these pixels would be read
-        if camera.distortion:
-            share = 1 / reduce
-            matrix = [[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]] @ camera.cam_to_img
-            pixels = cv2.remap(pixels, *_undistortion(matrix.tobytes(), camera.distortion, pixels.shape[1::-1]),
-                               cv2.INTER_LINEAR)
-        found.append(pixels)
+        found.append(undistorted(pixels, camera.cam_to_img, camera.distortion, reduce))
     return found
+
+
+def undistorted(pixels: np.ndarray, cam_to_img: np.ndarray, distortion: Sequence[float], reduce: int = 1) -> np.ndarray:
+    """An image (H, W, 3) freed of its distortion, black where its file shows nothing.
+
+    Args:
+        pixels: the image.
+        cam_to_img: (3, 3), of the file.
+        distortion: see above, none for images that have none.
+        reduce: so many times smaller than the file is the image.
+    """
+    if not len(distortion):
+        return pixels
+    share = 1 / reduce
+    matrix = [[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]] @ np.asarray(cam_to_img, np.float64)
+    places = _undistortion(matrix.tobytes(), tuple(distortion), pixels.shape[1::-1])
+    return cv2.remap(pixels, *places, cv2.INTER_LINEAR)
 
 
 @lru_cache(maxsize=2 * MOST)
@@ -448,4 +483,5 @@ def rig_sample(rig: Rig, images: Sequence[np.ndarray], bev_frame: str, name: str
         image_aug=np.array(shrinks), bev_aug=np.eye(4),
         meta=dict(sample_id=name, image_paths=[str(file) for file in files],
                   cameras=[camera.name for camera in rig.cameras], points_path='', bev_frame=bev_frame,
+                  distortions=[camera.distortion for camera in rig.cameras],
                   frame_to_world=world @ to_car, ego_to_world=world, timestamp=rig.timestamp, scene=name, location=''))
