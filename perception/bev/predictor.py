@@ -78,8 +78,8 @@ class RigPredictor(Predictor):
 
     A key frame of nuScenes is named by a file of it, such as that of its front camera or of its LiDAR, a moment of a
     rig by one of its images too. From Python also `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays
-    and what `rig.json` holds, its path or a Rig. A film comes of a folder of such folders, or of the folder of nuScenes,
-    where `scene` names one.
+    and what `rig.json` holds, its path or a Rig. A film comes of a folder of such folders, or of the folder of
+    nuScenes, where `scene` names one.
 
     Pictures (`--view`): 'plain', images with boxes and the view from above; 'image' and 'bev', one of both; 'depth',
     what the net sees; 'frustum', the points of its view transform in 3D; 'cell', the pixels that feed a cell; 'map',
