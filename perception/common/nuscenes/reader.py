@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -89,22 +88,6 @@ def read_split(data_root: str | Path, split: str) -> tuple[Index, list[KeyFrame]
                         f'{", ".join(there[:5]) or "none"}), expected its scenes, such as {min(scenes)}. Unpack the '
                         f'metadata from {DOWNLOAD} again.')
     return index, frames
-
-
-def absent_files(root: Path, files: Iterable[str]) -> set[str]:
-    """Those of some files below a root that are not there; each folder is listed once, as a split has 200,000 files."""
-    there: dict[str, set[str]] = {}
-    absent = set()
-    for file in files:
-        folder, _, name = file.rpartition('/')
-        if folder not in there:
-            try:
-                there[folder] = set(os.listdir(root / folder))
-            except (FileNotFoundError, NotADirectoryError):
-                there[folder] = set()
-        if name not in there[folder]:
-            absent.add(file)
-    return absent
 
 
 def _cache_path(root: Path, version: str) -> Path:

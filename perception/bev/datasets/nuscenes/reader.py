@@ -37,13 +37,13 @@ from perception.common.formats.point_columns import NUSCENES_COLUMNS
 from perception.common.nuscenes.index import CAMERAS, Boxes, Index, KeyFrame, View
 from perception.common.nuscenes.maps import read_map
 from perception.common.nuscenes.poses import inverse_rigid, rotations
-from perception.common.nuscenes.reader import absent_files, read_split
+from perception.common.nuscenes.reader import read_split
 from perception.common.nuscenes.tables import DOWNLOAD
 from perception.common.structures import RigSample
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path
+from perception.utils.paths import absent_files, data_path
 
 CLASSES = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle',
            'traffic_cone', 'barrier')
