@@ -135,7 +135,7 @@ class PillarEncoder(nn.Module):
             pillar: (N,) int64 row of each point's pillar.
         """
         xyz, size = points[:, :3], points.new_tensor(self.voxel_size)
-        from_mean = xyz - scatter_mean(xyz, pillar, len(coords))[pillar]
+        from_mean = xyz - scatter_mean(xyz, pillar, coords.shape[0])[pillar]  # len() would fix it in a graph
         middle = coords[:, [3, 2, 1]] * size + (size / 2 + points.new_tensor(self.point_cloud_range[:3]))
         from_middle = xyz - middle[pillar]
         own = from_middle if self.legacy else xyz

@@ -113,6 +113,7 @@ class NuScenesRig(SeededDataset):
             projections know nothing.
         reduce: 2, 4 or 8 to decode images at a half, quarter or eighth of their size, for inputs that are as small;
             matrices follow.
+        images: whether to read the images; without them `images` is absent, and the tables alone have to be there.
         points: whether to read the LiDAR's points, which training for depths needs.
         sweeps: how many sweeps before that of the key frame are added to it.
         min_points: of LiDAR and radar in a box of the truth; those with fewer are left out.
@@ -135,8 +136,8 @@ class NuScenesRig(SeededDataset):
     METAINFO = dict(classes=CLASSES, palette=PALETTE, attributes=ATTRIBUTES, rate=2.0)  # key frames a second
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', bev_frame: str = 'lidar',
-                 cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,
-                 sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
+                 cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, images: bool = True,
+                 points: bool = False, sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
                  map_grid: Mapping[str, Sequence[float]] | None = None, balance: bool = False,
                  scenes: Sequence[str] | None = None, incomplete: str = 'refuse', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -153,7 +154,7 @@ class NuScenesRig(SeededDataset):
             check_positive('NuScenesRig', sweeps=sweeps)
         self.data_root, self.split, self.bev_frame = data_path(data_root), split, bev_frame
         self.cameras, self.motion, self.reduce, self.with_points = tuple(cameras), motion, reduce, points
-        self.sweeps, self.min_points = sweeps, min_points
+        self.sweeps, self.min_points, self.with_images = sweeps, min_points, images
         self.training = split.endswith('train') if training is None else training
         self.index, self.frames = read_split(self.data_root, split)
         whole = len(self.frames)
@@ -197,7 +198,8 @@ class NuScenesRig(SeededDataset):
         Raises:
             DataError: there are others, which are not to be left out, or no such.
         """
-        channels = [0] * self.with_points + [1 + CAMERAS.index(camera) for camera in self.cameras]
+        cameras = self.cameras if self.with_images else ()
+        channels = [0] * self.with_points + [1 + CAMERAS.index(camera) for camera in cameras]
         records = self.index.sample_records[[frame.row for frame in self.frames]][:, channels]  # -1: never taken
         files = [[self.index.record_files[record].decode() if record >= 0 else '' for record in row]
                  for row in records.tolist()]
@@ -267,7 +269,8 @@ class NuScenesRig(SeededDataset):
                     ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6,
                     scene=frame.scene, location=frame.location)
         sample = dict(
-            sample_id=frame.sample, meta=meta, images=[self._image(path, view) for path, view in zip(paths, views)],
+            sample_id=frame.sample, meta=meta,
+            images=[self._image(path, view) for path, view in zip(paths, views)] if self.with_images else [],
             cam_to_img=np.stack([view.cam_to_img for view in views]),
             frame_to_cam=np.stack([self._frame_to_cam(view, frame.row, to_world) for view in views]),
             image_aug=np.repeat(shrink[None], len(views), 0), bev_aug=np.eye(4))
@@ -387,7 +390,7 @@ def pack_rig(sample: dict) -> dict:
     if len(sizes) > 1:
         raise DataError(f'{sample["sample_id"]}: images of {" and ".join(f"{w} x {h}" for h, w in sizes)} pixels, '
                         'expected one size. Let the pipeline begin with ImageAug, which brings all to one.')
-    meta = dict(sample['meta'], image_shape=sizes[0])
+    meta = dict(sample['meta'], image_shape=sizes[0] if sizes else (0, 0))
     if 'annotations' in sample:
         meta['annotations'] = sample['annotations']
     packed = RigSample(metainfo=meta)
@@ -395,12 +398,13 @@ def pack_rig(sample: dict) -> dict:
         if key in sample:
             value = np.ascontiguousarray(sample[key])
             packed.set_field(torch.from_numpy(value.astype(np.float32) if value.dtype == np.float64 else value), key)
-    images = np.empty((len(sample['images']), 3, *sizes[0]), np.uint8)
-    for image, planes in zip(sample['images'], images):
-        cv2.split(np.ascontiguousarray(image), list(planes))  # ten times as fast as NumPy
-    inputs = dict(images=torch.from_numpy(images), **{
-        key: torch.from_numpy(np.asarray(sample[key], np.float32))
-        for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug')})
+    inputs = {key: torch.from_numpy(np.asarray(sample[key], np.float32))
+              for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug')}
+    if sizes:
+        images = np.empty((len(sample['images']), 3, *sizes[0]), np.uint8)
+        for image, planes in zip(sample['images'], images):
+            cv2.split(np.ascontiguousarray(image), list(planes))  # ten times as fast as NumPy
+        inputs['images'] = torch.from_numpy(images)
     if 'points' in sample:
         inputs['points'] = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
     return dict(inputs=inputs, data_samples=packed)
