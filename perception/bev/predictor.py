@@ -11,7 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from perception.bev.datasets.folder.reader import label_map_of, read_boxes
+from perception.bev.datasets.folder.reader import RigFolder, label_map_of, read_boxes
 from perception.bev.datasets.nuscenes.map_presets import view_of
 from perception.bev.datasets.nuscenes.metric import guess_attributes
 from perception.bev.datasets.nuscenes.reader import (
@@ -89,7 +89,8 @@ class RigPredictor(Predictor):
         model: in evaluation mode, or None.
         data: config of the data set, its `type` NuScenesRig.
         scene: of nuScenes, such as 'scene-0103'; by default all of the data set's split.
-        cameras: names of those that the net sees, in this order, separated by commas; all by default.
+        cameras: names of those that the net sees, in this order, separated by commas; by default all, or those of the
+            data set of one's own rig.
         min_score: predictions below it are not drawn.
         min_map: probability from which on a cell of the map is drawn.
         reach: m around the car that the view from above shows; that of the rig, else 52.
@@ -111,6 +112,8 @@ class RigPredictor(Predictor):
         super().__init__(model, data)
         self.cell = self._place(cell)
         self.scene, self.reach = scene, reach
+        if cameras is None and issubclass(data['type'], RigFolder):
+            cameras = data.get('cameras')
         self.cameras = None if cameras is None else [name.strip() for name in cameras.split(',')] \
             if isinstance(cameras, str) else list(cameras)
         self.look = make_look(dict(min_score=min_score, min_map=min_map, max_range=max_range,

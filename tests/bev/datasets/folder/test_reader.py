@@ -116,6 +116,8 @@ def test_predictions_are_written_as_truth_is_read(own, tmp_path):
     config = dict(type=RigFolder, data_root=str(own), bev_frame='lidar', pipeline=[ImageAug(SIZE)])
     predictor, dataset = RigPredictor(None, config), RigFolder(own, bev_frame='lidar', training=False)
     (name, source), = predictor.sources(own / 'train/yard')
+    two = RigPredictor(None, dict(config, cameras=['CAM_BACK', 'CAM_FRONT']))  # as the net was trained
+    assert [camera.name for camera in next(two.sources(own / 'train/yard'))[1].rig.cameras] == ['CAM_BACK', 'CAM_FRONT']
     by_image = predictor.read(source.images[2])
     assert by_image['sample_id'] == name == '000' and len(by_image['images']) == 6
     truth = predictor.truth(own / 'train/yard/boxes', name, source)
