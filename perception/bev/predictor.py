@@ -251,8 +251,8 @@ class RigPredictor(Predictor):
                 if self.cameras or 'cameras' in self.data:
                     options['cameras'] = self.cameras or self.data['cameras']
                 try:
-                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], training=False,
-                                                                incomplete='keep', **options)
+                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], incomplete='keep',
+                                                          training=False, **options)
                     break
                 except (ConfigError, DataError) as error:
                     if not isinstance(error, ConfigError) or 'scene=' not in str(error):
