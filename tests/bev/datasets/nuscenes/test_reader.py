@@ -227,6 +227,12 @@ def test_a_missing_camera_is_told(mini_rig, change_tables, tmp_path):
     assert len(NuScenesRig(root, 'mini_val', reduce=8, cameras=others).read(0)['images']) == 5
 
 
+@pytest.mark.parametrize('folder', ['v1.0-mini', 'samples'])
+def test_a_folder_of_the_data_set_in_its_place_is_told(mini_rig, folder):
+    with pytest.raises(DataError, match=rf'{folder}: no folder v1.0-... in it but beside it.*Give {mini_rig}\.$'):
+        NuScenesRig(mini_rig / folder, 'mini_val')
+
+
 def test_archives_that_were_not_unpacked_are_told_at_the_start(own_images):
     dataset = NuScenesRig(own_images, 'mini_val', reduce=8)
     assert len({frame.scene for frame in dataset.frames}) == 2
