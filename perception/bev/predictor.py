@@ -315,8 +315,9 @@ class RigPredictor(Predictor):
         Raises:
             DataError: there is none of the source.
         """
-        if isinstance(source, RigSource):
-            path, rig = Path(labels).expanduser(), source.rig
+        path = Path(labels).expanduser()
+        if isinstance(source, RigSource) and not any(path.glob('v1.0-*')):
+            rig = source.rig
             found = read_boxes(path / f'{name}.json' if path.is_dir() else path, label_map_of(self.data))
             world = np.eye(4) if rig.car_to_world is None else rig.car_to_world
             boxes = from_world(to_world_boxes(found.boxes, world), world @ rig.frame_to_car(self.bev_frame))
