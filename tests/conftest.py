@@ -51,6 +51,8 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     # 2 training and 2 validation scenes of 1 key frame, 1 of test
     nuscenes_rig=dict(train_frames=1, val_frames=1, test_frames=1, train_scenes=2, columns=120, width=160, detail=.05,
                       workers=1),
+    # a drive of 1 moment to train and one to validate with
+    rig_folder=dict(train_frames=1, val_frames=1, train_scenes=1, val_scenes=1, width=160, detail=.05, workers=1),
     waymo=dict(train_segments=1, train_frames=2, val_segments=1, val_frames=1, test_frames=1, columns=60,
                workers=1),
     street=dict(train=11, val=10),

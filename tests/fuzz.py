@@ -53,7 +53,8 @@ SETS = {'semantickitti': ('semantickitti', 25), 'semantickitti_multiscan': ('sem
         'tusimple': ('tusimple', 15), 'bdd100k': ('bdd100k', 12), 'llamas': ('llamas', 12),
         'lane_folder': ('lane_folder', 15), 'apolloscape': ('apolloscape', 6), 'stcrowd': ('stcrowd', 20),
         'udacity': ('udacity', 20), 'comma': ('comma', 20), 'bdd_driving': ('bdd_driving', 12),
-        'cityscapes': ('cityscapes', 10), 'nuscenes_rig': ('nuscenes_rig', 15)}
+        'cityscapes': ('cityscapes', 10), 'nuscenes_rig': ('nuscenes_rig', 15),
+        'rig_folder': ('rig_folder', 15)}
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """Write a trained net as ONNX or as a program of torch.export and check it; the body of tools/export.py.
 
 What is exported as ONNX is told by the model's method `deployable()`: a module in evaluation mode with its
-normalisation inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free.
+normalisation inside, example inputs by name, and names of the outputs. The first dimension, the batch, stays free;
+others do that the module names in `free`, by input.
 A net of points has `traceable()` instead, since sparse convolutions have no ONNX operator: a module of points to
 labels, example points, and what labels points eagerly. Their number stays free. The program is a `.pt2` file, which
 `torch.export.load` reads without this project.
@@ -87,7 +88,7 @@ def export(config: str | Path, checkpoint: str | Path, out: str | Path | None = 
         to_onnx(module, inputs, outputs, part, notes)
         worst = compare(module, inputs, part, trials)
     print_log(f'{out}: {sum(p.numel() for p in module.parameters()):,} parameters, {out.stat().st_size / 2**20:.1f} '
-              f'MiB; inputs {_shapes(inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
+              f'MiB; inputs {_shapes(module, inputs)}, outputs {", ".join(outputs)}. ONNX Runtime and PyTorch agree on '
               f'{trials} random batches: largest difference {worst:.1e} of the largest value.', 'current')
     return out
 
@@ -155,17 +156,23 @@ def to_onnx(module: nn.Module, inputs: Mapping[str, Tensor], outputs: Sequence[s
     examples = tuple(torch.cat([value, value]) if len(value) == 1 else value for value in inputs.values())
     with _quiet(), torch.no_grad():
         program = torch.onnx.export(module.eval(), examples, input_names=list(inputs), output_names=list(outputs),
-                                    dynamic_shapes=[{0: batch} for _ in inputs], opset_version=OPSET, dynamo=True,
-                                    verbose=False)
+                                    dynamic_shapes=[dict.fromkeys(free_of(module, name), batch) for name in inputs],
+                                    opset_version=OPSET, dynamo=True, verbose=False)
     proto = program.model_proto
     onnx.helper.set_model_props(proto, {key: json.dumps(value) for key, value in (notes or {}).items()})
     onnx.checker.check_model(proto)
     onnx.save(proto, str(path))
 
 
+def free_of(module: nn.Module, name: str) -> tuple[int, ...]:
+    """Dimensions of an input that stay free: the batch, and those that a module names in `free`."""
+    return getattr(module, 'free', {}).get(name, (0,))
+
+
 @torch.no_grad()
 def compare(module: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, trials: int = 3, seed: int = 0) -> float:
-    """Run a module and its ONNX file on random inputs between the examples' least and largest value.
+    """Run a module and its ONNX file on random inputs between the examples' least and largest value; where more than
+    the batch stays free, on random parts of the examples.
 
     Args:
         module: in evaluation mode.
@@ -182,8 +189,7 @@ def compare(module: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, t
     """
     session, generator, worst = open_session(path), torch.Generator().manual_seed(seed), 0.
     for trial in range(trials):
-        batch = {name: torch.rand(trial + 1, *value.shape[1:], generator=generator) * (value.max() - value.min())
-                 + value.min() for name, value in inputs.items()}
+        batch = {name: _part(value, free_of(module, name), trial, generator) for name, value in inputs.items()}
         expected = [value.numpy() for value in module(*batch.values())]
         found = session.run(None, {name: value.numpy() for name, value in batch.items()})
         for output, theirs, ours in zip(session.get_outputs(), found, expected):
@@ -196,6 +202,17 @@ def compare(module: nn.Module, inputs: Mapping[str, Tensor], path: str | Path, t
                                 f'{TOLERANCE:.0e}. Report it with the versions of torch and onnxruntime.')
             worst = max(worst, difference)
     return worst
+
+
+def _part(value: Tensor, free: Sequence[int], trial: int, generator: torch.Generator) -> Tensor:
+    """An input of a batch of `trial + 1`, see `compare`."""
+    if len(free) == 1:
+        return torch.rand(trial + 1, *value.shape[1:], generator=generator) * (value.max() - value.min()) + value.min()
+    value = torch.cat([value] * (trial + 1))
+    for place in free[1:]:
+        rows = torch.randperm(value.shape[place], generator=generator)[:-(-value.shape[place] // (trial + 1))]
+        value = value.index_select(place, rows)
+    return value
 
 
 @contextmanager
@@ -212,5 +229,8 @@ def _quiet():
         logger.setLevel(level)
 
 
-def _shapes(inputs: Mapping[str, Tensor]) -> str:
-    return ', '.join(f'{name} (B, {", ".join(map(str, value.shape[1:]))})' for name, value in inputs.items())
+def _shapes(module: nn.Module, inputs: Mapping[str, Tensor]) -> str:
+    """Such as `points (B, N, 4)`."""
+    free = {name: dict(zip(free_of(module, name), 'BNM')) for name in inputs}
+    return ', '.join(f'{name} ({", ".join(str(free[name].get(k, n)) for k, n in enumerate(value.shape))})'
+                     for name, value in inputs.items())

@@ -176,6 +176,7 @@ def _stand_in(cfg: Config, predictions: str | Path, **others: Any) -> None:
     need(cfg, '--predictions', 'predictions')
     lacks = cfg.predictions.type.lacks
     cfg.test_evaluator = [part for part in cfg.test_evaluator if not issubclass(part['type'], lacks)]
+    cfg.test_dataloader.dataset.update(cfg.predictions.type.data)
     cfg.model = dict(cfg.predictions, path=str(predictions))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 
 from perception.bev.datasets.nuscenes.metric import RANGES, in_range
+from perception.bev.rig import undistorted
 from perception.bev.transforms import image_matrices
 from perception.common.formats.images import read_image
 from perception.common.metrics.detection import match, rank
@@ -85,7 +86,7 @@ class CameraView(NamedTuple):
 
 
 def file_views(sample: Mapping, inputs: Mapping) -> list[CameraView]:
-    """The images of a sample as their files have them, at half their size.
+    """The images of a sample as their files have them, undistorted, at half their size.
 
     Args:
         sample: a RigSample or its dict, with `image_paths` and `cameras`.
@@ -97,8 +98,11 @@ def file_views(sample: Mapping, inputs: Mapping) -> list[CameraView]:
     share = 1 / SHARPEST
     shrink = np.array([[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]])
     matrices = image_matrices(*(_array(inputs[key]) for key in ('cam_to_img', 'frame_to_cam')), shrink)
-    return [CameraView(name, read_image(path, reduce=SHARPEST), matrix) for name, path, matrix in zip(
-        sample.get('cameras'), sample.get('image_paths'), matrices)]
+    names, paths = sample.get('cameras'), sample.get('image_paths')
+    distortions = sample.get('distortions') or [()] * len(names)
+    return [CameraView(name, undistorted(read_image(path, reduce=SHARPEST), cam_to_img, distortion, SHARPEST), matrix)
+            for name, path, matrix, cam_to_img, distortion in zip(
+                names, paths, matrices, _array(inputs['cam_to_img']), distortions)]
 
 
 def input_views(sample: Mapping, inputs: Mapping) -> list[CameraView]:

@@ -11,6 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.bev.datasets.folder.reader import RigFolder, label_map_of, read_boxes
 from perception.bev.datasets.nuscenes.map_presets import view_of
 from perception.bev.datasets.nuscenes.metric import guess_attributes
 from perception.bev.datasets.nuscenes.reader import (
@@ -18,12 +19,24 @@ from perception.bev.datasets.nuscenes.reader import (
     NuScenesRig,
     bounds_of,
     frame_to_world,
+    from_world,
     pack_rig,
     preset_with,
     to_world_boxes,
 )
 from perception.bev.draw import CameraView, arrays_of, draw_rig, from_above, input_views, make_look
-from perception.bev.rig import NAME, Rig, find_rigs, image_files, parse_rig, read_images, read_rig, rig_sample
+from perception.bev.rig import (
+    NAME,
+    Rig,
+    find_moments,
+    find_rigs,
+    image_files,
+    moments_of,
+    parse_rig,
+    read_images,
+    read_rig,
+    rig_sample,
+)
 from perception.bev.seen import CELL, draw_cell, draw_frustum, look_through
 from perception.bev.transforms import SweepDepth, image_matrices
 from perception.common.dataset import build_pipeline
@@ -63,9 +76,10 @@ Source = str | Path | RigSource
 class RigPredictor(Predictor):
     """Takes a moment of a drive: a folder of images with `rig.json`, see `perception/bev/rig.py`, or a key frame.
 
-    A key frame of nuScenes is named by a file of it, such as that of its front camera or of its LiDAR. From Python also
-    `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays and what `rig.json` holds, its path or a Rig. A
-    film comes of a folder of such folders, or of the folder of nuScenes, where `scene` names one.
+    A key frame of nuScenes is named by a file of it, such as that of its front camera or of its LiDAR, a moment of a
+    rig by one of its images too. From Python also `predictor(images, rig)`, with files or (H, W, 3) uint8 RGB arrays
+    and what `rig.json` holds, its path or a Rig. A film comes of a folder of such folders, or of the folder of
+    nuScenes, where `scene` names one.
 
     Pictures (`--view`): 'plain', images with boxes and the view from above; 'image' and 'bev', one of both; 'depth',
     what the net sees; 'frustum', the points of its view transform in 3D; 'cell', the pixels that feed a cell; 'map',
@@ -75,7 +89,8 @@ class RigPredictor(Predictor):
         model: in evaluation mode, or None.
         data: config of the data set, its `type` NuScenesRig.
         scene: of nuScenes, such as 'scene-0103'; by default all of the data set's split.
-        cameras: names of those that the net sees, in this order, separated by commas; all by default.
+        cameras: names of those that the net sees, in this order, separated by commas; by default all, or those of the
+            data set of one's own rig.
         min_score: predictions below it are not drawn.
         min_map: probability from which on a cell of the map is drawn.
         reach: m around the car that the view from above shows; that of the rig, else 52.
@@ -97,6 +112,8 @@ class RigPredictor(Predictor):
         super().__init__(model, data)
         self.cell = self._place(cell)
         self.scene, self.reach = scene, reach
+        if cameras is None and issubclass(data['type'], RigFolder):
+            cameras = data.get('cameras')
         self.cameras = None if cameras is None else [name.strip() for name in cameras.split(',')] \
             if isinstance(cameras, str) else list(cameras)
         self.look = make_look(dict(min_score=min_score, min_map=min_map, max_range=max_range,
@@ -170,6 +187,9 @@ class RigPredictor(Predictor):
         """
         if not isinstance(source, RigSource):
             if not Path(source).is_dir() and Path(source).name != NAME:
+                moment = self._moment(Path(source))
+                if moment is not None:
+                    return self.read(moment)
                 dataset, number = self._key_frame(Path(source))
                 return dataset.read(number)
             folder = Path(source) if Path(source).is_dir() else Path(source).parent
@@ -189,6 +209,15 @@ class RigPredictor(Predictor):
         rig = read_rig(file)
         rig = rig if self.cameras is None else rig.choose(self.cameras)
         return RigSource(rig, tuple(image_files(rig, folder)), folder.name)
+
+    def _moment(self, file: Path) -> RigSource | None:
+        """The moment that an image belongs to, where there is a `rig.json` beside it or in the folder above."""
+        file = file.expanduser().absolute()
+        for place in (file.parent, file.parent.parent):
+            for name, rig, images in moments_of(place, self.cameras) if (place / NAME).is_file() else ():
+                if file in images:
+                    return RigSource(rig, images, name)
+        return None
 
     def _key_frame(self, file: Path) -> tuple[NuScenesRig, int]:
         """The data set, and the number in it, of the key frame that a file belongs to.
@@ -222,7 +251,8 @@ class RigPredictor(Predictor):
                 if self.cameras or 'cameras' in self.data:
                     options['cameras'] = self.cameras or self.data['cameras']
                 try:
-                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], training=False, **options)
+                    self._sets[root, scene] = NuScenesRig(root, split, scenes=[scene], incomplete='keep',
+                                                          training=False, **options)
                     break
                 except (ConfigError, DataError) as error:
                     if not isinstance(error, ConfigError) or 'scene=' not in str(error):
@@ -244,19 +274,30 @@ class RigPredictor(Predictor):
             raise DataError(f'{path}: no such file or folder, expected images with {NAME}, or nuScenes. Correct the '
                             'path.')
         if path.is_dir() and any(path.glob('v1.0-*/sample_data.json')):
-            dataset = NuScenesRig(path, self._split(path), training=False,
+            dataset = NuScenesRig(path, self._split(path), training=False, incomplete='keep',
                                   scenes=None if self.scene is None else [self.scene])
             for number, frame in enumerate(dataset.frames):
                 yield f'{frame.scene}_{number:03d}', path / frame.points
         elif path.is_dir() or path.name == NAME:
-            for folder, file in find_rigs(path if path.is_dir() else path.parent):
-                try:
-                    yield folder.name, self._rig(folder, file)
-                except DataError as error:  # said where it is predicted, the others go on
-                    print_log(str(error), 'current', logging.WARNING)
-                    yield folder.name, folder
+            yield from self._rigs(path if path.is_dir() else path.parent)
         else:
             yield path.stem, path
+
+    def _rigs(self, path: Path) -> Iterator[tuple[str, Source]]:
+        """Name and source of each moment of a folder of images, or of such folders."""
+        if (path / NAME).is_file():
+            rig = read_rig(path / NAME)
+            rig = rig if self.cameras is None else rig.choose(self.cameras)
+            moments = find_moments(rig, path)
+            if moments:
+                yield from ((name, RigSource(rig, images, name)) for name, images in moments)
+                return
+        for folder, file in find_rigs(path):
+            try:
+                yield folder.name, self._rig(folder, file)
+            except DataError as error:  # said where it is predicted, the others go on
+                print_log(str(error), 'current', logging.WARNING)
+                yield folder.name, folder
 
     def _split(self, root: Path) -> str:
         """The data set's split, or the first one of what is there."""
@@ -268,12 +309,19 @@ class RigPredictor(Predictor):
         """Boxes and, where the data have a preset, map of a key frame, by the names of RigSample.
 
         Args:
-            labels: the folder of nuScenes.
+            labels: the folder of nuScenes; of a rig the folder of its boxes, see RigFolder, or one file of them.
             name, source: of `sources`.
 
         Raises:
-            DataError: the source is no key frame.
+            DataError: there is none of the source.
         """
+        path = Path(labels).expanduser()
+        if isinstance(source, RigSource) and not any(path.glob('v1.0-*')):
+            rig = source.rig
+            found = read_boxes(path / f'{name}.json' if path.is_dir() else path, label_map_of(self.data))
+            world = np.eye(4) if rig.car_to_world is None else rig.car_to_world
+            boxes = from_world(to_world_boxes(found.boxes, world), world @ rig.frame_to_car(self.bev_frame))
+            return dict(boxes=boxes, labels=found.labels)
         dataset, number = self._labelled(f'--labels {labels}', name, source)
         frame = dataset.frames[number]
         to_world = frame_to_world(dataset.index, frame.row, self.bev_frame)

@@ -6,11 +6,17 @@
      "lidar": {"pose": [[...]]}, "map_range": 50, "timestamp": 0.0, "car_to_world": [[...]]}
 
 `size` is width and height in pixels, `K` the camera matrix, `pose` takes x, y, z of the camera (x right, y down, z
-forward) to the car's frame: x forward, y left, z up, origin on the ground below the rear axle [m]. Where `image` is
-absent, it is the file called as the camera. All the rest is optional: where the LiDAR is, in whose frame some nets find
-things; how far around the car the picture from above reaches [m]; the time [s]; where the car is, for a sequence.
+forward) to the car's frame: x forward, y left, z up, origin on the ground below the rear axle [m]. It is a 4 x 4 matrix
+or, as there are two orders of quaternions, `{"translation": [x, y, z], "rotation": {"w": 1, "x": 0, "y": 0, "z": 0}}`.
+Where `image` is absent, it is the file called as the camera.
 
-A sequence is a folder of such folders; one `rig.json` beside them will do if all have the same cameras.
+All the rest is optional: `D` of a camera, the distortion of its images as OpenCV and ROS's plumb_bob have it, k1, k2,
+p1, p2 and none, k3 or k3 to k6, of which images are freed as they are read, while `K` stays; where the LiDAR is, in
+whose frame some nets find things; how far around the car the picture from above reaches [m]; the time [s]; where the
+car is, for a sequence.
+
+A sequence is a folder of such folders; one `rig.json` beside them will do if all have the same cameras. Or each camera
+has a folder beside `rig.json`, called as itself, in which the images of a moment have the same name.
 """
 from __future__ import annotations
 
@@ -19,10 +25,11 @@ import logging
 import os
 import textwrap
 from collections.abc import Mapping, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from mmengine.logging import print_log
 
@@ -30,17 +37,19 @@ from perception.bev.datasets.nuscenes.reader import flattened
 from perception.common.formats.images import SUFFIXES, read_image, reduced
 from perception.common.formats.text import read_text
 from perception.common.nuscenes.index import Index
-from perception.common.nuscenes.poses import inverse_rigid
+from perception.common.nuscenes.poses import inverse_rigid, rotations
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import DataError
+from perception.utils.paths import natural_order
 
 NAME = 'rig.json'
 MOST = 12  # cameras
 LARGEST = 1e12  # number, whatever its unit
-RIGID = 1e-3  # how far a rotation may be from one
+RIGID, ROUNDED = 1e-3, 1e-2  # how far a rotation may be from one without a word, and with one
+DISTORTIONS = (4, 5, 8)  # numbers of them
 FAR = 100  # m from the car's origin, where no camera is
 RIG_KEYS = ('cameras', 'lidar', 'map_range', 'timestamp', 'car_to_world')
-CAMERA_KEYS = ('name', 'image', 'size', 'K', 'pose')
+CAMERA_KEYS = ('name', 'image', 'size', 'K', 'D', 'pose')
 # nuScenes' LiDAR stands so in the car, x right, y forward; it leans by 1.4 degrees there, which others do not
 LIDAR_TO_CAR = np.array([[0, 1, 0, 0.943713], [-1, 0, 0, 0], [0, 0, 1, 1.84023], [0, 0, 0, 1.0]])
 
@@ -54,12 +63,14 @@ class Camera(NamedTuple):
         size: width and height in pixels.
         cam_to_img: (3, 3).
         cam_to_car: (4, 4).
+        distortion: 4, 5 or 8 numbers, see above, of its image files; none for undistorted ones.
     """
     name: str
     image: str
     size: tuple[int, int]
     cam_to_img: np.ndarray
     cam_to_car: np.ndarray
+    distortion: tuple[float, ...] = ()
 
 
 class Rig(NamedTuple):
@@ -180,19 +191,25 @@ def _camera(item: Mapping, where: str) -> Camera:
     if not ((middle >= -1) & (middle <= size)).all():
         _warn(f'{where}: K has its middle at {middle[0]:.0f}, {middle[1]:.0f}, outside of an image of {size[0]} x '
               f'{size[1]} pixels. Is it the K of an image of another size? It is taken as it is.')
+    distortion = item.get('D')
+    if distortion is not None and not (isinstance(distortion, list) and len(distortion) in DISTORTIONS
+                                       and all(_is_number(value) for value in distortion)):
+        raise DataError(f'{where}: D {textwrap.shorten(str(distortion), 80)}, expected k1, k2, p1, p2 and none, k3 or '
+                        'k3 to k6, as OpenCV has them; images of fisheye lenses are to be undistorted before. Correct '
+                        'it.')
     _strangers(item, CAMERA_KEYS, where)
     pose = _pose(item.get('pose'), where)
     if np.abs(pose[:3, 3]).max() > FAR:
         raise DataError(f'{where}: {np.abs(pose[:3, 3]).max():.0f} m from the car, expected at most {FAR}. Give the '
                         'pose in metres.')
-    return Camera(name, image, tuple(size), matrix, pose)
+    return Camera(name, image, tuple(size), matrix, pose, tuple(map(float, distortion or ())))
 
 
 def _strangers(item: Mapping, known: Sequence[str], where: str) -> None:
     """Warn of keys that nobody reads."""
     keys = [str(key)[:40] for key in item if key not in known]
     if keys:
-        _warn(f'{where}: {", ".join(keys[:5])} left out; known are {", ".join(known)}. Images are to be undistorted.')
+        _warn(f'{where}: {", ".join(keys[:5])} left out; known are {", ".join(known)}.')
 
 
 @cache
@@ -203,18 +220,35 @@ def _warn(text: str) -> None:
 
 def _pose(value: Any, where: str) -> np.ndarray:
     """(4, 4) rigid motion."""
-    matrix = _matrix(value, 4, f'{where}: pose')
+    matrix = _of_quaternion(value, where) if isinstance(value, Mapping) else _matrix(value, 4, f'{where}: pose')
     turn = matrix[:3, :3]
     if np.abs(matrix[3] - (0, 0, 0, 1)).max() > 1e-9:
         raise DataError(f'{where}: a pose whose last row is {matrix[3].tolist()}, expected 0, 0, 0, 1: columns are the '
                         'axes and the place. Transpose the pose or correct it.')
-    if np.abs(turn @ turn.T - np.eye(3)).max() > RIGID or np.linalg.det(turn) < 0:
-        raise DataError(f'{where}: a pose whose rotation is not rigid (R R^T differs from 1 by '
-                        f'{np.abs(turn @ turn.T - np.eye(3)).max():.3g}, determinant {np.linalg.det(turn):.3g}), '
-                        'expected orthonormal axes, right-handed. Correct the pose, which leads from the camera to the '
-                        'car.')
+    off = np.abs(turn @ turn.T - np.eye(3)).max()
+    if off > ROUNDED or np.linalg.det(turn) < 0:
+        raise DataError(f'{where}: a pose whose rotation is not rigid (R R^T differs from 1 by {off:.3g}, determinant '
+                        f'{np.linalg.det(turn):.3g}), expected orthonormal axes, right-handed. Correct the pose, which '
+                        'leads from the camera to the car.')
+    if off > RIGID:
+        _warn(f'{where}: a pose whose rotation is nearly rigid (R R^T differs from 1 by {off:.3g}), as if rounded; the '
+              'nearest rotation is taken.')
     left, _, right = np.linalg.svd(turn)
     matrix[:3, :3] = left @ right
+    return matrix
+
+
+def _of_quaternion(value: Mapping, where: str) -> np.ndarray:
+    """(4, 4) of a translation and a quaternion whose parts have names."""
+    place, turn = value.get('translation'), value.get('rotation')
+    parts = [turn.get(name) for name in 'wxyz'] if isinstance(turn, Mapping) else []
+    if not isinstance(place, list) or len(place) != 3 or not all(map(_is_number, (*place, *parts))) or len(parts) != 4 \
+            or not abs(np.linalg.norm(parts) - 1) <= ROUNDED:
+        raise DataError(f'{where}: pose {textwrap.shorten(str(dict(value)), 120)}, expected 4 x 4 numbers, or '
+                        '{"translation": [x, y, z], "rotation": {"w": ..., "x": ..., "y": ..., "z": ...}} of length 1. '
+                        'Name the parts of the quaternion.')
+    matrix = np.eye(4)
+    matrix[:3, :3], matrix[:3, 3] = rotations(np.array([parts]) / np.linalg.norm(parts))[0], place
     return matrix
 
 
@@ -234,7 +268,8 @@ def to_json(rig: Rig) -> dict:
     """What `parse_rig` makes the same rig of."""
     content: dict[str, Any] = dict(cameras=[
         dict(name=camera.name, **(dict(image=camera.image) if camera.image else {}), size=list(camera.size),
-             K=camera.cam_to_img.tolist(), pose=camera.cam_to_car.tolist()) for camera in rig.cameras])
+             K=camera.cam_to_img.tolist(), **(dict(D=list(camera.distortion)) if camera.distortion else {}),
+             pose=camera.cam_to_car.tolist()) for camera in rig.cameras])
     if rig.lidar_to_car is not None:
         content['lidar'] = dict(pose=rig.lidar_to_car.tolist())
     if rig.map_range is not None:
@@ -292,6 +327,58 @@ def find_rigs(folder: Path) -> list[tuple[Path, Path]]:
     return shared or [(folder, own)]
 
 
+def find_moments(rig: Rig, folder: Path) -> list[tuple[str, tuple[Path, ...]]]:
+    """Name and images of each moment of a folder in which each camera has a folder, called as itself, of its images.
+
+    Images of one name belong together. Those that not all cameras have are left out, with a warning.
+
+    Returns:
+        in natural order; none where a camera has no folder.
+
+    Raises:
+        DataError: no name that all have.
+    """
+    places = [folder / camera.name for camera in rig.cameras]
+    if not all(place.is_dir() for place in places):
+        return []
+    files = [{path.stem: path for path in sorted(place.iterdir()) if path.suffix.lower() in SUFFIXES
+              and not path.name.startswith('.')} for place in places]
+    names = set.intersection(*map(set, files))
+    if not names:
+        first = ', '.join(f'{place.name}/{next(iter(own.values())).name if own else "(none)"}'
+                          for place, own in zip(places, files))
+        raise DataError(f'{folder}: no name that an image of each camera has (the first are {first}), expected the '
+                        'images of a moment to be called alike. Rename them.')
+    alone = sum(len(own) - len(names) for own in files)
+    if alone:
+        print_log(f'{folder}: {alone:,} images of moments of which not all cameras have one are left out.', 'current',
+                  logging.WARNING)
+    return [(name, tuple(own[name] for own in files)) for name in sorted(names, key=natural_order)]
+
+
+def moments_of(folder: Path, cameras: Sequence[str] | None = None) -> list[tuple[str, Rig, tuple[Path, ...]]]:
+    """Name, rig and images of each moment of a folder, in any of the layouts above.
+
+    Args:
+        folder: of images, or of such folders.
+        cameras: names of those that are wanted, in this order; all by default.
+
+    Raises:
+        DataError: nothing there, or a moment that cannot be read.
+    """
+    def chosen(file: Path) -> Rig:
+        rig = read_rig(file)
+        return rig if cameras is None else rig.choose(cameras)
+
+    if (folder / NAME).is_file():
+        rig = chosen(folder / NAME)
+        moments = find_moments(rig, folder)
+        if moments:
+            return [(name, rig, files) for name, files in moments]
+    rigs = [(place, chosen(file)) for place, file in find_rigs(folder)]
+    return [(place.name, rig, tuple(image_files(rig, place))) for place, rig in rigs]
+
+
 def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
     """The image of each camera in a folder.
 
@@ -317,7 +404,7 @@ def image_files(rig: Rig, folder: Path, missing: bool = False) -> list[Path]:
 
 
 def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int = 1) -> list[np.ndarray]:
-    """Images (H, W, 3) uint8 RGB of the cameras of a rig, at a half, quarter or eighth of their size.
+    """Images (H, W, 3) uint8 RGB of the cameras of a rig, undistorted, at a half, quarter or eighth of their size.
 
     Args:
         rig: the cameras.
@@ -343,8 +430,34 @@ def read_images(rig: Rig, images: Sequence[str | Path | np.ndarray], reduce: int
             came = 'about ' * (factor > 1) + ' x '.join(str(n * factor) for n in pixels.shape[1::-1])
             raise DataError(f'{where}: {came} pixels, expected {width} x {height} as {rig.where} says of '
                             f'{camera.name}. Scale the image, or correct size and K.')
-        found.append(reduced(pixels, reduce // factor))  # as a file of these pixels would be read
+        pixels = reduced(pixels, reduce // factor)  # as a file of these pixels would be read
+        found.append(undistorted(pixels, camera.cam_to_img, camera.distortion, reduce))
     return found
+
+
+def undistorted(pixels: np.ndarray, cam_to_img: np.ndarray, distortion: Sequence[float], reduce: int = 1) -> np.ndarray:
+    """An image (H, W, 3) freed of its distortion, black where its file shows nothing.
+
+    Args:
+        pixels: the image.
+        cam_to_img: (3, 3), of the file.
+        distortion: see above, none for images that have none.
+        reduce: so many times smaller than the file is the image.
+    """
+    if not len(distortion):
+        return pixels
+    share = 1 / reduce
+    matrix = [[share, 0, (share - 1) / 2], [0, share, (share - 1) / 2], [0, 0, 1]] @ np.asarray(cam_to_img, np.float64)
+    places = _undistortion(matrix.tobytes(), tuple(distortion), pixels.shape[1::-1])
+    return cv2.remap(pixels, *places, cv2.INTER_LINEAR)
+
+
+@lru_cache(maxsize=2 * MOST)
+def _undistortion(matrix: bytes, distortion: tuple[float, ...], size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Where the pixels of an undistorted image of a size lie in the file's; kept, for it takes longer than moving them.
+    """
+    matrix = np.frombuffer(matrix).reshape(3, 3)
+    return cv2.initUndistortRectifyMap(matrix, np.array(distortion), None, matrix, size, cv2.CV_16SC2)
 
 
 def rig_sample(rig: Rig, images: Sequence[np.ndarray], bev_frame: str, name: str = 'rig',
@@ -370,4 +483,5 @@ def rig_sample(rig: Rig, images: Sequence[np.ndarray], bev_frame: str, name: str
         image_aug=np.array(shrinks), bev_aug=np.eye(4),
         meta=dict(sample_id=name, image_paths=[str(file) for file in files],
                   cameras=[camera.name for camera in rig.cameras], points_path='', bev_frame=bev_frame,
+                  distortions=[camera.distortion for camera in rig.cameras],
                   frame_to_world=world @ to_car, ego_to_world=world, timestamp=rig.timestamp, scene=name, location=''))

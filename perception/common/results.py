@@ -23,6 +23,7 @@ class StoredResults(nn.Module):
     """
 
     lacks: tuple[type, ...] = ()  # metrics of what such a file does not hold; a test leaves them out
+    data: Mapping[str, Any] = {}  # options of the data set that spare what nobody looks at, such as images
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()

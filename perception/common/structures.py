@@ -106,8 +106,9 @@ class RigSample(BoxSample):
 
     Meta information: `sample_id`, `image_paths` and `cameras` (N files and names), `points_path`, `bev_frame`,
     `frame_to_world` and `ego_to_world` (4, 4) float64, `timestamp` [s], `scene`, `location`, `image_shape` (H, W) of
-    the input; where there are maps `map_bounds`, least x, y, greatest x, y [m], `map_preset` and `map_classes`, M
-    names; where the official score is computed `annotations`, see `Annotations` of
+    the input; of rigs that are not nuScenes' `distortions` of the N files, see `perception/bev/rig.py`, and `source`,
+    one of these, which tells the moment; where there are maps `map_bounds`, least x, y, greatest x, y [m], `map_preset`
+    and `map_classes`, M names; where the official score is computed `annotations`, see `Annotations` of
     `perception/bev/datasets/nuscenes/reader.py`.
     """
 

@@ -2,6 +2,7 @@
 import os
 import re
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from perception.utils.errors import ConfigError, DataError
@@ -55,6 +56,27 @@ def walk(folder: str | Path, suffix: str = '') -> list[Path]:
         found += [Path(parent, name) for name in files
                   if name.lower().endswith(suffix.lower()) and not name.startswith('.')]
     return sorted(found)
+
+
+def absent_files(root: str | Path, files: Iterable[str]) -> set[str]:
+    """Those of some files that are not there; each folder is listed once, as a data set may have 200,000 files.
+
+    Args:
+        root: folder that they lie below.
+        files: their paths from there, with `/`.
+    """
+    there: dict[str, set[str]] = {}
+    absent = set()
+    for file in files:
+        folder, _, name = file.rpartition('/')
+        if folder not in there:
+            try:
+                there[folder] = set(os.listdir(Path(root, folder)))
+            except OSError:
+                there[folder] = set()
+        if name not in there[folder]:
+            absent.add(file)
+    return absent
 
 
 def natural_order(path: str | Path) -> list:

@@ -8,8 +8,8 @@ import torch
 
 from perception.apis.benchmarks import latency, loading
 from perception.apis.listing import add_options
-from perception.bev.models.deploy import Part
 from perception.common.dataset import SeededDataset
+from perception.common.part import Part
 from perception.utils.errors import ConfigError
 
 
@@ -42,6 +42,19 @@ def test_a_net_and_its_parts(parted, toy_config, tmp_path):
     assert min(row[key] for row in (whole, backbone, head) for key in ('cpu_ms', 'onnx_ms')) > 0
     text = (tmp_path / 'latency.md').read_text()
     assert 'published size' in text and '| ONNX Runtime [ms] |' in text and text.count('toy_config') == 3
+
+
+def test_a_net_of_which_a_part_alone_is_exported(toy, toy_config, tmp_path, monkeypatch):
+    """The time of the part does not stand for the whole net."""
+    pytest.importorskip('onnxruntime', reason='the extra onnx is not installed')
+
+    def refuses(self):
+        raise ConfigError('no such operator')
+    monkeypatch.setattr(toy.ToyModel, 'deployable', refuses, raising=False)
+    monkeypatch.setattr(toy.ToyModel, 'deployable_parts', lambda self: dict(
+        head=Part(self.head.eval(), dict(hidden=torch.rand(1, self.head.in_features)), ['logits'])), raising=False)
+    whole, *parts = latency.run(arguments(latency, toy_config, '--rounds', 1, '--out', tmp_path))
+    assert whole['onnx_ms'] is None and [row['onnx_ms'] > 0 for row in parts] == [True]
 
 
 def test_a_net_without_parts_or_onnx(toy_config, tmp_path, monkeypatch):

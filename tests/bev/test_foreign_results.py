@@ -30,7 +30,14 @@ def test_results_of_anybody(root, mini_rig, tmp_path):
     assert scores['NuScenes/ATE_car'] < 1e-9
     assert [path.stem in results for path in (tmp_path / 'pictures').glob('*.png')] == [True]
     both = root / 'configs/bev/bevdet_r50_multitask.py'  # a results file holds no maps
-    assert evaluate(both, predictions=path, options=dict(options, draw=None)) == scores
+    tables = tmp_path / 'tables'  # and the score needs no images
+    tables.mkdir()
+    for name in ('v1.0-mini', 'maps'):
+        (tables / name).symlink_to(mini_rig / name)
+    bare = dict(options, draw=None, **{'test_dataloader.dataset.data_root': str(tables)})
+    assert evaluate(both, predictions=path, options=bare) == scores
+    depth = root / 'configs/bev/bevdepth_r50_nuscenes.py'
+    assert evaluate(depth, predictions=path, options=bare) == scores
     results.popitem()
     path.write_text(json.dumps(dict(meta=dict.fromkeys(FLAGS, False), results=results)))
     with pytest.raises(DataError, match='expected some of each of the'):

@@ -277,3 +277,22 @@ def test_a_cell_is_two_numbers(mini_rig, cell):
 def test_the_base_config_names_it_all(root):
     cfg = load_config(root / 'configs/_base_/nuscenes_rig.py')
     assert cfg.predictor.type is RigPredictor and cfg.draw.type is DrawRig
+
+
+def test_a_folder_for_each_camera(mini_rig, folder, tmp_path):
+    predictor = RigPredictor(Oracle(), config(mini_rig), cameras='CAM_BACK,CAM_FRONT')
+    (name, whole), = predictor.sources(folder)
+    files = dict(zip((camera.name for camera in whole.rig.cameras), whole.images))
+    place = tmp_path / 'cameras'
+    for camera, file in files.items():
+        for number in ('9', '10'):
+            (place / camera).mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place / camera / f'{number}{file.suffix}')
+    rig = whole.rig._replace(cameras=tuple(camera._replace(image='') for camera in whole.rig.cameras))
+    write_rig(place / 'rig.json', rig)
+    found = list(predictor.sources(place))
+    assert [name for name, _ in found] == ['9', '10']
+    for (_, source), sample in zip(found, predictor.predict([source for _, source in found])):
+        assert sample.image_paths == [str(file) for file in source.images]
+    one, _ = predictor.model.seen[-1], predictor(whole)
+    assert torch.equal(one, predictor.model.seen[-1])

@@ -5,6 +5,7 @@ import random
 import cv2
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from perception.apis.benchmarks.fuzz import damage
 from perception.bev import rig as rig_module
@@ -12,6 +13,7 @@ from perception.bev.datasets.nuscenes.reader import NuScenesRig
 from perception.bev.rig import (
     Camera,
     Rig,
+    find_moments,
     find_rigs,
     image_files,
     parse_rig,
@@ -61,7 +63,9 @@ TURN = np.array(POSE, float)
     (dict(size=[80]), 'width and height'), (dict(size=[80, 0]), 'width'), (dict(size=['80', 40]), 'width'),
     (dict(name=''), 'plain text'), (dict(name='a/b'), 'plain text'), (dict(image='../x.png'), 'below'),
     (dict(K=[[-60, 0, 40], [0, 60, 20], [0, 0, 1]]), 'mirrors'), (dict(K=[[1e300, 0, 4], [0, 60, 2], [0, 0, 1]]), 'K'),
-    (dict(name='back'), "called 'back'")])
+    (dict(name='back'), "called 'back'"), (dict(D=[.1, 0]), 'k1, k2, p1, p2'), (dict(D=[.1, 0, 0, 'x']), 'k1, k2, p1'),
+    (dict(pose=dict(translation=[0, 0, 1], rotation=[1, 0, 0, 0])), 'Name the parts'),
+    (dict(pose=dict(translation=[0, 0, 1], rotation=dict(w=1, x=1, y=0, z=0))), 'length 1')])
 def test_a_wrong_camera_gets_a_sentence(changes, message):
     with pytest.raises(DataError, match=message) as error:
         parse_rig(content(**changes), 'rig.json')
@@ -115,6 +119,71 @@ def test_images_must_fit(tmp_path):
     with pytest.raises(DataError, match='no camera left'):
         rig.choose(['front', 'left'])
     assert [camera.name for camera in rig.choose(['back']).cameras] == ['back']
+
+
+def test_poses_as_calibrations_have_them(monkeypatch):
+    told = []
+    monkeypatch.setattr(rig_module, 'print_log', lambda text, *_: told.append(text))
+    turn = Rotation.from_euler('zyx', [20, 3, 85], degrees=True)
+    exact = np.eye(4)
+    exact[:3, :3], exact[:3, 3] = turn.as_matrix(), (1.7, .3, 1.5)
+    named = dict(translation=[1.7, .3, 1.5], rotation=dict(zip('xyzw', turn.as_quat().round(6).tolist())))
+    np.testing.assert_allclose(parse_rig(content(pose=named)).cameras[0].cam_to_car, exact, atol=1e-5)
+    assert not told
+    for digits in (4, 3, 2):  # as somebody copied it from a print
+        found = parse_rig(content(pose=exact.round(digits).tolist()), str(digits)).cameras[0].cam_to_car
+        np.testing.assert_allclose(found, exact, atol=10. ** -digits)
+        np.testing.assert_allclose(found[:3, :3] @ found[:3, :3].T, np.eye(3), atol=1e-12)
+    assert told and all('nearly rigid' in text for text in told)
+    rig_module._warn.cache_clear()
+
+
+@pytest.mark.parametrize('distortion', [[-.3, .1, .001, -.002], [-.3, .1, .001, -.002, -.02],
+                                        [.5, .1, .001, 0, .01, .8, .2, .02]])
+def test_images_are_undistorted(tmp_path, distortion):
+    """A point of the scene lies where `K` says that it does."""
+    rig = parse_rig(content(size=[640, 320], K=[[400, 0, 330], [0, 410, 155], [0, 0, 1]], D=distortion))
+    assert to_json(rig)['cameras'][0]['D'] == distortion and 'D' not in to_json(rig)['cameras'][1]
+    camera = rig.cameras[0]
+    points = np.array([[x, y, 1] for x in (-.5, -.2, .4) for y in (-.25, .2)])
+    at, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), camera.cam_to_img, np.array(distortion))
+    v, u = np.mgrid[:320, :640]
+    spots = sum(np.exp(-((u - x) ** 2 + (v - y) ** 2) / 18) for x, y in at[:, 0]) * 255
+    image = np.repeat(spots.clip(0, 255).astype(np.uint8)[..., None], 3, 2)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    for reduce in (1, 2):
+        found = [read_images(rig._replace(cameras=(camera,)), [source], reduce)[0] for source in (
+            tmp_path / 'a.png', image)]
+        np.testing.assert_array_equal(*found)
+        for x, y in (points @ camera.cam_to_img.T)[:, :2]:
+            x, y = (np.array([x, y]) + .5) / reduce - .5
+            left, top = int(x) - 6, int(y) - 6
+            part = found[0][top:top + 14, left:left + 14, 0].astype(float)
+            rows, columns = np.mgrid[top:top + 14, left:left + 14]
+            assert (part * columns).sum() / part.sum() == pytest.approx(x, abs=.4)
+            assert (part * rows).sum() / part.sum() == pytest.approx(y, abs=.4)
+    assert np.array_equal(read_images(rig._replace(cameras=(camera._replace(distortion=()),)), [image])[0], image)
+
+
+def test_a_folder_for_each_camera(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(rig_module, 'print_log', lambda text, *_: told.append(text))
+    cameras = [{key: value for key, value in camera.items() if key != 'image'} for camera in content()['cameras']]
+    rig = parse_rig(dict(cameras=cameras))
+    assert find_moments(rig, tmp_path) == []
+    for name in ('front', 'back'):
+        (tmp_path / name).mkdir()
+    (tmp_path / 'front/1.png').touch()
+    (tmp_path / 'back/2.png').touch()
+    with pytest.raises(DataError, match=r'front/1\.png, back/2\.png'):
+        find_moments(rig, tmp_path)
+    for name in ('10', '9'):
+        (tmp_path / f'front/{name}.png').touch()
+        (tmp_path / f'back/{name}.jpg').touch()
+    found = find_moments(rig, tmp_path)
+    assert [name for name, _ in found] == ['9', '10']
+    assert found[0][1] == (tmp_path / 'front/9.png', tmp_path / 'back/9.jpg')
+    assert len(told) == 1 and '2 images of moments' in told[0]
 
 
 def test_folders(tmp_path):

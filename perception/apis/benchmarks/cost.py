@@ -257,8 +257,8 @@ def measure(cfgs: Mapping[str, Config], rounds: int, samples: int = 1, onnx: boo
             prepare[name], runs[name, 'cpu_ms'] = batches[0], partial(forward, model, batch)
             if not cfg.get('source'):  # which is read each time
                 runs[name, 'preprocess_ms'] = prepare[name]
-            if onnx and hasattr(model, 'deployable'):
-                runs[name, 'onnx_ms'] = in_onnx_runtime(model, Path(folder, f'{len(rows)}.onnx'))
+            run = in_onnx_runtime(model, Path(folder, f'{len(rows)}.onnx')) if onnx else None
+            runs.update({(name, 'onnx_ms'): run} if run else {})
             print_log(f'{name}: {row["parameters"]:,} parameters, {row["gmac"]:.2f} GMAC', 'current')
         for (name, key), seconds in interleave(runs, rounds).items():
             rows[name][key] = 1e3 * statistics.median(seconds)
@@ -272,14 +272,20 @@ def _run_once(cfg: Config) -> None:
     forward(model, prepare())
 
 
-def in_onnx_runtime(model: BaseModel, path: Path) -> Callable[[], list]:
-    """What runs an exported net on its example inputs.
+def in_onnx_runtime(model: BaseModel, path: Path) -> Callable[[], list] | None:
+    """What runs a whole net on its example inputs; None of one that has no method `deployable`, or that it refuses.
 
     Args:
-        model: with a method `deployable`.
+        model: the net.
         path: of the ONNX file to write.
     """
-    module, inputs, outputs = model.deployable()
+    if not hasattr(model, 'deployable'):
+        return None
+    try:
+        module, inputs, outputs = model.deployable()
+    except ConfigError as error:
+        print_log(f'ONNX Runtime is left out: {error}', 'current')
+        return None
     to_onnx(module, inputs, outputs, path)
     return partial(open_session(path).run, None, {name: value.numpy() for name, value in inputs.items()})
 

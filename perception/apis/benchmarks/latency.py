@@ -99,8 +99,9 @@ def measure(cfg: Config, rounds: int, onnx: bool = True) -> list[dict]:
         runs = {(name, 'cpu_ms'): call for name, (_, call) in calls.items()}
         if has_bfloat16():
             runs.update({(name, 'bf16_ms'): partial(_in_bfloat16, call) for name, (_, call) in calls.items()})
-        if onnx and hasattr(model, 'deployable'):
-            runs[WHOLE, 'onnx_ms'] = in_onnx_runtime(model, Path(written, 'whole.onnx'))
+        if onnx:
+            run = in_onnx_runtime(model, Path(written, 'whole.onnx'))
+            runs.update({(WHOLE, 'onnx_ms'): run} if run else {})
             for name, part in parts.items():
                 path = Path(written, f'{name}.onnx')
                 to_onnx(*part, path)

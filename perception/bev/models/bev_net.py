@@ -14,10 +14,11 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.bev.geometry import BEVGrid, CameraGeometry
-from perception.bev.models.deploy import Deployable, Part, parts
+from perception.bev.models.deploy import Deployable, parts
 from perception.bev.models.map_head import MapHead
 from perception.bev.models.view_transforms.base import BEVFeatures
 from perception.common.nets.center_head import CenterHead
+from perception.common.part import Part
 from perception.common.structures import RigSample
 from perception.registry import MODELS
 from perception.utils.checkpoint import load_part

@@ -6,29 +6,15 @@ cells that it needs follow from the calibration: part of the whole graph, inputs
 Shapes: B samples of the same cameras, N cameras, R = N h w rows of features, S shares (probabilities of depths, or
 weights of bilinear interpolation), P pairs of a row and a cell, G cells.
 """
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
 from perception.bev.geometry import CameraGeometry
 from perception.bev.models.view_transforms.depth import LSS, BEVDepth, camera_numbers
 from perception.bev.models.view_transforms.ipm import FeaturePull
+from perception.common.part import Part
 from perception.ops.bev_pool import Ranks
 from perception.utils.errors import ConfigError
-
-
-class Part(NamedTuple):
-    """What `perception/apis/export.py` writes as one file.
-
-    Attributes:
-        module: in evaluation mode.
-        inputs: examples, by name.
-        outputs: their names.
-    """
-    module: nn.Module
-    inputs: dict[str, Tensor]
-    outputs: list[str]
 
 
 class ImagePart(nn.Module):

@@ -92,6 +92,40 @@ class PillarEncoder(nn.Module):
                 feats = torch.cat([feats, scatter_max(feats, pillar, len(coords))[pillar]], dim=1)
             return scatter_max(last(feats), pillar, len(coords)), coords
 
+    def on_grid(self, points: Tensor) -> Tensor:
+        """The same map as `forward` gives, by all cells of the grid: no shape depends on where points lie, as exported
+        graphs want it, and empty cells cost as much as full ones.
+
+        Args:
+            points: (B, N, in_channels or more) of each scan; others than those in the range, such as NaN, are left out.
+
+        Returns:
+            (B, out_channels, H, W).
+
+        Raises:
+            ConfigError: pillars that are filled up (`pad_below`).
+        """
+        if self.pad_below:
+            raise ConfigError(f'PillarEncoder: pad_below={self.pad_below} came, expected 0 on the whole grid. Train '
+                              'without.')
+        (size, count), (height, width) = points.shape[:2], self.shape
+        rows = points[..., :self.in_channels].flatten(0, 1).float()
+        cells = ((rows[:, :3] - rows.new_tensor(self.point_cloud_range[:3])) / rows.new_tensor(self.voxel_size)).floor()
+        inside = ((cells >= 0) & (cells < cells.new_tensor([width, height, 1]))).all(1)
+        grid = height * width + 1  # the last cell takes what is outside
+        own = torch.where(inside, cells[:, 1] * width + cells[:, 0], float(grid - 1)).long()
+        scan = torch.arange(size, device=points.device)[:, None].expand(size, count).flatten()
+        rows, pillar = torch.where(inside[:, None], rows, 0.0), scan * grid + own
+        number = torch.arange(grid, device=points.device)
+        coords = torch.stack([0 * number, 0 * number, number // width, number % width], dim=1).repeat(size, 1)
+        feats = self.features(rows, coords, pillar)
+        *first, last = self.pfn_layers
+        for layer in first:
+            feats = layer(feats)
+            feats = torch.cat([feats, scatter_max(feats, pillar, size * grid)[pillar]], dim=1)
+        found = scatter_max(last(feats), pillar, size * grid).unflatten(0, (size, grid))[:, :-1]
+        return found.unflatten(1, (height, width)).permute(0, 3, 1, 2)
+
     def features(self, points: Tensor, coords: Tensor, pillar: Tensor) -> Tensor:
         """(N, in_channels + 6) features, see the class; one more with the distance.
 
@@ -101,7 +135,7 @@ class PillarEncoder(nn.Module):
             pillar: (N,) int64 row of each point's pillar.
         """
         xyz, size = points[:, :3], points.new_tensor(self.voxel_size)
-        from_mean = xyz - scatter_mean(xyz, pillar, len(coords))[pillar]
+        from_mean = xyz - scatter_mean(xyz, pillar, coords.shape[0])[pillar]  # len() would fix it in a graph
         middle = coords[:, [3, 2, 1]] * size + (size / 2 + points.new_tensor(self.point_cloud_range[:3]))
         from_middle = xyz - middle[pillar]
         own = from_middle if self.legacy else xyz

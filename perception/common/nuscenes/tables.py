@@ -49,6 +49,9 @@ def check_folders(root: Path, version: str) -> None:
         DataError: it is not, or tables are missing.
     """
     there = sorted(path.name for path in root.glob('v1.0-*') if path.is_dir())
+    if not there and any(root.absolute().parent.glob('v1.0-*/sample.json')):
+        raise DataError(f'{root}: no folder v1.0-... in it but beside it, expected the folder that holds both. Give '
+                        f'{root.absolute().parent}.')
     if not there:
         raise DataError(f'{root}: no folder v1.0-..., expected nuScenes in its official layout ({version}/*.json, '
                         f'samples/LIDAR_TOP/*.pcd.bin, lidarseg/{version}/*.bin, maps/*). Download it from {DOWNLOAD} '

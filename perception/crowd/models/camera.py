@@ -111,16 +111,23 @@ class CameraEncoder(nn.Module):
         if 'image' not in inputs:
             raise DataError('CameraEncoder: a batch without images, expected one of each scan. Give the data set '
                             'image_reduce, such as 2.')
-        images = self._images(inputs['image'])
+        return self.lift(self._images(inputs['image']), torch.stack([*inputs['to_image']]))
+
+    def lift(self, images: Tensor, to_image: Tensor) -> Tensor:
+        """Normalised images (B, 3, h, w) and `to_image` (B, 3, 4) of `forward` to the map."""
         maps = self.backbone(images)
         maps = self.neck([maps[i] for i in self.levels])
-        grid, seen = self.project(torch.stack([*inputs['to_image']]), images.shape[2:], maps.shape[2:])
+        grid, seen = self.project(to_image, images.shape[2:], maps.shape[2:])
         # in float32, for places in bfloat16 are off by pixels
         found = F.grid_sample(maps.float(), grid.flatten(2, 3), align_corners=False)
         found = found.to(maps.dtype).unflatten(3, self.shape) * seen[:, None]  # (B, C, K, H, W)
         if self.join is not None:
             return self.join(found.flatten(1, 2))
         return found.sum(2) / seen.sum(1, keepdim=True).clamp(min=1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(..., 3, h, w) red, green and blue in 0..255 to what the backbone takes."""
+        return (images.float() - self.mean) / self.std
 
     def _images(self, images: Sequence[Tensor]) -> Tensor:
         """(B, 3, h, w), normalised; zeros where there is none."""
@@ -129,8 +136,8 @@ class CameraEncoder(nn.Module):
             raise DataError(f'CameraEncoder: images of {" and ".join(f"{w} x {h}" for h, w in sorted(sizes))} pixels, '
                             'expected one size in a batch. Set batch_size=1.')
         size = sizes.pop() if sizes else EMPTY
-        return torch.stack([(image.float() - self.mean) / self.std if image.numel() else
-                            self.mean.new_zeros(3, *size) for image in images])
+        return torch.stack([self.normalise(image) if image.numel() else self.mean.new_zeros(3, *size)
+                            for image in images])
 
     def project(self, to_image: Tensor, size: Sequence[int] = (1, 1), cells: Sequence[int] = (1, 1)
                 ) -> tuple[Tensor, Tensor]:
@@ -158,6 +165,7 @@ class CameraCenterPoint(CenterPoint):
     """CenterPoint on the image alone: its encoder is a CameraEncoder. Points are not looked at."""
 
     def features(self, inputs: dict) -> Tensor:
+        self.seen = next((tuple(image.shape[1:]) for image in inputs.get('image', ()) if image.numel()), self.seen)
         return self.encoder(inputs)
 
 

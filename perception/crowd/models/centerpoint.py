@@ -7,11 +7,14 @@ CenterPoint's own or that of `dha.py`.
 Shapes: B scans, maps of H rows (along y) and W columns (along x).
 """
 from collections.abc import Sequence
+from typing import Any
 
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.common.part import Part
 from perception.common.structures import BoxSample
+from perception.crowd.models.deploy import parts, whole
 from perception.registry import MODELS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -49,6 +52,7 @@ class CenterPoint(BaseModel):
         self.backbone = MODELS.build(dict(backbone, in_channels=self.encoder.out_channels))
         self.neck = MODELS.build(dict(neck, in_channels=self.backbone.channels))
         self.head = MODELS.build(dict(head, in_channels=self.neck.out_channels, **place))
+        self.seen: Any = None  # how many points the last scan had, of an image its rows and columns
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -82,8 +86,21 @@ class CenterPoint(BaseModel):
             return self.head.loss(maps, data_samples)
         return self.predict(maps, data_samples)
 
+    def deployable(self) -> Part:
+        """The whole net as a graph, see `whole` of `perception/crowd/models/deploy.py`.
+
+        Raises:
+            ConfigError: a net of voxels.
+        """
+        return whole(self)
+
+    def deployable_parts(self) -> dict[str, Part]:
+        """Parts of it, see `parts` of `perception/crowd/models/deploy.py`."""
+        return parts(self)
+
     def features(self, inputs: dict) -> Tensor:
         """(B, C, H, W) map that the backbone takes, from the `inputs` of `forward`."""
+        self.seen = len(inputs['points'][0]) if len(inputs['points']) else self.seen
         return self.encoder(inputs['points'])
 
     def maps(self, inputs: dict) -> list[dict[str, Tensor]]:

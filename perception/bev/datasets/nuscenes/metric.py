@@ -47,7 +47,8 @@ class Predictions(NamedTuple):
     """Predictions of a sample in the world's frame.
 
     Attributes:
-        boxes: (P, 9) float64, see `Annotations`; velocities that are unknown are 0.
+        boxes: (P, 9) float64, see `Annotations`; velocities that a net does not tell are 0, those that a results file
+            calls NaN stay so, and their errors are left out, as officially.
         scores: (P,) float64.
         labels: (P,) int64.
         attributes: (P,) int64, -1 none.
@@ -81,17 +82,19 @@ class NuScenesDetectionMetric(BaseMetric):
 
     Args:
         max_range: m, nearer than the official range of classes, for nets that see less; scores are others then.
+        present: means are of the classes alone of which there is truth, for data of one's own, not of all ten.
         collect_device, prefix: as in mmengine.
     """
 
     default_prefix = 'NuScenes'
     less_is_better = ('mA?E', 'A?E_*')  # of its results, see ExportHook
 
-    def __init__(self, max_range: float | None = None, collect_device: str = 'cpu', prefix: str | None = None) -> None:
+    def __init__(self, max_range: float | None = None, present: bool = False, collect_device: str = 'cpu',
+                 prefix: str | None = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if max_range is not None:
             check_positive('NuScenesDetectionMetric', max_range=max_range)
-        self.ranges = np.minimum(RANGES, np.inf if max_range is None else max_range)
+        self.ranges, self.present = np.minimum(RANGES, np.inf if max_range is None else max_range), present
 
     def process(self, data_batch: dict | None, data_samples: Sequence[dict]) -> None:
         """Keep what counts of some samples.
@@ -109,7 +112,7 @@ class NuScenesDetectionMetric(BaseMetric):
     def compute_metrics(self, results: list[Frame]) -> dict[str, float]:
         """Scores over all samples; a table goes to the log."""
         frames = [Frame(*result) for result in results]  # mmengine makes plain tuples of them
-        scores = score_frames(frames)
+        scores = score_frames(frames, self.present)
         print_log(f'{len(frames):,} samples, {sum(len(frame.boxes) for frame in frames):,} boxes, '
                   f'{sum(len(frame.pred_boxes) for frame in frames):,} predictions\n{table(scores)}', 'current')
         return scores
@@ -177,10 +180,11 @@ def predictions_of(sample: Mapping, where: str) -> Predictions:
                         f'{len(boxes):,} predictions, expected a finite number and a class 0 to {len(CLASSES) - 1} for '
                         'each. Correct the model.')
     boxes = np.pad(boxes, ((0, 0), (0, 9 - boxes.shape[1])))
-    boxes[:, 7:] = np.nan_to_num(boxes[:, 7:], posinf=0, neginf=0)
     attributes = sample.get('pred_attributes')
-    attributes = guess_attributes(labels, boxes[:, 7:]) if attributes is None else \
-        np.asarray(attributes.cpu() if hasattr(attributes, 'cpu') else attributes).astype(np.int64)
+    if attributes is None:  # of a net
+        boxes[:, 7:] = np.nan_to_num(boxes[:, 7:], posinf=0, neginf=0)
+        attributes = guess_attributes(labels, boxes[:, 7:])
+    attributes = np.asarray(attributes.cpu() if hasattr(attributes, 'cpu') else attributes).astype(np.int64)
     return Predictions(to_world_boxes(boxes, to_world), scores, labels, attributes)
 
 
@@ -189,8 +193,8 @@ def guess_attributes(labels: np.ndarray, velocities: np.ndarray) -> np.ndarray:
     return _GUESSES[(np.hypot(*velocities.T) > MOVING).astype(np.int64), labels]
 
 
-def score_frames(frames: Sequence[Frame]) -> dict[str, float]:
-    """All scores of samples, by the names of the log."""
+def score_frames(frames: Sequence[Frame], present: bool = False) -> dict[str, float]:
+    """All scores of samples, by the names of the log; see NuScenesDetectionMetric."""
     def joined(name: str, *shape: int) -> np.ndarray:
         parts = [getattr(frame, name) for frame in frames]
         return np.concatenate([np.zeros((0, *shape), parts[0].dtype if parts else np.float64), *parts])
@@ -204,15 +208,21 @@ def score_frames(frames: Sequence[Frame]) -> dict[str, float]:
                             joined('pred_scores'), joined('pred_attributes').astype(np.int64))
     curves = evaluate(truth, preds, len(CLASSES), DISTANCES, periods=PERIODS)
     aps = {name: [average_precision(curve) for curve in row] for name, row in zip(CLASSES, curves)}
-    mean_ap = float(np.mean([np.mean(row) for row in aps.values()]))
+    counted = np.isin(np.arange(len(CLASSES)), truth.labels) if present and len(truth.labels) else slice(None)
+    mean_ap = float(np.mean([np.mean(row) for row in np.array([*aps.values()])[counted]]))
     errors = {name: [np.nan if error in MEANINGLESS.get(label, ()) else mean_error(row[FOUND], error)
                      for label, row in zip(CLASSES, curves)] for name, error in ERRORS.items()}
-    means = {name: float(np.nanmean(values)) for name, values in errors.items()}
+    means = {name: _mean(np.array(values)[counted]) for name, values in errors.items()}
     result = dict(NDS=detection_score(mean_ap, list(means.values())), mAP=mean_ap, **means)
     result |= {f'AP_{name}': float(np.mean(row)) for name, row in aps.items()}
     result |= {f'AP_{name}_{distance:g}': value for name, row in aps.items() for distance, value in zip(DISTANCES, row)}
     return result | {f'{name[1:]}_{label}': value for name, values in errors.items()
                      for label, value in zip(CLASSES, values) if value == value}
+
+
+def _mean(values: np.ndarray) -> float:
+    """Mean of what is known, 1 of nothing, as of errors of a class that is not found."""
+    return 1.0 if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def table(scores: Mapping[str, float]) -> str:

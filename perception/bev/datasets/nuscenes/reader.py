@@ -38,11 +38,12 @@ from perception.common.nuscenes.index import CAMERAS, Boxes, Index, KeyFrame, Vi
 from perception.common.nuscenes.maps import read_map
 from perception.common.nuscenes.poses import inverse_rigid, rotations
 from perception.common.nuscenes.reader import read_split
+from perception.common.nuscenes.tables import DOWNLOAD
 from perception.common.structures import RigSample
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path
+from perception.utils.paths import absent_files, data_path
 
 CLASSES = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle',
            'traffic_cone', 'barrier')
@@ -112,6 +113,7 @@ class NuScenesRig(SeededDataset):
             projections know nothing.
         reduce: 2, 4 or 8 to decode images at a half, quarter or eighth of their size, for inputs that are as small;
             matrices follow.
+        images: whether to read the images; without them `images` is absent, and the tables alone have to be there.
         points: whether to read the LiDAR's points, which training for depths needs.
         sweeps: how many sweeps before that of the key frame are added to it.
         min_points: of LiDAR and radar in a box of the truth; those with fewer are left out.
@@ -119,6 +121,8 @@ class NuScenesRig(SeededDataset):
         map_grid: other `x` and `y` of its grid, low, high and cell [m] each.
         balance: repeat samples such that each class is in as many (CBGS); for training.
         scenes: names of those to be read of the split, all by default.
+        incomplete: what becomes of key frames of which a file is not there, such as those of archives that were never
+            unpacked: `'refuse'` the data set, `'leave_out'`, or `'keep'` them, so that reading one raises.
         training: whether empty truth is refused and what the official score needs is left out; by default, for the two
             train splits.
         pipeline: augmentations, callables or their configs, applied in turn.
@@ -126,18 +130,19 @@ class NuScenesRig(SeededDataset):
 
     Raises:
         ConfigError: an unknown split, frame, camera or scene.
-        DataError: missing or damaged tables, no scene of the split, nothing to learn.
+        DataError: missing or damaged tables, no scene of the split, files that are not there, nothing to learn.
     """
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, attributes=ATTRIBUTES, rate=2.0)  # key frames a second
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', bev_frame: str = 'lidar',
-                 cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, points: bool = False,
-                 sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
+                 cameras: Sequence[str] = CAMERAS, motion: bool = True, reduce: int = 1, images: bool = True,
+                 points: bool = False, sweeps: int = 0, min_points: int = 1, map_preset: str | None = None,
                  map_grid: Mapping[str, Sequence[float]] | None = None, balance: bool = False,
-                 scenes: Sequence[str] | None = None, training: bool | None = None,
+                 scenes: Sequence[str] | None = None, incomplete: str = 'refuse', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
         super().__init__(pipeline, seed)
+        check_choice('NuScenesRig: incomplete', incomplete, ('refuse', 'leave_out', 'keep'))
         check_choice('NuScenesRig: bev_frame', bev_frame, FRAMES)
         check_choice('NuScenesRig: reduce', reduce, (1, 2, 4, 8))
         for camera in cameras:
@@ -149,7 +154,7 @@ class NuScenesRig(SeededDataset):
             check_positive('NuScenesRig', sweeps=sweeps)
         self.data_root, self.split, self.bev_frame = data_path(data_root), split, bev_frame
         self.cameras, self.motion, self.reduce, self.with_points = tuple(cameras), motion, reduce, points
-        self.sweeps, self.min_points = sweeps, min_points
+        self.sweeps, self.min_points, self.with_images = sweeps, min_points, images
         self.training = split.endswith('train') if training is None else training
         self.index, self.frames = read_split(self.data_root, split)
         whole = len(self.frames)
@@ -159,6 +164,8 @@ class NuScenesRig(SeededDataset):
             if not len(scenes):
                 raise ConfigError('NuScenesRig: scenes=[], expected some, or None for all of the split. Name them.')
             self.frames = [frame for frame in self.frames if frame.scene in scenes]
+        if incomplete != 'keep':
+            self.frames = self._complete(incomplete == 'leave_out')
         names = [DETECTION.get(name) for name in self.index.category_names.tolist()]
         self.label_of = np.array([-1 if name is None else CLASSES.index(name) for name in names], np.int64)
         self.attribute_of = np.array([ATTRIBUTES.index(name) if name in ATTRIBUTES else -1
@@ -184,6 +191,34 @@ class NuScenesRig(SeededDataset):
 
     def __len__(self) -> int:
         return len(self.order)
+
+    def _complete(self, leave_out: bool) -> list[KeyFrame]:
+        """The key frames of which all files are there, of the cameras and, where it is read, of the LiDAR.
+
+        Raises:
+            DataError: there are others, which are not to be left out, or no such.
+        """
+        cameras = self.cameras if self.with_images else ()
+        channels = [0] * self.with_points + [1 + CAMERAS.index(camera) for camera in cameras]
+        records = self.index.sample_records[[frame.row for frame in self.frames]][:, channels]  # -1: never taken
+        files = [[self.index.record_files[record].decode() if record >= 0 else '' for record in row]
+                 for row in records.tolist()]
+        absent = absent_files(self.data_root, (file for row in files for file in row if file)) | {''}
+        whole = [absent.isdisjoint(row) for row in files]
+        if all(whole):
+            return self.frames
+        row = whole.index(False)
+        first = next(file for file in files[row] if file in absent)
+        if not leave_out and not first:
+            self.index.views(self.frames[row].row, self.cameras)  # which tells whose image the tables lack
+        said = (f'{self.data_root}: {whole.count(False):,} of {len(whole):,} key frames of the {self.split} split lack '
+                f'files{f", such as {first}" if first else ""}')
+        if not leave_out or not any(whole):
+            cure = ", or give the data set incomplete='leave_out' to do without them; scores are not official then"
+            raise DataError(f'{said}, expected those of {", ".join(self.cameras)}{", LIDAR_TOP" * self.with_points}. '
+                            f'Unpack the missing archives of {DOWNLOAD}{cure if any(whole) else ""}.')
+        print_log(f'{said}, and are left out.', 'current', logging.WARNING)
+        return [frame for frame, good in zip(self.frames, whole) if good]
 
     def _check_labelled(self) -> None:
         """Raise a DataError if no training sample has a box of any class, or if a split that needs boxes has none."""
@@ -234,7 +269,8 @@ class NuScenesRig(SeededDataset):
                     ego_to_world=self.index.ego_to_world(frame.row), timestamp=frame.timestamp / 1e6,
                     scene=frame.scene, location=frame.location)
         sample = dict(
-            sample_id=frame.sample, meta=meta, images=[self._image(path, view) for path, view in zip(paths, views)],
+            sample_id=frame.sample, meta=meta,
+            images=[self._image(path, view) for path, view in zip(paths, views)] if self.with_images else [],
             cam_to_img=np.stack([view.cam_to_img for view in views]),
             frame_to_cam=np.stack([self._frame_to_cam(view, frame.row, to_world) for view in views]),
             image_aug=np.repeat(shrink[None], len(views), 0), bev_aug=np.eye(4))
@@ -354,7 +390,7 @@ def pack_rig(sample: dict) -> dict:
     if len(sizes) > 1:
         raise DataError(f'{sample["sample_id"]}: images of {" and ".join(f"{w} x {h}" for h, w in sizes)} pixels, '
                         'expected one size. Let the pipeline begin with ImageAug, which brings all to one.')
-    meta = dict(sample['meta'], image_shape=sizes[0])
+    meta = dict(sample['meta'], image_shape=sizes[0] if sizes else (0, 0))
     if 'annotations' in sample:
         meta['annotations'] = sample['annotations']
     packed = RigSample(metainfo=meta)
@@ -362,12 +398,13 @@ def pack_rig(sample: dict) -> dict:
         if key in sample:
             value = np.ascontiguousarray(sample[key])
             packed.set_field(torch.from_numpy(value.astype(np.float32) if value.dtype == np.float64 else value), key)
-    images = np.empty((len(sample['images']), 3, *sizes[0]), np.uint8)
-    for image, planes in zip(sample['images'], images):
-        cv2.split(np.ascontiguousarray(image), list(planes))  # ten times as fast as NumPy
-    inputs = dict(images=torch.from_numpy(images), **{
-        key: torch.from_numpy(np.asarray(sample[key], np.float32))
-        for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug')})
+    inputs = {key: torch.from_numpy(np.asarray(sample[key], np.float32))
+              for key in ('cam_to_img', 'frame_to_cam', 'image_aug', 'bev_aug')}
+    if sizes:
+        images = np.empty((len(sample['images']), 3, *sizes[0]), np.uint8)
+        for image, planes in zip(sample['images'], images):
+            cv2.split(np.ascontiguousarray(image), list(planes))  # ten times as fast as NumPy
+        inputs['images'] = torch.from_numpy(images)
     if 'points' in sample:
         inputs['points'] = torch.from_numpy(np.ascontiguousarray(sample['points'], np.float32))
     return dict(inputs=inputs, data_samples=packed)

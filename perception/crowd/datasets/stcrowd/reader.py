@@ -51,7 +51,7 @@ from perception.crowd.transforms import WithinBounds
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path, natural_order
+from perception.utils.paths import absent_files, data_path, natural_order
 
 DOWNLOAD = 'https://4dvlab.github.io/STCrowd/index.html'
 LAYOUT = 'split.json, camera.json, anno/<seq>.json, pcd/<seq>/<seconds>.bin, left/<seq>/*.jpg'
@@ -85,6 +85,8 @@ class STCrowd(SeededDataset):
         pipeline: augmentations, callables or their configs, applied in turn.
         seed: of the augmentation.
         image_reduce: read the left image too, with 1, 2, 4 or 8 times fewer rows and columns; None: it is not read.
+        incomplete: what becomes of frames whose scan, or image where it is read, is named and not there: `'refuse'` the
+            data set, or `'leave_out'`.
 
     Raises:
         ConfigError: an unknown split, a height, scale or division that none has.
@@ -97,8 +99,9 @@ class STCrowd(SeededDataset):
     def __init__(self, data_root: str | Path = 'data/stcrowd', split: str = 'train',
                  sequences: Sequence[int | str] | None = None, min_height: float = 1.2,
                  intensity_scale: float = 255.0, pipeline: Sequence[dict | Callable] = (), seed: int = 0,
-                 image_reduce: int | None = None) -> None:
+                 image_reduce: int | None = None, incomplete: str = 'refuse') -> None:
         check_choice('STCrowd: split', split, SPLITS)
+        check_choice('STCrowd: incomplete', incomplete, ('refuse', 'leave_out'))
         check_choice('STCrowd: image_reduce', image_reduce, (None, 1, 2, 4, 8))
         check_positive('STCrowd', intensity_scale=intensity_scale)
         super().__init__(pipeline, seed)
@@ -121,6 +124,7 @@ class STCrowd(SeededDataset):
         if not self.frames:
             raise DataError(f'{self.data_root}: no frames in {len(names)} sequences of the {split} split, expected '
                             f'some. Unpack the archives of STCrowd again ({DOWNLOAD}).')
+        self.frames = self._complete(incomplete == 'leave_out')
         self._check()
 
     def _annotations(self, name: str, names: Sequence[str]) -> Annotations:
@@ -143,13 +147,31 @@ class STCrowd(SeededDataset):
                         f'{self.split} split ({len(absent)} of {len(names)} are missing). Unpack the {things} '
                         f'again from {DOWNLOAD}, or name other sequences.')
 
+    def _complete(self, leave_out: bool) -> list[tuple[str, Annotations, int]]:
+        """The frames of which the scan, and the image where it is read and named, are there.
+
+        Raises:
+            DataError: there are others, which are not to be left out, or no such.
+        """
+        files = [[a.points[f], *([a.images[f]] if self.image_reduce and a.images[f] else [])]
+                 for _, a, f in self.frames]
+        absent = absent_files(self.data_root, (file for row in files for file in row))
+        whole = [absent.isdisjoint(row) for row in files]
+        if all(whole):
+            return self.frames
+        first = next(file for row in files for file in row if file in absent)
+        said = (f'{self.data_root / first}: no such file, and {whole.count(False):,} of {len(files):,} frames of the '
+                f'{self.split} split lack theirs')
+        if not leave_out or not any(whole):
+            cure = ", or give the data set incomplete='leave_out' to do without these frames" if any(whole) else ''
+            raise DataError(f'{said}, expected all scans{" and images" if self.image_reduce else ""}. Unpack the '
+                            f'missing archive of STCrowd from {DOWNLOAD}{cure}.')
+        print_log(f'{said}; these are left out, so that scores are of the rest.', 'current', logging.WARNING)
+        return [frame for frame, good in zip(self.frames, whole) if good]
+
     def _check(self) -> None:
-        """See that the first scan is there and that there is something to learn; say what was found."""
-        first = Path(self.path(0))
-        if not first.is_file():
-            raise DataError(f'{first}: no such file, expected the first of {len(self):,} scans of the {self.split} '
-                            f'split. Unpack the missing archive of STCrowd from {DOWNLOAD}.')
-        self._check_reflections(first)
+        """See that there is something to learn; say what was found."""
+        self._check_reflections(Path(self.path(0)))
         without = sum(not annotations.images[frame] for _, annotations, frame in self.frames)
         if self.image_reduce and without == len(self):
             raise DataError(f'{self.data_root}: no frame of the {self.split} split has an image, expected left images '

@@ -108,6 +108,32 @@ def test_equals_the_development_kit(hard_nuscenes, devkit, tmp_path, frame, reac
     assert again == pytest.approx(ours, rel=0, abs=1e-12, nan_ok=True)
 
 
+def test_unknown_velocities_of_a_file_count_as_in_the_development_kit(hard_nuscenes, devkit, tmp_path):
+    dataset = NuScenesRig(hard_nuscenes, 'mini_val')
+    score(list(samples_of(dataset, np.random.default_rng(0))), NuScenesDetectionSubmission(tmp_path / 'out'))
+    path = tmp_path / 'out/results_nusc.json'
+    content = json.loads(path.read_text())
+    for records in content['results'].values():
+        for record in records[::2]:
+            record['velocity'] = [float('nan')] * 2
+    path.write_text(json.dumps(content))
+    official = DetectionEval(devkit, config_factory('detection_cvpr_2019'), str(path), 'mini_val',
+                             str(tmp_path / 'eval'), verbose=False)
+    for boxes in official.gt_boxes.boxes.values():
+        for box in boxes:  # each scene has one key frame here, which tells no velocities
+            box.velocity = (.3, .2)
+    theirs, _ = official.evaluate()
+    samples = [bare_sample(dataset, frame) for frame in dataset.frames]
+    for sample in samples:
+        sample.annotations.boxes[:, 7:] = .3, .2
+    ours = score(NuScenesDetectionResults(path).test_step(dict(data_samples=samples)), NuScenesDetectionMetric())
+    assert any(0 < theirs.get_label_tp(label, 'vel_err') < 1 for label in CLASSES[:8])
+    for label in CLASSES:
+        assert ours.get(f'NuScenes/AVE_{label}', np.nan) == pytest.approx(
+            theirs.get_label_tp(label, 'vel_err'), nan_ok=True, rel=0, abs=1e-12)
+    assert ours['NuScenes/NDS'] == pytest.approx(theirs.nd_score, rel=0, abs=1e-12)
+
+
 def test_the_truth_itself_is_perfect(hard_nuscenes):
     dataset = NuScenesRig(hard_nuscenes, 'mini_val')
     scores = score(list(samples_of(dataset)), NuScenesDetectionMetric())

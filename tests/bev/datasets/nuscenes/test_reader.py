@@ -1,5 +1,6 @@
 """Key frames as nuscenes-devkit has them, in each frame; files that are broken or missing."""
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -224,6 +225,35 @@ def test_a_missing_camera_is_told(mini_rig, change_tables, tmp_path):
         NuScenesRig(root, 'mini_val', reduce=8)[0]
     others = [camera for camera in CAMERAS if camera != 'CAM_BACK']
     assert len(NuScenesRig(root, 'mini_val', reduce=8, cameras=others).read(0)['images']) == 5
+
+
+@pytest.mark.parametrize('folder', ['v1.0-mini', 'samples'])
+def test_a_folder_of_the_data_set_in_its_place_is_told(mini_rig, folder):
+    with pytest.raises(DataError, match=rf'{folder}: no folder v1.0-... in it but beside it.*Give {mini_rig}\.$'):
+        NuScenesRig(mini_rig / folder, 'mini_val')
+
+
+def test_archives_that_were_not_unpacked_are_told_at_the_start(own_images):
+    dataset = NuScenesRig(own_images, 'mini_val', reduce=8)
+    assert len({frame.scene for frame in dataset.frames}) == 2
+    last = dataset.frames[-1]
+    gone = dataset.index.views(last.row)['CAM_BACK'].image
+    (own_images / gone).unlink()
+    with pytest.raises(DataError, match=rf'1 of {len(dataset)} key frames .* lack files, such as {re.escape(gone)}.*'
+                                        "incomplete='leave_out'"):
+        NuScenesRig(own_images, 'mini_val', reduce=8)
+    fewer = NuScenesRig(own_images, 'mini_val', reduce=8, incomplete='leave_out')
+    assert fewer.frames == dataset.frames[:-1] and fewer.metainfo['num_samples'] == len(dataset)
+    assert len(NuScenesRig(own_images, 'mini_val', incomplete='keep')) == len(dataset)
+    seen = [camera for camera in CAMERAS if camera != 'CAM_BACK']  # what is not looked at may lack
+    assert len(NuScenesRig(own_images, 'mini_val', cameras=seen)) == len(dataset)
+    (own_images / 'samples/LIDAR_TOP').unlink()  # a link
+    assert len(NuScenesRig(own_images, 'mini_val', cameras=seen)) == len(dataset)
+    with pytest.raises(DataError, match='CAM_FRONT, .*LIDAR_TOP'):
+        NuScenesRig(own_images, 'mini_val', cameras=seen, points=True)
+    (own_images / 'samples/CAM_FRONT').unlink()
+    with pytest.raises(DataError, match=r'expected those of .*\. Unpack the missing archives of [^,]*\.$'):
+        NuScenesRig(own_images, 'mini_val', incomplete='leave_out')
 
 
 def test_decoding_at_half_the_size_keeps_pixels_in_place(own_images):

@@ -95,7 +95,7 @@ def test_read_again(tmp_path):
     (dict(translation=[1, 2]), 'translation'), (dict(translation=[1, 2, None]), 'translation'),
     (dict(size=[1, 0, 1]), 'size 0'), (dict(size=[-1, 1, 1]), 'size -1'), (dict(rotation=[1, 0, 0]), 'rotation'),
     (dict(rotation=[.5, 0, 0, 0]), 'length 0.5'), (dict(velocity=None), 'velocity'),
-    (dict(velocity=[float('nan'), 0]), 'velocity nan'), (dict(detection_score=1.5), 'detection_score 1.5'),
+    (dict(velocity=[float('inf'), 0]), 'velocity inf'), (dict(detection_score=1.5), 'detection_score 1.5'),
     (dict(detection_score=1), 'with a point'), (dict(detection_score=float('nan')), 'detection_score nan'),
     (dict(detection_name='tram'), 'detection_name tram'), (dict(attribute_name='moving'), 'attribute_name moving'),
     (dict(sample_token='b'), 'sample_token b'), (dict(translation=[1e400, 0, 0]), 'translation inf')])

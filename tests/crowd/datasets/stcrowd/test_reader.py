@@ -5,7 +5,9 @@ import logging
 import random
 import shutil
 import time
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -392,8 +394,28 @@ def test_what_is_missing_is_said_with_the_page_to_download_it_from(folder, tmp_p
         with pytest.raises(DataError, match='4dvlab.github.io/STCrowd.*PERCEPTION_DATA.*--mini'):
             STCrowd(tmp_path / 'nothing', split)
     shutil.rmtree(folder / 'pcd/2')
-    with pytest.raises(DataError, match=r'first of 4 scans.*4dvlab'):
+    with pytest.raises(DataError, match=r"pcd/2/.*no such file, and 1 of 4 frames .*4dvlab.*incomplete='leave_out'"):
         STCrowd(folder, 'train')
+    fewer = STCrowd(folder, 'train', incomplete='leave_out')
+    assert [fewer[i]['data_samples'].sample_id for i in range(len(fewer))] == ['01_0000', '01_0001', '01_0002']
+    Path(fewer.path(2)).unlink()  # the last one: it is not come upon after an epoch, but at the start
+    with pytest.raises(DataError, match='2 of 4 frames'):
+        STCrowd(folder, 'train')
+    shutil.rmtree(folder / 'pcd')
+    with pytest.raises(DataError, match='4 of 4 frames .*STCrowd/index.html.$'):
+        STCrowd(folder, 'train', incomplete='leave_out')
+
+
+def test_images_that_are_not_there_are_told_at_the_start(folder):
+    with pytest.raises(DataError, match=r'left/1/.*no such file, and 3 of 3 frames .*scans and images'):
+        STCrowd(folder, sequences=[1], image_reduce=2)
+    images = [Path(folder, name) for name in STCrowd(folder, sequences=[1]).annotations[0].images]
+    images[0].parent.mkdir(parents=True)
+    for path in images[1:]:
+        cv2.imwrite(str(path), np.zeros((720, 1280, 3), np.uint8))
+    fewer = STCrowd(folder, sequences=[1], image_reduce=2, incomplete='leave_out')
+    assert [fewer[i]['data_samples'].frame for i in range(len(fewer))] == [1, 2]
+    assert len(STCrowd(folder, sequences=[1])) == 3  # which no one looks at
 
 
 def test_wrong_arguments_are_refused(folder):
