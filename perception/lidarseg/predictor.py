@@ -204,11 +204,14 @@ class LidarPredictor(Predictor):
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
             plain = not any(map(is_recording, files))
-            poses = self.scans.scan_poses(files) if plain else None
+            poses = self.scans.scan_poses(files, self.data) if plain else None
             if poses is not None:
                 poses = poses @ np.linalg.inv(self.reader.to_frame)  # of the points as the reader turns them
+            elif view == 'fixed':
+                raise DataError(f'--view fixed: {path}: nothing tells the poses of these scans, expected '
+                                f'{self.scans.POSES}. Take --view follow, which needs none.')
             self._film = Film(view, poses, meta['classes'], meta['palette'], meta.get('forward', 0.0),
-                              self.scans.FRAME.height)
+                              self.scans.FRAME.height, meta.get('ahead', 0.0))
             self._rows, self._frame = {file: row for row, file in enumerate(files)} if plain else {}, 0
 
     def view(self, view: str, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,

@@ -23,7 +23,7 @@ from mmengine.logging import print_log
 
 from perception.common.formats.kitti import POINT_BYTES, read_calib, read_labels, read_poses
 from perception.common.formats.points import PointReader
-from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan
+from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan, check_rigid
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -191,6 +191,7 @@ class SemanticKITTI(LidarScans):
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     TABLE, RAW_IDS = LEARNING_MAP, INVERSE_MAP
     LABEL_SUFFIX = '.label'
+    POSES = 'poses.txt and calib.txt beside the folder of the scans'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
@@ -250,7 +251,7 @@ class SemanticKITTI(LidarScans):
         return to_train_ids(read_labels(path, num_points), path, strict=False, table=cls.TABLE)
 
     @classmethod
-    def scan_poses(cls, files: Sequence[Path]) -> np.ndarray | None:
+    def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
         """Poses (F, 4, 4) of `.../velodyne/FFFFFF.bin` by `poses.txt` and `calib.txt`; None where one is missing.
 
         Raises:
@@ -457,24 +458,6 @@ def scan_names(folder: Path) -> list[str]:
 @functools.lru_cache(32)
 def _scan_names(folder: Path, changed: int) -> list[str]:
     return sorted(path.name for path in visible(folder, '*.bin'))
-
-
-def check_rigid(matrices: np.ndarray, where: str) -> None:
-    """Make sure that (M, 4, 4) matrices turn and shift, and nothing else; the first other one is named.
-
-    Raises:
-        DataError: a matrix that stretches or mirrors, or a shift of more than 1000 km.
-    """
-    turns = matrices[:, :3, :3]
-    with np.errstate(all='ignore'):
-        stretch = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-        good = (stretch < 1e-3) & (np.abs(matrices[:, :3, 3]).max(axis=1) < 1e6) & (np.linalg.det(turns) > 0)
-    if not good.all():
-        row = int(np.argmin(good))
-        number = f' {row + 1}' if where.endswith('line') else ''
-        raise DataError(f'{where}{number} is no rigid motion (rotation {np.round(turns[row], 4).tolist()}, shift '
-                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Correct the '
-                        'line.')
 
 
 def frame_number(path: Path) -> int:

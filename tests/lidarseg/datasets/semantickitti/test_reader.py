@@ -279,7 +279,7 @@ def test_time_stamps_have_the_poses_of_their_order(tmp_path):
     poses[:, 0, 3] = 0, 5, 10
     write_poses(folder / 'poses.txt', poses)
     write_calib(folder / 'calib.txt', dict(Tr=np.eye(4)))
-    found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:])
+    found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:], {})
     assert found[:, 0, 3].tolist() == [5, 10]
     data = kitti.SemanticKITTIMultiScan(tmp_path, 'test', sequences=[8])
     own = [sample['inputs']['points'] for sample in (data[k] for k in range(3))]
