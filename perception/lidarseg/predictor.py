@@ -97,7 +97,8 @@ class LidarPredictor(Predictor):
         else:
             cloud = self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
             name = 'scan'
-        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name)
+        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name,
+                      rng=np.random.default_rng(0), epoch=0, classes=self.meta.get('classes'))
         if cloud.kept is not None:
             sample['kept'] = cloud.kept
         if past:
