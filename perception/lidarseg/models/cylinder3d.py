@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
+from perception.common.nets.blocks import RowNorm
 from perception.lidarseg.deploy import traceable
 from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
@@ -178,7 +179,7 @@ class PointEncoder(nn.Module):
 
     def __init__(self, in_channels: int, widths: Sequence[int], point_channels: int, compression: int):
         super().__init__()
-        self.norm = nn.BatchNorm1d(in_channels)
+        self.norm = RowNorm(in_channels)
         self.layers = nn.ModuleList(_linear_norm_relu(a, b) for a, b in zip([in_channels, *widths], widths))
         self.project = nn.Linear(widths[-1], point_channels)
         self.compress = nn.Linear(point_channels, compression)
@@ -283,7 +284,7 @@ class DimensionContext(nn.Module):
         super().__init__()
         kernels = (RHO, RHO, RHO) if legacy else (RHO, PHI, Z)
         self.convs = nn.ModuleList(SubMConv3d(channels, channels, kernel) for kernel in kernels)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in kernels)
+        self.norms = nn.ModuleList(RowNorm(channels) for _ in kernels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, channels) to (V, channels)."""
@@ -297,7 +298,7 @@ class ConvActNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple):
         super().__init__()
         self.conv = SubMConv3d(in_channels, out_channels, kernel_size)
-        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm = RowNorm(out_channels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, in_channels) to (V, out_channels)."""
@@ -319,7 +320,7 @@ class PointRefinement(nn.Module):
         super().__init__()
         mirrored = list(widths)[::-1]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip([voxel_channels, *mirrored], mirrored))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in mirrored)
+        self.norms = nn.ModuleList(RowNorm(width) for width in mirrored)
 
     def forward(self, voxel_feats: Tensor, point_to_voxel: Tensor, hidden: list[Tensor]) -> Tensor:
         """(V, voxel_channels) and the MLP's hidden (N, widths[j]) to (N, widths[0])."""
@@ -331,4 +332,4 @@ class PointRefinement(nn.Module):
 
 
 def _linear_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Linear(in_channels, out_channels), RowNorm(out_channels), nn.ReLU(inplace=True))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.common.nets.blocks import RowNorm
 from perception.lidarseg.deploy import traceable
 from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
@@ -266,7 +267,7 @@ class ConvNormAct(nn.Module):
     def __init__(self, conv: nn.Module, act: bool = True):
         super().__init__()
         self.conv = conv
-        self.norm = nn.BatchNorm1d(conv.weight.shape[0])
+        self.norm = RowNorm(conv.weight.shape[0])
         self.act = act
 
     def forward(self, x: SparseTensor) -> SparseTensor:
