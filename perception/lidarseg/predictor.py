@@ -36,8 +36,8 @@ class LidarPredictor(Predictor):
     Args:
         model: in evaluation mode, or None.
         data: config of the data set, its `type` a class derived from LidarScans.
-        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic: how scans of another sensor
-            become such as the net was trained on, see PointReader; by default as the data set reads its own.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic, origin: how scans of another
+            sensor become such as the net was trained on, see PointReader; by default as the data set reads its own.
     """
 
     noun = 'scan'
@@ -47,11 +47,12 @@ class LidarPredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, columns: str | Sequence[str] | None = None,
                  intensity_scale: float | str | None = None, missing_intensity: float | None = None,
                  unit: float | None = None, forward: str | None = None, height: float | None = None,
-                 invalid: str | None = None, topic: str | None = None) -> None:
+                 invalid: str | None = None, topic: str | None = None,
+                 origin: str | Sequence[float] | None = None) -> None:
         super().__init__(model, data)
         self.scans = data['type']  # knows the format of files and what else nets of its data set take
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
-                       forward=forward, height=height, invalid=invalid, topic=topic)
+                       forward=forward, height=height, invalid=invalid, topic=topic, origin=origin)
         self.reader = self.scans.reader(data, **{name: value for name, value in options.items() if value is not None})
         self.pipeline = build_pipeline(data.get('pipeline', ()))
         self._film, self._rows, self._frame = None, {}, 0  # of a film: the number of each scan, and of the next one
