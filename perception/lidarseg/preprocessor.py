@@ -58,12 +58,13 @@ class CylinderVoxelizer(BaseDataPreprocessor):
         """Voxelise a batch.
 
         Args:
-            data: `inputs` with `points`, a list of (N_i, 4) float32 tensors (x, y, z [m], intensity), and
-                `data_samples`, a list of PointSegSample, or None.
+            data: `inputs` with `points`, a list of (N_i, 4 + E) float32 tensors (x, y, z [m], intensity, E further
+                features), and `data_samples`, a list of PointSegSample, or None.
             training: refuse scans that nothing can be learned from.
 
         Returns:
-            dict with `data_samples` as given and `inputs`: `points` (N, 4), `point_batch` (N,), `point_feats` (N, 9),
+            dict with `data_samples` as given and `inputs`: `points` (N, 4 + E), `point_batch` (N,), `point_feats`
+            (N, 9 + E),
             `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list) and
             `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
             samples have labels also `labels` (N,) and `voxel_labels` (V,).
@@ -139,8 +140,8 @@ class CubeVoxelizer(BaseDataPreprocessor):
             training: refuse scans that nothing can be learned from, and keep `max_voxels`.
 
         Returns:
-            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4), those of each
-            voxel's first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
+            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4 + E), those of
+            each voxel's first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
             `supervoxel_coords` (V, 4) scan, rho, phi, z and `supervoxel_grid`.
 
         Raises:
@@ -242,9 +243,9 @@ def _labels(samples: list, num_points: list[int], ignore_index: int) -> Tensor:
 
 
 def _check_scan(scan: Tensor, name: str, training: bool) -> None:
-    if scan.dim() != 2 or scan.shape[1] != 4:
-        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select '
-                        'these columns first.')
+    if scan.dim() != 2 or scan.shape[1] < 4:
+        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4) or more: x, y, z, intensity, '
+                        'further features. Select these columns first.')
     if len(scan) > 1 and bool(scan.abs().max() <= FARTHEST):  # nearly always; false for NaN
         return
     finite = torch.isfinite(scan)

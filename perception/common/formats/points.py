@@ -3,7 +3,7 @@
 `point_files.py` reads what stands in a file; a PointReader makes of it what a net takes.
 """
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -14,15 +14,16 @@ from mmengine.logging import print_log
 
 from perception.common.formats.point_columns import COLUMNS, parse_columns, plain_name
 from perception.common.formats.point_files import ENDINGS, Fields, array_fields, is_recording, read_fields
-from perception.utils.checks import check_choice
+from perception.utils.checks import check_choice, close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import natural_order
 from perception.utils.values import TypedArguments
 
 INTENSITY = ('intensity', 'i', 'intensities', 'remission', 'reflectance', 'reflectivity', 'strength')  # its other names
 FARTHEST, STRONGEST = 10_000, 1_000_000  # m, and intensity; what lies beyond is damage, or not in the sensor's frame
+LARGE = 300  # of a feature; what is larger outweighs the coordinates
 LOWEST = 0.01  # share of the points that may lie below the ground, as reflections do
-DOUBTS = ('unit', 'constant', 'scale', 'precision')  # each is said once
+DOUBTS = ('unit', 'constant', 'scale', 'features', 'precision')  # each is said once
 AXES = {'x': 0.0, 'y': np.pi / 2, '-x': np.pi, '-y': -np.pi / 2}  # direction of each, rad from x to y
 
 
@@ -80,6 +81,8 @@ class PointReader(TypedArguments):
             how many.
         topic: of the clouds in a ROS recording; needed where it has several.
         frame: what the net was trained on.
+        features: further columns of the files that the net sees behind the intensity, such as `('red', 'ring')`, or
+            with factors `dict(red='1/65535', ring=1)`.
 
     Raises:
         ConfigError: one of them cannot be.
@@ -88,7 +91,8 @@ class PointReader(TypedArguments):
     def __init__(self, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
                  height: float | None = None, invalid: str = 'refuse', topic: str | None = None,
-                 origin: str | Sequence[float] | None = None, frame: Frame = KITTI) -> None:
+                 origin: str | Sequence[float] | None = None, frame: Frame = KITTI,
+                 features: str | Sequence[str] | Mapping[str, float | str] = ()) -> None:
         check_choice('invalid', invalid, ('refuse', 'drop'))
         if forward is not None:
             check_choice('forward', forward, AXES)
@@ -102,7 +106,7 @@ class PointReader(TypedArguments):
         self.turn = np.rint(np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])) \
             if forward is not None else None
         self.lift = 0.0 if height is None else _number('height', height) - frame.height
-        self.origin = _place(origin)
+        self.origin, self.features = _place(origin), _factors(features)
         self.invalid, self.topic, self.frame = invalid, topic, frame
         self._said = torch.zeros(len(DOUBTS), dtype=torch.bool).share_memory_()  # of DOUBTS, by any worker
 
@@ -135,7 +139,8 @@ class PointReader(TypedArguments):
         return self.cloud(fields, where)
 
     def cloud(self, fields: Fields, where: str | Path) -> Cloud:
-        """The points (N, 4) of the columns (N,) of a scan; `where` is the file, for messages.
+        """The points (N, 4 and one for each of `features`) of the columns (N,) of a scan; `where` is the file, for
+        messages.
 
         Raises:
             DataError: a column is absent, or a point is not finite.
@@ -145,8 +150,12 @@ class PointReader(TypedArguments):
         if absent:
             raise DataError(f'{where}: columns {", ".join(fields)} without {", ".join(absent)}, expected x, y, z. '
                             "Name all columns in their order, such as columns='x,y,z,i'.")
+        absent = [name for name in self.features if name not in names]
+        if absent:
+            raise DataError(f'{where}: columns {", ".join(fields)}, expected {", ".join(absent)} too, which the config '
+                            f'names as features. {close_matches(absent[0], names)}')
         num = len(fields[names['x']])
-        points = np.empty((num, 4), np.float32)
+        points = np.empty((num, 4 + len(self.features)), np.float32)
         strength = next((names[name] for name in INTENSITY if name in names), None)
         if strength is None and self.missing is None:
             raise DataError(f'{where}: columns {", ".join(fields)} without an intensity, expected x, y, z, intensity. '
@@ -160,6 +169,8 @@ class PointReader(TypedArguments):
                 points[:, 3] = self.missing
             else:
                 points[:, 3] = fields[strength] if self.scale == 1 else fields[strength] * self.scale
+            for k, (name, factor) in enumerate(self.features.items(), 4):
+                points[:, k] = fields[names[name]] * np.float64(factor)
         points, kept = self._finite(points, where)
         if self.turn is not None:
             points[:, :2] = points[:, :2] @ self.turn.T.astype(np.float32)
@@ -230,6 +241,12 @@ class PointReader(TypedArguments):
             self._warn('scale', f'{where}: intensities up to {strong.max():.4g}, expected 0 to {most:g}, the range of '
                                 f'this config. If 1 is the largest, give intensity_scale={most:g}.')
 
+        for name, column in zip(self.features, points.T[4:]):
+            if np.abs(column).max() > LARGE:
+                most = float(np.abs(column).max())
+                self._warn('features', f'{where}: {name} up to {most:,.5g}, expected numbers like coordinates. Give it '
+                                       f"a factor: features=dict({name}='1/{_full_scale(most)}').")
+
     def _warn(self, kind: str, text: str) -> None:
         if not self._said[DOUBTS.index(kind)]:
             self._said[DOUBTS.index(kind)] = True
@@ -275,6 +292,18 @@ def _place(origin: str | Sequence[float] | None) -> str | np.ndarray | None:
         raise ConfigError(f"origin={origin!r}, expected x,y,z of the sensor, such as '691234.5,5334321,112', or "
                           "'middle'. Correct it.")
     return np.array([_number('origin', part) for part in parts])
+
+
+def _factors(features: str | Sequence[str] | Mapping[str, float | str]) -> dict[str, float]:
+    """Plain name of each feature and its factor."""
+    given = [part.strip() for part in features.split(',')] if isinstance(features, str) else features
+    known = given if isinstance(given, Mapping) else dict.fromkeys(given, 1)
+    found = {plain_name(name): _number(f'features: {name}', factor) for name, factor in known.items()
+             if isinstance(name, str)}
+    if len(found) != len(given) or set(found) & {'', *COLUMNS}:
+        raise ConfigError(f"features={features!r}, expected names of further columns, each once, such as ('red', "
+                          "'ring') or dict(red='1/65535', ring=1). Correct them.")
+    return found
 
 
 def _number(name: str, value: float | str) -> float:

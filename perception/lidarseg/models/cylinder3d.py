@@ -54,6 +54,7 @@ class Cylinder3D(BaseModel):
         lovasz_classes: 'present', 'all' or a list of classes, see `lovasz_softmax`.
         keep_logits: store each scan's (N, C) `logits` beside its predictions.
         ignore_index: label without a class.
+        in_channels: features of a point, the nine of the paper and those that the data set adds.
         init_cfg: see mmengine.
     """
 
@@ -62,7 +63,8 @@ class Cylinder3D(BaseModel):
                  point_widths: Sequence[int] = (64, 128, 256), refine: str | None = None,
                  indice_sharing: str = 'correct', class_weights: Sequence[float] | None = None, ce_weight: float = 1.0,
                  lovasz_weight: float = 1.0, point_weight: float = 1.0, lovasz_classes: str | Sequence[int] = 'present',
-                 keep_logits: bool = False, ignore_index: int = 255, init_cfg: dict | None = None):
+                 keep_logits: bool = False, ignore_index: int = 255, in_channels: int = 9,
+                 init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         check_choice('Cylinder3D: indice_sharing', indice_sharing, SHARING)
         check_choice('Cylinder3D: refine', refine, ('mirror', None))
@@ -72,7 +74,7 @@ class Cylinder3D(BaseModel):
         self.lovasz_classes, self.ignore_index, self.keep_logits = lovasz_classes, ignore_index, keep_logits
         self.register_buffer('class_weights', None if class_weights is None else torch.tensor([*class_weights, 1.0]),
                              persistent=False)
-        self.encoder = PointEncoder(9, point_widths, point_channels, compression)
+        self.encoder = PointEncoder(in_channels, point_widths, point_channels, compression)
         self.backbone = AsymmetricUNet(compression, base_channels, indice_sharing)
         self.head = SubMConv3d(4 * base_channels, num_classes + 1, FULL, bias=True)
         self.refine = PointRefinement(4 * base_channels, point_widths) if refine else None
@@ -185,7 +187,14 @@ class PointEncoder(nn.Module):
         self.compress = nn.Linear(point_channels, compression)
 
     def forward(self, feats: Tensor, point_to_voxel: Tensor, num_voxels: int) -> tuple[Tensor, list[Tensor]]:
-        """(N, 9) features to (V, compression) voxel features and the N x 64, 128, 256 hidden point features."""
+        """(N, in_channels) features to (V, compression) voxel features and the N x 64, 128, 256 hidden ones of points.
+
+        Raises:
+            DataError: another number of features.
+        """
+        if feats.shape[1] != self.norm.num_features:
+            raise DataError(f'Cylinder3D: {feats.shape[1]} features of a point, expected {self.norm.num_features}. Set '
+                            f'model.in_channels={feats.shape[1]}, or other features of the data set.')
         feats = self.norm(feats.to(self.norm.weight.dtype))
         hidden = []
         for layer in self.layers:

@@ -264,6 +264,27 @@ def test_points_of_a_map_are_told_from_the_sensor_before_they_are_rounded(cloud)
     np.testing.assert_allclose((reader.to_frame @ [3.5, 1, 5, 1])[:3], told, atol=1e-6)
 
 
+@pytest.mark.parametrize('features', ['ring, Red', ('ring', 'red'), dict(ring=1, red='1/65535')])
+def test_further_columns_follow_the_intensity(features, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda text, *args: said.append(text))
+    wide = np.column_stack([street(300)['xyz'], street(300)['i'], np.arange(300) % 32, np.linspace(0, 65535, 300)])
+    reader = PointReader('x,y,z,i,ring,scalar_Red', features=features)
+    for _ in range(2):
+        points = reader.read(wide).points
+    factor = 1 / 65535 if isinstance(features, dict) else 1
+    np.testing.assert_allclose(points, wide * [1, 1, 1, 1, 1, factor], rtol=1e-6)
+    assert [text.count("features=dict(red='1/65535')") for text in said] == [1] * (factor == 1)
+    with pytest.raises(DataError, match='columns x, y, z, intensity, expected ring, red too'):
+        PointReader(features=features).read(wide[:, :4])
+
+
+@pytest.mark.parametrize('features', ['', 'x', 'ring,ring', ('ring', 'scalar_ring'), dict(ring='a'), [1], 'intensity'])
+def test_features_that_cannot_be_are_refused(features):
+    with pytest.raises(ConfigError, match='features'):
+        PointReader(features=features)
+
+
 def test_the_middle_of_a_scan_on_the_ground_is_its_origin():
     rng = np.random.default_rng(0)
     scan = np.column_stack([rng.uniform(0, 40, 4000), rng.uniform(0, 20, 4000), rng.uniform(0, 5, 4000),
@@ -312,7 +333,7 @@ def test_a_doubt_is_said_by_one_of_all_workers(cloud):
     worker = torch.multiprocessing.get_context('fork').Process(target=reader.read, args=(data,))
     worker.start()
     worker.join()
-    assert worker.exitcode == 0 and reader._said.tolist() == [False, False, True, False]
+    assert worker.exitcode == 0 and reader._said.tolist() == [kind == 'scale' for kind in module.DOUBTS]
 
 
 def test_a_net_of_255_intensities_is_told_of_small_ones(cloud, monkeypatch):
