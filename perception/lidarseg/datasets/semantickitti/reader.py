@@ -176,7 +176,8 @@ class SemanticKITTI(LidarScans):
     """Single scans of SemanticKITTI in their official layout.
 
     Args:
-        data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
+        data_root: folder that holds `sequences`, or `dataset/sequences` as the archives unpack; a leading `data` gives
+            way to the variable PERCEPTION_DATA.
         split: 'train', 'val' or 'test'. It names the official sequences and how strictly files are read: training
             refuses unknown raw labels and scans with fewer than two points, 'test' reads no labels.
         sequences: other sequences instead of the official ones, such as `[8]`, numbers or names of folders.
@@ -198,7 +199,7 @@ class SemanticKITTI(LidarScans):
                  seed: int = 0) -> None:
         check_choice('SemanticKITTI: split', split, SPLITS)
         super().__init__(pipeline, seed)
-        self.data_root = data_path(data_root)
+        self.data_root = unpacked(data_path(data_root))
         self.split = split
         if sequences is None:
             sequences = SPLITS[split]
@@ -479,18 +480,26 @@ def scan_paths(data_root: str | Path, sample_id: str) -> tuple[Path, Path]:
     return folder / 'velodyne' / f'{frame}.bin', folder / 'labels' / f'{frame}.label'
 
 
+def unpacked(data_root: str | Path) -> Path:
+    """The folder that holds `sequences`: the one that is named, its `dataset`, or the parent of `sequences` itself."""
+    root = Path(data_root)
+    if not (root / 'sequences').is_dir() and (root / 'dataset' / 'sequences').is_dir():
+        return root / 'dataset'
+    return root.parent if root.name == 'sequences' and any(root.glob('*/velodyne')) else root
+
+
 def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[str]:
     """Sample ids `'SS_FFFFFF'` of all scans of some sequences, in order.
 
     Args:
-        data_root: folder that holds `sequences`.
+        data_root: folder that holds `sequences`, see `unpacked`.
         sequences: their numbers, or the names of their folders.
 
     Raises:
         ConfigError: something else, one twice, or a name with `_`, which parts sequence and scan in an id.
         DataError: the data set or a sequence is not there.
     """
-    root = Path(data_root)
+    root = unpacked(data_root)
     if not sequences:
         raise ConfigError('sequences: none came, expected numbers or names of folders, such as [8]. Name some.')
     if not (root / 'sequences').is_dir():
