@@ -73,6 +73,7 @@ class Waymo(LidarScans):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, ahead=1.43)  # m from the vehicle's origin to the TOP LiDAR
     FRAME = Frame(height=0.0)
+    LABEL_SUFFIX = '/segment.npy'  # in the folder of a frame
     POSES = 'frames of one segment, each with its pose.npy'
 
     def __init__(self, data_root: str | Path = 'data/waymo', split: str = 'train',
@@ -134,6 +135,12 @@ class Waymo(LidarScans):
             return reader.read(path)
         points = read_points(folder)
         return reader.cloud(dict(zip(('x', 'y', 'z', 'intensity'), points.T)), folder)
+
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
+        """See LidarScans; `--labels` names the folder of a segment, of a frame, or a frame's segment.npy."""
+        within = not path.is_file() and (path.parent.parent / path.name).is_file()
+        return read_labels(path.parent.parent if within else path.parent, num_points)
 
     @classmethod
     def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:

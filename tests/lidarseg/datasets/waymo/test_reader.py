@@ -70,6 +70,15 @@ def test_poses_are_of_frames_of_one_segment_that_have_them(folder):
     assert Waymo.scan_poses(frames, {}) is None
 
 
+def test_labels_of_frames_are_drawn_by_their_folders(folder):
+    predictor, data = LidarPredictor(None, dict(type=Waymo)), Waymo(folder, 'train')
+    for frame, item in zip(data.frames, data):
+        for labels in (frame.parent, frame, frame / 'segment.npy'):
+            assert predictor.truth(labels, frame.name, frame).tolist() == item['data_samples'].labels.tolist()
+    with pytest.raises(DataError, match=r'segment\.npy'):
+        predictor.truth(frame_folder(folder, 'testing', '9_0').parent, '1000', data.frames[0])
+
+
 def test_classes_are_the_official_ones_in_official_order():
     assert len(CLASSES) == len(set(CLASSES)) == len(PALETTE) == len(set(PALETTE)) == 22
     official = dict(car=1, truck=2, bus=3, pedestrian=7, pole=10, bicycle=12, building=14, curb=17, sidewalk=22)
