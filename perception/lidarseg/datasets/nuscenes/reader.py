@@ -15,10 +15,12 @@ too, less than 1.3 m from the sensor.
 """
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common.formats.kinds import check_size
 from perception.common.formats.kitti import read_points
@@ -35,7 +37,7 @@ from perception.utils.paths import data_path
 
 OFFICIAL_SIZES = dict(train=28130, val=6019, test=6008, mini_train=323, mini_val=81)  # key frames
 POINT_BYTES = 20  # x, y, z, intensity, ring as little-endian float32
-LONGEST_STEP = 50.0  # m from one scan to the next; what is farther is another scene
+LONGEST_GAP, FASTEST = 20.0, 60.0  # s and m/s from one scan of a drive to the next
 _UNKNOWN = 254    # in look-up tables
 
 CLASSES = ('barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle', 'pedestrian', 'traffic_cone',
@@ -240,20 +242,23 @@ class NuScenesLidarSeg(LidarScans):
         """See LidarScans; key frames and sweeps that lie anywhere under their official names.
 
         Tables are looked for above the scans and in the data set's folder. None where a scan is of no table, or two in
-        a row are farther apart than a scene goes in half a second.
-
-        Raises:
-            DataError: damaged tables.
+        a row are of other drives.
         """
         real = files[0].resolve()
         roots = dict.fromkeys([*real.parents[2:3], data_path(data.get('data_root', 'data/nuscenes'))])
         for root in roots:
             for version in dict.fromkeys(VERSIONS.values()):
-                if (root / version).is_dir():
-                    poses = read_index(root, version).lidar_poses([file.resolve().name for file in files])
-                    if poses is not None:
-                        steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
-                        return poses if steps.max(initial=0) < LONGEST_STEP else None
+                try:
+                    found = (root / version).is_dir() and read_index(root, version).lidar_poses(
+                        [file.resolve().name for file in files])
+                except DataError as error:
+                    print_log(f'Scans without poses: {error}', 'current', logging.WARNING)
+                    found = None
+                if found:
+                    poses, times = found
+                    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+                    seconds = np.abs(np.diff(times)) / 1e6
+                    return poses if (seconds <= LONGEST_GAP).all() and (steps <= FASTEST * seconds).all() else None
         return None
 
 

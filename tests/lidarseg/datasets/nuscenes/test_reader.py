@@ -299,8 +299,13 @@ def test_poses_are_those_of_the_tables_wherever_scans_of_a_scene_lie(mini_nuscen
     assert NuScenesLidarSeg.scan_poses([*files, tmp_path / 'mine.pcd.bin'], {}) is None
 
 
-def test_scans_of_several_scenes_are_no_drive(mini_nuscenes, monkeypatch):
-    index = read_index(mini_nuscenes, 'v1.0-mini')
-    files = [mini_nuscenes / frame.points for frame in index.frames[:2]]
-    monkeypatch.setattr(nuscenes, 'LONGEST_STEP', 1e-3)
-    assert NuScenesLidarSeg.scan_poses(files, {}) is None
+def test_scans_of_several_drives_have_no_poses_and_damaged_tables_are_told(copy, monkeypatch):
+    index, said = read_index(copy, 'v1.0-mini'), []
+    scene = [frame for frame in index.frames if frame.scene == index.frames[0].scene]
+    other = next(frame for frame in index.frames if frame.scene != scene[0].scene)
+    assert NuScenesLidarSeg.scan_poses([copy / frame.points for frame in (scene[0], scene[-1])], {}) is not None
+    assert NuScenesLidarSeg.scan_poses([copy / frame.points for frame in (scene[0], other)], {}) is None
+    (copy / 'v1.0-mini/ego_pose.json').write_text('[')
+    monkeypatch.setattr(nuscenes, 'print_log', lambda text, *_: said.append(text))
+    assert NuScenesLidarSeg.scan_poses([copy / scene[0].points], {}) is None
+    assert 'Scans without poses' in said[0] and 'ego_pose.json' in said[0]
