@@ -206,7 +206,8 @@ class LidarPredictor(Predictor):
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
             plain = not any(map(is_recording, files))
-            poses = self.scans.scan_poses(files, self.data) if plain else None
+            known = plain and not isinstance(self.reader.origin, str)  # else each scan has an origin of its own
+            poses = self.scans.scan_poses(files, self.data) if known else None
             if poses is not None:
                 poses = poses @ np.linalg.inv(self.reader.to_frame)  # of the points as the reader turns them
             elif view == 'fixed':

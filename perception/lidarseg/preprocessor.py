@@ -64,9 +64,8 @@ class CylinderVoxelizer(BaseDataPreprocessor):
 
         Returns:
             dict with `data_samples` as given and `inputs`: `points` (N, 4 + E), `point_batch` (N,), `point_feats`
-            (N, 9 + E),
-            `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list) and
-            `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
+            (N, 9 + E), `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list)
+            and `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
             samples have labels also `labels` (N,) and `voxel_labels` (V,).
 
         Raises:

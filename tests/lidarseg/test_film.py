@@ -216,6 +216,9 @@ def test_a_folder_becomes_frames(sequence):
 def test_bad_input_is_one_sentence(sequence, tmp_path):
     with pytest.raises(ConfigError, match="--view='fixe', expected one of plain, follow, fixed.*fixed"):
         next(pictures(sequence / 'velodyne', view='fixe'))
+    with pytest.raises(DataError, match='--view fixed.*nothing tells'):  # each scan has a frame of its own
+        next(LidarPredictor(None, dict(type=SemanticKITTI), origin='middle').pictures(sequence / 'velodyne',
+                                                                                     view='fixed'))
     (sequence / 'poses.txt').unlink()
     with pytest.raises(DataError, match='--view fixed.*nothing tells the poses.*expected poses.txt and calib.txt'):
         next(pictures(sequence / 'velodyne', view='fixed'))

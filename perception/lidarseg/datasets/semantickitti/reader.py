@@ -329,6 +329,9 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         try:
             if not isinstance(scan, (str, Path)):
                 raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
+            if isinstance(reader.origin, str):
+                raise DataError(f"origin='{reader.origin}' came, of each scan another place, expected one for all of a "
+                                "drive. Give origin='x,y,z'.")
             path = Path(scan).absolute()
             poses = poses_of(path.parent.parent, [path])[0]
             return [points for _, points in past_points(path, poses, count, reader)]

@@ -139,8 +139,8 @@ class Waymo(LidarScans):
     @classmethod
     def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
         """See LidarScans; `--labels` names the folder of a segment, of a frame, or a frame's segment.npy."""
-        within = not path.is_file() and (path.parent.parent / path.name).is_file()
-        return read_labels(path.parent.parent if within else path.parent, num_points)
+        own = path.parent.parent / path.name  # of the folder of a frame, in which another one was looked for
+        return read_labels(own if own.is_file() and not path.is_file() else path, num_points)
 
     @classmethod
     def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
@@ -246,12 +246,13 @@ def read_points(folder: Path) -> np.ndarray:
 
 
 def read_labels(folder: Path, num_points: int | None = None) -> np.ndarray:
-    """Train ids of a frame, (N,) int64, 255 = undefined; the number of points is checked where it is given.
+    """Train ids of a frame, its folder or `segment.npy`, (N,) int64, 255 = undefined; the number of points is checked
+    where it is given.
 
     Raises:
         DataError: the array is missing, damaged, of another length, or holds an unknown type.
     """
-    path = folder / 'segment.npy'
+    path = folder if folder.suffix == '.npy' else folder / 'segment.npy'
     segment = read_array(path)
     _check(num_points in (None, segment.size) and segment.dtype.kind in 'iu', path, segment,
            f'({"N" if num_points is None else num_points},) integers, one for each point')

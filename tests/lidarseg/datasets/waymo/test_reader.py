@@ -75,6 +75,10 @@ def test_labels_of_frames_are_drawn_by_their_folders(folder):
     for frame, item in zip(data.frames, data):
         for labels in (frame.parent, frame, frame / 'segment.npy'):
             assert predictor.truth(labels, frame.name, frame).tolist() == item['data_samples'].labels.tolist()
+    other = folder / 'other.npy'  # beside a segment.npy that nobody asked for
+    np.save(folder / 'segment.npy', np.zeros_like(np.load(data.frames[0] / 'segment.npy')))
+    np.save(other, np.full_like(np.load(data.frames[0] / 'segment.npy'), 7))
+    assert set(predictor.truth(other, '1000', data.frames[0]).tolist()) == {7}
     with pytest.raises(DataError, match=r'segment\.npy'):
         predictor.truth(frame_folder(folder, 'testing', '9_0').parent, '1000', data.frames[0])
 
