@@ -60,7 +60,7 @@ def main() -> None:
                         help='the truth: .label of a scan, .lines.txt of an image, or the folder of all')
     parser.add_argument('--view', default='plain', metavar='KIND',
                         help='kind of picture: of scans plain, follow (a large view from behind the car, for a film) '
-                             'or fixed (from beside the road, where poses.txt and calib.txt lie beside the folder of '
+                             'or fixed (from beside the road, where the data set tells the poses of '
                              'scans); of images plain or attention (where the stages of the net look), or cam of a '
                              'classifier; of people plain, tracks, image, bev or 3d; of cameras around a car plain, '
                              'image, bev, depth, frustum, cell or map')

@@ -8,7 +8,7 @@ from perception.lidarseg.charts import DrawCharts
 from perception.lidarseg.datasets.nuscenes.draw import DrawKeyFrames, draw_sheet
 from perception.lidarseg.datasets.nuscenes.metric import NuScenesLidarSegMetric
 from perception.lidarseg.datasets.nuscenes.reader import NuScenesLidarSeg
-from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegSubmission
+from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegResults, NuScenesLidarSegSubmission
 from perception.lidarseg.distance import DistanceMetric
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.transforms import (
@@ -57,6 +57,7 @@ tta_model = dict(type=TTASegmentor, chunk=2, seed=0)  # --tta flip4 | grid36
 ensemble_model = dict(type=EnsembleSegmentor)
 saved_model = dict(type=SavedPredictions)  # --save DIR
 more_metrics = dict(distance=dict(type=DistanceMetric))  # --metrics distance
+predictions = dict(type=NuScenesLidarSegResults)  # --predictions DIR
 submission = dict(type=NuScenesLidarSegSubmission)  # --submit DIR
 draw = [dict(type=DrawKeyFrames), dict(type=DrawCharts)]  # --draw DIR
 robustness = dict(  # tools/benchmark.py robustness: fewer points, an open view of 120 degrees, turned scans

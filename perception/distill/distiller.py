@@ -137,15 +137,25 @@ def _build(cfg: dict | nn.Module) -> nn.Module:
 
 
 def _warn_of_other_inputs(name: str, student: Any, teacher: Any) -> None:
-    """A teacher sees the batch that the student's data preprocessor made; say so where its own would differ."""
-    if isinstance(teacher, dict) and getattr(teacher.get('type'), 'own_inputs', False):
+    """A teacher sees the batch that the student's data preprocessor made; say so where its own would differ.
+
+    Raises:
+        ConfigError: it takes another kind of voxels.
+    """
+    if isinstance(teacher, dict) and (getattr(teacher.get('type'), 'own_inputs', False) or teacher.get('own_voxels')):
         return
     if isinstance(student, dict) and isinstance(teacher, dict) and isinstance(teacher.get('model'), dict):
         ours, theirs = student.get('data_preprocessor') or {}, teacher['model'].get('data_preprocessor') or {}
+        if ours.get('type') != theirs.get('type') and hasattr(theirs.get('type'), 'of_batch'):
+            raise ConfigError(f"Distiller: the teacher {name!r} takes the voxels of a {theirs['type'].__name__}, the "
+                              f"student's batch has those of a {getattr(ours.get('type'), '__name__', None)}, expected "
+                              f'the same. Give model.teachers.{name} own_voxels=True and compare points.')
         for key in sorted(set(ours) | set(theirs)):
             if ours.get(key) != theirs.get(key):
+                other = ' Voxels of its own need own_voxels=True.' if hasattr(theirs.get('type'), 'of_batch') else ''
                 print_log(f'Distiller: data_preprocessor.{key} is {theirs.get(key)} for the teacher {name!r} and '
-                          f"{ours.get(key)} for the student; both see the student's batch.", 'current', logging.WARNING)
+                          f"{ours.get(key)} for the student; both see the student's batch.{other}", 'current',
+                          logging.WARNING)
 
 
 def _named(name: str, value: Tensor | dict[str, Tensor], weight: float) -> dict[str, Tensor]:

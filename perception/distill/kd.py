@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perception.distill.base import DistillLoss
-from perception.distill.positions import ROWS, aligned, labels_at
+from perception.distill.positions import ROWS, aligned, check_same_positions, labels_at
 from perception.utils.checks import check_choice, check_class_weights, check_positive
 from perception.utils.errors import ConfigError
 
@@ -35,6 +35,8 @@ class KDLoss(DistillLoss):
         class_weights: C weights, of each position by its label, such as the student's own loss has them. Where one
             class fills nearly every pixel, as the background of lanes does, an even mean teaches little but that
             class: see perception/lanes/README.md. None: all positions alike.
+        classes: only the first so many channels of both nets are compared, where one has a class more than the other,
+            such as Cylinder3D's "unlabelled"; None: all, which must be equally many.
         weight: factor on the loss.
         begin: first iteration with this loss.
         end: first iteration without it again, or None.
@@ -45,9 +47,9 @@ class KDLoss(DistillLoss):
 
     def __init__(self, teacher: str, logits: str = 'logits', temperature: float = 4.0, mask_ignored: bool = True,
                  ignore_index: int = 255, rows: str = 'points', class_weights: Sequence[float] | None = None,
-                 weight: float = 1.0, begin: int = 0, end: int | None = None):
+                 weight: float = 1.0, begin: int = 0, end: int | None = None, classes: int | None = None):
         super().__init__(teacher, weight, begin, end)
-        check_positive('KDLoss', temperature=temperature)
+        check_positive('KDLoss', temperature=temperature, **({} if classes is None else dict(classes=classes)))
         check_choice('KDLoss: rows', rows, ROWS)
         if class_weights is not None and not mask_ignored:
             raise ConfigError(f'KDLoss: class_weights={class_weights!r} with mask_ignored={mask_ignored}, expected '
@@ -55,7 +57,7 @@ class KDLoss(DistillLoss):
         check_class_weights('KDLoss', class_weights, len(class_weights or ()))
         self.class_weights = class_weights
         self.taps, self.logits, self.temperature, self.rows = (logits,), logits, temperature, rows
-        self.mask_ignored, self.ignore_index = mask_ignored, ignore_index
+        self.mask_ignored, self.ignore_index, self.classes = mask_ignored, ignore_index, classes
 
     def forward(self, student: dict[str, Any], teacher: dict[str, Any], batch: dict) -> Tensor:
         """The loss, zero where no position is labelled.
@@ -68,7 +70,10 @@ class KDLoss(DistillLoss):
         Raises:
             DataError: outputs or labels do not fit to each other.
         """
-        s, t = aligned(student[self.logits], teacher[self.logits], self.logits, same_channels=True)
+        s, t = aligned(student[self.logits], teacher[self.logits], self.logits, same_channels=self.classes is None)
+        if self.classes is not None:
+            s, t = s[:, :self.classes], t[:, :self.classes]
+            check_same_positions(s, t, self.logits, same_channels=True)
         with torch.autocast(s.device.type, enabled=False):
             kl = kl_divergence(s, t, self.temperature)
             if not self.mask_ignored:

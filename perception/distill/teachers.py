@@ -58,8 +58,12 @@ class Teacher(nn.Module):
                                   f'{sorted(inputs)}. Name the view that the data set makes for the teacher.')
             inputs = inputs[self.view]
         with record(self.model, self.taps) as outputs:
-            self.model(inputs, batch['data_samples'], mode='tensor')
+            self.model(self.own(inputs), batch['data_samples'], mode='tensor')
         return outputs
+
+    def own(self, inputs: Any) -> Any:
+        """What the model sees of the inputs that the student's data preprocessor made."""
+        return inputs
 
     def follow(self, student: nn.Module, iteration: int) -> None:
         """Take over what the student has learned before this iteration; called before each one of a training.
@@ -77,21 +81,25 @@ class FrozenTeacher(Teacher):
     does not reach it, and initialising the Distiller does not touch its weights; it only moves along to other devices.
 
     Args:
-        model: config of an mmengine model, or the model. Its data preprocessor is dropped; the student's is used.
+        model: config of an mmengine model, or the model. Its data preprocessor is dropped, unless it has `own_voxels`;
+            the student's is used.
         taps: short name -> path of a sub-module of the teacher.
         trained_by: the config that trains this teacher, such as `configs/lidarseg/cylinder3d_kitti.py`; its weights
             are the `model.pth` that it leaves in its work dir. None keeps the weights the model came with.
         mini: the teacher is the one that `--mini` trains.
         checkpoint: another file with its weights.
         view: key of the inputs to look at when the data set offers several, None for the inputs as they are.
+        own_voxels: its own data preprocessor puts the points of the student's batch into its voxels, by `of_batch`, as
+            a net of another kind or resolution needs them. Then outputs of points alone stand for the same in both.
 
     Raises:
         CheckpointError: the checkpoint is missing, unreadable or made for another model.
-        ConfigError: a tap's path is missing.
+        ConfigError: a tap's path is missing, or a data preprocessor without `of_batch`.
     """
 
     def __init__(self, model: dict | nn.Module, taps: dict[str, str], trained_by: str | None = None,
-                 mini: bool = False, checkpoint: str | Path | None = None, view: str | None = None):
+                 mini: bool = False, checkpoint: str | Path | None = None, view: str | None = None,
+                 own_voxels: bool = False):
         super().__init__(taps, view)
         if checkpoint is None:
             checkpoint = trained_weights(dict(trained_by=trained_by, mini=mini))
@@ -100,12 +108,23 @@ class FrozenTeacher(Teacher):
                       'Correct its name in the config')
             raise CheckpointError(f'FrozenTeacher: the checkpoint {checkpoint} does not exist, expected the weights of '
                                   f'a trained teacher. {advice}.')
+        model = model if isinstance(model, nn.Module) else MODELS.build(model)
+        voxelizer = model.data_preprocessor if own_voxels else None
+        if own_voxels and not hasattr(voxelizer, 'of_batch'):
+            raise ConfigError(f'FrozenTeacher: own_voxels=True for a {type(model).__name__} with a '
+                              f'{type(voxelizer).__name__}, expected a data preprocessor with of_batch, such as those '
+                              'of LiDAR nets. Leave own_voxels out.')
+        object.__setattr__(self, 'voxelizer', voxelizer)
         model = _watching(model, taps)
         if checkpoint is None:
             print_log('FrozenTeacher: no checkpoint is given, its weights stay as they were built.', 'current')
         else:
             load_weights(model, from_root(checkpoint))
         object.__setattr__(self, 'model', model.eval().requires_grad_(False))
+
+    def own(self, inputs: Any) -> Any:
+        """See Teacher."""
+        return inputs if self.voxelizer is None else self.voxelizer.of_batch(inputs)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> 'FrozenTeacher':
         self.model._apply(fn)

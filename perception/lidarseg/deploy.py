@@ -88,6 +88,8 @@ def traceable(model: nn.Module) -> tuple[nn.Module, Tensor, Callable[[Tensor], T
     angle, radius, z, intensity = torch.rand(4, 20_000, generator=torch.Generator().manual_seed(0))
     angle, radius = (angle * 2 - 1) * math.pi, 2 + 40 * radius ** 2
     example = torch.stack((radius * angle.cos(), radius * angle.sin(), 4 * z - 3, intensity), 1)
+    more = model.encoder.norm.num_features - 9 if hasattr(model, 'encoder') else model.backbone.in_channels - 4
+    example = torch.cat([example, intensity[:, None].expand(-1, more)], 1)  # further features of the data set
     return PointsToLabels(model), example, eager
 
 

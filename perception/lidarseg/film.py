@@ -31,6 +31,7 @@ class Film:
         palette: C RGB colours.
         forward: direction of travel in the LiDAR's frame, rad from x to y.
         height: of that frame's origin above the ground [m].
+        ahead: how far before that origin the sensor stands, around which the car is drawn [m].
 
     Raises:
         ConfigError: an unknown camera.
@@ -38,15 +39,16 @@ class Film:
     """
 
     def __init__(self, camera: str, poses: np.ndarray | None, classes: Sequence[str],
-                 palette: Sequence[Sequence[int]], forward: float = 0.0, height: float = HEIGHT) -> None:
+                 palette: Sequence[Sequence[int]], forward: float = 0.0, height: float = HEIGHT,
+                 ahead: float = 0.0) -> None:
         check_choice('camera', camera, CAMERAS)
         if camera == 'fixed' and poses is None:
-            raise DataError('--view fixed: scans without poses, expected poses.txt and calib.txt beside the folder '
-                            'of the scans. Take --view follow, which needs none.')
+            raise DataError('Film: a fixed camera without poses, expected one for each scan. Take the camera follow, '
+                            'which needs none.')
         self.camera, self.classes, self.palette = camera, classes, palette
         cos, sin = np.cos(forward), np.sin(forward)
         lift = height - HEIGHT
-        self.turn = np.array([[cos, sin, 0, 0], [-sin, cos, 0, 0], [0, 0, 1, lift], [0, 0, 0, 1.0]])  # x forward
+        self.turn = np.array([[cos, sin, 0, -ahead], [-sin, cos, 0, 0], [0, 0, 1, lift], [0, 0, 0, 1.0]])  # x forward
         self.poses = None if poses is None else np.asarray(poses) @ np.linalg.inv(self.turn)
         self.past = Past()
         self.fixed = stand_beside(self.poses) if camera == 'fixed' else None

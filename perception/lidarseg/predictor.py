@@ -36,8 +36,8 @@ class LidarPredictor(Predictor):
     Args:
         model: in evaluation mode, or None.
         data: config of the data set, its `type` a class derived from LidarScans.
-        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic: how scans of another sensor
-            become such as the net was trained on, see PointReader; by default as the data set reads its own.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, topic, origin: how scans of another
+            sensor become such as the net was trained on, see PointReader; by default as the data set reads its own.
     """
 
     noun = 'scan'
@@ -47,11 +47,12 @@ class LidarPredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, columns: str | Sequence[str] | None = None,
                  intensity_scale: float | str | None = None, missing_intensity: float | None = None,
                  unit: float | None = None, forward: str | None = None, height: float | None = None,
-                 invalid: str | None = None, topic: str | None = None) -> None:
+                 invalid: str | None = None, topic: str | None = None,
+                 origin: str | Sequence[float] | None = None) -> None:
         super().__init__(model, data)
         self.scans = data['type']  # knows the format of files and what else nets of its data set take
         options = dict(columns=columns, intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit,
-                       forward=forward, height=height, invalid=invalid, topic=topic)
+                       forward=forward, height=height, invalid=invalid, topic=topic, origin=origin)
         self.reader = self.scans.reader(data, **{name: value for name, value in options.items() if value is not None})
         self.pipeline = build_pipeline(data.get('pipeline', ()))
         self._film, self._rows, self._frame = None, {}, 0  # of a film: the number of each scan, and of the next one
@@ -97,7 +98,8 @@ class LidarPredictor(Predictor):
         else:
             cloud = self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
             name = 'scan'
-        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name)
+        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name,
+                      rng=np.random.default_rng(0), epoch=0, classes=self.meta.get('classes'))
         if cloud.kept is not None:
             sample['kept'] = cloud.kept
         if past:
@@ -204,11 +206,15 @@ class LidarPredictor(Predictor):
         if view in CAMERAS:
             files, meta = self.scans.find_scans(path), self.meta
             plain = not any(map(is_recording, files))
-            poses = self.scans.scan_poses(files) if plain else None
+            known = plain and not isinstance(self.reader.origin, str)  # else each scan has an origin of its own
+            poses = self.scans.scan_poses(files, self.data) if known else None
             if poses is not None:
                 poses = poses @ np.linalg.inv(self.reader.to_frame)  # of the points as the reader turns them
+            elif view == 'fixed':
+                raise DataError(f'--view fixed: {path}: nothing tells the poses of these scans, expected '
+                                f'{self.scans.POSES}. Take --view follow, which needs none.')
             self._film = Film(view, poses, meta['classes'], meta['palette'], meta.get('forward', 0.0),
-                              self.scans.FRAME.height)
+                              self.scans.FRAME.height, meta.get('ahead', 0.0))
             self._rows, self._frame = {file: row for row, file in enumerate(files)} if plain else {}, 0
 
     def view(self, view: str, source: Scan, sample: PointSegSample | None, truth: np.ndarray | None,

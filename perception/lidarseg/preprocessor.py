@@ -23,6 +23,7 @@ from perception.registry import MODELS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
 
+POINTS = ('points', 'point_batch', 'num_points')  # of a batch, whatever its voxels are
 CYLINDER_BOUNDS = ((0, -3.1415926, -4), (50, 3.1415926, 2))  # least and most rho [m], phi [rad], z [m] (Cylinder3D)
 
 
@@ -57,14 +58,14 @@ class CylinderVoxelizer(BaseDataPreprocessor):
         """Voxelise a batch.
 
         Args:
-            data: `inputs` with `points`, a list of (N_i, 4) float32 tensors (x, y, z [m], intensity), and
-                `data_samples`, a list of PointSegSample, or None.
+            data: `inputs` with `points`, a list of (N_i, 4 + E) float32 tensors (x, y, z [m], intensity, E further
+                features), and `data_samples`, a list of PointSegSample, or None.
             training: refuse scans that nothing can be learned from.
 
         Returns:
-            dict with `data_samples` as given and `inputs`: `points` (N, 4), `point_batch` (N,), `point_feats` (N, 9),
-            `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list) and
-            `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
+            dict with `data_samples` as given and `inputs`: `points` (N, 4 + E), `point_batch` (N,), `point_feats`
+            (N, 9 + E), `voxel_coords` (V, 4), `point_to_voxel` (N,), `batch_size`, `grid_shape`, `num_points` (a list)
+            and `voxels`, a VoxelSet of the coordinates, by which nets that see the batch share kernel maps; where the
             samples have labels also `labels` (N,) and `voxel_labels` (V,).
 
         Raises:
@@ -72,17 +73,25 @@ class CylinderVoxelizer(BaseDataPreprocessor):
                 scan with fewer than two points in training.
         """
         num_classes = _check(data, training, self.ignore_index)
-        points, point_batch, num_points, samples = _flatten(self.cast_data(data))
+        *parts, samples = _flatten(self.cast_data(data))
+        inputs = self._inputs(*parts)
+        if samples and all('labels' in sample for sample in samples):
+            inputs['labels'] = labels = _labels(samples, inputs['num_points'], self.ignore_index)
+            inputs['voxel_labels'] = majority_labels(labels, inputs['point_to_voxel'], len(inputs['voxel_coords']),
+                                                     self.ignore_index, self.ignored_votes, num_classes)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def of_batch(self, inputs: dict) -> dict:
+        """The points of a batch that another voxelizer prepared, in these voxels; without labels."""
+        return self._inputs(*(inputs[key] for key in POINTS))
+
+    def _inputs(self, points: Tensor, point_batch: Tensor, num_points: list[int]) -> dict:
+        """What the net sees of points (N, 4), in the same order."""
         grid_index, point_feats = cylinder_features(points, self.grid_shape, self.min_bound, self.max_bound)
         voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, self.grid_shape, len(num_points))
-        inputs = dict(points=points, point_batch=point_batch, point_feats=point_feats,
-                      point_to_voxel=point_to_voxel, num_points=num_points,
-                      **_voxels(voxel_coords, self.grid_shape, len(num_points)))
-        if samples and all('labels' in sample for sample in samples):
-            inputs['labels'] = labels = _labels(samples, num_points, self.ignore_index)
-            inputs['voxel_labels'] = majority_labels(labels, point_to_voxel, len(voxel_coords), self.ignore_index,
-                                                     self.ignored_votes, num_classes)
-        return dict(inputs=inputs, data_samples=samples)
+        return dict(points=points, point_batch=point_batch, point_feats=point_feats,
+                    point_to_voxel=point_to_voxel, num_points=num_points,
+                    **_voxels(voxel_coords, self.grid_shape, len(num_points)))
 
 
 @MODELS.register_module()
@@ -130,8 +139,8 @@ class CubeVoxelizer(BaseDataPreprocessor):
             training: refuse scans that nothing can be learned from, and keep `max_voxels`.
 
         Returns:
-            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4), those of each
-            voxel's first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
+            as `CylinderVoxelizer.forward`, but instead of `point_feats` there are `voxel_feats` (V, 4 + E), those of
+            each voxel's first point. `grid_shape` depends on the batch. With a `cylinder_grid` also
             `supervoxel_coords` (V, 4) scan, rho, phi, z and `supervoxel_grid`.
 
         Raises:
@@ -142,8 +151,7 @@ class CubeVoxelizer(BaseDataPreprocessor):
         labels = None
         if samples and all('labels' in sample for sample in samples):
             labels = _labels(samples, num_points, self.ignore_index)
-        grid_index, grid_shape = cube_index(points, point_batch, len(num_points), self.voxel_size)
-        voxel_coords, point_to_voxel = unique_voxels(grid_index, point_batch, grid_shape, len(num_points))
+        voxel_coords, point_to_voxel, grid_shape = self._cubes(points, point_batch, len(num_points))
         kept = None
         if training and self.max_voxels is not None:
             kept = self._draw(voxel_coords[:, 0], len(num_points))
@@ -155,18 +163,36 @@ class CubeVoxelizer(BaseDataPreprocessor):
             voxel_coords = voxel_coords[kept]
             num_points = torch.bincount(point_batch, minlength=len(num_points)).tolist()
         first = first_points(point_to_voxel, len(voxel_coords))
-        inputs = dict(points=points, point_batch=point_batch, voxel_feats=points[first],
-                      point_to_voxel=point_to_voxel, num_points=num_points,
-                      **_voxels(voxel_coords, grid_shape, len(num_points)))
+        inputs = self._inputs(points, point_batch, num_points, voxel_coords, point_to_voxel, grid_shape, first)
         if labels is not None:
             inputs['labels'] = labels
             inputs['voxel_labels'] = labels[first] if self.voxel_labels == 'first' else majority_labels(
                 labels, point_to_voxel, len(voxel_coords), self.ignore_index, False, num_classes)
+        return dict(inputs=inputs, data_samples=samples)
+
+    def of_batch(self, inputs: dict) -> dict:
+        """The points of a batch that another voxelizer prepared, in these voxels, all of them; without labels."""
+        points, point_batch, num_points = (inputs[key] for key in POINTS)
+        voxel_coords, point_to_voxel, grid_shape = self._cubes(points, point_batch, len(num_points))
+        return self._inputs(points, point_batch, num_points, voxel_coords, point_to_voxel, grid_shape,
+                            first_points(point_to_voxel, len(voxel_coords)))
+
+    def _cubes(self, points: Tensor, point_batch: Tensor, batch_size: int) -> tuple[Tensor, Tensor, tuple]:
+        """Coordinates (V, 4) of the cubes of points (N, 4), the cube of each (N,), and the shape of the grid."""
+        grid_index, grid_shape = cube_index(points, point_batch, batch_size, self.voxel_size)
+        return *unique_voxels(grid_index, point_batch, grid_shape, batch_size), grid_shape
+
+    def _inputs(self, points: Tensor, point_batch: Tensor, num_points: list[int], voxel_coords: Tensor,
+                point_to_voxel: Tensor, grid_shape: tuple, first: Tensor) -> dict:
+        """What the net sees of points (N, 4) in V cubes, `first` (V,) the first point of each."""
+        inputs = dict(points=points, point_batch=point_batch, voxel_feats=points[first],
+                      point_to_voxel=point_to_voxel, num_points=num_points,
+                      **_voxels(voxel_coords, grid_shape, len(num_points)))
         if self.cylinder_grid is not None:
             cells, _ = cylinder_features(points[first], self.cylinder_grid, *self.cylinder_bounds)
             inputs['supervoxel_coords'] = torch.cat([voxel_coords[:, :1], cells], dim=1)
             inputs['supervoxel_grid'] = tuple(self.cylinder_grid)
-        return dict(inputs=inputs, data_samples=samples)
+        return inputs
 
     def _draw(self, voxel_batch: Tensor, batch_size: int) -> Tensor | None:
         """(V,) bool, true for at most `max_voxels` voxels of each scan, or None for all; voxels are sorted by scan."""
@@ -216,9 +242,9 @@ def _labels(samples: list, num_points: list[int], ignore_index: int) -> Tensor:
 
 
 def _check_scan(scan: Tensor, name: str, training: bool) -> None:
-    if scan.dim() != 2 or scan.shape[1] != 4:
-        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4): x, y, z, intensity. Select '
-                        'these columns first.')
+    if scan.dim() != 2 or scan.shape[1] < 4:
+        raise DataError(f'{name}: points of shape {tuple(scan.shape)}, expected (N, 4) or more: x, y, z, intensity, '
+                        'further features. Select these columns first.')
     if len(scan) > 1 and bool(scan.abs().max() <= FARTHEST):  # nearly always; false for NaN
         return
     finite = torch.isfinite(scan)

@@ -120,12 +120,14 @@ class RandomThin:
     def __call__(self, sample: dict) -> dict:
         count = len(sample['points'])
         rows = np.sort(sample['rng'].permutation(count)[:int(np.ceil(self.keep * count))])
-        return dict(select(sample, rows), thinned=True)
+        return dict(left_over(sample, rows), thinned=True)
 
 
 @TRANSFORMS.register_module()
 class RandomSector:
     """Keeps the points in a random sector around the scanner: cheaper and more varied training steps.
+
+    Of a scanner that does not look all around, a sector without points is drawn again, around one of them.
 
     Args:
         degrees: width of the sector, in (0, 360].
@@ -138,9 +140,15 @@ class RandomSector:
         self.width = np.deg2rad(degrees)
 
     def __call__(self, sample: dict) -> dict:
-        start = sample['rng'].uniform(-np.pi, np.pi)
-        azimuth = np.arctan2(sample['points'][:, 1], sample['points'][:, 0])
-        return dict(select(sample, np.flatnonzero((azimuth - start) % (2 * np.pi) <= self.width)), thinned=True)
+        rng, azimuth = sample['rng'], np.arctan2(sample['points'][:, 1], sample['points'][:, 0])
+        rows = self.rows(azimuth, rng.uniform(-np.pi, np.pi))
+        if not len(rows) and len(azimuth):
+            rows = self.rows(azimuth, azimuth[rng.integers(len(azimuth))] - rng.uniform(0, self.width))
+        return dict(left_over(sample, rows), thinned=True)
+
+    def rows(self, azimuth: np.ndarray, start: float) -> np.ndarray:
+        """Which of the azimuths (N,) lie in the sector from `start` on [rad]."""
+        return np.flatnonzero((azimuth - start) % (2 * np.pi) <= self.width)
 
 
 @TRANSFORMS.register_module()
@@ -155,16 +163,15 @@ class WithinRange:
         radius: m.
     """
 
-    drops_points = keeps_rows = True  # as RandomThin's, but which rows of the file are left is known
+    drops_points = keeps_rows = True  # as RandomThin's, but it is known beforehand which ones
 
     def __init__(self, radius: float = 25.0) -> None:
         check_argument(radius > 0, f'WithinRange: radius={radius}, expected a length in m, more than 0')
         self.radius = radius
 
     def __call__(self, sample: dict) -> dict:
-        (x, y), own_len = sample['points'][:, :2].T, sample.get('origin_len', len(sample['points']))
-        rows = np.flatnonzero(x * x + y * y <= self.radius ** 2)
-        return select(dict(dict(kept=np.arange(own_len), num_points=own_len), **sample), rows)
+        x, y = sample['points'][:, :2].T
+        return left_over(sample, np.flatnonzero(x * x + y * y <= self.radius ** 2))
 
 
 @TRANSFORMS.register_module()
@@ -214,6 +221,12 @@ class KeepLabels:
             draw = sample['draw']
             sample['draw'] = lambda: self(draw())
         return sample
+
+
+def left_over(sample: dict, rows: np.ndarray) -> dict:
+    """The sample with some of its points, see `select`, and in `kept` which rows of its file they are."""
+    own_len = sample.get('origin_len', len(sample['points']))
+    return select(dict(dict(kept=np.arange(own_len), num_points=own_len), **sample), rows)
 
 
 def select(sample: dict, rows: np.ndarray) -> dict:

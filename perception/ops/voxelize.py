@@ -37,29 +37,29 @@ def polar_coordinates(points: Tensor) -> Tensor:
 
 def cylinder_features(points: Tensor, grid_shape: Sequence[int], min_bound: Sequence[float],
                       max_bound: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Cell of each point and the nine input features of Cylinder3D.
+    """Cell of each point and the nine input features of Cylinder3D, with further ones of points behind them.
 
     The cell is (max - min) / (grid - 1) wide, so the last cell of an axis holds only what lies at or beyond the upper
     bound. Points outside the bounds are moved into the border cells for the index, not for the features.
 
     Args:
-        points: (N, 4) float32 x, y, z [m], intensity.
+        points: (N, 4 + E) float32 x, y, z [m], intensity, E further columns.
         grid_shape: number of cells along rho, phi, z, each at least 2.
         min_bound: lower bounds of rho [m], phi [rad], z [m].
         max_bound: upper bounds of rho [m], phi [rad], z [m].
 
     Returns:
         grid_index: (N, 3) int64 cell along rho, phi, z.
-        point_feats: (N, 9) float32: polar coordinates minus the cell's centre (3), polar coordinates (3), x, y,
-            intensity.
+        point_feats: (N, 9 + E) float32: polar coordinates minus the cell's centre (3), polar coordinates (3), x, y,
+            intensity, the further columns.
 
     Raises:
         ConfigError: a grid or bounds that cannot work.
     """
     check_grid(grid_shape, min_bound, max_bound)
     polar = polar_coordinates(points)
-    feats = torch.empty(points.shape[0], 9, device=points.device)
-    feats[:, 3:6], feats[:, 6:8], feats[:, 8] = polar, points[:, :2], points[:, 3]
+    feats = torch.empty(points.shape[0], 5 + points.shape[1], device=points.device)
+    feats[:, 3:6], feats[:, 6:8], feats[:, 8:] = polar, points[:, :2], points[:, 3:]
     grid_index = torch.empty(points.shape[0], 3, dtype=torch.int64, device=points.device)
     for axis, (low, high, cells) in enumerate(zip(min_bound, max_bound, grid_shape)):  # plain columns are fast
         cell, value = (high - low) / (cells - 1), polar[:, axis].double()

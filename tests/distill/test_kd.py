@@ -38,6 +38,15 @@ def test_classes_may_weigh_differently(case):
     assert even.item() == pytest.approx(KDLoss('full', rows=case.rows)(case.student, case.teacher, case.batch).item())
 
 
+def test_a_net_with_a_class_more_is_compared_in_those_of_both(case):
+    more = case.map(lambda logits: torch.cat([logits, torch.ones_like(logits[:, :1])], 1), case.teacher)
+    expected = KDLoss('full', rows=case.rows)(case.student, case.teacher, case.batch)
+    assert KDLoss('full', rows=case.rows, classes=5)(case.student, more, case.batch).item() == expected.item()
+    for classes in (None, 6):
+        with pytest.raises(DataError, match='of the student against'):
+            KDLoss('full', rows=case.rows, classes=classes)(case.student, more, case.batch)
+
+
 def test_only_the_mask_reads_labels(make_case):
     case = make_case('map')
     del case.inputs['labels']

@@ -19,19 +19,21 @@ from perception.utils.errors import ConfigError, DataError
 
 def small(name):
     torch.manual_seed(0)
+    more = 2 * name.endswith('+2')  # further features of the data set
+    name = name.removesuffix('+2')
     if name in ('minkunet', 'spvcnn'):
         net = dict(minkunet=MinkUNet, spvcnn=SPVCNN)[name](CubeVoxelizer(2.), num_classes=5, width=.125,
-                                                           blocks=(1,) * 8)
+                                                           blocks=(1,) * 8, in_channels=4 + more)
     elif name == 'spvnas':
         net = SPVNAS(CubeVoxelizer(2.), num_classes=5, ratio=.25)
     else:
         sharing, _, refine = name.partition(' ')
         net = Cylinder3D(CylinderVoxelizer((48, 36, 8)), num_classes=5, base_channels=2, compression=2,
-                         point_widths=(4, 8, 8), refine=refine or None, indice_sharing=sharing)
+                         point_widths=(4, 8, 8), refine=refine or None, indice_sharing=sharing, in_channels=9 + more)
     return net.eval()
 
 
-@pytest.mark.parametrize('name', ['minkunet', 'spvcnn', 'spvnas', 'correct', 'legacy', 'correct mirror'])
+@pytest.mark.parametrize('name', ['minkunet', 'spvcnn+2', 'spvnas', 'correct', 'correct+2', 'legacy', 'correct mirror'])
 def test_the_graph_labels_points_as_the_net_does(name):
     module, points, eager = traceable(small(name))
     for count in (3000, 2):

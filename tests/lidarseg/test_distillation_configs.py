@@ -5,7 +5,15 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from perception.apis.config import load_config
+from perception.common.structures import PointSegSample
+from perception.distill.distiller import Distiller
+from perception.distill.kd import KDLoss
+from perception.distill.teachers import FrozenTeacher
+from perception.lidarseg.models.cylinder3d import Cylinder3D
+from perception.lidarseg.models.minkunet import MinkUNet
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
 from perception.registry import MODELS
+from perception.utils.errors import ConfigError
 
 METHODS = ('kd', 'cd', 'ifv', 'skd', 'ka', 'pvd')
 BACKBONES = ('cylinder3d', 'minkunet', 'spvnas')
@@ -65,3 +73,46 @@ def test_what_predicts_is_taught_and_adapters_fit(backbone, mini):
     assert [ka.losses['ka'].adapter.in_features, ka.losses['ka'].encoder[0].in_features] == channels
     assert channels[0] < channels[1]
     assert kd.taps['voxel_logits'] == 'head'
+
+
+# --- a teacher of another kind ---------------------------------------------------------------------------------------
+CYLINDER = dict(type=Cylinder3D, base_channels=4, compression=4, point_channels=16, point_widths=(8, 8, 16),
+                refine='mirror', data_preprocessor=dict(type=CylinderVoxelizer, grid_shape=(48, 36, 8)))
+
+
+def cubes(size=1., **options):
+    return dict(type=MinkUNet, width=.125, data_preprocessor=dict(type=CubeVoxelizer, voxel_size=size, **options))
+
+
+def taught(student, teacher, **options):
+    taps = dict(logits='point_logits')
+    return Distiller(student, taps, dict(kd=dict(type=KDLoss, teacher='full', mask_ignored=False, classes=19)),
+                     dict(full=dict(type=FrozenTeacher, model=teacher, taps=taps, **options)))
+
+
+@pytest.mark.parametrize(('student', 'teacher'), [
+    (cubes(max_voxels=500), CYLINDER), (CYLINDER, cubes(.5)), (cubes(1.), cubes(.5))], ids=['mink', 'cyl', 'fine'])
+def test_a_net_of_other_voxels_teaches_points(student, teacher):
+    torch.manual_seed(0)
+    model = taught(student, teacher, own_voxels=True).train()
+    assert not any('teacher' in name for name in model.state_dict())
+    batch = model.data_preprocessor(toy_batch(), training=True)
+    losses = model(**batch, mode='loss')
+    points, full = batch['inputs']['points'], model.teachers['full']
+    assert len(points) == 3000 or student['data_preprocessor'].get('max_voxels')
+    alone = MODELS.build(teacher['data_preprocessor'])(dict(inputs=dict(points=[points])))  # as it voxelises a scan
+    with torch.no_grad():
+        expected = full.model(alone['inputs'])['point_logits'][:, :19]
+        ours = full.observe(dict(inputs=batch['inputs'], data_samples=None))['logits'][:, :19]
+    assert torch.equal(ours, expected) and len(ours) == len(points)
+    losses['loss_kd'].backward()
+    assert losses['loss_kd'] > 0 and any(p.grad is not None for p in model.student.parameters())
+    sample = full.model(full.own(batch['inputs']), [PointSegSample()], mode='predict')[0]
+    assert torch.equal(sample.pred_labels, expected.argmax(1))
+
+
+def test_what_does_not_fit_is_one_sentence():
+    with pytest.raises(ConfigError, match='takes the voxels of a CylinderVoxelizer.*own_voxels=True'):
+        taught(cubes(), CYLINDER)
+    with pytest.raises(ConfigError, match='own_voxels=True for a MinkUNet with a .*expected a data preprocessor with'):
+        taught(cubes(), dict(type=MinkUNet, width=.125), own_voxels=True)

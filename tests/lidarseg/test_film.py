@@ -4,6 +4,7 @@ import pytest
 
 from perception.common.formats.kitti import write_calib, write_labels, write_points, write_poses
 from perception.common.visual.points import vulkan_problem
+from perception.lidarseg.datasets.folder.reader import PointFolder
 from perception.lidarseg.datasets.semantickitti.reader import CLASSES, PALETTE, SemanticKITTI, lidar_poses, to_raw_ids
 from perception.lidarseg.film import (
     CAR,
@@ -66,16 +67,16 @@ def has(image, color):
 # --- poses and cameras -----------------------------------------------------------------------------------------------
 def test_poses_of_the_official_files_lead_from_lidar_to_lidar(sequence):
     files = sorted((sequence / 'velodyne').glob('*'))
-    np.testing.assert_allclose(SemanticKITTI.scan_poses(files), drive(3), atol=1e-9)
-    np.testing.assert_allclose(SemanticKITTI.scan_poses(files[1:]), lidar_poses(sequence, 3)[1:], atol=1e-12)
+    np.testing.assert_allclose(SemanticKITTI.scan_poses(files, {}), drive(3), atol=1e-9)
+    np.testing.assert_allclose(SemanticKITTI.scan_poses(files[1:], {}), lidar_poses(sequence, 3)[1:], atol=1e-12)
     (sequence / 'calib.txt').unlink()
-    assert SemanticKITTI.scan_poses(files) is None
+    assert SemanticKITTI.scan_poses(files, {}) is None
 
 
 def test_too_few_poses_are_one_sentence(sequence):
     write_poses(sequence / 'poses.txt', drive(2))
     with pytest.raises(DataError, match=r'poses\.txt: 2 poses for 3 scans'):
-        SemanticKITTI.scan_poses(sorted((sequence / 'velodyne').glob('*')))
+        SemanticKITTI.scan_poses(sorted((sequence / 'velodyne').glob('*')), {})
 
 
 @pytest.mark.parametrize('frames', [1, 2, 5, 40])
@@ -194,12 +195,12 @@ def test_forward_may_be_another_axis():
 
 @needs_vulkan
 @pytest.mark.parametrize('camera', ['follow', 'fixed'])
-def test_the_origin_may_be_at_another_height(camera):
+def test_the_origin_may_be_on_the_ground_behind_the_sensor(camera):
     points, labels = wall()
-    on_ground, poses = points + [0, 0, 1.73], drive(2)  # Waymo: the frame of the vehicle
-    on_ground_poses = poses @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, -1.73], [0, 0, 0, 1.0]])
+    on_ground, poses = points + [1.43, 0, 1.73], drive(2)  # Waymo: the frame of the vehicle
+    on_ground_poses = poses @ np.array([[1, 0, 0, -1.43], [0, 1, 0, 0], [0, 0, 1, -1.73], [0, 0, 0, 1.0]])
     usual = Film(camera, poses, CLASSES, PALETTE)
-    film = Film(camera, on_ground_poses, CLASSES, PALETTE, height=0.0)
+    film = Film(camera, on_ground_poses, CLASSES, PALETTE, height=0.0, ahead=1.43)
     for i in range(2):
         assert (usual.frame(i, points, labels) != film.frame(i, on_ground, labels)).any(-1).mean() < 0.01
 
@@ -215,9 +216,17 @@ def test_a_folder_becomes_frames(sequence):
 def test_bad_input_is_one_sentence(sequence, tmp_path):
     with pytest.raises(ConfigError, match="--view='fixe', expected one of plain, follow, fixed.*fixed"):
         next(pictures(sequence / 'velodyne', view='fixe'))
+    with pytest.raises(DataError, match='--view fixed.*nothing tells'):  # each scan has a frame of its own
+        next(LidarPredictor(None, dict(type=SemanticKITTI), origin='middle').pictures(sequence / 'velodyne',
+                                                                                     view='fixed'))
     (sequence / 'poses.txt').unlink()
-    with pytest.raises(DataError, match='--view fixed: scans without poses, expected poses.txt and calib.txt'):
+    with pytest.raises(DataError, match='--view fixed.*nothing tells the poses.*expected poses.txt and calib.txt'):
         next(pictures(sequence / 'velodyne', view='fixed'))
+    with pytest.raises(DataError, match='--view fixed.*expected scans of a data set that tells poses'):
+        next(LidarPredictor(None, dict(type=PointFolder, classes=['road'])).pictures(sequence / 'velodyne',
+                                                                                     view='fixed'))
+    with pytest.raises(DataError, match='a fixed camera without poses'):
+        Film('fixed', None, CLASSES, PALETTE)
     (tmp_path / 'empty').mkdir()
     with pytest.raises(DataError, match=r'empty: no \.bin file in it'):
         next(pictures(tmp_path / 'empty', view='follow'))

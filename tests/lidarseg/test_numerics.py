@@ -105,3 +105,17 @@ def test_scans_of_no_or_one_point_get_no_or_one_label(trained, count):
     with torch.no_grad():
         sample, = net(**voxels(batch([points])), mode='predict')
     assert sample.pred_labels.shape == (count,) and bool((sample.pred_labels < 19).all())
+
+
+@pytest.mark.parametrize('name', NETS)
+@pytest.mark.parametrize('spread', [0, .3], ids=['one_voxel', 'one_voxel_of_the_coarsest'])
+def test_a_scan_as_small_as_a_voxel_is_learned_from(name, spread):
+    """A batch of its own, as the last one of an epoch may be: a level of one voxel has no batch statistics."""
+    net, voxels = NETS[name]().train(), CylinderVoxelizer((96, 72, 8)) if name == 'cylinder3d' else CubeVoxelizer(.05)
+    means = {key: value.clone() for key, value in net.named_buffers()}
+    scan = torch.tensor([[5., 5., 0, .3]]) + spread * torch.tensor([[0.], [1.]])
+    losses = net(**voxels(batch([scan], [torch.tensor([3, 3])]), training=True), mode='loss')
+    sum(losses.values()).backward()
+    assert all(parameter.grad is None or parameter.grad.isfinite().all() for parameter in net.parameters())
+    assert all(value.isfinite().all() for value in losses.values())
+    assert spread == 0 or any(not value.equal(means[key]) for key, value in net.named_buffers())

@@ -21,7 +21,7 @@ from perception.lidarseg.models.cylinder3d import Cylinder3D
 from perception.lidarseg.models.points import label_points, masked_cross_entropy
 from perception.lidarseg.predictor import LidarPredictor
 from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
-from perception.lidarseg.transforms import WithinRange
+from perception.lidarseg.transforms import RandomRotate, RandomSector, RandomThin, WithinRange
 from perception.utils.errors import ConfigError, DataError
 
 needs_vulkan = pytest.mark.skipif(vulkan_problem() is not None, reason=f'{vulkan_problem()} here')
@@ -238,6 +238,18 @@ def test_a_scan_passes_the_pipeline_of_the_data_set(net, sequence):
     assert (predictor.probabilities(file).any(axis=1) == near).all()
     assert torch.equal(predictor(np.fromfile(file, '<f4').reshape(-1, 4)).pred_labels, sample.pred_labels)
     assert predictor.draw(file, sample, predictor.truth(sequence / 'labels', '000000', file)).ndim == 3
+
+
+def test_random_steps_draw_the_same_whenever_a_scan_is_looked_at(net, sequence, tmp_path):
+    steps = [dict(type=RandomThin, keep=.25), dict(type=RandomSector), dict(type=RandomRotate)]
+    predictor, file = LidarPredictor(net, dict(DATA, pipeline=steps)), sequence / 'velodyne/000000.bin'
+    sample, cloud = predictor(file), predictor.cloud(file)
+    seen = sample.pred_labels != 255
+    assert 0 < seen.sum() == len(cloud.points) < 500 and len(sample.pred_labels) == cloud.num_rows == 3000
+    assert np.array_equal(np.flatnonzero(seen), cloud.kept)
+    assert torch.equal(predictor(file).pred_labels, sample.pred_labels)
+    path = predictor.save('label', tmp_path, 'a', file, sample)  # a row for each of the file
+    assert path.stat().st_size == 4 * 3000
 
 
 def test_predictions_are_saved_in_every_form(net, sequence, tmp_path):

@@ -224,6 +224,25 @@ def test_few_labels_of_a_scan_that_is_thinned_at_random_are_refused(step):
         KeepLabels(.01)(thinned)
 
 
+def test_a_scanner_that_looks_ahead_never_gives_an_empty_sector():
+    whole = labelled()
+    ahead = dict(whole, points=np.abs(whole['points']) * [1, .2, 1, 1])  # less than a quarter of a turn
+    counts = [len(RandomSector(60)(dict(ahead, rng=np.random.default_rng(seed)))['points']) for seed in range(40)]
+    assert min(counts) > 0 and len(set(counts)) > 20
+    nothing = RandomSector(60)(dict(points=np.zeros((0, 4)), labels=np.zeros(0), rng=np.random.default_rng(0)))
+    assert len(nothing['points']) == 0
+
+
+def test_what_is_left_at_random_is_known_by_its_rows():
+    whole = labelled()
+    for step in (RandomThin(.25), RandomSector(120)):
+        left = step(dict(whole, rng=np.random.default_rng(0)))
+        assert np.array_equal(left['points'], whole['points'][left['kept']]) and left['num_points'] == 4000
+        (sample,) = label_points(torch.zeros(len(left['points']), 19), [len(left['points'])],
+                                 [pack(left)['data_samples']])
+        assert len(sample.pred_labels) == 4000 and (sample.pred_labels != 255).sum() == len(left['points'])
+
+
 def test_what_lies_far_away_is_dropped_with_all_that_belongs_to_it():
     whole = dict(labelled(), returns=np.arange(4000), first_len=3000, colours=np.zeros(3))
     inside = np.hypot(*whole['points'][:, :2].T) <= 20

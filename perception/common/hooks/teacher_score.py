@@ -3,7 +3,6 @@ import math
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from mmengine.runner.amp import autocast
 from torch.utils.data import DataLoader, Subset
@@ -45,10 +44,11 @@ class TeacherScoreHook(Hook):
         for name, teacher in getattr(model, 'teachers', {}).items():
             if not hasattr(teacher, 'model'):  # such as optical flow, or features in files
                 continue
-            self._evaluate(runner, name, teacher.model, model.data_preprocessor)
+            self._evaluate(runner, name, teacher, model.data_preprocessor)
 
     @torch.no_grad()
-    def _evaluate(self, runner: Runner, name: str, teacher: BaseModel, data_preprocessor: torch.nn.Module) -> None:
+    def _evaluate(self, runner: Runner, name: str, teacher: torch.nn.Module, data_preprocessor: torch.nn.Module,
+                  ) -> None:
         loop, loader = runner.val_loop, runner.val_dataloader
         count = min(self.num_samples, len(loader.dataset))
         runner.logger.info(f'Evaluating the teacher {name!r} on {count} validation samples ...')
@@ -58,8 +58,9 @@ class TeacherScoreHook(Hook):
                              generator=torch.Generator())  # an own generator: the run's random numbers stay as they are
         for batch in samples:
             data = data_preprocessor(batch, False)
+            inputs = teacher.own(data['inputs']) if hasattr(teacher, 'own') else data['inputs']
             with autocast(enabled=getattr(loop, 'fp16', False)):
-                predictions = teacher(**data, mode='predict')
+                predictions = teacher.model(inputs, data['data_samples'], mode='predict')
             loop.evaluator.process(data_samples=predictions, data_batch=batch)
         results = loop.evaluator.evaluate(count)
         metric = self.metric or next(iter(results))

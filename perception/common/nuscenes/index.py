@@ -9,6 +9,7 @@ its own time.
 """
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -257,6 +258,18 @@ class Index:
         columns = (_texts(self.record_files[records]), ((times[0] - times) / 1e6).tolist(),
                    inverse_rigid(to_world[0]) @ to_world)
         return [Sweep(*sweep) for sweep in zip(*columns)][1:]
+
+    def lidar_poses(self, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+        """Poses (F, 4, 4) from the LiDAR to the world, and times (F,) int64 in microseconds, of key frames and sweeps
+        by the names of their files; None where one is not of this version.
+        """
+        files = [f'{folder}/{LIDAR}/{name}'.encode() for folder in ('samples', 'sweeps') for name in names]
+        found = {self.record_files[row]: row for row in np.flatnonzero(np.isin(self.record_files, files)).tolist()}
+        rows = [found.get(sample, found.get(sweep)) for sample, sweep in zip(files, files[len(names):])]
+        if None in rows:
+            return None
+        poses = transforms(self.record_poses[rows]) @ transforms(self.mounts[self.record_calibrations[rows]])
+        return poses, self.record_times[rows]
 
     def boxes_of(self, row: int) -> Boxes:
         """The annotations of a key frame, which may be none.

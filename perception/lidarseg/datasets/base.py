@@ -35,6 +35,7 @@ class LidarScans(SeededDataset):
     FRAME = Frame()  # what nets of this data set are trained on
     LABEL_SUFFIX = ''  # of the files that `scan_labels` reads; none where scans have no label file each
     RAW_IDS: np.ndarray | None = None  # (256,) ids in label files of train ids, where predictions are saved as such
+    POSES = 'scans of a data set that tells poses, such as SemanticKITTI'  # what `scan_poses` asks for
 
     def check_labelled(self, labels_of: Callable[[int], np.ndarray]) -> None:
         """See that there is something to learn; scans are read until one has a labelled point.
@@ -126,8 +127,16 @@ class LidarScans(SeededDataset):
         return []
 
     @classmethod
-    def scan_poses(cls, files: Sequence[Path]) -> np.ndarray | None:
-        """(F, 4, 4) from the LiDAR of each scan to a common world, None where nothing tells."""
+    def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
+        """Poses of scans that users draw one after the other.
+
+        Args:
+            files: F scans, see `find_scans`.
+            data: config of the data set.
+
+        Returns:
+            (F, 4, 4) from the frame of each scan to a common world, None where nothing tells.
+        """
         return None
 
 
@@ -150,6 +159,24 @@ def pack(sample: dict, points_path: str = '') -> dict:
     if 'labels' in sample:
         data_sample.labels = torch.from_numpy(np.ascontiguousarray(sample['labels'], np.int64))
     return dict(inputs=dict(points=points), data_samples=data_sample)
+
+
+def check_rigid(matrices: np.ndarray, where: str) -> None:
+    """Make sure that (M, 4, 4) matrices turn and shift, and nothing else; the first other one is named.
+
+    Raises:
+        DataError: a matrix that stretches or mirrors, or a shift of more than 1000 km.
+    """
+    turns = matrices[:, :3, :3]
+    with np.errstate(all='ignore'):
+        stretch = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
+        good = (stretch < 1e-3) & (np.abs(matrices[:, :3, 3]).max(axis=1) < 1e6) & (np.linalg.det(turns) > 0)
+    if not good.all():
+        row = int(np.argmin(good))
+        number = f' {row + 1}' if where.endswith('line') else ''
+        raise DataError(f'{where}{number} is no rigid motion (rotation {np.round(turns[row], 4).tolist()}, shift '
+                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Correct '
+                        'it.')
 
 
 def rows_of(values: np.ndarray | Tensor, sample: Mapping) -> np.ndarray | Tensor:

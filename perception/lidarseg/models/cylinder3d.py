@@ -16,6 +16,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from perception.common.losses.lovasz import lovasz_softmax
+from perception.common.nets.blocks import RowNorm
 from perception.lidarseg.deploy import traceable
 from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import at_least_float32, label_points, masked_cross_entropy, voxel_tensor
@@ -53,6 +54,7 @@ class Cylinder3D(BaseModel):
         lovasz_classes: 'present', 'all' or a list of classes, see `lovasz_softmax`.
         keep_logits: store each scan's (N, C) `logits` beside its predictions.
         ignore_index: label without a class.
+        in_channels: features of a point, the nine of the paper and those that the data set adds.
         init_cfg: see mmengine.
     """
 
@@ -61,7 +63,8 @@ class Cylinder3D(BaseModel):
                  point_widths: Sequence[int] = (64, 128, 256), refine: str | None = None,
                  indice_sharing: str = 'correct', class_weights: Sequence[float] | None = None, ce_weight: float = 1.0,
                  lovasz_weight: float = 1.0, point_weight: float = 1.0, lovasz_classes: str | Sequence[int] = 'present',
-                 keep_logits: bool = False, ignore_index: int = 255, init_cfg: dict | None = None):
+                 keep_logits: bool = False, ignore_index: int = 255, in_channels: int = 9,
+                 init_cfg: dict | None = None):
         super().__init__(data_preprocessor, init_cfg)
         check_choice('Cylinder3D: indice_sharing', indice_sharing, SHARING)
         check_choice('Cylinder3D: refine', refine, ('mirror', None))
@@ -71,7 +74,7 @@ class Cylinder3D(BaseModel):
         self.lovasz_classes, self.ignore_index, self.keep_logits = lovasz_classes, ignore_index, keep_logits
         self.register_buffer('class_weights', None if class_weights is None else torch.tensor([*class_weights, 1.0]),
                              persistent=False)
-        self.encoder = PointEncoder(9, point_widths, point_channels, compression)
+        self.encoder = PointEncoder(in_channels, point_widths, point_channels, compression)
         self.backbone = AsymmetricUNet(compression, base_channels, indice_sharing)
         self.head = SubMConv3d(4 * base_channels, num_classes + 1, FULL, bias=True)
         self.refine = PointRefinement(4 * base_channels, point_widths) if refine else None
@@ -178,13 +181,20 @@ class PointEncoder(nn.Module):
 
     def __init__(self, in_channels: int, widths: Sequence[int], point_channels: int, compression: int):
         super().__init__()
-        self.norm = nn.BatchNorm1d(in_channels)
+        self.norm = RowNorm(in_channels)
         self.layers = nn.ModuleList(_linear_norm_relu(a, b) for a, b in zip([in_channels, *widths], widths))
         self.project = nn.Linear(widths[-1], point_channels)
         self.compress = nn.Linear(point_channels, compression)
 
     def forward(self, feats: Tensor, point_to_voxel: Tensor, num_voxels: int) -> tuple[Tensor, list[Tensor]]:
-        """(N, 9) features to (V, compression) voxel features and the N x 64, 128, 256 hidden point features."""
+        """(N, in_channels) features to (V, compression) voxel features and the N x 64, 128, 256 hidden ones of points.
+
+        Raises:
+            DataError: another number of features.
+        """
+        if feats.shape[1] != self.norm.num_features:
+            raise DataError(f'Cylinder3D: {feats.shape[1]} features of a point, expected {self.norm.num_features}. Set '
+                            f'model.in_channels={feats.shape[1]}, or other features of the data set.')
         feats = self.norm(feats.to(self.norm.weight.dtype))
         hidden = []
         for layer in self.layers:
@@ -283,7 +293,7 @@ class DimensionContext(nn.Module):
         super().__init__()
         kernels = (RHO, RHO, RHO) if legacy else (RHO, PHI, Z)
         self.convs = nn.ModuleList(SubMConv3d(channels, channels, kernel) for kernel in kernels)
-        self.norms = nn.ModuleList(nn.BatchNorm1d(channels) for _ in kernels)
+        self.norms = nn.ModuleList(RowNorm(channels) for _ in kernels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, channels) to (V, channels)."""
@@ -297,7 +307,7 @@ class ConvActNorm(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, kernel_size: tuple):
         super().__init__()
         self.conv = SubMConv3d(in_channels, out_channels, kernel_size)
-        self.norm = nn.BatchNorm1d(out_channels)
+        self.norm = RowNorm(out_channels)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         """(V, in_channels) to (V, out_channels)."""
@@ -319,7 +329,7 @@ class PointRefinement(nn.Module):
         super().__init__()
         mirrored = list(widths)[::-1]
         self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip([voxel_channels, *mirrored], mirrored))
-        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in mirrored)
+        self.norms = nn.ModuleList(RowNorm(width) for width in mirrored)
 
     def forward(self, voxel_feats: Tensor, point_to_voxel: Tensor, hidden: list[Tensor]) -> Tensor:
         """(V, voxel_channels) and the MLP's hidden (N, widths[j]) to (N, widths[0])."""
@@ -331,4 +341,4 @@ class PointRefinement(nn.Module):
 
 
 def _linear_norm_relu(in_channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(in_channels, out_channels), nn.BatchNorm1d(out_channels), nn.ReLU(inplace=True))
+    return nn.Sequential(nn.Linear(in_channels, out_channels), RowNorm(out_channels), nn.ReLU(inplace=True))

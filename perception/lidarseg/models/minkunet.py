@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from perception.common.nets.blocks import RowNorm
 from perception.lidarseg.deploy import traceable
 from perception.lidarseg.graphs import use_graphs
 from perception.lidarseg.models.points import label_points, masked_cross_entropy, voxel_tensor
@@ -84,7 +85,7 @@ class MinkUNet(BaseModel):
         num_classes: C, without the ignored class.
         width: ratio of all widths, see `scaled_architecture`.
         blocks: residual blocks of each level, see `scaled_architecture`.
-        in_channels: features of a voxel.
+        in_channels: features of a voxel, x, y, z, intensity and those that the data set adds.
         class_weights: C weights of the cross-entropy, None for equal ones.
         keep_logits: store each scan's (N, C) `logits` beside its predictions.
         ignore_index: label without a class.
@@ -124,7 +125,11 @@ class MinkUNet(BaseModel):
         if mode not in MODES:
             raise ConfigError(f'{type(self).__name__}: mode={mode!r}, expected one of {MODES}. '
                               f'{close_matches(mode, MODES)}')
-        points, branch = self.run_backbone(voxel_tensor(inputs['voxel_feats'], inputs))
+        feats, expected = inputs['voxel_feats'], self.backbone.in_channels
+        if feats.shape[1] != expected:
+            raise DataError(f'{type(self).__name__}: {feats.shape[1]} features of a voxel, expected {expected}. Set '
+                            f'model.in_channels={feats.shape[1]}, or other features of the data set.')
+        points, branch = self.run_backbone(voxel_tensor(feats, inputs))
         voxel_logits = self.head(points).feats
         rows = inputs['point_to_voxel']
         self.point_feats(take_rows(points.feats, rows))
@@ -191,6 +196,7 @@ class MinkBackbone(nn.Module):
     def __init__(self, in_channels: int, architecture: Architecture):
         super().__init__()
         first, channels = architecture.stem
+        self.in_channels = in_channels
         self.stem = nn.Sequential(ConvNormAct(SubMConv3d(in_channels, first, 3)),
                                   ConvNormAct(SubMConv3d(first, channels, 3)))
         skips = [channels]
@@ -266,7 +272,7 @@ class ConvNormAct(nn.Module):
     def __init__(self, conv: nn.Module, act: bool = True):
         super().__init__()
         self.conv = conv
-        self.norm = nn.BatchNorm1d(conv.weight.shape[0])
+        self.norm = RowNorm(conv.weight.shape[0])
         self.act = act
 
     def forward(self, x: SparseTensor) -> SparseTensor:

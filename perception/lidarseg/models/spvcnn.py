@@ -10,6 +10,7 @@ Shapes: V points, which are the V voxels of the finest level.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from perception.common.nets.blocks import RowNorm
 from perception.lidarseg.models.minkunet import Architecture, MinkBackbone, MinkUNet, SparseLinear
 from perception.ops.point_voxel import finest_map, points_to_voxels, voxels_to_points
 from perception.ops.sparse.maps import PointVoxelMap
@@ -60,7 +61,7 @@ class SPVBackbone(MinkBackbone):
         super().__init__(in_channels, architecture)
         widths = [architecture.stem[1], self.stage4.out_channels, self.up2.out_channels, self.up4.out_channels]
         self.point_transforms = nn.ModuleList(
-            nn.Sequential(nn.Linear(a, b), nn.BatchNorm1d(b), nn.ReLU(inplace=True))
+            nn.Sequential(nn.Linear(a, b), RowNorm(b), nn.ReLU(inplace=True))
             for a, b in zip(widths, widths[1:]))
         self.dropout = dropout
 

@@ -250,6 +250,55 @@ def test_points_are_brought_into_the_frame_of_the_net():
     np.testing.assert_allclose(found, [3, 1, -2 + 0.27, 0.2], atol=1e-6)
 
 
+def test_points_of_a_map_are_told_from_the_sensor_before_they_are_rounded(cloud):
+    near = matrix(cloud).astype(np.float64)
+    utm = near + [691234.567, 5334321.123, 512.25, 0]
+    with pytest.raises(DataError, match=r"expected at most 10,000 m.*tell where the sensor stood by origin='x,y,z'"):
+        PointReader().read(utm)
+    for origin in ('691234.567,5334321.123,512.25', [691234.567, 5334321.123, 512.25]):
+        reader = PointReader(origin=origin)
+        np.testing.assert_allclose(reader.read(utm).points, near, atol=2e-6)
+    reader = PointReader(unit=0.01, forward='y', height=2.0, origin='100,200,300')
+    told = reader.read(np.array([[350., 100, 500, 0]])).points[0, :3]
+    np.testing.assert_allclose(told, [-1, -2.5, 2.27], atol=1e-6)
+    np.testing.assert_allclose((reader.to_frame @ [3.5, 1, 5, 1])[:3], told, atol=1e-6)
+
+
+@pytest.mark.parametrize('features', ['ring, Red', ('ring', 'red'), dict(ring=1, red='1/65535')])
+def test_further_columns_follow_the_intensity(features, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda text, *args: said.append(text))
+    wide = np.column_stack([street(300)['xyz'], street(300)['i'], np.arange(300) % 32, np.linspace(0, 65535, 300)])
+    reader = PointReader('x,y,z,i,ring,scalar_Red', features=features)
+    for _ in range(2):
+        points = reader.read(wide).points
+    factor = 1 / 65535 if isinstance(features, dict) else 1
+    np.testing.assert_allclose(points, wide * [1, 1, 1, 1, 1, factor], rtol=1e-6)
+    assert [text.count("features=dict(red='1/65535')") for text in said] == [1] * (factor == 1)
+    with pytest.raises(DataError, match='columns x, y, z, intensity, expected ring, red too'):
+        PointReader(features=features).read(wide[:, :4])
+
+
+@pytest.mark.parametrize('features', ['', 'x', 'ring,ring', ('ring', 'scalar_ring'), dict(ring='a'), [1], 'intensity'])
+def test_features_that_cannot_be_are_refused(features):
+    with pytest.raises(ConfigError, match='features'):
+        PointReader(features=features)
+
+
+def test_the_middle_of_a_scan_on_the_ground_is_its_origin():
+    rng = np.random.default_rng(0)
+    scan = np.column_stack([rng.uniform(0, 40, 4000), rng.uniform(0, 20, 4000), rng.uniform(0, 5, 4000),
+                            rng.uniform(0, 1, 4000)]) + [691000, 5333000, 100, 0]
+    scan[0, 2] = 20  # a reflection below the ground
+    found = PointReader(origin='middle', height=0).read(scan).points  # of a net whose sensor stands 1.73 m above it
+    np.testing.assert_allclose(np.stack([found[:, :2].min(0), found[:, :2].max(0)]), [[-20, -10], [20, 10]], atol=.1)
+    assert abs(np.quantile(found[:, 2], .01) + 1.73) < 0.1
+    scan[1, 0] = np.nan
+    assert len(PointReader(origin='middle', invalid='drop').read(scan).points) == 3999
+    for count in (0, 1):
+        assert PointReader(origin='middle').read(scan[5:5 + count]).points[:, :3].tolist() == [[0, 0, 0]] * count
+
+
 def test_rows_without_numbers_are_refused_or_dropped_and_counted(cloud, monkeypatch):
     points = matrix(cloud)
     points[[5, 7], 2] = np.nan, np.inf
@@ -284,7 +333,7 @@ def test_a_doubt_is_said_by_one_of_all_workers(cloud):
     worker = torch.multiprocessing.get_context('fork').Process(target=reader.read, args=(data,))
     worker.start()
     worker.join()
-    assert worker.exitcode == 0 and reader._said.tolist() == [False, False, True, False]
+    assert worker.exitcode == 0 and reader._said.tolist() == [kind == 'scale' for kind in module.DOUBTS]
 
 
 def test_a_net_of_255_intensities_is_told_of_small_ones(cloud, monkeypatch):
@@ -297,7 +346,8 @@ def test_a_net_of_255_intensities_is_told_of_small_ones(cloud, monkeypatch):
 @pytest.mark.parametrize('options', [
     dict(columns='x,y,i'), dict(columns='x,y,z,x'), dict(columns='x,y,z,i:what'), dict(columns=''),
     dict(intensity_scale='a'), dict(intensity_scale=0), dict(unit=-1), dict(forward='z'), dict(invalid='skip'),
-    dict(height='high'), dict(missing_intensity='none'), dict(intensity_scale='1/0')])
+    dict(height='high'), dict(missing_intensity='none'), dict(intensity_scale='1/0'), dict(origin='here'),
+    dict(origin='1,2'), dict(origin=[1, 2, 'a']), dict(origin=5)])
 def test_options_that_cannot_be_are_refused(options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         PointReader(**options)

@@ -33,7 +33,8 @@ from perception.utils.checks import close_matches
 from perception.utils.errors import ConfigError, DataError
 from perception.utils.paths import data_path
 
-OPTIONS = ('columns', 'intensity_scale', 'missing_intensity', 'unit', 'forward', 'height', 'invalid')  # of PointReader
+OPTIONS = ('columns', 'intensity_scale', 'missing_intensity', 'unit', 'forward', 'height', 'invalid',
+           'origin', 'features')  # of PointReader
 LABELS = ('.npy', '.label', '.txt')
 _UNKNOWN = 254
 
@@ -61,7 +62,8 @@ class PointFolder(LidarScans):
             'test', the rest for 'train'; of fewer than five all are tested.
         palette: C RGB colours; by default some that differ.
         pipeline, seed: see SeededDataset.
-        columns, intensity_scale, missing_intensity, unit, forward, height, invalid: of the scans, see PointReader.
+        columns, intensity_scale, missing_intensity, unit, forward, height, invalid, origin, features: of the scans,
+            see PointReader. A net sees each of the features too: its `in_channels` is larger by one for each.
 
     Raises:
         ConfigError: classes, patterns, a map or splits that cannot be.
@@ -75,11 +77,13 @@ class PointFolder(LidarScans):
                  palette: Sequence[Sequence[int]] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0, columns: str | Sequence[str] | None = None, intensity_scale: float | str = 1.0,
                  missing_intensity: float | None = None, unit: float = 1.0, forward: str | None = None,
-                 height: float | None = None, invalid: str = 'refuse') -> None:
+                 height: float | None = None, invalid: str = 'refuse',
+                 origin: str | Sequence[float] | None = None,
+                 features: str | Sequence[str] | Mapping[str, float | str] = ()) -> None:
         super().__init__(pipeline, seed)
         config = dict(classes=classes, palette=palette, label_map=label_map, ignore=ignore, columns=columns,
                       intensity_scale=intensity_scale, missing_intensity=missing_intensity, unit=unit, forward=forward,
-                      height=height, invalid=invalid)
+                      height=height, invalid=invalid, origin=origin, features=features)
         self.data_root, self.split = data_path(data_root), split
         self.metainfo = dict(self.describe(config), data_root=str(self.data_root))
         self.label_map, self.points = class_map(config), self.reader(config)

@@ -15,17 +15,19 @@ too, less than 1.3 m from the sensor.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 
 from perception.common.formats.kinds import check_size
 from perception.common.formats.kitti import read_points
 from perception.common.formats.point_columns import NUSCENES_COLUMNS
 from perception.common.formats.points import Frame
 from perception.common.nuscenes.index import Index, KeyFrame
-from perception.common.nuscenes.reader import read_split
+from perception.common.nuscenes.reader import read_index, read_split
 from perception.common.nuscenes.tables import CATEGORIES, DOWNLOAD, VERSIONS
 from perception.lidarseg.datasets.base import IGNORE, LidarScans
 from perception.registry import DATASETS
@@ -35,6 +37,7 @@ from perception.utils.paths import data_path
 
 OFFICIAL_SIZES = dict(train=28130, val=6019, test=6008, mini_train=323, mini_val=81)  # key frames
 POINT_BYTES = 20  # x, y, z, intensity, ring as little-endian float32
+LONGEST_GAP, FASTEST = 20.0, 60.0  # s and m/s from one scan of a drive to the next
 _UNKNOWN = 254    # in look-up tables
 
 CLASSES = ('barrier', 'bicycle', 'bus', 'car', 'construction_vehicle', 'motorcycle', 'pedestrian', 'traffic_cone',
@@ -184,6 +187,7 @@ class NuScenesLidarSeg(LidarScans):
 
     METAINFO = dict(classes=CLASSES, palette=PALETTE, forward=np.pi / 2, rate=2.0)  # rad from x to y; a second
     FRAME = Frame(NUSCENES_COLUMNS, forward=np.pi / 2, height=1.84, strongest=255.0)
+    POSES = 'scans of one scene, under their official names, of which the tables tell'
 
     def __init__(self, data_root: str | Path = 'data/nuscenes', split: str = 'train', training: bool | None = None,
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -232,6 +236,30 @@ class NuScenesLidarSeg(LidarScans):
         path = self.data_root / self.frames[index].labels
         labels = read_point_labels(path, num_points)
         return to_train_ids(labels, self.table, path).astype(np.int64)
+
+    @classmethod
+    def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
+        """See LidarScans; key frames and sweeps that lie anywhere under their official names.
+
+        Tables are looked for above the scans and in the data set's folder. None where a scan is of no table, or two in
+        a row are of other drives.
+        """
+        real = files[0].resolve()
+        roots = dict.fromkeys([*real.parents[2:3], data_path(data.get('data_root', 'data/nuscenes'))])
+        for root in roots:
+            for version in dict.fromkeys(VERSIONS.values()):
+                try:
+                    found = (root / version).is_dir() and read_index(root, version).lidar_poses(
+                        [file.resolve().name for file in files])
+                except DataError as error:
+                    print_log(f'Scans without poses: {error}', 'current', logging.WARNING)
+                    found = None
+                if found:
+                    poses, times = found
+                    steps = np.linalg.norm(np.diff(poses[:, :3, 3], axis=0), axis=1)
+                    seconds = np.abs(np.diff(times)) / 1e6
+                    return poses if (seconds <= LONGEST_GAP).all() and (steps <= FASTEST * seconds).all() else None
+        return None
 
 
 def _label_table(root: Path, split: str, index: Index, frames: list[KeyFrame]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Submissions to the nuScenes-lidarseg server: label files as predictions arrive, then one checked zip.
+"""Submissions to the nuScenes-lidarseg server: label files as predictions arrive, then one checked zip; label files of
+anybody as predictions.
 
     <out_dir>/results/lidarseg/<split>/<token>_lidarseg.bin    one uint8 a point, official classes 1..16
     <out_dir>/results/<split>/submission.json                  which sensors and data were used
@@ -10,16 +11,19 @@ import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from mmengine.logging import print_log
 
 from perception.common.nuscenes.index import KeyFrame
 from perception.common.nuscenes.reader import read_split
+from perception.common.results import StoredFiles
 from perception.common.submission import Submission, zip_files
 from perception.lidarseg.datasets.base import predictions_of
-from perception.lidarseg.datasets.nuscenes.reader import CLASSES, POINT_BYTES, to_official_ids
-from perception.registry import METRICS
+from perception.lidarseg.datasets.nuscenes.reader import CLASSES, POINT_BYTES, read_point_labels, to_official_ids
+from perception.registry import METRICS, MODELS
 from perception.utils.checkpoint import atomic_path
 from perception.utils.errors import ConfigError, DataError
 
@@ -80,6 +84,23 @@ class NuScenesLidarSegSubmission(Submission):
     def finish(self, results: list[str]) -> tuple[Path, list[str]]:
         """Zip what was written in this run; see `write_zip`."""
         return write_zip(self.out_dir, sorted(set(results)), *self._place(), self.used)
+
+
+@MODELS.register_module()
+class NuScenesLidarSegResults(StoredFiles):
+    """The predictions of a folder of `<token>_lidarseg.bin` with official ids 1..16, of anybody.
+
+    Args:
+        path: the folder, such as `results`.
+
+    Raises:
+        DataError: see StoredFiles; a damaged file. Ids and numbers of labels are checked by the metric.
+    """
+
+    suffix, parts = '_lidarseg.bin', 1
+
+    def fields(self, stored: Path, sample: Any) -> dict[str, Any]:
+        return dict(pred_labels=torch.from_numpy(read_point_labels(stored, None).astype(np.int64) - 1))
 
 
 def prediction_name(split: str, token: str) -> str:

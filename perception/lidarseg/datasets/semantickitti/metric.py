@@ -20,6 +20,7 @@ from perception.lidarseg.datasets.semantickitti.reader import (
     learning_map,
     sequence_name,
     to_train_ids,
+    unpacked,
     visible,
 )
 from perception.registry import METRICS
@@ -74,8 +75,8 @@ def evaluate_folders(data_root: str | Path, predictions: str | Path | None = Non
     classes, table = MULTI_CLASSES if multi else CLASSES, learning_map(multi)
     confusion = np.zeros((len(classes) + 1, len(classes) + 1), np.int64)
     for sequence in sequences:
-        label_dir = Path(data_root, 'sequences', sequence_name(sequence), 'labels')
-        pred_dir = Path(predictions or data_root, 'sequences', sequence_name(sequence), 'predictions')
+        label_dir = unpacked(data_root) / 'sequences' / sequence_name(sequence) / 'labels'
+        pred_dir = Path(predictions or unpacked(data_root), 'sequences', sequence_name(sequence), 'predictions')
         for name in _same_files(label_dir, pred_dir):
             labels = read_labels(label_dir / name)
             pred_labels = read_labels(pred_dir / name, len(labels))

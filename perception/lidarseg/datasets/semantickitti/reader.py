@@ -23,7 +23,7 @@ from mmengine.logging import print_log
 
 from perception.common.formats.kitti import POINT_BYTES, read_calib, read_labels, read_poses
 from perception.common.formats.points import PointReader
-from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan
+from perception.lidarseg.datasets.base import IGNORE, LidarScans, Scan, check_rigid
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
 from perception.utils.errors import ConfigError, DataError
@@ -176,7 +176,8 @@ class SemanticKITTI(LidarScans):
     """Single scans of SemanticKITTI in their official layout.
 
     Args:
-        data_root: folder that holds `sequences`; a leading `data` gives way to the variable PERCEPTION_DATA.
+        data_root: folder that holds `sequences`, or `dataset/sequences` as the archives unpack; a leading `data` gives
+            way to the variable PERCEPTION_DATA.
         split: 'train', 'val' or 'test'. It names the official sequences and how strictly files are read: training
             refuses unknown raw labels and scans with fewer than two points, 'test' reads no labels.
         sequences: other sequences instead of the official ones, such as `[8]`, numbers or names of folders.
@@ -191,13 +192,14 @@ class SemanticKITTI(LidarScans):
     METAINFO = dict(classes=CLASSES, palette=PALETTE)
     TABLE, RAW_IDS = LEARNING_MAP, INVERSE_MAP
     LABEL_SUFFIX = '.label'
+    POSES = 'poses.txt and calib.txt beside the folder of the scans'
 
     def __init__(self, data_root: str | Path = 'data/semantickitti', split: str = 'train',
                  sequences: Sequence[int | str] | None = None, pipeline: Sequence[dict | Callable] = (),
                  seed: int = 0) -> None:
         check_choice('SemanticKITTI: split', split, SPLITS)
         super().__init__(pipeline, seed)
-        self.data_root = data_path(data_root)
+        self.data_root = unpacked(data_path(data_root))
         self.split = split
         if sequences is None:
             sequences = SPLITS[split]
@@ -250,7 +252,7 @@ class SemanticKITTI(LidarScans):
         return to_train_ids(read_labels(path, num_points), path, strict=False, table=cls.TABLE)
 
     @classmethod
-    def scan_poses(cls, files: Sequence[Path]) -> np.ndarray | None:
+    def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
         """Poses (F, 4, 4) of `.../velodyne/FFFFFF.bin` by `poses.txt` and `calib.txt`; None where one is missing.
 
         Raises:
@@ -327,6 +329,9 @@ class SemanticKITTIMultiScan(SemanticKITTI):
         try:
             if not isinstance(scan, (str, Path)):
                 raise DataError('an array came, expected the file of a scan to find its neighbours by. Give the file.')
+            if isinstance(reader.origin, str):
+                raise DataError(f"origin='{reader.origin}' came, of each scan another place, expected one for all of a "
+                                "drive. Give origin='x,y,z'.")
             path = Path(scan).absolute()
             poses = poses_of(path.parent.parent, [path])[0]
             return [points for _, points in past_points(path, poses, count, reader)]
@@ -459,24 +464,6 @@ def _scan_names(folder: Path, changed: int) -> list[str]:
     return sorted(path.name for path in visible(folder, '*.bin'))
 
 
-def check_rigid(matrices: np.ndarray, where: str) -> None:
-    """Make sure that (M, 4, 4) matrices turn and shift, and nothing else; the first other one is named.
-
-    Raises:
-        DataError: a matrix that stretches or mirrors, or a shift of more than 1000 km.
-    """
-    turns = matrices[:, :3, :3]
-    with np.errstate(all='ignore'):
-        stretch = np.abs(turns @ turns.transpose(0, 2, 1) - np.eye(3)).max(axis=(1, 2))
-        good = (stretch < 1e-3) & (np.abs(matrices[:, :3, 3]).max(axis=1) < 1e6) & (np.linalg.det(turns) > 0)
-    if not good.all():
-        row = int(np.argmin(good))
-        number = f' {row + 1}' if where.endswith('line') else ''
-        raise DataError(f'{where}{number} is no rigid motion (rotation {np.round(turns[row], 4).tolist()}, shift '
-                        f'{np.round(matrices[row, :3, 3], 2).tolist()}), expected a rotation and metres. Correct the '
-                        'line.')
-
-
 def frame_number(path: Path) -> int:
     """The number that a scan's file is named by.
 
@@ -496,18 +483,26 @@ def scan_paths(data_root: str | Path, sample_id: str) -> tuple[Path, Path]:
     return folder / 'velodyne' / f'{frame}.bin', folder / 'labels' / f'{frame}.label'
 
 
+def unpacked(data_root: str | Path) -> Path:
+    """The folder that holds `sequences`: the one that is named, its `dataset`, or the parent of `sequences` itself."""
+    root = Path(data_root)
+    if not (root / 'sequences').is_dir() and (root / 'dataset' / 'sequences').is_dir():
+        return root / 'dataset'
+    return root.parent if root.name == 'sequences' and any(root.glob('*/velodyne')) else root
+
+
 def list_scans(data_root: str | Path, sequences: Sequence[int | str]) -> list[str]:
     """Sample ids `'SS_FFFFFF'` of all scans of some sequences, in order.
 
     Args:
-        data_root: folder that holds `sequences`.
+        data_root: folder that holds `sequences`, see `unpacked`.
         sequences: their numbers, or the names of their folders.
 
     Raises:
         ConfigError: something else, one twice, or a name with `_`, which parts sequence and scan in an id.
         DataError: the data set or a sequence is not there.
     """
-    root = Path(data_root)
+    root = unpacked(data_root)
     if not sequences:
         raise ConfigError('sequences: none came, expected numbers or names of folders, such as [8]. Name some.')
     if not (root / 'sequences').is_dir():

@@ -183,6 +183,7 @@ def layout_problems(folders: Collection[str], sizes: dict[str, int], data_root: 
     Raises:
         DataError: the test split is not there.
     """
+    data_root = kitti.unpacked(data_root)
     scans, folders = _test_scans(data_root), set(folders)
     wanted = ['sequences/', *(f'sequences/{s}/{tail}' for s in kitti.SPLITS['test'] for tail in ('', 'predictions/'))]
     problems = [f'directory entry {folder} is missing' for folder in wanted if folder not in folders]

@@ -5,7 +5,7 @@
         strength.npy   (N, 1) tanh(intensity)
         segment.npy    (N,) official type minus 1, so -1 = undefined; not in testing
         mask.npy       pixels of the range images that are points, [return][LiDAR]; not needed for training
-        pose.npy       (4, 4) from the vehicle to the world; not read
+        pose.npy       (4, 4) from the vehicle to the world; for films alone
 
 The official files are TFRecords that only Waymo's own package reads; these arrays are what Pointcept's
 `preprocess_waymo.py` makes of them, for the frames that have labels and the official test frames. Points come range
@@ -18,7 +18,7 @@ import io
 import logging
 import math
 import pickletools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from mmengine.logging import print_log
 from perception.common.formats.kinds import check_size
 from perception.common.formats.points import Cloud, Frame, PointReader, find_points
 from perception.common.formats.text import read_text
-from perception.lidarseg.datasets.base import IGNORE, LidarScans
+from perception.lidarseg.datasets.base import IGNORE, LidarScans, check_rigid
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice
 from perception.utils.errors import DataError
@@ -71,8 +71,10 @@ class Waymo(LidarScans):
         DataError: missing folders, frames without labels.
     """
 
-    METAINFO = dict(classes=CLASSES, palette=PALETTE)
+    METAINFO = dict(classes=CLASSES, palette=PALETTE, ahead=1.43)  # m from the vehicle's origin to the TOP LiDAR
     FRAME = Frame(height=0.0)
+    LABEL_SUFFIX = '/segment.npy'  # in the folder of a frame
+    POSES = 'frames of one segment, each with its pose.npy'
 
     def __init__(self, data_root: str | Path = 'data/waymo', split: str = 'train',
                  pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
@@ -133,6 +135,24 @@ class Waymo(LidarScans):
             return reader.read(path)
         points = read_points(folder)
         return reader.cloud(dict(zip(('x', 'y', 'z', 'intensity'), points.T)), folder)
+
+    @classmethod
+    def scan_labels(cls, path: Path, num_points: int, data: Mapping) -> np.ndarray:
+        """See LidarScans; `--labels` names the folder of a segment, of a frame, or a frame's segment.npy."""
+        own = path.parent.parent / path.name  # of the folder of a frame, in which another one was looked for
+        return read_labels(own if own.is_file() and not path.is_file() else path, num_points)
+
+    @classmethod
+    def scan_poses(cls, files: Sequence[Path], data: Mapping) -> np.ndarray | None:
+        """See LidarScans; None where frames are of several segments, or one has no `pose.npy`.
+
+        Raises:
+            DataError: a damaged pose.
+        """
+        paths = [frame_folder(file).absolute() / 'pose.npy' for file in files]
+        if len({path.parent.parent for path in paths}) > 1 or not all(path.is_file() for path in paths):
+            return None
+        return np.stack([read_pose(path) for path in paths])
 
 
 def list_frames(data_root: str | Path, split: str) -> list[Path]:
@@ -226,12 +246,13 @@ def read_points(folder: Path) -> np.ndarray:
 
 
 def read_labels(folder: Path, num_points: int | None = None) -> np.ndarray:
-    """Train ids of a frame, (N,) int64, 255 = undefined; the number of points is checked where it is given.
+    """Train ids of a frame, its folder or `segment.npy`, (N,) int64, 255 = undefined; the number of points is checked
+    where it is given.
 
     Raises:
         DataError: the array is missing, damaged, of another length, or holds an unknown type.
     """
-    path = folder / 'segment.npy'
+    path = folder if folder.suffix == '.npy' else folder / 'segment.npy'
     segment = read_array(path)
     _check(num_points in (None, segment.size) and segment.dtype.kind in 'iu', path, segment,
            f'({"N" if num_points is None else num_points},) integers, one for each point')
@@ -241,6 +262,18 @@ def read_labels(folder: Path, num_points: int | None = None) -> np.ndarray:
         raise DataError(f'{path}: class {segment[wrong][0]} at {wrong.sum():,} points, expected -1..{len(CLASSES) - 1} '
                         '(official type minus 1). Make the arrays of this frame anew.')
     return np.where(segment < 0, IGNORE, segment)
+
+
+def read_pose(path: Path) -> np.ndarray:
+    """Pose of a frame, (4, 4) float64 from the vehicle to the world.
+
+    Raises:
+        DataError: the array is damaged, of another shape, or no rigid motion.
+    """
+    pose = read_array(path)
+    _check(pose.shape == (4, 4) and pose.dtype.kind == 'f', path, pose, '(4, 4) floats')
+    check_rigid(pose[None], f'{path}: it')
+    return pose.astype(np.float64)
 
 
 def read_masks(folder: Path, num_points: int | None = None) -> list[list[np.ndarray]]:

@@ -152,6 +152,7 @@ class Video:
         self.path, self.key, self.position = path, key, 0
         sys.audit('open', path, 'r', 0)  # the library in C says nothing of it; tools/benchmark.py fuzz listens
         self.capture = cv2.VideoCapture(path)
+        self.capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones took them
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
         if not self.capture.isOpened() or not 1 <= self.rate <= 1000:
             size = Path(path).stat().st_size if Path(path).is_file() else 0

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 
 import perception.apis.test
 import perception.apis.train
@@ -16,6 +17,14 @@ from perception.common.visual.points import vulkan_problem
 from perception.lidarseg.datasets.folder.metric import PointFolderMetric
 from perception.lidarseg.datasets.folder.mini import write_point_folder_mini
 from perception.lidarseg.datasets.folder.reader import PointFolder, class_map, distinct_colors
+from perception.lidarseg.mixing import LaserMix
+from perception.lidarseg.models.cylinder3d import Cylinder3D
+from perception.lidarseg.models.minkunet import MinkUNet
+from perception.lidarseg.models.spvnas import SPVNAS
+from perception.lidarseg.predictor import LidarPredictor
+from perception.lidarseg.preprocessor import CubeVoxelizer, CylinderVoxelizer
+from perception.lidarseg.transforms import RandomRotate, RandomScale, RandomThin
+from perception.lidarseg.voting import TTASegmentor
 from perception.registry import MODELS
 from perception.utils.errors import ConfigError, DataError
 
@@ -56,6 +65,34 @@ def test_scans_and_labels_are_paired_by_the_stars(root):
     assert (sample.sample_id, sample.points_path) == ('mon_day/2_old', str(root / 'mon_day/scans/2_old.npy'))
     assert data.metainfo['classes'] == CLASSES and len(set(data.metainfo['palette'])) == 3
     assert PointFolder.describe(DATA) == {key: data.metainfo[key] for key in ('classes', 'palette')}
+
+
+@pytest.mark.parametrize('net', [
+    dict(type=MinkUNet, width=.125, in_channels=6, data_preprocessor=dict(type=CubeVoxelizer, voxel_size=2.)),
+    dict(type=SPVNAS, ratio=.125, in_channels=6, data_preprocessor=dict(type=CubeVoxelizer, voxel_size=2.)),
+    dict(type=Cylinder3D, base_channels=2, compression=2, point_widths=(4, 8, 8), point_channels=8, in_channels=11,
+         refine='mirror', data_preprocessor=dict(type=CylinderVoxelizer, grid_shape=(24, 18, 8)))],
+    ids=['minkunet', 'spvnas', 'cylinder3d'])
+def test_a_net_sees_the_features_of_a_data_set_too(root, net):
+    wide = np.column_stack([POINTS, np.arange(200) % 4, RAW == 10]).astype(np.float32)
+    for scan in root.glob('*/scans/[!.]*.npy'):
+        np.save(scan, wide)
+    steps = [dict(type=LaserMix), dict(type=RandomRotate), dict(type=RandomScale, z=True), dict(type=RandomThin)]
+    config = dict(DATA, columns='x,y,z,i,ring,is_car', features=dict(ring='1/4', is_car=1))
+    data = PointFolder(root, pipeline=steps, **config)
+    assert data.read(0)['points'][:, 4:].tolist() == (wide[:, 4:] * [.25, 1]).tolist()
+    torch.manual_seed(0)
+    model = MODELS.build(dict(net, num_classes=3))
+    losses = model(**model.data_preprocessor(pseudo_collate([data[0], data[1]]), True), mode='loss')
+    sum(losses.values()).backward()
+    assert all(value.isfinite() for value in losses.values())
+    predictor = LidarPredictor(TTASegmentor(model.eval()), dict(config, type=PointFolder))
+    scan = next(root.glob('*/scans/10.npy'))
+    first = predictor(scan).pred_labels
+    assert len(first) == 200 and predictor.points(scan).shape == (200, 6)
+    few = MODELS.build(dict(net, num_classes=3, in_channels=net['in_channels'] - 1)).eval()
+    with pytest.raises(DataError, match=rf'expected {net["in_channels"] - 1}\. Set model\.in_channels='):
+        LidarPredictor(few, dict(config, type=PointFolder))(scan)
 
 
 def test_splits_are_named_or_each_fifth_scan(root):

@@ -19,6 +19,7 @@ from perception.lidarseg.datasets.nuscenes.reader import (
     to_official_ids,
     to_train_ids,
 )
+from perception.lidarseg.datasets.nuscenes.submission import NuScenesLidarSegResults
 from perception.utils.errors import DataError
 
 KIT = pytest.importorskip('nuscenes.eval.lidarseg.utils', reason='nuscenes-devkit is not installed')
@@ -104,6 +105,15 @@ def test_the_development_kit_scores_a_folder_alike(mini_nuscenes, tmp_path):
     assert ours['fwiou'] == official['freq_weighted_iou']
     for name in CLASSES:
         assert ours[f'iou_{name}'] == pytest.approx(official['iou_per_class'][name], abs=0, nan_ok=True)
+    stored, scored = NuScenesLidarSegResults(tmp_path), NuScenesLidarSegMetric()  # --predictions FOLDER
+    stored.check(len(data))
+    for i in range(len(data)):
+        scored.process(None, [stored.test_step(dict(data_samples=[data[i]['data_samples']]))[0].to_dict()])
+    assert scored.compute_metrics(scored.results) == pytest.approx(ours, abs=0, nan_ok=True)
+    for wrong, words in ((np.zeros(3, 'u1'), 'labels'), (np.zeros(len(data[0]['data_samples'].labels), 'u1'), '0')):
+        wrong.tofile(folder / f'{data.frames[0].token}_lidarseg.bin')
+        with pytest.raises(DataError, match=words):
+            scored.process(None, [stored.test_step(dict(data_samples=[data[0]['data_samples']]))[0].to_dict()])
     with pytest.raises(DataError, match='no labels for'):
         evaluate_results(mini_nuscenes, tmp_path, 'test')
     (folder / f'{data.frames[0].token}_lidarseg.bin').unlink()

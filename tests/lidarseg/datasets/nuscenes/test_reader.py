@@ -8,6 +8,7 @@ import torch
 
 from perception.common.nuscenes.reader import read_index
 from perception.common.nuscenes.tables import CATEGORIES
+from perception.lidarseg.datasets.nuscenes import reader as nuscenes
 from perception.lidarseg.datasets.nuscenes.reader import (
     CHALLENGE,
     CLASSES,
@@ -280,3 +281,31 @@ def test_supervoxels_of_cubes_lie_in_the_bounds_of_nuscenes(mini_nuscenes):
     inputs = CubeVoxelizer(.1, None, (480, 360, 32), bounds)(batch)['inputs']
     cells, _ = cylinder_features(inputs['voxel_feats'], (480, 360, 32), *bounds)
     assert torch.equal(inputs['supervoxel_coords'][:, 1:], cells)
+
+
+def test_poses_are_those_of_the_tables_wherever_scans_of_a_scene_lie(mini_nuscenes, tmp_path):
+    index = read_index(mini_nuscenes, 'v1.0-mini')
+    frames = [frame for frame in index.frames if frame.scene == index.frames[0].scene]
+    files = [mini_nuscenes / frame.points for frame in frames]
+    expected = [index.ego_to_world(frame.row) @ index.lidar_to_ego(frame.row) for frame in frames]
+    np.testing.assert_allclose(NuScenesLidarSeg.scan_poses(files, {}), expected)
+    copied = [tmp_path / file.name for file in files]
+    for file, copy in zip(files, copied):
+        shutil.copy(file, copy)
+    np.testing.assert_allclose(NuScenesLidarSeg.scan_poses(copied, dict(data_root=mini_nuscenes)), expected)
+    shutil.copy(files[0], tmp_path / 'mine.pcd.bin')
+    for others in (copied, [copied[0], tmp_path / 'mine.pcd.bin']):
+        assert NuScenesLidarSeg.scan_poses(others, dict(data_root=tmp_path)) is None  # no tables there
+    assert NuScenesLidarSeg.scan_poses([*files, tmp_path / 'mine.pcd.bin'], {}) is None
+
+
+def test_scans_of_several_drives_have_no_poses_and_damaged_tables_are_told(copy, monkeypatch):
+    index, said = read_index(copy, 'v1.0-mini'), []
+    scene = [frame for frame in index.frames if frame.scene == index.frames[0].scene]
+    other = next(frame for frame in index.frames if frame.scene != scene[0].scene)
+    assert NuScenesLidarSeg.scan_poses([copy / frame.points for frame in (scene[0], scene[-1])], {}) is not None
+    assert NuScenesLidarSeg.scan_poses([copy / frame.points for frame in (scene[0], other)], {}) is None
+    (copy / 'v1.0-mini/ego_pose.json').write_text('[')
+    monkeypatch.setattr(nuscenes, 'print_log', lambda text, *_: said.append(text))
+    assert NuScenesLidarSeg.scan_poses([copy / scene[0].points], {}) is None
+    assert 'Scans without poses' in said[0] and 'ego_pose.json' in said[0]

@@ -131,7 +131,8 @@ def test_augmentation_and_workers_are_those_of_single_scans(mini):
     pipeline = [dict(type=RandomThin, keep=.5), dict(type=RandomFlip)]
     first, again = (SemanticKITTIMultiScan(mini, 'train', [0], pipeline, seed=3)[2, 3] for _ in range(2))
     assert torch.equal(first['inputs']['points'], again['inputs']['points'])
-    assert len(first['data_samples'].labels) == len(first['inputs']['points']) == first['data_samples'].num_points
+    assert len(first['data_samples'].labels) == len(first['inputs']['points']) == len(first['data_samples'].kept)
+    assert len(first['data_samples'].kept) == -(-first['data_samples'].num_points // 2)
 
 
 def test_few_labels_and_a_range_are_those_of_single_scans(mini):

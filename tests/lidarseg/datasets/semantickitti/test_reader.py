@@ -279,7 +279,7 @@ def test_time_stamps_have_the_poses_of_their_order(tmp_path):
     poses[:, 0, 3] = 0, 5, 10
     write_poses(folder / 'poses.txt', poses)
     write_calib(folder / 'calib.txt', dict(Tr=np.eye(4)))
-    found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:])
+    found = SemanticKITTI.scan_poses(sorted((folder / 'velodyne').iterdir())[1:], {})
     assert found[:, 0, 3].tolist() == [5, 10]
     data = kitti.SemanticKITTIMultiScan(tmp_path, 'test', sequences=[8])
     own = [sample['inputs']['points'] for sample in (data[k] for k in range(3))]
@@ -324,3 +324,14 @@ def test_a_sequence_without_a_list_and_none_are_refused(folder):
             SemanticKITTI(folder, 'train', sequences=lone)
     with pytest.raises(ConfigError, match='sequences: none came'):
         SemanticKITTI(folder, 'train', sequences=[])
+
+
+@pytest.mark.parametrize('place', ['.', 'dataset', 'sequences'])
+def test_the_folders_are_found_as_the_archives_unpack_them(tmp_path, place):
+    root = tmp_path / 'kitti'
+    write_scan(root / ('dataset' if place == 'dataset' else '.'), 8, 0, [40, 48], 2)
+    named = root / 'sequences' if place == 'sequences' else root
+    data = SemanticKITTI(named, 'val')
+    assert len(data) == 1 and data[0]['data_samples'].labels.tolist() == [8, 10]
+    assert Path(data.metainfo['data_root']) == (root / 'dataset' if place == 'dataset' else root)
+    assert kitti.list_scans(named, [8]) == ['08_000000']

@@ -52,6 +52,37 @@ def test_first_returns_are_counted_where_they_are_asked_for(folder):
     assert 'first_len' not in Waymo(folder, 'train')[0]['data_samples'].metainfo
 
 
+def test_poses_are_of_frames_of_one_segment_that_have_them(folder):
+    frames = Waymo(folder, 'train').frames
+    poses = np.tile(np.eye(4, dtype=np.float32), (2, 1, 1))
+    poses[1, :3, 3] = -7000.25, 12000.5, 30
+    for frame, pose in zip(frames, poses):
+        np.save(frame / 'pose.npy', pose)
+    found = Waymo.scan_poses([frames[0], frames[1] / 'coord.npy'], {})
+    assert found.dtype == np.float64 and (found == poses).all()
+    assert Waymo.scan_poses([*frames, frame_folder(folder, 'validation', '5_6_7')], {}) is None
+    assert LidarPredictor(None, dict(type=Waymo)).meta['ahead'] == 1.43  # the TOP LiDAR, around which the car is drawn
+    for pose in (np.eye(3), 2 * np.eye(4), np.full((4, 4), np.nan)):
+        np.save(frames[1] / 'pose.npy', pose)
+        with pytest.raises(DataError, match='pose.npy'):
+            Waymo.scan_poses(frames, {})
+    (frames[1] / 'pose.npy').unlink()
+    assert Waymo.scan_poses(frames, {}) is None
+
+
+def test_labels_of_frames_are_drawn_by_their_folders(folder):
+    predictor, data = LidarPredictor(None, dict(type=Waymo)), Waymo(folder, 'train')
+    for frame, item in zip(data.frames, data):
+        for labels in (frame.parent, frame, frame / 'segment.npy'):
+            assert predictor.truth(labels, frame.name, frame).tolist() == item['data_samples'].labels.tolist()
+    other = folder / 'other.npy'  # beside a segment.npy that nobody asked for
+    np.save(folder / 'segment.npy', np.zeros_like(np.load(data.frames[0] / 'segment.npy')))
+    np.save(other, np.full_like(np.load(data.frames[0] / 'segment.npy'), 7))
+    assert set(predictor.truth(other, '1000', data.frames[0]).tolist()) == {7}
+    with pytest.raises(DataError, match=r'segment\.npy'):
+        predictor.truth(frame_folder(folder, 'testing', '9_0').parent, '1000', data.frames[0])
+
+
 def test_classes_are_the_official_ones_in_official_order():
     assert len(CLASSES) == len(set(CLASSES)) == len(PALETTE) == len(set(PALETTE)) == 22
     official = dict(car=1, truck=2, bus=3, pedestrian=7, pole=10, bicycle=12, building=14, curb=17, sidewalk=22)
