@@ -35,6 +35,7 @@ _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_l
          'detect_anomalous_params', 'predictor', 'tta_model', 'ensemble_model', 'saved_model', 'predictions',
          'submission', 'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet', 'published', 'evidence',
          'prune', 'structure', 'robustness')
+_STANDARD_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _file2dict = Config._file2dict
 
 
@@ -231,6 +232,9 @@ def _check_joined(cfg: Config, where: str) -> None:
 
 def _settle(cfg: Config) -> None:
     """Make values agree that OpenMMLab's users change alone."""
+    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if name not in _STANDARD_HOOKS:  # which mmengine adds where they are not named
+            cfg.default_hooks.pop(name)
     for name in loaders(cfg):
         if cfg[name].get('num_workers', 0) == 0:
             cfg[name].update({key: None if key == 'prefetch_factor' else False for key in

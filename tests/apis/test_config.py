@@ -251,6 +251,17 @@ def test_options_become_what_stands_there(pair, expected):
     assert node == expected and type(node) is type(expected) or isinstance(expected, dict)
 
 
+@pytest.mark.parametrize(('config', 'hook'), [
+    ('medical/densenet121_aptos', 'training_set'), ('crckd/densenet121_ham10000', 'training_set'),
+    ('steering/cnn_lstm_comma', 'target_statistics'), ('fm/resnet50_lstm_udacity', 'target_statistics')])
+@pytest.mark.parametrize('mini', [False, True])
+def test_hooks_of_ones_own_replace_none_that_a_net_needs(config, hook, mini):
+    own = parse_options(["custom_hooks=[dict(type='EMAHook')]", 'default_hooks.progress=None'])
+    cfg = load_config(f'configs/{config}.py', mini, own)
+    assert hook in cfg.default_hooks and 'progress' not in cfg.default_hooks
+    assert [one['type'] for one in cfg.custom_hooks] == [EMAHook]
+
+
 def test_types_in_options_are_classes(toy_config):
     cfg = load_config(toy_config, options=parse_options(["custom_hooks=[dict(type='EMAHook')]",
                                                          'visualizer=dict(type=Visualizer)']))

@@ -59,7 +59,7 @@ def images(batch=4):
 
 def build(root, folder, **options):
     cfg = load_config(root / 'configs/gan/stylegan2_digits.py', mini=True, options=OPTIONS)
-    cfg.custom_hooks[0].interval = 3
+    cfg.default_hooks.samples.interval = 3
     for key, value in options.items():
         cfg.merge_from_dict({key.replace('__', '.'): value})
     cfg.work_dir = str(folder)
