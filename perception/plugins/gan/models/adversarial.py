@@ -62,6 +62,7 @@ class AdversarialModel(BaseModel):
         ramp: the mean's half-life is at most this share of the iterations so far, without which that of a short run
             holds much of the weights that it began with; None for `decay` from the start.
         seed: of what is drawn.
+        augment: an AdaptiveAugment, or its config, that changes all that the discriminator sees; None for none.
 
     Raises:
         ConfigError: an argument out of its range, or teachers and losses that do not fit.
@@ -73,7 +74,7 @@ class AdversarialModel(BaseModel):
                  directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
-                 ramp: float | None = None, seed: int = 0):
+                 ramp: float | None = None, seed: int = 0, augment: dict | nn.Module | None = None):
         teachers = {name: _build(cfg) for name, cfg in (teachers or {}).items()}  # first, or the same seed would give a
         student = _build(student)  # student the weights that its teacher began with, and so nearly its mapping
         super().__init__(data_preprocessor=student.data_preprocessor)
@@ -103,6 +104,7 @@ class AdversarialModel(BaseModel):
             raise ConfigError(f'AdversarialModel: mixing={mixing} with {self.teacher.num_latents} latents of the '
                               f'teacher and {student.num_latents} of the student, expected as many, for the place '
                               'where they are mixed would be another one. Set mixing=0.')
+        self.augment = None if augment is None else _build(augment)
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))
         self.register_buffer('path_mean', torch.zeros(()))
         self._directions: Tensor | None = None
@@ -184,11 +186,19 @@ class AdversarialModel(BaseModel):
                                             track=True).image
         penalised = self.r1 > 0 and now % self.r1_every == 0
         real = real.requires_grad_(penalised)
-        scores = self.discriminator(real)
-        losses = dict(loss_d=discriminator_loss(scores, self.discriminator(fake)))
+        scores = self._scores(real, draw)
+        losses = dict(loss_d=discriminator_loss(scores, self._scores(fake, draw)))
         if penalised:
             losses['loss_r1'] = self.r1 / 2 * self.r1_every * r1_penalty(scores, real)
-        return self._step(losses, wrapper)
+        logs = self._step(losses, wrapper)
+        if self.augment is not None:
+            self.augment.see(scores)
+            logs |= self.augment.follow(now)
+        return logs
+
+    def _scores(self, images: Tensor, draw: torch.Generator) -> Tensor:
+        """What the discriminator says of images (B, 3, H, W), after its augmentation: (B, 1)."""
+        return self.discriminator(images if self.augment is None else self.augment(images, draw))
 
     def _learn_to_make(self, batch: int, now: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
         self._learns(self.generator)
@@ -198,7 +208,7 @@ class AdversarialModel(BaseModel):
         offsets = self._offsets(batch, draw) if moved else None
         noise = self._noise(draw, batch * (1 + moved))
         made = self._made(self.generator, plan, offsets, noise)
-        losses = dict(loss_g=generator_loss(self.discriminator(made.image[:batch])))
+        losses = dict(loss_g=generator_loss(self._scores(made.image[:batch], draw)))
         if active:
             with torch.no_grad():
                 theirs = self._made(self.teacher, plan, offsets,
