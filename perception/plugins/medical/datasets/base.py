@@ -11,12 +11,13 @@ import torch
 from mmengine.logging import print_log
 
 from perception.common.dataset import SeededDataset
+from perception.common.folders import named_files
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.plugins.medical.folds import COUNT, grouped_folds, read_folds, stratified_folds
 from perception.plugins.medical.structures import ClassSample
 from perception.utils.checks import check_choice, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path, walk
+from perception.utils.paths import data_path
 
 
 @dataclass
@@ -197,7 +198,7 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
         name = next(name for name in ids if name in seen or seen.add(name))
         raise DataError(f'{where}: {twice:,} names come twice ({name}), expected one row for each image. Remove the '
                         'others.')
-    files = image_files(folders)
+    files = named_files(folders, SUFFIXES)
     found = [files.get(f'{name}{ending}') or files.get(name) for name in ids]
     unknown = [name for name, paths in zip(ids, found) if not paths]
     if unknown:
@@ -211,21 +212,6 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
             raise DataError(f'{where}: no image of class {", ".join(map(str, absent))} of {num_classes}, expected some '
                             'of each. Use the whole official table.')
     return images
-
-
-def image_files(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """The images below some folders, each by its path below the folder and by its name, with its ending and without.
-
-    Several files of one key stand in the order of the folders.
-    """
-    files: dict[str, list[Path]] = {}
-    for folder in folders:
-        for path in walk(folder):
-            if path.suffix.lower() in SUFFIXES:
-                inner = path.relative_to(folder)
-                for key in dict.fromkeys((inner.as_posix(), inner.with_suffix('').as_posix(), path.name, path.stem)):
-                    files.setdefault(key, []).append(path)
-    return files
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from perception.common.folders import choose
-from perception.plugins.medical.datasets.base import ClassImages, Images, image_files
+from perception.common.folders import choose, named_files
+from perception.common.formats.images import SUFFIXES
+from perception.plugins.medical.datasets.base import ClassImages, Images
 from perception.plugins.medical.folds import read_csv
 from perception.registry import DATASETS
 from perception.utils.checks import close_matches
@@ -78,7 +79,7 @@ class ClassFolder(ClassImages):
         return None
 
     def labelled(self) -> Images:
-        files = image_files([self.data_root])
+        files = named_files([self.data_root], SUFFIXES)
         images = self._of_folders(files) if self.table is None else self._of_table(files)
         absent = [key for key, k in self.keys.items() if k not in images.labels]
         if absent:
