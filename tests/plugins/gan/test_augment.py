@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from perception.plugins.gan import augment
 from perception.plugins.gan.augment import SYM6, AdaptiveAugment, moved
 from perception.plugins.gan.models.adversarial import LazyAdam
+from perception.plugins.gan.models.layers import gaussian
 from perception.utils.errors import ConfigError
 
 
@@ -126,3 +127,23 @@ def test_a_discriminator_sees_changed_images_alone(adversarial):
     assert all(torch.isfinite(value) for value in logs.values()) and {'augment_p', 'real_sign', 'loss_r1'} <= set(logs)
     assert len(seen) == 3 and seen[0].unique().numel() > 1  # of black images
     assert 'augment.p' in model.state_dict() and not hasattr(model.student, 'augment')
+
+
+def test_a_discriminator_begins_with_a_blur(adversarial):
+    spot = torch.zeros(1, 3, 41, 41)
+    spot[..., 20, 20] = 1
+    seen = gaussian(spot, 4.0)
+    assert float(seen[0, 0].sum()) == pytest.approx(1) and float(seen[0, 0, 20, 24] / seen[0, 0, 20, 20]) == (
+        pytest.approx(0.5))
+    assert float(seen[0, 0, 20, 33]) == 0 < float(seen[0, 0, 20, 32]) and torch.equal(gaussian(spot, 0.3), spot)
+    model, widths = adversarial(taught=False, blur=2.0, blur_kimg=0.016), []
+    model.discriminator.register_forward_pre_hook(lambda net, inputs: widths.append(inputs[0].detach()))
+    image = torch.zeros(4, 3, 16, 16)
+    image[..., 8, 8] = 1
+    for now in (0, 2, 4, 9):
+        model._scores(image, now, draws())
+    peaks = [float(one[0, 0, 8, 8]) for one in widths]
+    assert peaks == pytest.approx([float(gaussian(image, width)[0, 0, 8, 8]) for width in (2, 1, 0, 0)])
+    assert peaks[0] < peaks[1] < peaks[2] == 1
+    with pytest.raises(ConfigError, match='blur=-1'):
+        adversarial(taught=False, blur=-1)
