@@ -79,6 +79,10 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                     f'`make setup` in {PROJECT_ROOT} and use its .venv/bin/python, or run `pip install -e '
                     f'{PROJECT_ROOT}` in an environment of your own, see README.md.\n')
                 sys.exit(2)
+            if isinstance(error, ImportError) and 'pip install' in str(error):  # as mmengine's loggers ask for theirs
+                what = ' '.join(str(error).split())
+                sys.stderr.write(f'MissingDependency: {what[:1].upper()}{what[1:].rstrip(".")}.\n')
+                sys.exit(2)
             if cause is None:
                 raise
             sys.stderr.write(f'{cause}{hint}\n')

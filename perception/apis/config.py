@@ -2,6 +2,7 @@
 import ast
 import copy
 import functools
+import importlib
 import inspect
 import keyword
 import math
@@ -495,6 +496,9 @@ def _named(value: Any, where: str) -> Any:
             raise ConfigError(f'{where}: no class {kind!r} is known, expected one that is registered in this '
                               'project, in mmengine or by custom_imports; a config file may also import it and name it '
                               f'without quotes. {close_matches(kind, known)}')
+        if kind in registry.OWNERS and known[kind].__module__.partition('.')[0] in ('mmengine', 'mmcv', 'mmdet3d'):
+            importlib.import_module(registry.OWNERS[kind])  # of the same name, such as CheckpointHook: this one counts
+            known = _known_types()
         found['type'] = known[kind]
     return found
 
