@@ -65,7 +65,8 @@ class AdaptiveAugment(nn.Module):
             draw: random numbers, on the CPU; as many are taken whatever `p` is.
         """
         batch, height, width = len(images), *images.shape[2:]
-        places, colours = self._places(batch, height, width, draw), self._colours(batch, draw)
+        p = float(self.p)
+        places, colours = self._places(batch, height, width, p, draw), self._colours(batch, p, draw)
         if self.blit or self.geometry:
             images = moved(images, places)
         if self.colour:
@@ -93,11 +94,7 @@ class AdaptiveAugment(nn.Module):
         self.signs.zero_()
         return dict(augment_p=self.p.clone(), real_sign=mean)
 
-    def _happens(self, batch: int, draw: torch.Generator, p: float | None = None) -> Tensor:
-        """(B,) whether something happens to each image."""
-        return torch.rand(batch, generator=draw) < (float(self.p) if p is None else p)
-
-    def _places(self, batch: int, height: int, width: int, draw: torch.Generator) -> Tensor:
+    def _places(self, batch: int, height: int, width: int, p: float, draw: torch.Generator) -> Tensor:
         """(B, 3, 3), where in an image each of its pixels comes from, both from the middle on, in pixels."""
         place, size = torch.eye(3).repeat(batch, 1, 1), torch.tensor([width, height])
 
@@ -108,12 +105,12 @@ class AdaptiveAugment(nn.Module):
             return torch.randn(batch, columns, generator=draw)
 
         def then(kind: Callable[[Tensor], Tensor], values: Tensor, nothing: float, wanted: bool,
-                 p: float | None = None) -> None:
+                 chance: float = p) -> None:
             nonlocal place
-            happens = self._happens(batch, draw, p) & wanted
+            happens = (torch.rand(batch, generator=draw) < chance) & wanted
             place = place @ kind(torch.where(happens[:, None], values, nothing))
 
-        both = 1 - math.sqrt(1 - float(self.p))  # of two turns that happen with p in one of them or both
+        both = 1 - math.sqrt(1 - p)  # of two turns that happen with p in one of them or both
         right_angle = torch.randint(4, (batch, 1), generator=draw) if height == width else \
             torch.randint(2, (batch, 1), generator=draw) * 2
         mirror = torch.cat([torch.randint(2, (batch, 1), generator=draw) * 2. - 1, torch.ones(batch, 1)], 1)
@@ -128,13 +125,13 @@ class AdaptiveAugment(nn.Module):
         then(_shifted, normal(2) * FRACTION * size, 0, self.geometry)
         return place
 
-    def _colours(self, batch: int, draw: torch.Generator) -> Tensor:
+    def _colours(self, batch: int, p: float, draw: torch.Generator) -> Tensor:
         """(B, 4, 4), what is made of red, green, blue and 1."""
         eye = torch.eye(3)
         matrix = torch.eye(4).repeat(batch, 1, 1)
 
         def when(values: Tensor, nothing: float) -> Tensor:
-            return torch.where(self._happens(batch, draw), values, nothing)[:, None, None]
+            return torch.where(torch.rand(batch, generator=draw) < p, values, nothing)[:, None, None]
 
         matrix[:, :3, 3] = when(torch.randn(batch, generator=draw) * BRIGHTNESS, 0)[:, 0]
         matrix[:, :3] *= when(torch.exp2(torch.randn(batch, generator=draw) * CONTRAST), 1)

@@ -151,7 +151,8 @@ class DriveFolder(DrivingClips):
             if isinstance(column, str) and head.count(column) != 1 or not isinstance(column, str) and not (
                     0 <= column < len(head)):
                 raise DataError(f'{path}: no column {column!r} of the {key} among {", ".join(head)[:120]}, expected '
-                                f'one. {close_matches(str(column), head)} Set {key} of the data set.')
+                                f'one. {close_matches(str(column), head)} Set {key} of the data set, or a table that '
+                                'names the lists of frames alone.')
             places[key] = head.index(column) if isinstance(column, str) else column
         if any(isinstance(column, str) for column in self.columns.values()) or not _is_number(head[places['angle']]):
             cells = cells[1:]
