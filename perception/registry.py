@@ -57,17 +57,20 @@ except (ImportError, AssertionError, AttributeError) as error:  # mmdet3d assert
     raise MissingDependency(_why_absent(error)) from error
 
 
-def _registering() -> dict[str, list[str]]:
-    """By the name of a registry, dotted names of the modules that register something there, without importing any."""
-    found = {}
+def _registering() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Dotted names of the modules that register something: those of each registry, and that of each class or function;
+    none is imported."""
+    found, owners = {}, {}
     for file in sorted(_PACKAGE.rglob('*.py')):
-        for name in set(re.findall(r'^ *@(\w+)\.register_module\(', file.read_text(), re.MULTILINE)):
-            found.setdefault(name, []).append('.'.join(
-                ('perception', *file.relative_to(_PACKAGE).with_suffix('').parts)))
-    return found
+        text, module = file.read_text(), '.'.join(('perception', *file.relative_to(_PACKAGE).with_suffix('').parts))
+        for name in set(re.findall(r'^ *@(\w+)\.register_module\(', text, re.MULTILINE)):
+            found.setdefault(name, []).append(module)
+        for name in re.findall(r'\.register_module\(.*\n(?: *@.*\n)* *(?:class|def) (\w+)', text):
+            owners[name] = module
+    return found, owners
 
 
-_LOCATIONS = _registering()
+_LOCATIONS, OWNERS = _registering()
 
 
 def _child(name: str) -> Registry:

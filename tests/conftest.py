@@ -73,7 +73,8 @@ TINY = dict(  # mini data set -> arguments of its writer, small enough for tests
     lane_folder=dict(_IMAGES, train=2, val=1, test=1),
     apolloscape=dict(_IMAGES, train=2, val=1, test=1),  # 3384 x 2710 pixels
     ffhq=dict(count=8), digits=dict(count=32),
-    aptos=dict(train=60, test=2, size=48), ham10000=dict(train=80, test=2, size=48))
+    aptos=dict(train=60, test=2, size=48), ham10000=dict(train=80, test=2, size=48),
+    class_folder=dict(images=40, size=48))
 
 
 @pytest.fixture(scope='session')

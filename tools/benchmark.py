@@ -23,7 +23,7 @@ def main() -> None:
     benchmark = run_command(choose, name, known)
     options = argparse.ArgumentParser(prog=f'{parser.prog} {name}', description=benchmark.text, allow_abbrev=False)
     args = add_options(options, benchmark.options).parse_args(sys.argv[2:])
-    run_command(lambda: benchmark.load().run(args))
+    run_command(benchmark.run, args)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,8 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 mini_data = dict(type=write_comma_mini, root='data/mini/comma')
 tiny = dict(  # of tools/benchmark.py fuzz
     mini_data=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
-mini_place = dict(data_root='data/mini/comma', holdout=.2, memory=4.0, clip_length=5, input_size=(80, 80), test=TESTS)
+mini_place = dict(
+    data_root='data/mini/comma', rate=5.0, holdout=.2, memory=4.0, clip_length=5, input_size=(80, 80), test=TESTS)
 mini_loaders = dict(
     train_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, pipeline=[dict(type=FlipClip)])),

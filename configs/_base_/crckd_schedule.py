@@ -14,7 +14,7 @@ param_scheduler = [  # 1.2e-5 to 3e-4 in three tenths, then to 1.2e-9; beta1 0.9
     dict(type=OneCycleLR, eta_max=3e-4, total_steps=80, pct_start=0.3, convert_to_iter_based=True),
     dict(type=CosineAnnealingMomentum, eta_min=0.85, begin=0, end=24, T_max=24, convert_to_iter_based=True),
     dict(type=CosineAnnealingMomentum, eta_min=0.95, begin=24, end=80, T_max=56, convert_to_iter_based=True)]
-custom_hooks = [dict(type=TrainingSetHook), dict(type=LastEpochsHook, count=10)]
+class_hooks = dict(training_set=dict(type=TrainingSetHook), last_epochs=dict(type=LastEpochsHook, count=10))
 
 mini_epochs = 16
 mini_schedule = dict(
@@ -24,5 +24,4 @@ mini_schedule = dict(
         dict(type=CosineAnnealingMomentum, eta_min=0.85, begin=0, end=5, T_max=5, convert_to_iter_based=True),
         dict(type=CosineAnnealingMomentum, eta_min=0.95, begin=5, end=mini_epochs, T_max=11,
              convert_to_iter_based=True)],
-    custom_hooks=[dict(type=TrainingSetHook), dict(type=LastEpochsHook, count=3)],
-    default_hooks=dict(logger=dict(interval=8)))
+    default_hooks=dict(logger=dict(interval=8), last_epochs=dict(count=3)))

@@ -42,7 +42,7 @@ train_cfg = dict(type=EpochBasedTrainLoop, max_epochs=100, val_interval=1)
 mini_data = dict(type=write_udacity_mini, root='data/mini/udacity')
 tiny = dict(  # of tools/benchmark.py fuzz
     mini_data=dict(train_drives=1, train_frames=24, test_drives=1, test_frames=12, detail=.1, workers=1))
-mini_place = dict(data_root='data/mini/udacity', holdout=.2, clip_length=5, input_size=(80, 80))
+mini_place = dict(data_root='data/mini/udacity', rate=5.0, holdout=.2, clip_length=5, input_size=(80, 80))
 mini_loaders = dict(
     train_dataloader=dict(batch_size=8, num_workers=0, persistent_workers=False,
                           dataset=dict(mini_place, pipeline=[dict(type=FlipClip)])),

@@ -40,7 +40,7 @@ model = dict(
         flow=dict(type=MimicLoss, teacher='flow', pairs=True, paths=dict(
             low=dict(tap='conv1', channels=(64, 16)), middle=dict(tap='conv3', channels=(512, 32)),
             high=dict(tap='conv5', channels=(2048, 32))))))
-custom_hooks = [*custom_hooks, dict(type=FeatureCacheHook)]
+default_hooks.update(feature_cache=dict(type=FeatureCacheHook))
 
 smaller = dict(seg=dict(low=dict(channels=4, size=(16, 16)), middle=dict(size=(16, 16)), high=dict(size=(16, 16))),
                flow=dict(low=dict(channels=4, size=(16, 20))))

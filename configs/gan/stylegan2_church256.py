@@ -14,7 +14,6 @@ train_dataloader['dataset'].update(data_root='data/church', size=256)
 val_dataloader['dataset'].update(data_root='data/church', size=256)
 test_dataloader['dataset'].update(data_root='data/church', size=256)
 default_hooks.update(gan_hooks)
-custom_hooks = [sample_hook]
 log_processor.update(by_epoch=False)
 model = dict(type=AdversarialModel, student=dict(type=StyleGAN2, size=256),
              discriminator=dict(type=StyleGAN2Discriminator, size=256))

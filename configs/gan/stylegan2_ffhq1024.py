@@ -14,7 +14,6 @@ train_dataloader['dataset'].update(data_root='data/ffhq', size=1024)
 val_dataloader['dataset'].update(data_root='data/ffhq', size=1024)
 test_dataloader['dataset'].update(data_root='data/ffhq', size=1024)
 default_hooks.update(gan_hooks)
-custom_hooks = [sample_hook]
 log_processor.update(by_epoch=False)
 model = dict(type=AdversarialModel, student=dict(type=StyleGAN2, size=1024),
              discriminator=dict(type=StyleGAN2Discriminator, size=1024))

@@ -11,7 +11,6 @@ with read_base():
     from .._base_.runtime import *
 
 default_hooks.update(gan_hooks)
-custom_hooks = [sample_hook]
 log_processor.update(by_epoch=False)
 model = dict(type=AdversarialModel, student=dict(type=StyleGAN2, size=256),
              discriminator=dict(type=StyleGAN2Discriminator, size=256))

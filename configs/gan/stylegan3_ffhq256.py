@@ -18,7 +18,6 @@ with read_base():
     from .._base_.runtime import *
 
 default_hooks.update(gan_hooks)
-custom_hooks = [sample_hook]
 log_processor.update(by_epoch=False)
 train_dataloader['dataset'].update(flip=False)  # --mirror=0
 train_cfg.update(max_iters=1_562_500)  # 25,000 kimg in batches of 16

@@ -8,6 +8,7 @@ with read_base():
     from .._base_.ham10000 import *
     from .._base_.runtime import *
 
+default_hooks.update(class_hooks)
 model = dict(type=DenseNet, **net)
 
 mini = dict(mini_loaders, model=mini_net, **mini_schedule)

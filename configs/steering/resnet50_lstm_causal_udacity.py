@@ -22,8 +22,8 @@ model = dict(
 optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=1e-4), clip_grad=dict(max_norm=15))
 val_cfg = dict(type=ValLoop)
 test_cfg = dict(type=TestLoop)
-custom_hooks = [dict(type=TargetStatisticsHook)]
-default_hooks.update(export=dict(type=ExportHook, metric='RMSE', rule='less'))
+default_hooks.update(export=dict(type=ExportHook, metric='RMSE', rule='less'),
+                     target_statistics=dict(type=TargetStatisticsHook))
 
 mini = dict(
     mini_loaders, **mini_training,

@@ -32,7 +32,7 @@ mini = dict(mini_loaders, **mini_schedule, model=dict(teachers=dict(teacher=dict
             predictor=dict(teacher=dict(mini=True)))
 
 lone = [f'model.losses.{name}.weight=0' for name in ('l1', 'lpips', 'relation')]
-steps = ('train_cfg.max_iters={0} train_cfg.val_interval={0} custom_hooks.0.interval={0} '
+steps = ('train_cfg.max_iters={0} train_cfg.val_interval={0} default_hooks.samples.interval={0} '
          'val_dataloader.dataset.count={1}')
 evidence = dict(  # of tools/benchmark.py arms: each way to begin, without and with the losses
     data='1,797 real handwritten digits', options=[*steps.format(600, 500).split(), 'model.decay=0.98'],

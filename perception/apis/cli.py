@@ -56,7 +56,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                 interrupts.over = True  # torchrun's SIGTERM, of another process that died, must not cut off a sentence
         except (Exception, KeyboardInterrupt) as error:
             cause = None if isinstance(error, PerceptionError) else out_of_memory(error) or ended_elsewhere(error)
-            resumable = resumable and getattr(error, 'resumable', True)
+            resumable = resumable and is_first() and getattr(error, 'resumable', True)
             hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
                 stopped = signal.SIGTERM in interrupts
@@ -78,6 +78,10 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
                     f'MissingDependency: {error} in {sys.executable}, expected the project to be installed there. Run '
                     f'`make setup` in {PROJECT_ROOT} and use its .venv/bin/python, or run `pip install -e '
                     f'{PROJECT_ROOT}` in an environment of your own, see README.md.\n')
+                sys.exit(2)
+            if isinstance(error, ImportError) and 'pip install' in str(error):  # as mmengine's loggers ask for theirs
+                what = ' '.join(str(error).split())
+                sys.stderr.write(f'MissingDependency: {what[:1].upper()}{what[1:].rstrip(".")}.\n')
                 sys.exit(2)
             if cause is None:
                 raise

@@ -2,6 +2,7 @@
 import ast
 import copy
 import functools
+import importlib
 import inspect
 import keyword
 import math
@@ -35,6 +36,7 @@ _READ = ('find_unused_parameters', 'model_wrapper_cfg', 'sync_bn', 'auto_scale_l
          'detect_anomalous_params', 'predictor', 'tta_model', 'tta_dataset', 'ensemble_model', 'saved_model',
          'predictions', 'submission', 'submit_dataloader', 'draw', 'more_metrics', 'mini_data', 'mini_sheet',
          'published', 'evidence', 'prune', 'structure', 'robustness')
+_STANDARD_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 _file2dict = Config._file2dict
 
 
@@ -231,6 +233,9 @@ def _check_joined(cfg: Config, where: str) -> None:
 
 def _settle(cfg: Config) -> None:
     """Make values agree that OpenMMLab's users change alone."""
+    for name in [name for name, hook in (cfg.get('default_hooks') or {}).items() if hook is None]:
+        if name not in _STANDARD_HOOKS:  # which mmengine adds where they are not named
+            cfg.default_hooks.pop(name)
     for name in loaders(cfg):
         if cfg[name].get('num_workers', 0) == 0:
             cfg[name].update({key: None if key == 'prefetch_factor' else False for key in
@@ -491,6 +496,9 @@ def _named(value: Any, where: str) -> Any:
             raise ConfigError(f'{where}: no class {kind!r} is known, expected one that is registered in this '
                               'project, in mmengine or by custom_imports; a config file may also import it and name it '
                               f'without quotes. {close_matches(kind, known)}')
+        if kind in registry.OWNERS and known[kind].__module__.partition('.')[0] in ('mmengine', 'mmcv', 'mmdet3d'):
+            importlib.import_module(registry.OWNERS[kind])  # of the same name, such as CheckpointHook: this one counts
+            known = _known_types()
         found['type'] = known[kind]
     return found
 

@@ -40,6 +40,14 @@ class Listed:
         """Import the module."""
         return importlib.import_module('.'.join(self.path.relative_to(PROJECT_ROOT).with_suffix('').parts))
 
+    def run(self, args: argparse.Namespace) -> Any:
+        """Call the module's `run`; where it has one config, messages name it in place of `CONFIG`."""
+        module, config = self.load(), getattr(args, 'config', None)
+        if not isinstance(config, str):
+            return module.run(args)
+        from perception.apis.config import names_config  # imports torch
+        return names_config(lambda _: module.run(args))(config)
+
 
 def modules(folder: Path, pattern: str, function: str) -> dict[str, Listed]:
     """Modules that define a function, by their path below a folder, such as `lanes/many_lanes`; others are helpers.

@@ -32,6 +32,7 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import Tensor
 from torch.optim import Optimizer
 
+from perception.apis.config import is_read
 from perception.distill.cache import weights_digest
 from perception.distill.teachers import FrozenTeacher
 from perception.utils.checkpoint import check_weights, load_checkpoint, to_plain, unwrap, weights_of
@@ -341,7 +342,7 @@ def _reschedule(runner: MMEngineRunner) -> None:
 
 # --- what differs ---
 def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
-    """Values that differ between two configs, from their text alone.
+    """Values that differ between two configs, from their text alone, without helpers that nothing reads.
 
     Args:
         then: text of a checkpoint, or whatever stands there.
@@ -359,7 +360,7 @@ def compare(then: Any, now: str) -> dict[str, tuple[str, str]] | None:
     after = text_leaves(now)
     pairs = {name: (before.get(name, '-'), after.get(name, '-')) for name in sorted({*before, *after})}
     return {name: (then, now) for name, (then, now) in pairs.items()
-            if _class(then) != _class(now) and name.split('.')[0] not in PLACES}
+            if _class(then) != _class(now) and is_read(name.split('.')[0]) and name.split('.')[0] not in PLACES}
 
 
 def _class(text: str) -> Any:

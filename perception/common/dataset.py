@@ -78,6 +78,27 @@ def build_pipeline(pipeline: Sequence[dict | Callable]) -> list[Callable]:
     return [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
 
 
+def passed(pipeline: Sequence[Callable], arrays: dict, classes: Sequence[str] | None = None) -> dict:
+    """What is predicted, after the pipeline that samples of its data set pass when the net is tested.
+
+    Args:
+        pipeline: steps, which see what `SeededDataset` shows them; `rng` is the same for each source.
+        arrays: of the source.
+        classes: of the data set.
+
+    Raises:
+        ConfigError: a step asks for another sample to mix in, and there is none.
+    """
+    def draw() -> dict:
+        raise ConfigError('test_dataloader.dataset.pipeline: a step asks for another sample to mix in, expected steps '
+                          'that do with the one that is predicted. Take it out of the pipeline of the test.')
+
+    sample = dict(arrays, rng=np.random.default_rng(0), draw=draw, epoch=0, classes=classes)
+    for step in pipeline:
+        sample = step(sample)
+    return sample
+
+
 @DATASETS.register_module()
 class ConcatDataset(TypedArguments, Dataset):
     """Several data sets in one training, such as real and simulated scans; a score is of one alone.

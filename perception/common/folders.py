@@ -64,6 +64,23 @@ def find(root: Path, pattern: str, suffixes: Sequence[str], where: str) -> dict[
     return files
 
 
+def named_files(folders: Sequence[Path], suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files below some folders, each by its path below the folder and by its name, with its ending and without.
+
+    Args:
+        folders: several files of one key stand in their order.
+        suffixes: of the files, lower case.
+    """
+    files: dict[str, list[Path]] = {}
+    for folder in folders:
+        for path in walk(folder):
+            if path.suffix.lower() in suffixes:
+                inner = path.relative_to(folder)
+                for key in dict.fromkeys((inner.as_posix(), inner.with_suffix('').as_posix(), path.name, path.stem)):
+                    files.setdefault(key, []).append(path)
+    return files
+
+
 def pair(root: Path, file: Path, pattern: str, other: str, where: str) -> Path:
     """The file that belongs to a file: the stars of its pattern stand for the same.
 

@@ -282,7 +282,7 @@ class CRCKDLoss(DistillLoss):
     def _check_index(self, index: Tensor | None, features: Tensor) -> Tensor:
         if not len(self.labels):
             raise ConfigError('CRCKDLoss: its memories have no rows, expected one for each training sample. Add '
-                              'dict(type=TrainingSetHook) to custom_hooks.')
+                              'dict(type=TrainingSetHook) to default_hooks.')
         if index is None or len(index) != len(features):
             came = 'no index' if index is None else f'{len(index)} rows'
             raise DataError(f'CRCKDLoss: {came} for {len(features)} samples, expected the row of each in the training '

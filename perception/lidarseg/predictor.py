@@ -7,7 +7,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from perception.common.dataset import build_pipeline
+from perception.common.dataset import build_pipeline, passed
 from perception.common.formats.point_files import is_recording, read_recording, write_ply
 from perception.common.formats.points import Cloud, scan_name
 from perception.common.predictor import Found, Predictor
@@ -104,9 +104,7 @@ class LidarPredictor(Predictor):
             sample['kept'] = cloud.kept
         if past:
             sample.update(origin_len=len(cloud.points), points=np.concatenate([cloud.points, *past]))
-        for step in self.pipeline:
-            sample = step(sample)
-        return sample
+        return passed(self.pipeline, sample, self.meta.get('classes'))
 
     def points(self, source: Scan) -> np.ndarray:
         """Points (N, 4) float32 of a scan."""

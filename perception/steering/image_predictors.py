@@ -6,7 +6,9 @@ import cv2
 import numpy as np
 import torch
 from mmengine.dataset import pseudo_collate
+from torch import nn
 
+from perception.common.dataset import build_pipeline, passed
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.image_submission import write_png
 from perception.common.predictor import Predictor
@@ -28,6 +30,10 @@ class StreetPredictor(Predictor):
     reads = (*SUFFIXES, *VIDEOS)
     saves = ('png', 'npy')
 
+    def __init__(self, model: nn.Module | None, data: dict) -> None:
+        super().__init__(model, data)
+        self.pipeline = build_pipeline(data.get('pipeline', ()))
+
     @torch.no_grad()
     def predict(self, sources: Sequence[str | Path | np.ndarray]) -> list[LaneSample]:
         """Classify the pixels of some images.
@@ -39,8 +45,8 @@ class StreetPredictor(Predictor):
             DataError: an image that cannot be read or is not in colours.
         """
         height, width = self.data['input_size']
-        images = [cv2.resize(_read(source), (width, height), interpolation=cv2.INTER_LINEAR)  # as the net is tested
-                  for source in sources]
+        images = [cv2.resize(passed(self.pipeline, dict(image=_read(source)), self.meta['classes'])['image'],
+                             (width, height), interpolation=cv2.INTER_LINEAR) for source in sources]  # as in a test
         batch = [dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))),
                       data_samples=LaneSample(metainfo=dict(sample_id=source_name(source))))
                  for image, source in zip(images, sources)]

@@ -12,6 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from perception.common.dataset import build_pipeline, passed
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
@@ -94,7 +95,7 @@ class SteeringPredictor(Predictor):
         if min(window, every, frames) < 0:
             raise ConfigError(f'SteeringPredictor: window={window}, every={every}, frames={frames}, expected numbers '
                               'of 0 or more. Correct them.')
-        self.every, self.frames = every, frames
+        self.every, self.frames, self.pipeline = every, frames, build_pipeline(data.get('pipeline', ()))
         self.window = window or data.get('clip_length') or CLIP_LENGTH
         self.live = live or not self.cuts or getattr(model, 'carry_state', False)
         self.stream = None if model is None else Stream(model, self.window, max(every, 1))
@@ -225,7 +226,12 @@ class SteeringPredictor(Predictor):
         return image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
 
     def _resized(self, images: Sequence[np.ndarray]) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(np.stack(list(map(self._small, images))).transpose(0, 3, 1, 2)))
+        """Frames as the net is tested with them, (T, 3, H, W) uint8: resized, then through the data set's pipeline."""
+        clip = np.stack(list(map(self._small, images)))
+        if self.pipeline:
+            unknown = np.full((len(clip), len(TARGETS)), np.nan, np.float32)
+            clip = passed(self.pipeline, dict(clip=clip, targets=unknown), self.meta.get('classes'))['clip']
+        return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
 
     def save(self, form: str, folder: Path, name: str, source: Source, sample: SteeringSample) -> Path:
         """Write what frames come to.

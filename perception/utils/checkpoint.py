@@ -151,7 +151,7 @@ def load_checkpoint(path: str | Path, map_location: Any = 'cpu', mmap: bool = Fa
     Raises:
         CheckpointError: no such file, a remote address, a damaged file, or one that holds more than plain data.
     """
-    if '://' in str(path):
+    if re.match(r'[\w-]{2,}:/', str(path)):  # of a URL, also one that a Path has shortened
         raise CheckpointError(f'{path}: a remote address came, expected a local file. Download it first, then give '
                               f'its path.')
     path = Path(path).expanduser()

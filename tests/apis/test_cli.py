@@ -189,6 +189,29 @@ def test_what_all_processes_know_is_said_once(capsys, monkeypatch):
     assert capsys.readouterr().err.count('the loss is nan') == 1
 
 
+def test_a_package_that_a_library_asks_for_is_named(capsys):
+    def work():
+        raise ImportError('Please run "pip install future tensorboard" to install the dependencies')
+
+    with pytest.raises(SystemExit) as end:
+        run_command(work)
+    assert end.value.code == 2
+    said = 'MissingDependency: Please run "pip install future tensorboard" to install the dependencies.\n'
+    assert capsys.readouterr().err == said
+
+
+def test_how_to_go_on_is_said_by_the_first_process(capsys, monkeypatch):
+    def work():
+        raise KeyboardInterrupt
+
+    for rank in '01':
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(SystemExit):
+            run_command(work, resumable=True)
+    errors = capsys.readouterr().err
+    assert errors.count('Interrupted.') == 2 and errors.count('--resume') == 1
+
+
 def test_a_full_disk_ends_in_one_sentence(capsys):
     def work():
         raise OSError(errno.ENOSPC, 'No space left on device', '/runs/vis_data/config.py')

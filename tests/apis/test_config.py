@@ -1,5 +1,7 @@
 """From a config file to a resolved config: mini, options, data, errors."""
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -249,6 +251,32 @@ def test_options_become_what_stands_there(pair, expected):
     for key in pair.partition('=')[0].split('.'):
         node = node[key]
     assert node == expected and type(node) is type(expected) or isinstance(expected, dict)
+
+
+@pytest.mark.parametrize(('config', 'hook'), [
+    ('medical/densenet121_aptos', 'training_set'), ('crckd/densenet121_ham10000', 'training_set'),
+    ('steering/cnn_lstm_comma', 'target_statistics'), ('fm/resnet50_lstm_udacity', 'target_statistics')])
+@pytest.mark.parametrize('mini', [False, True])
+def test_hooks_of_ones_own_replace_none_that_a_net_needs(config, hook, mini):
+    own = parse_options(["custom_hooks=[dict(type='EMAHook')]", 'default_hooks.progress=None'])
+    cfg = load_config(f'configs/{config}.py', mini, own)
+    assert hook in cfg.default_hooks and 'progress' not in cfg.default_hooks
+    assert [one['type'] for one in cfg.custom_hooks] == [EMAHook]
+
+
+def test_of_two_classes_of_a_name_this_projects_counts(tmp_path):
+    """Also where nothing else has imported it."""
+    code = f"""
+from perception.apis.config import load_config
+cfg = load_config({str(tmp_path / 'own.py')!r})
+print(cfg.default_hooks.checkpoint.type.__module__, cfg.train_dataloader.dataset.type.__module__,
+      cfg.default_hooks.timer.type.__module__)"""
+    (tmp_path / 'own.py').write_text(
+        "default_hooks = dict(checkpoint=dict(type='CheckpointHook', interval=1), timer=dict(type='IterTimerHook'))\n"
+        "train_dataloader = dict(batch_size=1, dataset=dict(type='ConcatDataset', datasets=[]))\n")
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.stdout.split() == ['perception.common.hooks.checkpoint', 'perception.common.dataset',
+                                   'mmengine.hooks.iter_timer_hook'], done.stderr[-500:]
 
 
 def test_types_in_options_are_classes(toy_config):

@@ -2,12 +2,13 @@
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from perception.apis import convert as convert_module
 from perception.apis.listing import Listed, benchmarks, converters, mini_sets, modules
-from perception.utils.errors import CheckpointError
+from perception.utils.errors import CheckpointError, DataError
 
 TOOLS = ('train', 'test', 'visualize', 'make_mini', 'convert_checkpoint', 'export', 'benchmark')
 
@@ -30,6 +31,18 @@ def test_options_and_summaries_are_read_without_importing(tmp_path):
     assert list(found) == ['y', 'room/x']
     assert (found['room/x'].summary, found['room/x'].options, found['y'].options) == (
         'A module', {'--net': {'default': 3}}, {})
+
+
+def test_what_a_benchmark_says_names_its_config(monkeypatch):
+    def run(args):
+        raise DataError('x: nothing there. Try tools/train.py CONFIG --mini.')
+
+    listed = Listed(None, 'A benchmark.', {})
+    monkeypatch.setattr(Listed, 'load', lambda self: SimpleNamespace(run=run))
+    for args, said in ((SimpleNamespace(config='a.py'), 'tools/train.py a.py --mini'),
+                       (SimpleNamespace(), 'tools/train.py CONFIG --mini')):
+        with pytest.raises(DataError, match=said):
+            listed.run(args)
 
 
 @pytest.mark.parametrize('tool', TOOLS)

@@ -225,20 +225,20 @@ def test_nothing_that_a_checkpoint_holds_is_run(going_on, tmp_path, assert_equal
 
 @pytest.mark.parametrize('text', ['((' * 3000, 'x = ', '\x00', 3, None, ['x'], '9' * 5000 + '=1', '*a, b = 1'])
 def test_whatever_stands_in_place_of_a_config_is_no_obstacle(text):
-    assert compare(text, 'a = 1\n') in (None, {'a': ('-', '1')})
+    assert compare(text, 'draw = 1\n') in (None, {'draw': ('-', '1')})
 
 
 def test_configs_are_compared_by_their_text():
-    then = "model=dict(\n    type='x.Net',\n    width=8)\nhooks=[\n    dict(a=1),\n    ]\nwork_dir='a'\nold=1\n"
-    now = "model=dict(\n    type='x.Net',\n    width=9)\nhooks=[\n    dict(a=2),\n    ]\nwork_dir='b'\n"
-    assert compare(then, now) == {'hooks.0.a': ('1', '2'), 'model.width': ('8', '9'), 'old': ('1', '-')}
+    then = "model=dict(\n    type='x.Net',\n    width=8)\ncustom_hooks=[dict(a=1)]\nwork_dir='a'\ndraw=1\nhelper=1\n"
+    now = "model=dict(\n    type='x.Net',\n    width=9)\ncustom_hooks=[dict(a=2)]\nwork_dir='b'\nhelper=2\n"
+    assert compare(then, now) == {'custom_hooks.0.a': ('1', '2'), 'draw': ('1', '-'), 'model.width': ('8', '9')}
 
 
 def test_a_class_is_the_same_by_each_of_its_names():
-    then = "model=dict(type='torch.optim.SGD', lr=1)\nother=dict(type='torch.optim.sgd.SGD')\n"
+    then = "model=dict(type='torch.optim.SGD', lr=1)\ndraw=dict(type='torch.optim.sgd.SGD')\n"
     assert compare(then, then.replace('torch.optim.SGD', 'torch.optim.sgd.SGD')) == {}
     assert compare(then, then.replace('sgd.SGD', 'adam.Adam')) == {
-        'other.type': ("'torch.optim.sgd.SGD'", "'torch.optim.adam.Adam'")}
+        'draw.type': ("'torch.optim.sgd.SGD'", "'torch.optim.adam.Adam'")}
     assert compare(then.replace('torch.optim.SGD', 'no.such.SGD'), then)['model.type'][0] == "'no.such.SGD'"
 
 

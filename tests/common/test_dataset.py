@@ -1,6 +1,6 @@
 import pytest
 
-from perception.common.dataset import ConcatDataset, SeededDataset, parts
+from perception.common.dataset import ConcatDataset, SeededDataset, parts, passed
 from perception.utils.errors import ConfigError
 
 
@@ -38,6 +38,17 @@ def test_samples_of_joined_data_are_those_of_their_own_data_sets():
 def test_one_named_twice_with_another_seed_is_augmented_otherwise():
     joined = ConcatDataset([Numbers(0, 3), Numbers(0, 3, seed=1)])
     assert joined[1]['number'] == joined[4]['number'] and joined[1]['drawn'] != joined[4]['drawn']
+
+
+def test_what_is_predicted_passes_a_pipeline_as_samples_do():
+    first = Numbers(0, 1)
+    steps = [lambda sample: dict(sample, number=sample['number'] + int(sample['rng'].integers(9))),
+             lambda sample: dict(sample, said=(sample['epoch'], sample['classes']))]
+    one, two = (passed(steps, dict(number=3), ('a', 'b')) for _ in range(2))
+    assert one['number'] == two['number'] >= 3 and one['said'] == (0, ('a', 'b'))
+    assert set(passed([], first.read(0))) == set(first.begin(first.read(0), 0, 0))
+    with pytest.raises(ConfigError, match='asks for another sample to mix in'):
+        passed([lambda sample: sample['draw']()], {})
 
 
 @pytest.mark.parametrize('datasets, said', [

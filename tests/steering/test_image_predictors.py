@@ -39,6 +39,9 @@ def test_classes_of_street_images(tmp_path):
     with torch.no_grad():
         expected = net.test_step(pseudo_collate([tested]))[0].pred_labels
     assert torch.equal(predictor(large).pred_labels, expected)
+    halved = StreetPredictor(net, dict(type=Data, input_size=(32, 64), pipeline=[
+        lambda sample: dict(sample, image=sample['image'][::2])]))
+    assert torch.equal(halved(large).pred_labels, predictor(large[::2]).pred_labels)
     labels = read_label_image(predictor.save('png', tmp_path, 'a', image, sample))
     assert labels.shape == (60, 90) and set(np.unique(labels)) <= {0, 1, 2}
     assert np.array_equal(np.load(predictor.save('npy', tmp_path, 'a', image, sample)), labels)

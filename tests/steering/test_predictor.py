@@ -96,6 +96,22 @@ def test_a_video_is_answered_in_the_clips_that_a_test_scores(tiny_net, frames, t
 
 
 @pytest.mark.parametrize('live', [False, True])
+def test_frames_pass_the_pipeline_of_a_test(tiny_net, frames, tmp_path, live):
+    def darker(sample):
+        return dict(sample, clip=sample['clip'] // 2)
+
+    net, data = tiny_net().eval(), dict(DATA, clip_length=4)
+    for i, frame in enumerate(frames[:6]):
+        cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])
+    found = SteeringPredictor(net, dict(data, pipeline=[darker]), live=live).results(tmp_path)
+    dark = torch.cat([one.sample.pred_targets for one in found])
+    for i, frame in enumerate(frames[:6]):
+        cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1] // 2)
+    expected = torch.cat([one.sample.pred_targets for one in SteeringPredictor(net, data, live=live).results(tmp_path)])
+    assert torch.equal(dark, expected)
+
+
+@pytest.mark.parametrize('live', [False, True])
 def test_images_of_a_folder_that_cannot_be_read_are_left_out(tiny_net, frames, tmp_path, live):
     for i, frame in enumerate(frames[:9]):
         cv2.imwrite(str(tmp_path / f'{i:03d}.png'), frame[..., ::-1])

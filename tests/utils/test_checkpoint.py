@@ -151,6 +151,8 @@ def test_remote_addresses_are_refused(address):
     for loader in (load_checkpoint, CheckpointLoader.load_checkpoint):
         with pytest.raises(CheckpointError, match='remote address came, expected a local file'):
             loader(address)
+    with pytest.raises(CheckpointError, match='remote address came'):
+        load_checkpoint(Path(address))  # which has one slash less
 
 
 @pytest.mark.parametrize('content', [b'', b'not a checkpoint', b'\x00' * 1000, b'PK\x03\x04 broken zip'])

@@ -20,12 +20,12 @@ def read_text(path: str | Path, what: str = 'a text file', most: int = LARGEST) 
         most: bytes of it.
 
     Raises:
-        DataError: no such file, bytes that are no text, or more of them.
+        DataError: no such file, bytes that are no text or 0, or more of them.
     """
     try:
         size = Path(path).stat().st_size
         if size <= most:
-            return Path(path).read_text(encoding='utf-8-sig')
+            content = Path(path).read_text(encoding='utf-8-sig')
     except FileNotFoundError as error:
         raise DataError(f'{path}: no such file, expected {what}. Unpack the missing archive, or correct the '
                         'path.') from error
@@ -34,7 +34,12 @@ def read_text(path: str | Path, what: str = 'a text file', most: int = LARGEST) 
         came = getattr(error, 'strerror', None) or error if text else recognise(path)
         raise DataError(f'{path}: not readable ({came}), expected {what} as text in UTF-8. Take the right file, or '
                         'save it so.') from error
-    raise DataError(f'{path}: {size:,} bytes, expected {what} of at most {most:,}. Take the right file.')
+    if size > most:
+        raise DataError(f'{path}: {size:,} bytes, expected {what} of at most {most:,}. Take the right file.')
+    if nothing := content.count('\0'):
+        raise DataError(f'{path}: {nothing:,} zero bytes among {size:,}, expected {what}. It was copied or downloaded '
+                        'in part: get it again, or move what it belongs to away.')
+    return content
 
 
 def read_rows(path: str | Path, what: str = 'a list') -> list[tuple[str, list[str]]]:

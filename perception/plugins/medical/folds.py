@@ -123,7 +123,7 @@ def read_folds(folder: Path, ids: Sequence[str], count: int = COUNT) -> np.ndarr
 
 
 def read_csv(path: Path, columns: Sequence[str] | None = None) -> tuple[list[str], list[list[str]]]:
-    """Names of the columns of a CSV file, and the rows below.
+    """Names of the columns of a CSV file, in which tabs part the values of a `.tab`, and the rows below.
 
     Args:
         path: the file.
@@ -132,7 +132,7 @@ def read_csv(path: Path, columns: Sequence[str] | None = None) -> tuple[list[str
     Raises:
         DataError: no such file, no text, a column that is missing or comes twice, or a row of another length.
     """
-    table = csv.reader(io.StringIO(read_text(path, 'a table of images')))
+    table = csv.reader(io.StringIO(read_text(path, 'a table of images')), delimiter=',\t'[path.suffix == '.tab'])
     try:
         rows = [[value.strip() for value in row] for row in table if row]
     except csv.Error as error:

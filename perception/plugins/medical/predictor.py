@@ -10,6 +10,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from perception.common.dataset import build_pipeline, passed
 from perception.common.formats.images import read_image
 from perception.common.predictor import Predictor
 from perception.common.visual.video import IMAGES, find_files
@@ -25,7 +26,8 @@ Image = str | Path | np.ndarray
 
 
 class ClassPredictor(Predictor):
-    """Predictor of classes; a source is an image file or (H, W, 3) uint8 RGB.
+    """Predictor of classes; a source is an image file or (H, W, 3) uint8 RGB, which the net sees as in a test: resized,
+    then through the pipeline of the data set.
 
     The view `cam` shows where the net looks for the class that it predicts, and beside it its mean teacher.
 
@@ -45,7 +47,7 @@ class ClassPredictor(Predictor):
 
     def __init__(self, model: nn.Module | None, data: dict, teacher: str | None = None) -> None:
         super().__init__(model, data)
-        self.teacher = None
+        self.teacher, self.pipeline = None, build_pipeline(data.get('pipeline', ()))
         if teacher is not None and model is not None:
             self.teacher = copy.deepcopy(model)
             load_weights(self.teacher, teacher_weights(teacher))
@@ -67,6 +69,7 @@ class ClassPredictor(Predictor):
         image = read(source)
         path = str(source) if isinstance(source, (str, Path)) else ''
         small = resize(image, tuple(self.data.get('input_size', (224, 224))))
+        small = passed(self.pipeline, dict(image=small), self.meta['classes'])['image']
         info = dict(sample_id=Path(path).stem if path else 'image', image_path=path, original_shape=image.shape[:2])
         return dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))),
                     data_samples=ClassSample(metainfo=info))

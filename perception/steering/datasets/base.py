@@ -1,7 +1,7 @@
 """What all driving data sets share: recordings cut into clips, and frames that are decoded once and kept small."""
 import logging
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,6 +73,7 @@ class DrivingClips(SeededDataset):
         memory: GB for frames; what does not fit in is decoded whenever it is needed.
         pipeline: augmentations, callables or their configs, applied in turn.
         seed: of the augmentation.
+        rate: frames a second of these recordings, at which videos are seen and films run; None for those of METAINFO.
 
     Raises:
         ConfigError: an unknown split, a length, size or share that cannot be.
@@ -87,8 +88,10 @@ class DrivingClips(SeededDataset):
 
     def __init__(self, data_root: str, split: str = 'train', clip_length: int = CLIP_LENGTH, stride: int | None = None,
                  input_size: Sequence[int] = INPUT_SIZE, holdout: float = 0.05, memory: float = 4.0,
-                 pipeline: Sequence[dict | Callable] = (), seed: int = 0) -> None:
+                 pipeline: Sequence[dict | Callable] = (), seed: int = 0, rate: float | None = None) -> None:
         name = type(self).__name__
+        if rate is not None:
+            check_positive(name, rate=rate)
         check_choice(f'{name}: split', split, self.SPLITS)
         stride = clip_length if stride is None else stride
         check_positive(name, clip_length=clip_length, stride=stride, holdout=holdout)
@@ -102,6 +105,8 @@ class DrivingClips(SeededDataset):
         self.data_root, self.split, self.clip_length, self.stride = data_path(data_root), split, clip_length, stride
         self.input_size, self.holdout = rows_and_columns(f'{name}: input_size', input_size), holdout
         self.metainfo = dict(self.METAINFO, data_root=str(self.data_root))
+        if rate is not None:
+            self.metainfo['rate'] = rate
         conditions = read_conditions(self.data_root)
         self.recordings = self._cut([recording._replace(condition=conditions.get(recording.name, ''))
                                      for recording in self.list_recordings()])
@@ -111,6 +116,11 @@ class DrivingClips(SeededDataset):
         self.offsets = np.concatenate([[0], np.cumsum([len(recording.frames) for recording in self.recordings])])
         self.kept = KeptFrames(int(self.offsets[-1]), self.input_size, memory)
         self._epoch = 0
+
+    @classmethod
+    def describe(cls, config: Mapping) -> dict[str, Any]:
+        """See SeededDataset; with the `rate` of the config."""
+        return dict(cls.METAINFO, **{key: config[key] for key in ('rate',) if config.get(key) is not None})
 
     def list_recordings(self) -> list[Recording]:
         """All recordings of the split, or of the training where val is a part of it.

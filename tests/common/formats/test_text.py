@@ -26,6 +26,9 @@ def test_what_is_wrong_is_named(tmp_path):
     path.write_bytes(b'\xff\xfe\x00')
     with pytest.raises(DataError, match=r'a\.txt: not readable \(text in UTF-16'):
         read_rows(path)
+    path.write_bytes(b'a b\n' + bytes(50))
+    with pytest.raises(DataError, match=r'a\.txt: 50 zero bytes among 54, expected a list.*in part'):
+        read_rows(path)
     path.write_text(' \n')
     for read in (read_rows, read_json_lines):
         with pytest.raises(DataError, match=r'a\.txt: an empty file'):

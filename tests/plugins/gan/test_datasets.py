@@ -1,7 +1,10 @@
 """Images of all kinds, a folder and an LMDB, and the sets that are made."""
+import zipfile
+
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from perception.plugins.gan.datasets.images.reader import ImageSet, square
@@ -34,6 +37,27 @@ def test_images_of_any_kind_below_a_folder(folder, filter):
         assert sample['data_samples'].image_path == str(folder / data.names[i])
     assert (data[2]['inputs']['image'] == 200).all()
     assert len(ImageSet(folder, 32, first=1, count=2)) == 2
+
+
+def test_a_zip_file_gives_what_its_folder_gives(folder, tmp_path_factory):
+    path = tmp_path_factory.mktemp('zip') / 'images.zip'
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('dataset.json', '{"labels": null}')
+        file.writestr('__MACOSX/00000/._grey.png', b'x')
+        for one in sorted(folder.rglob('*.*')):
+            file.write(one, one.relative_to(folder).as_posix())
+    data, plain = ImageSet(path, 32), ImageSet(folder, 32)
+    assert data.names == plain.names
+    for loader in (data, DataLoader(data, batch_size=None, num_workers=2)):
+        assert all(torch.equal(one['inputs']['image'], two['inputs']['image']) for one, two in zip(loader, plain))
+    whole = path.read_bytes()
+    start = whole.index(b'00000/grey.png') + 60
+    path.with_name('bad.zip').write_bytes(whole[:start] + bytes(40) + whole[start + 40:])
+    with pytest.raises(DataError, match=r'bad.zip: 00000/grey.png: .*Write the file again'):
+        ImageSet(path.with_name('bad.zip'), 32)[1]
+    path.with_name('short.zip').write_bytes(whole[:-30])
+    with pytest.raises(DataError, match=r'short.zip: no ZIP file that can be read'):
+        ImageSet(path.with_name('short.zip'), 32)
 
 
 def test_it_is_said_once_that_pictures_are_enlarged(folder, monkeypatch):

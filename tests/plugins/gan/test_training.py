@@ -49,7 +49,8 @@ OPTIONS = {
     'model.student.channels': [6] * 8, 'model.student.style_dim': 8, 'model.student.num_mlp': 1,
     'model.discriminator.channels': [4, 4, 4, 4], 'train_dataloader.batch_size': 4, 'train_cfg.max_iters': 6,
     'train_cfg.val_interval': 6, 'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': -1,
-    'model.path_every': 2, 'model.r1_every': 3, 'val_dataloader.dataset.count': 16}
+    'model.path_every': 2, 'model.r1_every': 3, 'val_dataloader.dataset.count': 16,
+    'model.augment': dict(type='AdaptiveAugment', p=0.5, kimg=0.1, every=3)}
 
 
 def images(batch=4):
@@ -59,7 +60,7 @@ def images(batch=4):
 
 def build(root, folder, **options):
     cfg = load_config(root / 'configs/gan/stylegan2_digits.py', mini=True, options=OPTIONS)
-    cfg.custom_hooks[0].interval = 3
+    cfg.default_hooks.samples.interval = 3
     for key, value in options.items():
         cfg.merge_from_dict({key.replace('__', '.'): value})
     cfg.work_dir = str(folder)
@@ -81,6 +82,7 @@ def test_a_resumed_training_ends_with_the_same_weights(root, whole, tmp_path):
     one, two = (torch.load(folder / 'iter_6.pth', weights_only=True) for folder in (whole, tmp_path))
     assert all(torch.equal(value, two['state_dict'][name]) for name, value in one['state_dict'].items())
     assert int(one['state_dict']['iteration']) == 6 and float(one['state_dict']['path_mean']) > 0
+    assert float(one['state_dict']['augment.p']) != 0.5
     assert set(one['optimizer']) >= {'generator', 'discriminator'}
     mean, latest = (one['state_dict'][f'{who}.conv1.conv.weight'] for who in ('student', 'generator'))
     assert 0 < (mean - latest).abs().max() < 0.1

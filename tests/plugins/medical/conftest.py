@@ -20,6 +20,12 @@ def ham10000(mini_set):
     return mini_set('ham10000')
 
 
+@pytest.fixture(scope='session')
+def class_folder(mini_set):
+    """Tiny images of one's own: 40 images of three classes in two folders, a table."""
+    return mini_set('class_folder')
+
+
 @pytest.fixture
 def net():
     """A small DenseNet of five classes in evaluation mode."""

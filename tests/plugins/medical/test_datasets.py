@@ -176,6 +176,43 @@ def test_unreadable_images_are_named(own):
 
 
 # --- tables ---
+def test_copies_of_aptos_that_people_share_are_read(own):
+    """Made smaller as .jpg and .jpeg, in a folder inside, with endings in the table, grades as 2.0, other columns."""
+    root, rows = own
+    whole, folder = APTOS2019(root, 'all', input_size=(32, 32)), root / 'train_images'
+    before, names = [whole.read(i)['image'] for i in range(60)], sorted(path.stem for path in folder.iterdir())
+    (folder / 'train_images').mkdir()
+    for i, name in enumerate(names):
+        image = cv2.imread(str(folder / f'{name}.png'))
+        (folder / f'{name}.png').unlink()
+        place, ending = folder / ('train_images' if i % 2 else ''), ('.JPG', '.jpeg', '.png')[i % 3]
+        cv2.imwrite(str(place / f'{name}{ending}'), image)
+    parts = [row.split(',') for row in rows[1:]]
+    (root / 'train.csv').write_text('\n'.join(['n,id_code,diagnosis', *(
+        f'{i},{name}{(".png", "")[i % 2]},{grade}.0' for i, (name, grade) in enumerate(parts))]))
+    found = APTOS2019(root, 'all', input_size=(32, 32))
+    assert found.ids == whole.ids and found.labels.tolist() == whole.labels.tolist()
+    assert APTOS2019(root, 'val').ids == APTOS2019(root, 'val', folds='stratified').ids
+    lost = [np.abs(found.read(i)['image'].astype(int) - before[i]).mean() for i in range(60)]
+    assert max(lost) < 12  # by JPEG, not another image
+    for name in names[:3]:  # of two files the one of the official kind
+        cv2.imwrite(str(folder / f'{name}.png'), np.full((9, 9, 3), 7, np.uint8))
+    again = APTOS2019(root, 'all', input_size=(32, 32))
+    assert all((again.read(again.ids.index(name))['image'] == 7).all() for name in names[:3])
+
+
+@pytest.mark.parametrize('name', ['HAM10000_metadata', 'HAM10000_metadata.tab'])
+def test_ham10000_as_the_dataverse_hands_it_out(ham10000, tmp_path, name):
+    root = write_ham10000_mini(tmp_path / 'other', train=80, test=2, size=48, layout='dataverse')
+    table = (root / 'HAM10000_metadata.csv').rename(root / name)
+    if name.endswith('.tab'):
+        table.write_text(table.read_text().replace(',', '\t'))
+    (root / 'images').mkdir()
+    for part in (1, 2):
+        (root / f'HAM10000_images_part_{part}').rename(root / f'images/part{part}')
+    assert HAM10000(root, 'all').labels.tolist() == HAM10000(ham10000, 'all').labels.tolist()
+
+
 @pytest.mark.parametrize(('change', 'match'), [
     (lambda rows: [*rows, '0123456789ab,1'], r'1 of 61 names have no image \(0123456789ab.png\)'),
     (lambda rows: [*rows, rows[1]], '1 names come twice'),

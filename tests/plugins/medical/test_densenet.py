@@ -8,6 +8,7 @@ import torch
 from perception.apis.convert import convert
 from perception.apis.export import export
 from perception.plugins.medical.convert import densenet as converter
+from perception.plugins.medical.models import densenet
 from perception.plugins.medical.models.densenet import DenseNet
 from perception.utils.checkpoint import start_from
 from perception.utils.errors import CheckpointError, ConfigError, DataError
@@ -50,6 +51,18 @@ def test_classes_are_weighted_by_the_training_set():
     assert net.class_weights.tolist() == [1.5, 0, 3, 0, 0]
     with pytest.raises(DataError, match=r'labels \[5\]'):
         net.know_training_set(torch.tensor([5]))
+
+
+def test_classes_that_count_alike_are_said_once(monkeypatch):
+    said, labels = [], torch.tensor([0, 4])
+    monkeypatch.setattr(densenet, 'print_log', lambda text, *_: said.append(text))
+    for arguments, told, count in ((dict(), False, 1), (dict(), True, 1), (dict(balanced=False), False, 1)):
+        net = DenseNet(growth=4, blocks=(2, 2), stem_channels=8, **arguments)
+        if told:
+            net.know_training_set(labels)
+        for _ in range(2):
+            net.loss(dict(logits=torch.randn(2, 5)), labels)
+        assert len(said) == count and 'all classes count alike' in said[0]
 
 
 @pytest.mark.parametrize(('inputs', 'match'), [

@@ -52,6 +52,18 @@ def image(tmp_path):
     return tmp_path / 'in/eye.png'
 
 
+def darker(sample):
+    return dict(sample, image=sample['image'] // 2)
+
+
+def test_images_are_seen_as_in_a_test(net, image):
+    """Also where the config's pipeline of the test does something to them."""
+    plain, dark = ClassPredictor(net, DATA), ClassPredictor(net, dict(DATA, pipeline=[darker]))
+    array = cv2.resize(cv2.imread(str(image)), (32, 32), interpolation=cv2.INTER_AREA)
+    torch.testing.assert_close(dark(array).pred_scores, plain(array // 2).pred_scores)
+    assert not torch.equal(dark(array).pred_scores, plain(array).pred_scores)
+
+
 def test_predicts_files_and_arrays_alike_and_saves_them(net, image, tmp_path):
     predictor = ClassPredictor(net, DATA)
     file, array = predictor.predict([image, cv2.imread(str(image))])

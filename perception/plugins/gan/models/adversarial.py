@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from perception.distill.base import DistillLoss
 from perception.plugins.gan.models.generator import Generator, Synthesis, generator_of, to_bytes
+from perception.plugins.gan.models.layers import gaussian
 from perception.plugins.gan.regularisers import (
     discriminator_loss,
     generator_loss,
@@ -62,6 +63,9 @@ class AdversarialModel(BaseModel):
         ramp: the mean's half-life is at most this share of the iterations so far, without which that of a short run
             holds much of the weights that it began with; None for `decay` from the start.
         seed: of what is drawn.
+        augment: an AdaptiveAugment, or its config, that changes all that the discriminator sees; None for none.
+        blur: width [pixel] of the blur through which the discriminator sees at first; StyleGAN3-R has 10.
+        blur_kimg: thousands of real images in which that blur goes to nothing.
 
     Raises:
         ConfigError: an argument out of its range, or teachers and losses that do not fit.
@@ -73,17 +77,19 @@ class AdversarialModel(BaseModel):
                  directions: str = 'split', blocks: int | Sequence[int] = 5, offset: float = 5.0,
                  share_noise: bool = True, r1: float = 10.0, r1_every: int = 16, path: float = 2.0,
                  path_every: int = 4, path_shrink: int = 2, mixing: float = 0.9, decay: float = 0.5 ** (32 / 10000),
-                 ramp: float | None = None, seed: int = 0):
+                 ramp: float | None = None, seed: int = 0, augment: dict | nn.Module | None = None,
+                 blur: float = 0.0, blur_kimg: float = 200.0):
         teachers = {name: _build(cfg) for name, cfg in (teachers or {}).items()}  # first, or the same seed would give a
         student = _build(student)  # student the weights that its teacher began with, and so nearly its mapping
         super().__init__(data_preprocessor=student.data_preprocessor)
         check_choice('AdversarialModel: directions', directions, ('split', 'global', 'random'))
-        check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink)
-        if not all(0 <= value < math.inf for value in (r1, path, offset, seed, ramp or 0)) or not (
+        check_positive('AdversarialModel', r1_every=r1_every, path_every=path_every, path_shrink=path_shrink,
+                       blur_kimg=blur_kimg)
+        if not all(0 <= value < math.inf for value in (r1, path, offset, seed, ramp or 0, blur)) or not (
                 0 <= mixing <= 1 and 0 <= decay < 1):
             raise ConfigError(f'AdversarialModel: r1={r1}, path={path}, offset={offset}, mixing={mixing}, '
-                              f'decay={decay}, ramp={ramp}, seed={seed}, expected weights, a ramp and a seed of 0 or '
-                              'more, and shares of 0..1. Correct them.')
+                              f'decay={decay}, ramp={ramp}, seed={seed}, blur={blur}, expected weights, a ramp, a seed '
+                              'and a blur of 0 or more, and shares of 0..1. Correct them.')
         self.teachers = nn.ModuleDict(teachers)
         self.losses = nn.ModuleDict({name: _build(cfg) for name, cfg in (losses or {}).items() if cfg is not None})
         self._check(student)
@@ -103,6 +109,8 @@ class AdversarialModel(BaseModel):
             raise ConfigError(f'AdversarialModel: mixing={mixing} with {self.teacher.num_latents} latents of the '
                               f'teacher and {student.num_latents} of the student, expected as many, for the place '
                               'where they are mixed would be another one. Set mixing=0.')
+        self.blur, self.blur_kimg = blur, blur_kimg
+        self.augment = None if augment is None else _build(augment)
         self.register_buffer('iteration', torch.zeros((), dtype=torch.int64))
         self.register_buffer('path_mean', torch.zeros(()))
         self._directions: Tensor | None = None
@@ -184,11 +192,21 @@ class AdversarialModel(BaseModel):
                                             track=True).image
         penalised = self.r1 > 0 and now % self.r1_every == 0
         real = real.requires_grad_(penalised)
-        scores = self.discriminator(real)
-        losses = dict(loss_d=discriminator_loss(scores, self.discriminator(fake)))
+        scores = self._scores(real, now, draw)
+        losses = dict(loss_d=discriminator_loss(scores, self._scores(fake, now, draw)))
         if penalised:
             losses['loss_r1'] = self.r1 / 2 * self.r1_every * r1_penalty(scores, real)
-        return self._step(losses, wrapper)
+        logs = self._step(losses, wrapper)
+        if self.augment is not None:
+            self.augment.see(scores)
+            logs |= self.augment.follow(now)
+        return logs
+
+    def _scores(self, images: Tensor, now: int, draw: torch.Generator) -> Tensor:
+        """What the discriminator says of images (B, 3, H, W), after its blur and its augmentation: (B, 1)."""
+        left = 1 - now * len(images) * get_world_size() / (1000 * self.blur_kimg)
+        images = gaussian(images, self.blur * max(left, 0.0))
+        return self.discriminator(images if self.augment is None else self.augment(images, draw))
 
     def _learn_to_make(self, batch: int, now: int, draw: torch.Generator, wrapper: OptimWrapper) -> dict[str, Tensor]:
         self._learns(self.generator)
@@ -198,7 +216,7 @@ class AdversarialModel(BaseModel):
         offsets = self._offsets(batch, draw) if moved else None
         noise = self._noise(draw, batch * (1 + moved))
         made = self._made(self.generator, plan, offsets, noise)
-        losses = dict(loss_g=generator_loss(self.discriminator(made.image[:batch])))
+        losses = dict(loss_g=generator_loss(self._scores(made.image[:batch], now, draw)))
         if active:
             with torch.no_grad():
                 theirs = self._made(self.teacher, plan, offsets,

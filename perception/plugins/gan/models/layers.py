@@ -43,6 +43,17 @@ def blur(x: Tensor, pad: int, gain: float = 1.0, stride: int = 1) -> Tensor:
                     groups=channels)
 
 
+def gaussian(x: Tensor, width: float) -> Tensor:
+    """x (B, C, H, W) through a kernel 2 ** -(distance / width) ** 2 of up to three widths [pixel], zeros outside."""
+    reach, channels = math.floor(3 * width), x.shape[1]
+    if reach < 1:
+        return x
+    taps = torch.exp2(-(torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype) / width).square())
+    taps = (taps / taps.sum()).view(1, 1, -1, 1).expand(channels, -1, -1, -1)
+    x = F.conv2d(x, taps, padding=(reach, 0), groups=channels)
+    return F.conv2d(x, taps.transpose(2, 3), padding=(0, reach), groups=channels)
+
+
 def upsample(x: Tensor) -> Tensor:
     """Twice the size: zeros between pixels, then the blur with a gain of 4; (B, C, H, W) to (B, C, 2H, 2W)."""
     taps = x.new_tensor(TAPS) * 2

@@ -11,7 +11,8 @@ import torch
 from mmengine.logging import print_log
 
 from perception.common.dataset import SeededDataset
-from perception.common.formats.images import read_image
+from perception.common.folders import named_files
+from perception.common.formats.images import SUFFIXES, read_image
 from perception.plugins.medical.folds import COUNT, grouped_folds, read_folds, stratified_folds
 from perception.plugins.medical.structures import ClassSample
 from perception.utils.checks import check_choice, rows_and_columns
@@ -81,19 +82,17 @@ class ClassImages(SeededDataset):
             raise DataError(f'{self.data_root}: no such folder, expected {name}. {self.advice()} '
                             'Or train with --mini, on simulated data.')
         images = dict(test=self.unlabelled, scored=self.scored).get(split, self.labelled)()
-        rows = np.arange(len(images.ids))
-        if split in ('train', 'val'):
-            held_out = self._folds(images) == fold
-            rows = np.flatnonzero(held_out if split == 'val' else ~held_out)
+        rows = self.rows(images)
         self.ids, self.paths = [images.ids[i] for i in rows], [images.paths[i] for i in rows]
         if images.labels is not None:
             self.labels = images.labels[rows]
-            absent = sorted(set(range(len(self.METAINFO['classes']))) - set(self.labels.tolist()))
+            classes = self.metainfo['classes']
+            absent = sorted(set(range(len(classes))) - set(self.labels.tolist()))
             if absent:
-                names = ', '.join(self.METAINFO['classes'][i] for i in absent)
+                names = ', '.join(classes[i] for i in absent)
                 print_log(f'{images.where}: no sample of {names} in the split {split} of fold {fold}.', 'current',
                           logging.WARNING)
-        self.official_size = self._official()
+        self.official_size = self.official()
         self.metainfo['sample_ids'] = self.ids
 
     def advice(self) -> str:
@@ -141,7 +140,14 @@ class ClassImages(SeededDataset):
             known.label = torch.tensor(self.labels[index])
         return dict(inputs=inputs, data_samples=known)
 
-    def _official(self) -> int | None:
+    def rows(self, images: Images) -> np.ndarray:
+        """Which of the images belong to the split, their numbers in order."""
+        if self.split not in ('train', 'val'):
+            return np.arange(len(images.ids))
+        held_out = self._folds(images) == self.fold
+        return np.flatnonzero(held_out if self.split == 'val' else ~held_out)
+
+    def official(self) -> int | None:
         """Samples of the split of the official data, None where the folds are not those that are published."""
         held_out = self.LABELLED // COUNT + (self.fold < self.LABELLED % COUNT)
         sizes = dict(test=self.TESTED, scored=self.SCORED, all=self.LABELLED)
@@ -173,14 +179,15 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
     """See that names are there once, with an image each, and that all classes occur; fills `paths`.
 
     Args:
-        images: with `where`, `ids` and maybe `labels`.
-        folders: with the images.
-        ending: of their names.
+        images: with `where`, `ids` and maybe `labels`. Endings of images are taken off the names.
+        folders: with the images, also in folders inside.
+        ending: of their files, where those of another kind have the same name.
         num_classes: classes that must occur where there are labels.
 
     Raises:
         DataError: they are not, or no folder is there.
     """
+    images.ids = [os.path.splitext(name)[0] if name.lower().endswith(SUFFIXES) else name for name in images.ids]
     where, ids = images.where, images.ids
     if not ids:
         raise DataError(f'{where}: no rows below the header, expected one for each image. Unpack the official '
@@ -191,16 +198,14 @@ def check_images(images: Images, folders: Sequence[Path], ending: str, num_class
         name = next(name for name in ids if name in seen or seen.add(name))
         raise DataError(f'{where}: {twice:,} names come twice ({name}), expected one row for each image. Remove the '
                         'others.')
-    files = {}
-    for folder in folders:
-        if folder.is_dir():
-            files.update((entry, folder / entry) for entry in os.listdir(folder))
-    unknown = [name for name in ids if f'{name}{ending}' not in files]
+    files = named_files(folders, SUFFIXES)
+    found = [files.get(f'{name}{ending}') or files.get(name) for name in ids]
+    unknown = [name for name, paths in zip(ids, found) if not paths]
     if unknown:
         lie = ' or '.join(str(folder) for folder in folders)
         raise DataError(f'{where}: {len(unknown):,} of {len(ids):,} names have no image ({unknown[0]}{ending}), '
                         f'expected each in {lie}. Unpack the missing archive, or correct the table.')
-    images.paths = [str(files[f'{name}{ending}']) for name in ids]
+    images.paths = [str(paths[0]) for paths in found]
     if images.labels is not None:
         absent = sorted(set(range(num_classes)) - set(images.labels.tolist()))
         if absent:

@@ -3,11 +3,13 @@ image classifier. Its `features` have torchvision's names, its heads those of CR
 
 Shapes: B images of H x W pixels, K classes, C channels of the last block.
 """
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
@@ -78,7 +80,8 @@ class DenseNet(BaseModel):
         stem_channels: of the first convolution.
         feature_dim: D, of the features that distillation compares.
         drop_rate: of the dropout in each layer.
-        balanced: weight the classes in the cross-entropy, where the training set was told.
+        balanced: weight the classes in the cross-entropy; where the training set was not told it warns once, and they
+            count alike.
         auxiliary: also the two heads of the published code that are off there: classes from the last but one block,
             and from an attention gate on the last one; their cross-entropies are added.
         input_size: (H, W) of the images, for export alone.
@@ -99,6 +102,7 @@ class DenseNet(BaseModel):
                               'two classes and two blocks of one layer or more, and a rate from 0 to less than 1. '
                               'Correct them.')
         self.num_classes, self.balanced, self.input_size = num_classes, balanced, tuple(input_size)
+        self._unsaid = balanced  # that nobody told the training set
         parts = OrderedDict(conv0=nn.Conv2d(3, stem_channels, 7, 2, 3, bias=False), norm0=nn.BatchNorm2d(stem_channels),
                             relu0=nn.ReLU(), pool0=nn.MaxPool2d(3, 2, 1))
         channels = stem_channels
@@ -141,6 +145,7 @@ class DenseNet(BaseModel):
         if not len(labels) or not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise DataError(f'DenseNet: labels {sorted(set(labels.tolist()))[:8]}, expected some of 0..'
                             f'{self.num_classes - 1}. Correct the labels, or set num_classes.')
+        self._unsaid = False
         if self.balanced:
             counts = labels.bincount(minlength=self.num_classes).float()
             weights = torch.where(counts > 0, len(labels) / counts.clamp(min=1), 0)
@@ -212,6 +217,11 @@ class DenseNet(BaseModel):
         if not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise DataError(f'DenseNet.loss: labels from {int(labels.min())} to {int(labels.max())}, expected 0..'
                             f'{self.num_classes - 1}. Correct the labels, or set num_classes.')
+        if self._unsaid and self.training:
+            print_log('DenseNet: nobody told how many samples each class has, so that all classes count alike. Add '
+                      'dict(type=TrainingSetHook) to default_hooks, or set model.balanced=False.', 'current',
+                      logging.WARNING)
+            self._unsaid = False
         names = dict(logits='loss_cls', logits_b3='loss_b3', att_logits='loss_att')
         with torch.autocast(labels.device.type, enabled=False):
             return {names[key]: F.cross_entropy(value.float(), labels, self.class_weights)

@@ -55,12 +55,13 @@ class CommaAI(DrivingClips):
     def __init__(self, data_root: str | Path = 'data/comma', split: str = 'train', clip_length: int = 10,
                  stride: int | None = None, input_size: Sequence[int] = (160, 160), holdout: float = 0.05,
                  memory: float = 4.0, pipeline: Sequence[dict | Callable] = (), seed: int = 0, align: str = 'pointer',
-                 max_angle: float = 200.0, test: Sequence[str] = TEST) -> None:
+                 max_angle: float = 200.0, test: Sequence[str] = TEST, rate: float | None = None) -> None:
         check_choice('CommaAI: align', align, ('pointer', 'linspace'))
         check_positive('CommaAI', max_angle=max_angle)
         self.align, self.max_angle, self.test = align, max_angle, tuple(test)
         self._open: dict[tuple[int, str], Any] = {}
-        super().__init__(data_root, split, clip_length, stride, input_size, holdout, memory, pipeline, seed)
+        super().__init__(data_root, split, clip_length, stride, input_size, holdout, memory, pipeline, seed,
+                         rate)
 
     def __getstate__(self) -> dict:
         return dict(self.__dict__, _open={})  # open files stay in their process

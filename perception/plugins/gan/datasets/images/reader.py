@@ -1,10 +1,14 @@
-"""Images of one kind: a folder of files (FFHQ, with or without its folders), or rosinality's LMDB (LSUN, FFHQ).
+"""Images of one kind: a folder of files (FFHQ, with or without its folders), rosinality's LMDB (LSUN, FFHQ), or a ZIP
+file, such as NVIDIA's dataset_tool writes.
 
     data/ffhq/**/*.{png,jpg,jpeg,webp,bmp}
+    data/ffhq256.zip                     00000/img00000000.png, ... (what else it holds is left out)
     data/church/data.mdb, lock.mdb       keys `length` and `256-00000`, ..., values are JPEG files
 """
 import logging
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +29,7 @@ from perception.utils.errors import ConfigError, DataError
 from perception.utils.optional import import_optional
 from perception.utils.paths import data_path, natural_order, walk
 
-_OPEN: dict[Path, Any] = {}  # LMDBs of this process
+_OPEN: dict[Path, Any] = {}  # LMDBs and ZIP files of this process
 FILTERS = dict(lanczos=Image.Resampling.LANCZOS, area=None, bilinear=Image.Resampling.BILINEAR)
 
 
@@ -37,7 +41,7 @@ class ImageSet(SeededDataset):
     are repeated, transparency is dropped, of 16 bits the upper ones count.
 
     Args:
-        data_root: the folder; a leading `data` gives way to the variable PERCEPTION_DATA.
+        data_root: the folder or the ZIP file; a leading `data` gives way to the variable PERCEPTION_DATA.
         size: rows and columns of the images.
         filter: how larger images are made smaller, `'lanczos'` as FFHQ was, `'area'` or `'bilinear'`; scores depend on
             it.
@@ -47,7 +51,7 @@ class ImageSet(SeededDataset):
 
     Raises:
         ConfigError: an argument out of its range.
-        DataError: no images there, or an LMDB of another size.
+        DataError: no images there, an LMDB of another size, or a damaged ZIP file.
     """
 
     def __init__(self, data_root: str | Path, size: int = 256, filter: str = 'lanczos', flip: bool = False,
@@ -60,11 +64,12 @@ class ImageSet(SeededDataset):
                               'or more images to leave out and at least one to follow. Correct them.')
         self.root, self.size, self.filter, self.flip = data_path(data_root), size, filter, flip
         self.enlarged = False  # a picture was, and that was said
-        if not self.root.is_dir():
-            raise DataError(f'{self.root}: no such folder, expected images or an LMDB. See data/README.md, or train '
-                            'with --mini, on simulated data.')
+        self.in_zip = self.root.suffix.lower() == '.zip' and self.root.is_file()
+        if not self.root.is_dir() and not self.in_zip:
+            raise DataError(f'{self.root}: no such folder, expected images, an LMDB or a ZIP file. See data/README.md, '
+                            'or train with --mini, on simulated data.')
         self.in_lmdb = (self.root / 'data.mdb').is_file()
-        found = self._in_lmdb() if self.in_lmdb else self._in_folder()
+        found = self._in_zip() if self.in_zip else self._in_lmdb() if self.in_lmdb else self._in_folder()
         self.names = found[first:None if count is None else first + count]
         if not self.names:
             raise DataError(f'{self.root}: {len(found):,} images ({", ".join(IMAGES)}), expected more than the '
@@ -73,6 +78,10 @@ class ImageSet(SeededDataset):
     def _in_folder(self) -> list[str]:
         files = (path.relative_to(self.root) for path in walk(self.root) if path.suffix.lower() in IMAGES)
         return [path.as_posix() for path in sorted(files, key=natural_order)]
+
+    def _in_zip(self) -> list[str]:
+        return sorted((name for name in open_zip(self.root).namelist() if name.lower().endswith(tuple(IMAGES))
+                       and not any(part.startswith(('.', '__MACOSX')) for part in name.split('/'))), key=natural_order)
 
     def _in_lmdb(self) -> list[str]:
         with open_lmdb(self.root).begin() as transaction:
@@ -106,6 +115,13 @@ class ImageSet(SeededDataset):
                 raise DataError(f'{self.root}: no image {name} in the LMDB, expected as many as its `length` says. '
                                 'Write it again.')
             image = decode_image(data, f'{self.root}: {name}', upright=True)
+        elif self.in_zip:
+            try:
+                data = open_zip(self.root).read(name)
+            except (OSError, RuntimeError, NotImplementedError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+                raise DataError(f'{self.root}: {name}: {error}, expected an image that is stored whole and without a '
+                                'password. Write the file again.') from error
+            image = decode_image(data, f'{self.root}: {name}', upright=True)
         else:
             image = read_image(self.root / name, upright=True)
         if min(image.shape[:2]) < self.size and not self.enlarged:
@@ -120,7 +136,7 @@ class ImageSet(SeededDataset):
         image = sample['image']
         if self.flip and sample['rng'].random() < 0.5:
             image = image[:, ::-1]
-        path = self.root if self.in_lmdb else self.root / sample['sample_id']
+        path = self.root if self.in_lmdb or self.in_zip else self.root / sample['sample_id']
         info = dict(sample_id=Path(sample['sample_id']).with_suffix('').as_posix(), image_path=str(path), source=index)
         return dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))),
                     data_samples=ImageSample(metainfo=info))
@@ -145,6 +161,24 @@ def open_lmdb(root: Path) -> Any:
     except lmdb.Error as error:
         raise DataError(f'{root}: an LMDB that cannot be read ({error}), expected a whole one. Copy it again.'
                         ) from error
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A ZIP file, open to be read; a process opens it once.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: it is none, or damaged.
+    """
+    if path not in _OPEN:
+        try:
+            _OPEN[path] = zipfile.ZipFile(path)
+        except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+            raise DataError(f'{path}: no ZIP file that can be read ({error}), expected a whole one. Copy it again.'
+                            ) from error
+    return _OPEN[path]
 
 
 def _close() -> None:

@@ -4,6 +4,9 @@
     train_images/<id_code>.png
     test.csv            id_code                 1,928 rows
     test_images/<id_code>.png
+
+Copies of it that were made smaller are read too: images of another kind (.jpg, .jpeg), in a folder of the same name
+inside, names with their ending in the table, grades such as 2.0.
 """
 import numpy as np
 
@@ -28,10 +31,11 @@ class APTOS2019(ClassImages):
     def labelled(self) -> Images:
         path = self.data_root / 'train.csv'
         _, rows = read_csv(path, ('id_code', 'diagnosis'))
-        wrong = next((row for row in rows if row[1] not in '01234' or len(row[1]) != 1), None)
+        grades = [grade.removesuffix('.0') for _, grade in rows]
+        wrong = next((row for row, grade in zip(rows, grades) if grade not in ('0', '1', '2', '3', '4')), None)
         if wrong:
             raise DataError(f'{path}: {wrong[0]} has the diagnosis {wrong[1]!r}, expected a grade 0..4. Correct it.')
-        images = Images(path, [row[0] for row in rows], [], np.array([int(row[1]) for row in rows], np.int64))
+        images = Images(path, [row[0] for row in rows], [], np.array(grades, np.int64))
         return check_images(images, [self.data_root / 'train_images'], '.png', 5)
 
     def unlabelled(self) -> Images:

@@ -6,8 +6,8 @@ Either layout is read as it is unpacked; classes are told by their names, never 
                     image,MEL,NV,BCC,AKIEC,BKL,DF,VASC, one of which is 1.0
                 ISIC2018_Task3_Training_LesionGroupings.csv     image,lesion_id,..., for grouped folds; may be absent
                 ISIC2018_Task3_Training_Input/ISIC_00xxxxx.jpg
-    Dataverse   HAM10000_metadata.csv                           lesion_id,image_id,dx,...
-                HAM10000_images_part_1/ISIC_00xxxxx.jpg, HAM10000_images_part_2/
+    Dataverse,  HAM10000_metadata.csv                           lesion_id,image_id,dx,...; also .tab or no ending
+    Kaggle      HAM10000_images_part_1/ISIC_00xxxxx.jpg, HAM10000_images_part_2/, or anywhere in the folder
     test        ISIC2018_Task3_Test_Input/ISIC_00xxxxx.jpg      1,512 images, of both
                 ISIC2018_Task3_Test_GroundTruth/ISIC2018_Task3_Test_GroundTruth.csv     for the split `scored`
 """
@@ -23,6 +23,7 @@ from perception.utils.errors import DataError
 CLASSES = ('MEL', 'NV', 'BCC', 'AKIEC', 'BKL', 'DF', 'VASC')  # in ISIC's order
 TASK = 'ISIC2018_Task3'
 METADATA = 'HAM10000_metadata.csv'
+METADATA_TOO = ('HAM10000_metadata.tab', 'HAM10000_metadata')  # as the Dataverse names them
 NOT_SCORED = 'ISIC_0035068'  # of the test, by ISIC's own program
 
 
@@ -48,7 +49,10 @@ class HAM10000(ClassImages):
             folders, images = [self.data_root / f'{TASK}_Training_Input'], self._isic(truth)
         else:
             folders = [self.data_root / f'HAM10000_images_part_{part}' for part in (1, 2)]
-            images = self._dataverse(self.data_root / METADATA, truth)
+            if not any(folder.is_dir() for folder in folders):
+                folders = [self.data_root]
+            tables = [self.data_root / name for name in (METADATA, *METADATA_TOO)]
+            images = self._dataverse(next((table for table in tables if table.is_file()), tables[0]), truth)
         return check_images(images, folders, '.jpg', len(CLASSES))
 
     def scored(self) -> Images:
