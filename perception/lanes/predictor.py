@@ -2,9 +2,9 @@
 
 An image of any size is first brought to the shape of the data set's own images: rows are cut off its top (sky) or
 columns off its sides until its width and height are in the same proportion. `crop` and `horizon` choose another part.
-The part is scaled to the net's size once, as a test scales the data set's images, also smaller copies of them. A data
-set whose images have any size shows the net whole images, and so do predictions. Lanes come back in pixels of the image
-that was given, turned upright where a phone's note asks for that.
+The part passes the data set's pipeline and is scaled to the net's size once, as a test does with the data set's images,
+also smaller copies of them. A data set whose images have any size shows the net whole images, and so do predictions.
+Lanes come back in pixels of the image that was given, turned upright where a phone's note asks for that.
 """
 import functools
 import inspect
@@ -19,6 +19,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
+from perception.common.dataset import build_pipeline, passed
 from perception.common.formats.images import read_image, read_label_image
 from perception.common.image_submission import write_png
 from perception.common.predictor import Found, Predictor
@@ -65,6 +66,7 @@ class LanePredictor(Predictor):
     def __init__(self, model: nn.Module | None, data: dict, crop: str | Sequence[int] | None = None,
                  horizon: float | None = None) -> None:
         super().__init__(model, data)
+        self.pipeline = build_pipeline(data.get('pipeline', ()))
         if not getattr(model, 'finds_lanes', True):
             self.saves = ('png', 'probabilities')
         self.crop, self.horizon = parse_crop(crop), None
@@ -135,7 +137,8 @@ class LanePredictor(Predictor):
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
                         original_shape=image.shape[:2], crop_top=crop_top)
-            seen = dict(image=image[crop_top:])
+            arrays = passed(self.pipeline, dict(image=image[crop_top:]), self.meta.get('classes'))
+            seen = dict(image=arrays['image'])
             batch.append(to_tensors(seen if size is None else resize(seen, size), info=info))
         return [sample.cpu() for sample in self.model.test_step(pseudo_collate(batch))]
 

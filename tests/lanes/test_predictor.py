@@ -145,6 +145,13 @@ def test_a_net_sees_what_the_data_set_shows_it_by_default(data, cut, seen):
     assert sample.crop_top == cut
 
 
+def test_a_net_sees_what_the_pipeline_of_the_test_leaves(predictor, noise):
+    dark = LanePredictor(predictor.model, dict(predictor.data, pipeline=[lambda sample: dict(
+        sample, image=sample['image'] // 2)]))
+    ours, theirs, without = (found.pred_labels for found in (dark(noise), predictor(noise // 2), predictor(noise)))
+    assert torch.equal(ours, theirs) and not torch.equal(ours, without)
+
+
 def test_smaller_copies_are_predicted_as_they_are_tested(predictor, mini_set, tmp_path):
     root = tmp_path / 'culane'
     shutil.copytree(mini_set('culane'), root)
