@@ -58,15 +58,15 @@ def walk(folder: str | Path, suffix: str = '') -> list[Path]:
     return sorted(found)
 
 
-def absent_files(root: str | Path, files: Iterable[str]) -> set[str]:
+def missing_files(files: Iterable[str], root: str | Path = '') -> list[str]:
     """Those of some files that are not there; each folder is listed once, as a data set may have 200,000 files.
 
     Args:
+        files: their paths, with `/`.
         root: folder that they lie below.
-        files: their paths from there, with `/`.
     """
     there: dict[str, set[str]] = {}
-    absent = set()
+    missing = []
     for file in files:
         folder, _, name = file.rpartition('/')
         if folder not in there:
@@ -74,9 +74,9 @@ def absent_files(root: str | Path, files: Iterable[str]) -> set[str]:
                 there[folder] = set(os.listdir(Path(root, folder)))
             except OSError:
                 there[folder] = set()
-        if name not in there[folder]:
-            absent.add(file)
-    return absent
+        if name not in there[folder] and not os.path.isfile(os.path.join(root, file)):  # a disk may not tell A from a
+            missing.append(file)
+    return missing
 
 
 def natural_order(path: str | Path) -> list:

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from perception.utils.errors import ConfigError
-from perception.utils.paths import absent_files, data_path, from_root
+from perception.utils.paths import data_path, from_root, missing_files
 
 
 def test_paths_do_not_depend_on_the_current_directory(root, tmp_path, monkeypatch):
@@ -28,10 +28,11 @@ def test_no_path_is_no_data_root(value):
         data_path(value)
 
 
-def test_absent_files_are_those_that_are_not_there(tmp_path):
+def test_missing_files_are_those_that_are_not_there(tmp_path):
     (tmp_path / 'a').mkdir()
     (tmp_path / 'a/1.bin').touch()
     (tmp_path / 'b').touch()  # a file where a folder is expected
     (tmp_path / 'linked').symlink_to(tmp_path / 'a')
     files = ['a/1.bin', 'a/2.bin', 'b/1.bin', 'c/d/1.bin', 'linked/1.bin', 'b']
-    assert absent_files(tmp_path, files) == {'a/2.bin', 'b/1.bin', 'c/d/1.bin'}
+    assert missing_files(files, tmp_path) == ['a/2.bin', 'b/1.bin', 'c/d/1.bin']
+    assert missing_files([f'{tmp_path}/{file}' for file in files[:2]]) == [f'{tmp_path}/a/2.bin']

@@ -1,9 +1,7 @@
 """What all road image data sets share: splits, cutting, augmentation, resizing, samples."""
 import contextlib
-import functools
 import itertools
 import logging
-import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Real
@@ -21,7 +19,7 @@ from perception.common.formats.images import read_header, read_image
 from perception.common.structures import LaneSample
 from perception.utils.checks import close_matches, rows_and_columns
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import data_path
+from perception.utils.paths import data_path, missing_files
 
 IGNORE = 255
 _IMAGE = re.compile(r'(.+?\.(?:jpe?g|png|bmp|webp|tiff?))(?=\s|$)', re.IGNORECASE)
@@ -335,19 +333,6 @@ def inside(root: Path, name: str, where: str) -> str:
     if not relative or '..' in relative.split('/') or not name.isprintable():
         raise DataError(f'{where}: the file name {name!r}, expected one below {root}. Correct the list.')
     return f'{root}/{relative}'  # no Path: lists have tens of thousands of lines
-
-
-def missing_files(paths: Sequence[str]) -> list[str]:
-    """Those of some files that are not there. Each folder is listed once, which takes a moment for a whole data set."""
-    @functools.cache
-    def names(folder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(folder))
-        except OSError:
-            return frozenset()
-
-    return [path for path in paths  # upper and lower case are the same on some disks
-            if os.path.basename(path) not in names(os.path.dirname(path)) and not os.path.isfile(path)]
 
 
 def check_files(paths: Sequence[str], where: str | Path, noun: str = 'images') -> None:

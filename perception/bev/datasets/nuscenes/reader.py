@@ -43,7 +43,7 @@ from perception.common.structures import RigSample
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import absent_files, data_path
+from perception.utils.paths import data_path, missing_files
 
 CLASSES = ('car', 'truck', 'bus', 'trailer', 'construction_vehicle', 'pedestrian', 'motorcycle', 'bicycle',
            'traffic_cone', 'barrier')
@@ -203,7 +203,7 @@ class NuScenesRig(SeededDataset):
         records = self.index.sample_records[[frame.row for frame in self.frames]][:, channels]  # -1: never taken
         files = [[self.index.record_files[record].decode() if record >= 0 else '' for record in row]
                  for row in records.tolist()]
-        absent = absent_files(self.data_root, (file for row in files for file in row if file)) | {''}
+        absent = {'', *missing_files((file for row in files for file in row if file), self.data_root)}
         whole = [absent.isdisjoint(row) for row in files]
         if all(whole):
             return self.frames

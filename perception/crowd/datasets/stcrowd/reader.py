@@ -51,7 +51,7 @@ from perception.crowd.transforms import WithinBounds
 from perception.registry import DATASETS
 from perception.utils.checks import check_choice, check_positive
 from perception.utils.errors import ConfigError, DataError
-from perception.utils.paths import absent_files, data_path, natural_order
+from perception.utils.paths import data_path, missing_files, natural_order
 
 DOWNLOAD = 'https://4dvlab.github.io/STCrowd/index.html'
 LAYOUT = 'split.json, camera.json, anno/<seq>.json, pcd/<seq>/<seconds>.bin, left/<seq>/*.jpg'
@@ -155,7 +155,7 @@ class STCrowd(SeededDataset):
         """
         files = [[a.points[f], *([a.images[f]] if self.image_reduce and a.images[f] else [])]
                  for _, a, f in self.frames]
-        absent = absent_files(self.data_root, (file for row in files for file in row))
+        absent = set(missing_files((file for row in files for file in row), self.data_root))
         whole = [absent.isdisjoint(row) for row in files]
         if all(whole):
             return self.frames

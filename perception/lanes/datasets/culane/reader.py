@@ -28,12 +28,12 @@ from perception.lanes.datasets.base import (
     check_size,
     image_name,
     inside,
-    missing_files,
     missing_root,
 )
 from perception.lanes.polylines import draw_instances
 from perception.registry import DATASETS
 from perception.utils.errors import DataError
+from perception.utils.paths import missing_files
 
 DOWNLOAD = 'https://xingangpan.github.io/projects/CULane.html'
 LAYOUT = 'driver_*/*.MP4/*.jpg, laneseg_label_w16/, list/'
