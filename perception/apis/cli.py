@@ -57,7 +57,7 @@ def run_command(function: Callable[..., Any], *args: Any, resumable: bool = Fals
         except (Exception, KeyboardInterrupt) as error:
             cause = None if isinstance(error, PerceptionError) else out_of_memory(error) or ended_elsewhere(error)
             resumable = resumable and is_first() and getattr(error, 'resumable', True)
-            hint = f' The last checkpoint is intact; continue with:\n    {resume_command()}' if resumable else ''
+            hint = f' What was written is intact; continue with:\n    {resume_command()}' if resumable else ''
             if interrupts or isinstance(error, KeyboardInterrupt):  # a data-loader worker may have died of it first
                 stopped = signal.SIGTERM in interrupts
                 sys.stderr.write(f'\n{"Stopped by SIGTERM" if stopped else "Interrupted"}.{hint}\n')

@@ -71,7 +71,7 @@ def test_sigterm_says_how_to_go_on_and_leaves_no_process(capsys):
     with pytest.raises(SystemExit) as end:
         run_command(work, resumable=True)
     errors = capsys.readouterr().err
-    assert end.value.code == 143 and 'Stopped by SIGTERM. The last checkpoint is intact' in errors
+    assert end.value.code == 143 and 'Stopped by SIGTERM. What was written is intact' in errors
     assert workers[0].exitcode == 143 and errors.count('SIGTERM') == 1
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     workers[1].kill()
