@@ -39,7 +39,7 @@ from perception.bev.rig import (
 )
 from perception.bev.seen import CELL, draw_cell, draw_frustum, look_through
 from perception.bev.transforms import SweepDepth, image_matrices
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.nuscenes.maps import rasterise, read_map
 from perception.common.nuscenes.poses import inverse_rigid
 from perception.common.nuscenes.reader import read_index
@@ -168,7 +168,7 @@ class RigPredictor(Predictor):
 
     def _packed(self, source: Source) -> dict:
         """A source as the net takes it."""
-        sample = passed(self.pipeline, self.read(source), self.meta.get('classes'))
+        sample = run_pipeline(self.pipeline, self.read(source), self.meta.get('classes'))
         if self.preset is not None:
             sample['meta']['map_bounds'] = bounds_of(self.preset)
         return pack_rig({key: value for key, value in sample.items() if key in (

@@ -78,7 +78,7 @@ def build_pipeline(pipeline: Sequence[dict | Callable]) -> list[Callable]:
     return [TRANSFORMS.build(step) if isinstance(step, dict) else step for step in pipeline]
 
 
-def passed(pipeline: Sequence[Callable], arrays: dict, classes: Sequence[str] | None = None) -> dict:
+def run_pipeline(pipeline: Sequence[Callable], arrays: dict, classes: Sequence[str] | None = None) -> dict:
     """What is predicted, after the pipeline that samples of its data set pass when the net is tested.
 
     Args:

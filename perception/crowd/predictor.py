@@ -12,7 +12,7 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from perception.common import boxes as geometry
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import SUFFIXES, read_header, read_image
 from perception.common.formats.point_files import is_recording, read_recording
 from perception.common.formats.points import Cloud, PointReader, find_points, scan_name
@@ -152,7 +152,7 @@ class CrowdPredictor(Predictor):
         points = self.cloud(source).points
         scale = self.data.get('intensity_scale', self.data['type'].FRAME.strongest)
         points[:, 3] = np.tanh(points[:, 3] / np.float32(scale))
-        return passed(self.pipeline, dict(points=points), self.meta.get('classes'))['points']
+        return run_pipeline(self.pipeline, dict(points=points), self.meta.get('classes'))['points']
 
     def known(self, source: Scan) -> dict:
         """Meta information of a scan, see BoxSample: its name, and its image and camera where they are known."""

@@ -40,7 +40,7 @@ class Distiller(BaseModel):
     def __init__(self, student: dict | nn.Module, taps: dict[str, str], losses: dict[str, dict | nn.Module | None],
                  teachers: dict[str, dict | nn.Module] | None = None):
         for name, cfg in (teachers or {}).items():
-            _warn_of_other_inputs(name, student, cfg)
+            _check_inputs(name, student, cfg)
         student = _build(student)
         super().__init__(data_preprocessor=student.data_preprocessor)
         self.student = student  # built before the teachers: equal seeds give equal students with and without them
@@ -136,7 +136,7 @@ def _build(cfg: dict | nn.Module) -> nn.Module:
     return cfg if isinstance(cfg, nn.Module) else MODELS.build(cfg)
 
 
-def _warn_of_other_inputs(name: str, student: Any, teacher: Any) -> None:
+def _check_inputs(name: str, student: Any, teacher: Any) -> None:
     """A teacher sees the batch that the student's data preprocessor made; say so where its own would differ.
 
     Raises:

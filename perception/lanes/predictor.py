@@ -19,7 +19,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import read_image, read_label_image
 from perception.common.image_submission import write_png
 from perception.common.predictor import Found, Predictor
@@ -137,7 +137,7 @@ class LanePredictor(Predictor):
             path = source if isinstance(source, (str, Path)) else ''
             info = dict(sample_id=Path(path).stem if path else 'image', image_path=str(path),
                         original_shape=image.shape[:2], crop_top=crop_top)
-            arrays = passed(self.pipeline, dict(image=image[crop_top:]), self.meta.get('classes'))
+            arrays = run_pipeline(self.pipeline, dict(image=image[crop_top:]), self.meta.get('classes'))
             seen = dict(image=arrays['image'])
             batch.append(to_tensors(seen if size is None else resize(seen, size), info=info))
         return [sample.cpu() for sample in self.model.test_step(pseudo_collate(batch))]

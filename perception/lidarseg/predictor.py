@@ -7,7 +7,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.point_files import is_recording, read_recording, write_ply
 from perception.common.formats.points import Cloud, scan_name
 from perception.common.predictor import Found, Predictor
@@ -98,13 +98,12 @@ class LidarPredictor(Predictor):
         else:
             cloud = self.reader.read(source.detach().cpu().numpy() if isinstance(source, Tensor) else source)
             name = 'scan'
-        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name,
-                      rng=np.random.default_rng(0), epoch=0, classes=self.meta.get('classes'))
+        sample = dict(points=cloud.points, fields=cloud.fields, num_points=cloud.num_rows, sample_id=name)
         if cloud.kept is not None:
             sample['kept'] = cloud.kept
         if past:
             sample.update(origin_len=len(cloud.points), points=np.concatenate([cloud.points, *past]))
-        return passed(self.pipeline, sample, self.meta.get('classes'))
+        return run_pipeline(self.pipeline, sample, self.meta.get('classes'))
 
     def points(self, source: Scan) -> np.ndarray:
         """Points (N, 4) float32 of a scan."""

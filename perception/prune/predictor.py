@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.visual import canvas
@@ -50,7 +50,7 @@ class ImagePredictor(Predictor):
         """
         batch = []
         for source in sources:
-            sample = passed(self.pipeline, dict(image=_image(source)), self.meta.get('classes'))
+            sample = run_pipeline(self.pipeline, dict(image=_image(source)), self.meta.get('classes'))
             name = str(source) if isinstance(source, (str, Path)) else 'array'
             batch.append(dict(inputs=dict(image=torch.from_numpy(sample['image'].transpose(2, 0, 1).copy())),
                               data_samples=ImageSample(metainfo=dict(sample_id=Path(name).stem, image_path=name))))

@@ -8,7 +8,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.image_submission import write_png
 from perception.common.predictor import Predictor
@@ -45,7 +45,7 @@ class StreetPredictor(Predictor):
             DataError: an image that cannot be read or is not in colours.
         """
         height, width = self.data['input_size']
-        images = [cv2.resize(passed(self.pipeline, dict(image=_read(source)), self.meta['classes'])['image'],
+        images = [cv2.resize(run_pipeline(self.pipeline, dict(image=_read(source)), self.meta['classes'])['image'],
                              (width, height), interpolation=cv2.INTER_LINEAR) for source in sources]  # as in a test
         batch = [dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))),
                       data_samples=LaneSample(metainfo=dict(sample_id=source_name(source))))

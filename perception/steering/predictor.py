@@ -12,7 +12,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import SUFFIXES, read_image
 from perception.common.predictor import Predictor
 from perception.common.structures import SteeringSample
@@ -230,7 +230,7 @@ class SteeringPredictor(Predictor):
         clip = np.stack(list(map(self._small, images)))
         if self.pipeline:
             unknown = np.full((len(clip), len(TARGETS)), np.nan, np.float32)
-            clip = passed(self.pipeline, dict(clip=clip, targets=unknown), self.meta.get('classes'))['clip']
+            clip = run_pipeline(self.pipeline, dict(clip=clip, targets=unknown), self.meta.get('classes'))['clip']
         return torch.from_numpy(np.ascontiguousarray(clip.transpose(0, 3, 1, 2)))
 
     def save(self, form: str, folder: Path, name: str, source: Source, sample: SteeringSample) -> Path:

@@ -1,6 +1,6 @@
 import pytest
 
-from perception.common.dataset import ConcatDataset, SeededDataset, parts, passed
+from perception.common.dataset import ConcatDataset, SeededDataset, parts, run_pipeline
 from perception.utils.errors import ConfigError
 
 
@@ -44,11 +44,11 @@ def test_what_is_predicted_passes_a_pipeline_as_samples_do():
     first = Numbers(0, 1)
     steps = [lambda sample: dict(sample, number=sample['number'] + int(sample['rng'].integers(9))),
              lambda sample: dict(sample, said=(sample['epoch'], sample['classes']))]
-    one, two = (passed(steps, dict(number=3), ('a', 'b')) for _ in range(2))
+    one, two = (run_pipeline(steps, dict(number=3), ('a', 'b')) for _ in range(2))
     assert one['number'] == two['number'] >= 3 and one['said'] == (0, ('a', 'b'))
-    assert set(passed([], first.read(0))) == set(first.begin(first.read(0), 0, 0))
+    assert set(run_pipeline([], first.read(0))) == set(first.begin(first.read(0), 0, 0))
     with pytest.raises(ConfigError, match='asks for another sample to mix in'):
-        passed([lambda sample: sample['draw']()], {})
+        run_pipeline([lambda sample: sample['draw']()], {})
 
 
 @pytest.mark.parametrize('datasets, said', [

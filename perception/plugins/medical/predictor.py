@@ -10,7 +10,7 @@ import torch
 from mmengine.dataset import pseudo_collate
 from torch import nn
 
-from perception.common.dataset import build_pipeline, passed
+from perception.common.dataset import build_pipeline, run_pipeline
 from perception.common.formats.images import read_image
 from perception.common.predictor import Predictor
 from perception.common.visual.video import IMAGES, find_files
@@ -69,7 +69,7 @@ class ClassPredictor(Predictor):
         image = read(source)
         path = str(source) if isinstance(source, (str, Path)) else ''
         small = resize(image, tuple(self.data.get('input_size', (224, 224))))
-        small = passed(self.pipeline, dict(image=small), self.meta['classes'])['image']
+        small = run_pipeline(self.pipeline, dict(image=small), self.meta['classes'])['image']
         info = dict(sample_id=Path(path).stem if path else 'image', image_path=path, original_shape=image.shape[:2])
         return dict(inputs=dict(image=torch.from_numpy(np.ascontiguousarray(small.transpose(2, 0, 1)))),
                     data_samples=ClassSample(metainfo=info))
