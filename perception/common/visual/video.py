@@ -99,8 +99,7 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
         if not is_video(file):
             yield file.stem, read_image(file, upright=True)
             continue
-        video, count = cv2.VideoCapture(str(file)), 0
-        video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+        video, count = open_video(file), 0
         stated = video.get(cv2.CAP_PROP_FRAME_COUNT)
         try:
             while (frame := video.read())[0]:
@@ -116,11 +115,18 @@ def read_frames(path: str | Path) -> Iterator[tuple[str, np.ndarray]]:
                       'truncated or damaged; copy it again if you need the rest.', 'current', logging.WARNING)
 
 
+def open_video(path: str | Path) -> cv2.VideoCapture:
+    """A video to be read frame by frame, upright where a phone noted how it was held."""
+    video = cv2.VideoCapture(str(path))
+    video.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return video
+
+
 def frame_rate(path: str | Path, default: float = 10.) -> float:
     """Frames per second that a video states, `default` for anything else."""
     if not is_video(path):
         return default
-    video = cv2.VideoCapture(str(path))
+    video = open_video(path)
     rate = video.get(cv2.CAP_PROP_FPS)
     video.release()
     return rate if 0 < rate < 1000 else default

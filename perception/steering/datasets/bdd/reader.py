@@ -25,6 +25,7 @@ import numpy as np
 from mmengine.logging import print_log
 
 from perception.common.formats.text import read_json
+from perception.common.visual.video import open_video
 from perception.registry import DATASETS
 from perception.steering.datasets.base import DrivingClips, Recording, missing_root
 from perception.utils.checks import check_positive
@@ -151,8 +152,7 @@ class Video:
     def __init__(self, path: str, key: Any = None) -> None:
         self.path, self.key, self.position = path, key, 0
         sys.audit('open', path, 'r', 0)  # the library in C says nothing of it; tools/benchmark.py fuzz listens
-        self.capture = cv2.VideoCapture(path)
-        self.capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # phones took them
+        self.capture = open_video(path)
         self.rate = self.capture.get(cv2.CAP_PROP_FPS)
         if not self.capture.isOpened() or not 1 <= self.rate <= 1000:
             size = Path(path).stat().st_size if Path(path).is_file() else 0

@@ -1,5 +1,6 @@
 """BDD's videos and GPS, written here, and the driver's actions."""
 import json
+import subprocess
 
 import imageio_ffmpeg
 import numpy as np
@@ -9,6 +10,7 @@ from perception.common.samplers import EpochSampler
 from perception.steering.datasets.bdd.reader import (
     ACTIONS,
     BDDDriving,
+    Video,
     actions_of,
     rejection,
     velocities_of,
@@ -201,6 +203,16 @@ def test_a_clockwise_change_is_a_right_turn(east, action):
 
 
 # --- damage ---
+@pytest.mark.parametrize(('turn', 'shape'), [(0, (16, 32, 3)), (90, (32, 16, 3))])
+def test_videos_of_turned_phones_are_upright(tmp_path, turn, shape):
+    video(tmp_path / 'plain.mov', 3)
+    done = subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-loglevel', 'error', '-display_rotation', str(turn), '-i',
+                           str(tmp_path / 'plain.mov'), '-c', 'copy', str(tmp_path / 'turned.mov')])
+    if done.returncode:
+        pytest.skip('this ffmpeg writes no note of a turn')
+    assert Video(str(tmp_path / 'turned.mov')).read(0).shape == shape
+
+
 def test_videos_that_end_early_or_are_none(root, tmp_path):
     write(tmp_path, 'x', 'val', frames=30)
     val = clips(tmp_path)
